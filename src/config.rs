@@ -1,0 +1,293 @@
+//! Flags and environment: the only place that reads them. Each setting is a flag and a variable, and the flag wins.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::parser::ValueSource;
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap_complete::Shell;
+
+use crate::store;
+
+const ABOUT: &str = "Serves JSON records over HTTP, out of MongoDB or out of a store in this process";
+
+const AFTER_HELP: &str = "\
+Without a verb it serves: `records` is `records serve`.
+
+Stores, by URL:
+  memory:                          in this process, gone with it
+  sled:DIRECTORY                   in a directory, for one process at a time
+  mongodb://USER:PASS@HOST/DB      in a MongoDB (also mongodb+srv://); DB is `records` unless named
+Which of them a build has is decided when it is built.
+
+Examples:
+  records                                              serve the sample data on 127.0.0.1:8080
+  records --store mongodb://127.0.0.1/records          serve a MongoDB
+  RECORDS_STORE_FILE=/run/secrets/uri records          the same, the URI out of a file
+  mongoexport … | records import - --store sled:data   fill a store";
+
+const IMPORT_HELP: &str = "\
+FILE holds MongoDB Extended JSON, canonical or relaxed: one document per line, which is what mongoexport writes, or one
+JSON array. Every document needs an `_id`, and replaces the one that has it: importing twice is as good as once.
+
+The whole file is checked first, and nothing of it is stored if anything in it is wrong. With --skip-invalid what is
+wrong is reported and left out, and the rest is stored.
+
+Exit status: 0 everything was stored; 1 it failed; 2 the command line is wrong; 3 stored, but for what was skipped.";
+
+/// What the command line asks for.
+#[derive(Debug)]
+pub enum Command {
+    Serve(Serve),
+    Import(Import),
+    Healthcheck(Healthcheck),
+    Completions(Shell),
+}
+
+#[derive(Debug)]
+pub struct Serve {
+    pub store: Store,
+    pub seed: Seed,
+    pub listen: SocketAddr,
+    pub request_timeout: Duration,
+    pub header_timeout: Duration,
+    pub max_connections: usize,
+    pub drain_delay: Duration,
+    pub drain_timeout: Duration,
+    pub log: String,
+}
+
+#[derive(Debug)]
+pub struct Import {
+    pub store: Store,
+    /// `None` is standard input.
+    pub file: Option<PathBuf>,
+    pub skip_invalid: bool,
+    pub log: String,
+}
+
+#[derive(Debug)]
+pub struct Healthcheck {
+    pub listen: SocketAddr,
+    pub live: bool,
+    pub timeout: Duration,
+}
+
+/// Which store, and how to use it.
+#[derive(Debug)]
+pub struct Store {
+    pub url: Secret,
+    pub options: store::Options,
+}
+
+/// What an empty embedded store is filled with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Seed {
+    /// The data compiled into the binary, if there is any.
+    BuiltIn,
+    File(PathBuf),
+    None,
+}
+
+/// A text that may hold a password: only [`Secret::expose`] shows it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Secret {
+    /// The store's URL without user, password and options.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some((scheme, rest)) = self.0.split_once("://") else { return f.write_str(&self.0) };
+        // A password with an unescaped `/` or `?` is wrong, and is hidden all the same: up to the last `@`.
+        let (secret, place) = rest.rsplit_once('@').map_or(("", rest), |(_, place)| ("***@", place));
+        let place = place.split('?').next().unwrap_or_default();
+        write!(f, "{scheme}://{secret}{place}")
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+#[derive(Parser)]
+#[command(name = "records", version, about = ABOUT, after_help = AFTER_HELP, max_term_width = 120)]
+#[command(args_conflicts_with_subcommands = false, propagate_version = true)]
+struct Cli {
+    #[command(flatten)]
+    shared: Shared,
+    #[command(flatten)]
+    serve: ServeFlags,
+    #[command(subcommand)]
+    verb: Option<Verb>,
+}
+
+/// Flags that more than one verb knows.
+#[derive(Args)]
+#[command(next_help_heading = "Store")]
+struct Shared {
+    /// The store, by URL: memory:, sled:DIRECTORY, mongodb://… or mongodb+srv://…
+    #[arg(long, env = "RECORDS_STORE", hide_env_values = true, value_name = "URL", global = true)]
+    store: Option<String>,
+    /// A file with the store's URL, which then shows in no process list
+    #[arg(long, env = "RECORDS_STORE_FILE", value_name = "FILE", global = true)]
+    store_file: Option<PathBuf>,
+    /// The collection, in a store that has collections
+    #[arg(long, env = "RECORDS_COLLECTION", value_name = "NAME", default_value = "records", global = true)]
+    collection: String,
+    /// How long one call to a store in another process may take
+    #[arg(long, env = "RECORDS_STORE_TIMEOUT", value_name = "TIME", default_value = "5s", value_parser = positive, global = true)]
+    store_timeout: Duration,
+    /// What to log, as in `info` or `records=debug,mongodb=warn`
+    #[arg(long, env = "RECORDS_LOG", value_name = "FILTER", default_value = "info", global = true)]
+    log: String,
+}
+
+#[derive(Args)]
+#[command(next_help_heading = "Serving")]
+struct ServeFlags {
+    /// Where to listen
+    #[arg(long, env = "RECORDS_LISTEN", value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8080", global = true)]
+    listen: SocketAddr,
+    /// What fills an embedded store that is empty at start: a file of Extended JSON, or `none`; the sample data when unset
+    #[arg(long, env = "RECORDS_SEED", value_name = "FILE")]
+    seed: Option<String>,
+    /// How long a request may wait for its answer to begin
+    #[arg(long, env = "RECORDS_REQUEST_TIMEOUT", value_name = "TIME", default_value = "10s", value_parser = positive)]
+    request_timeout: Duration,
+    /// How long a client may take for the head of a request, and keep an idle connection
+    #[arg(long, env = "RECORDS_HEADER_TIMEOUT", value_name = "TIME", default_value = "15s", value_parser = positive)]
+    header_timeout: Duration,
+    /// How many connections are served at once; more wait
+    #[arg(long, env = "RECORDS_MAX_CONNECTIONS", value_name = "NUMBER", default_value = "10000", value_parser = connections)]
+    max_connections: usize,
+    /// How long to go on serving, but not ready, after SIGTERM
+    #[arg(long, env = "RECORDS_DRAIN_DELAY", value_name = "TIME", default_value = "0s", value_parser = humantime::parse_duration)]
+    drain_delay: Duration,
+    /// How long requests under way may take after that, before they are cut
+    #[arg(long, env = "RECORDS_DRAIN_TIMEOUT", value_name = "TIME", default_value = "20s", value_parser = humantime::parse_duration)]
+    drain_timeout: Duration,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Serve the records (what happens without a verb)
+    Serve,
+    /// Put the documents of a file into the store
+    #[command(after_help = IMPORT_HELP)]
+    Import {
+        /// The file, or - for standard input
+        file: PathBuf,
+        /// Leave out what is wrong, and store the rest
+        #[arg(long)]
+        skip_invalid: bool,
+    },
+    /// Ask the server that listens on --listen whether it is ready: exit status 0 if so, 1 if not
+    Healthcheck {
+        /// Ask whether it is alive, not whether it is ready
+        #[arg(long)]
+        live: bool,
+        /// How long to wait for the answer
+        #[arg(long, value_name = "TIME", default_value = "3s", value_parser = positive)]
+        timeout: Duration,
+    },
+    /// Print a completion script for a shell
+    Completions { shell: Shell },
+}
+
+/// Reads the command line and the environment. On a wrong one, on `--help` and on `--version` it prints and exits, as
+/// command lines do.
+pub fn read() -> Command {
+    let matches = Cli::command().get_matches();
+    Cli::from_arg_matches(&matches).and_then(|cli| command(cli, &matches)).unwrap_or_else(|error| error.exit())
+}
+
+/// Writes the completion script for `shell` to standard output.
+pub fn completions(shell: Shell) {
+    clap_complete::generate(shell, &mut Cli::command(), "records", &mut std::io::stdout());
+}
+
+fn command(cli: Cli, matches: &clap::ArgMatches) -> Result<Command, clap::Error> {
+    let Cli { shared, serve, verb } = cli;
+    Ok(match verb {
+        None | Some(Verb::Serve) => Command::Serve(Serve {
+            seed: match serve.seed.as_deref() {
+                None | Some("") => Seed::BuiltIn,
+                Some("none") => Seed::None,
+                Some(file) => Seed::File(file.into()),
+            },
+            log: shared.log.clone(),
+            store: store_of(shared, matches)?,
+            listen: serve.listen,
+            request_timeout: serve.request_timeout,
+            header_timeout: serve.header_timeout,
+            max_connections: serve.max_connections,
+            drain_delay: serve.drain_delay,
+            drain_timeout: serve.drain_timeout,
+        }),
+        Some(Verb::Import { file, skip_invalid }) => Command::Import(Import {
+            log: shared.log.clone(),
+            store: store_of(shared, matches)?,
+            file: (file.as_os_str() != "-").then_some(file),
+            skip_invalid,
+        }),
+        Some(Verb::Healthcheck { live, timeout }) => {
+            Command::Healthcheck(Healthcheck { listen: serve.listen, live, timeout })
+        }
+        Some(Verb::Completions { shell }) => Command::Completions(shell),
+    })
+}
+
+fn store_of(shared: Shared, matches: &clap::ArgMatches) -> Result<Store, clap::Error> {
+    let wrong = |text: String| Cli::command().error(clap::error::ErrorKind::ValueValidation, text);
+    // Set to nothing is not set: compose files and manifests pass variables on that way.
+    let url = shared.store.filter(|url| !url.is_empty());
+    let file = shared.store_file.filter(|file| !file.as_os_str().is_empty());
+    let typed = |id| matches.value_source(id) == Some(ValueSource::CommandLine);
+    let url = match (url, file) {
+        (Some(_), Some(_)) if typed("store") == typed("store_file") => {
+            return Err(wrong("the store is named twice: by a URL and by a file. Set only one of the two".into()));
+        }
+        (Some(url), file) if file.is_none() || typed("store") => url,
+        (_, Some(file)) => {
+            let text = std::fs::read_to_string(&file)
+                .map_err(|error| wrong(format!("cannot read the store's URL out of {}: {error}", file.display())))?;
+            match text.trim() {
+                "" => return Err(wrong(format!("{} is empty: it must hold the store's URL", file.display()))),
+                url => url.to_owned(),
+            }
+        }
+        _ => store::DEFAULT_URL.map(str::to_owned).ok_or_else(|| {
+            wrong(
+                "this build serves no sample data: name the store by --store, RECORDS_STORE or RECORDS_STORE_FILE"
+                    .into(),
+            )
+        })?,
+    };
+    let options = store::Options { collection: shared.collection, timeout: shared.store_timeout };
+    Ok(Store { url: Secret(url), options })
+}
+
+fn positive(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(Duration::ZERO) => Err("it must be longer than nothing".into()),
+        Ok(duration) => Ok(duration),
+        Err(error) => Err(format!("{error}: write it as in 500ms, 5s or 2m")),
+    }
+}
+
+fn connections(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        // More would be refused by the semaphore that counts them, and by any system.
+        Ok(count @ 1..=1_000_000) => Ok(count),
+        _ => Err("it must be a whole number from 1 to 1000000".into()),
+    }
+}

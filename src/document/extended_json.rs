@@ -1,0 +1,154 @@
+//! One JSON text to one [`Document`]: MongoDB Extended JSON v2, canonical and relaxed, as
+//! [its specification](https://github.com/mongodb/specifications/blob/master/source/extended-json/extended-json.md) has
+//! it, and the v1 forms that older `mongoexport`s wrote (`$date` as a number, `$binary` beside `$type`, `$regex` beside
+//! `$options`).
+//!
+//! Stricter than the specification in three points, because what is dropped in silence is lost: a name that stands twice
+//! in one object is an error, so is a malformed wrapper, and so is anything that MongoDB would not store.
+//!
+//! Bare numbers: digits alone are an Int32 or, where it is too small, an Int64; beyond that a double, as the
+//! specification has it. Whatever has a fraction or an exponent is a double, and so is `-0`. A number that no double can
+//! hold, such as `1e400`, is an error rather than infinity.
+
+use std::collections::HashSet;
+use std::fmt;
+
+use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+
+use super::{Document, Fields, MAX_DEPTH, Refusal, Value, wrapper};
+
+/// The text nests deeper than the document does: a wrapper at the deepest level adds up to three levels of its own
+/// (`{"$dbPointer":{"$id":{"$oid":…}}}`). What they are counted as, [`Document::new`] says.
+const MAX_TEXT_DEPTH: usize = MAX_DEPTH + 3;
+
+/// Why a text is not a document.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Not JSON, or not Extended JSON. `column` counts bytes from 1, `line` counts within the text.
+    #[error("{reason}")]
+    Syntax { reason: String, line: usize, column: usize },
+    #[error("it is not a JSON object")]
+    NotAnObject,
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+}
+
+/// Reads one whole document.
+///
+/// # Errors
+///
+/// Whatever keeps it from being stored as it is, in every store: see [`Error`].
+pub fn parse(text: &[u8]) -> Result<Document, Error> {
+    let mut deserializer = serde_json::Deserializer::from_slice(text);
+    let value = Seed { depth: 0 }
+        .deserialize(&mut deserializer)
+        .and_then(|value| deserializer.end().map(|()| value))
+        .map_err(Error::syntax)?;
+    match value {
+        Value::Document(fields) => Ok(Document::new(fields)?),
+        _ => Err(Error::NotAnObject),
+    }
+}
+
+impl Error {
+    fn syntax(error: serde_json::Error) -> Self {
+        let (line, column) = (error.line(), error.column());
+        // The position is ours to say: the reader knows the line of the file.
+        let reason = error.to_string();
+        let reason = reason.strip_suffix(&format!(" at line {line} column {column}")).unwrap_or(&reason).to_owned();
+        Self::Syntax { reason, line, column }
+    }
+}
+
+/// Knows how deep it is, so that nesting is refused by our limit and in our words, long before the stack ends.
+struct Seed {
+    depth: usize,
+}
+
+impl<'de> DeserializeSeed<'de> for Seed {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl Seed {
+    fn deeper<E: serde::de::Error>(&self) -> Result<Self, E> {
+        if self.depth == MAX_TEXT_DEPTH {
+            return Err(E::custom(Refusal::TooDeep));
+        }
+        Ok(Self { depth: self.depth + 1 })
+    }
+}
+
+impl<'de> Visitor<'de> for Seed {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(Value::Bool(value))
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(i32::try_from(value).map_or(Value::Int64(value), Value::Int32))
+    }
+
+    /// A whole number beyond an `i64` is a double, as the specification has it.
+    fn visit_u64<E: serde::de::Error>(self, value: u64) -> Result<Value, E> {
+        i64::try_from(value).map_or(Ok(Value::Double(value as f64)), |value| self.visit_i64(value))
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+        Ok(Value::Double(value))
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Value, E> {
+        Ok(Value::String(text.into()))
+    }
+
+    fn visit_string<E>(self, text: String) -> Result<Value, E> {
+        Ok(Value::String(text.into()))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
+        let mut values = Vec::new();
+        while let Some(value) = seq.next_element_seed(self.deeper()?)? {
+            values.push(value);
+        }
+        Ok(Value::Array(values))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
+        let inner = self.deeper()?;
+        let mut fields: Fields = Vec::new();
+        while let Some(name) = map.next_key::<String>()? {
+            if name.contains('\0') {
+                return Err(A::Error::custom(format_args!("the field name {name:?} has a NUL in it")));
+            }
+            fields.push((name.into(), map.next_value_seed(Self { ..inner })?));
+        }
+        if let Some(twice) = first_repeated(&fields) {
+            return Err(A::Error::custom(format_args!("the field name `{twice}` stands twice in one object")));
+        }
+        wrapper::unwrap(fields).map_err(A::Error::custom)
+    }
+}
+
+fn first_repeated(fields: &Fields) -> Option<&str> {
+    // Comparing each with each is quicker than hashing for the handful of fields that most objects have.
+    if fields.len() <= 16 {
+        let repeated =
+            |(index, (name, _)): &(usize, &(Box<str>, Value))| fields[..*index].iter().any(|(n, _)| n == name);
+        return fields.iter().enumerate().find(repeated).map(|(_, (name, _))| &**name);
+    }
+    let mut seen = HashSet::with_capacity(fields.len());
+    fields.iter().map(|(name, _)| &**name).find(|name| !seen.insert(*name))
+}

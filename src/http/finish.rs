@@ -1,0 +1,70 @@
+//! What happens to every request on its way in and to every answer on its way out.
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::header::{CONNECTION, CONTENT_LENGTH};
+use axum::http::{HeaderName, HeaderValue, Method};
+use axum::middleware::Next;
+use axum::response::Response;
+
+use super::App;
+use super::problem::Problem;
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// The longest id that is taken over from a client, in bytes: a UUID, a trace id and then some.
+const REQUEST_ID_MAX: usize = 128;
+
+/// The id that a request goes by in its answer and in the log. Handlers find it among the request's extensions.
+#[derive(Clone, Debug)]
+pub struct RequestId(HeaderValue);
+
+impl RequestId {
+    /// The client's own, if it is one that a log can show; else a new one.
+    fn of(request: &Request) -> Self {
+        let usable = |value: &&HeaderValue| {
+            (1..=REQUEST_ID_MAX).contains(&value.len()) && value.as_bytes().iter().all(u8::is_ascii_graphic)
+        };
+        Self(request.headers().get(REQUEST_ID).filter(usable).cloned().unwrap_or_else(new_id))
+    }
+
+    pub fn as_str(&self) -> &str {
+        // Visible ASCII, both the client's and ours.
+        self.0.to_str().unwrap_or_default()
+    }
+}
+
+/// Unique within a process by counting, and among processes by a random number drawn once: ids are for finding a line in
+/// a log, not for keeping secrets.
+fn new_id() -> HeaderValue {
+    static PROCESS: LazyLock<u64> = LazyLock::new(|| RandomState::new().hash_one(std::process::id()));
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let id = format!("{:016x}-{:08x}", *PROCESS, COUNT.fetch_add(1, Ordering::Relaxed));
+    HeaderValue::try_from(id).unwrap_or(HeaderValue::from_static("-"))
+}
+
+/// Gives the request its id, and a problem its body; logs what went wrong, once.
+pub async fn finish(State(app): State<App>, mut request: Request, next: Next) -> Response {
+    let id = RequestId::of(&request);
+    let head = request.method() == Method::HEAD;
+    request.extensions_mut().insert(id.clone());
+    let mut response = next.run(request).await;
+    if let Some(problem) = response.extensions_mut().remove::<Problem>() {
+        if let Some(cause) = problem.cause() {
+            tracing::error!(request_id = id.as_str(), status = problem.status().as_u16(), cause = %cause, "request failed");
+        }
+        let body = problem.to_json(id.as_str());
+        response.headers_mut().insert(CONTENT_LENGTH, body.len().into());
+        *response.body_mut() = if head { Body::empty() } else { body.into() };
+    }
+    response.headers_mut().insert(REQUEST_ID, id.0);
+    if app.draining.has_begun() {
+        // A client that keeps its connection would lose it at the end of the drain, perhaps with a request in it.
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}

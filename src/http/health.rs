@@ -1,0 +1,24 @@
+//! `/livez` and `/readyz`: two questions, two answers.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::header::CACHE_CONTROL;
+use axum::response::IntoResponse;
+use serde_json::json;
+
+use super::App;
+use super::problem::Problem;
+
+/// Whether the process is worth keeping: it answers, so it is. No I/O: a restart does not mend a database.
+pub async fn live() -> impl IntoResponse {
+    ([(CACHE_CONTROL, "no-store")], Json(json!({ "status": "alive" })))
+}
+
+/// Whether requests should come here: the store answers, and the server is not about to stop.
+pub async fn ready(State(app): State<App>) -> Result<impl IntoResponse, Problem> {
+    if app.draining.has_begun() {
+        return Err(Problem::unavailable("The server is about to stop."));
+    }
+    app.store.ping().await?;
+    Ok(([(CACHE_CONTROL, "no-store")], Json(json!({ "status": "ready" }))))
+}

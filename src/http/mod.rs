@@ -1,0 +1,76 @@
+//! The HTTP contract: what is asked at which path, and how it is answered.
+//!
+//! [`records`] and [`health`] are the handlers; [`problem`] is the one table from failures to answers; [`finish`] is what
+//! happens to every request. No file in here knows which backend the store is.
+
+mod array;
+mod finish;
+mod health;
+mod path;
+mod problem;
+mod records;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use axum::error_handling::HandleErrorLayer;
+use axum::routing::{MethodRouter, get};
+use axum::{BoxError, Router, middleware};
+use tower::ServiceBuilder;
+use tower::timeout::TimeoutLayer;
+use tower_http::catch_panic::CatchPanicLayer;
+
+use crate::store::Store;
+use problem::Problem;
+
+/// What the handlers share.
+#[derive(Clone)]
+struct App {
+    store: Arc<dyn Store>,
+    draining: Draining,
+}
+
+/// Whether the server is about to stop. Raised once, by whoever stops it.
+#[derive(Clone, Debug, Default)]
+pub struct Draining(Arc<AtomicBool>);
+
+impl Draining {
+    /// From now on `/readyz` says no, and every answer asks its client to open a new connection, elsewhere.
+    pub fn begin(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    fn has_begun(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// The whole service over `store`. An answer begins within `deadline`, or is a 503; how long its body then takes is
+/// the client's matter.
+pub fn router(store: Arc<dyn Store>, deadline: Duration, draining: Draining) -> Router {
+    let app = App { store, draining };
+    Router::new()
+        .route("/api/v1/records", reads(get(records::list)))
+        // With and without something behind the slash, and whatever that is: the handler says what an id looks like.
+        .route(records::PREFIX, reads(get(records::one)))
+        .route("/api/v1/records/{*id}", reads(get(records::one)))
+        .route("/livez", reads(get(health::live)))
+        .route("/readyz", reads(get(health::ready)))
+        .fallback(problem::not_found)
+        .with_state(app.clone())
+        .layer(
+            // From the outside in. The outermost sees every answer, also those of the layers below it; a panic is caught
+            // inside the deadline, so that it is an answer like any other.
+            ServiceBuilder::new()
+                .layer(middleware::from_fn_with_state(app, finish::finish))
+                .layer(HandleErrorLayer::new(async |_: BoxError| Problem::late()))
+                .layer(TimeoutLayer::new(deadline))
+                .layer(CatchPanicLayer::custom(problem::panicked)),
+        )
+}
+
+/// `HEAD` comes with `get`; any other method is told which ones there are.
+fn reads(routes: MethodRouter<App>) -> MethodRouter<App> {
+    routes.fallback(problem::method_not_allowed)
+}

@@ -1,0 +1,45 @@
+//! The text of a path and a query, as far as the contract lets clients choose it.
+
+use axum::http::Uri;
+use percent_encoding::percent_decode_str;
+
+use super::problem::Problem;
+use crate::record::RecordId;
+
+/// How much of a client's text an answer repeats, in characters.
+const QUOTED_MAX: usize = 64;
+
+/// The id in `segment`, what stands behind the last fixed slash.
+///
+/// # Errors
+///
+/// When it is no segment of a path that can be decoded; never because no record could have such an id.
+pub fn record_id(segment: &str) -> Result<RecordId, Problem> {
+    let bad = |detail| Err(Problem::bad("id", detail));
+    if segment.is_empty() {
+        return bad("The id is empty. The list of all records is at /api/v1/records, without a slash at the end.");
+    }
+    if segment.contains('/') {
+        return bad("The id must be one segment of the path. Write a slash that belongs to it as %2F.");
+    }
+    let mut escapes = segment.split('%').skip(1);
+    if !escapes.all(|rest| rest.len() >= 2 && rest.as_bytes()[..2].iter().all(u8::is_ascii_hexdigit)) {
+        return bad("The id has a percent sign without two hex digits behind it. Write a percent sign as %25.");
+    }
+    match percent_decode_str(segment).decode_utf8() {
+        Ok(id) => Ok(RecordId::from(&*id)),
+        Err(_) => bad("The id, percent-decoded, is not UTF-8."),
+    }
+}
+
+/// No parameter is ignored: one that was meant to change the answer and does not would mislead.
+pub fn no_parameters(uri: &Uri) -> Result<(), Problem> {
+    let Some(query) = uri.query().filter(|query| !query.is_empty()) else { return Ok(()) };
+    let name = query.split(['&', '=']).next().unwrap_or_default();
+    let name: String = percent_decode_str(name).decode_utf8_lossy().chars().take(QUOTED_MAX).collect();
+    let detail = format!(
+        "There is no parameter `{name}`: {} takes none.",
+        uri.path().chars().take(QUOTED_MAX).collect::<String>()
+    );
+    Err(Problem::bad(name, detail))
+}

@@ -1,0 +1,19 @@
+//! The command line: reads the settings, wires the rooms together, says how it went by the exit status.
+
+mod verbs;
+
+use std::process::ExitCode;
+
+use records::config::{self, Command};
+
+fn main() -> ExitCode {
+    match config::read() {
+        Command::Serve(serve) => verbs::serve(serve),
+        Command::Import(import) => verbs::import(import),
+        Command::Healthcheck(healthcheck) => verbs::healthcheck(healthcheck),
+        Command::Completions(shell) => {
+            config::completions(shell);
+            ExitCode::SUCCESS
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! Connections: from the listener to the router, within limits, and to a graceful end.
+//!
+//! Not `axum::serve`: it has no time-out for a request's head and no limit of connections, and one half-sent head holds
+//! its graceful shutdown for ever.
+
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use axum::Router;
+use futures::stream::{self, Stream};
+use futures::{FutureExt, StreamExt};
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+/// The longest head of a request (request line and headers), in bytes; a longer one is answered 431. Enough for an id of
+/// several kilobytes and the cookies of a careless neighbour, too little to fill the memory with.
+const HEAD_MAX_BYTES: usize = 16 * 1024;
+
+/// How long to wait when the system has no file descriptor left for a connection. They come back when others close.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What a client may take of the server.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// How long a client may take for the head of a request, and how long it may keep a connection idle between two.
+    pub header_timeout: Duration,
+    /// How many connections are served at once. More wait in the system's queue.
+    pub max_connections: usize,
+    /// How long to go on as before, but not ready, when told to stop: until the load balancers have noticed.
+    pub drain_delay: Duration,
+    /// How long requests under way may take after that. What is left then is cut.
+    pub drain_timeout: Duration,
+}
+
+/// Serves `router` on `listener` until `stops` says so, then drains: `draining` is called, connections go on for
+/// [`Limits::drain_delay`], no new ones are taken after that, and those that are left get [`Limits::drain_timeout`].
+///
+/// The second item of `stops` ends the delay, or the wait for those that are left. Returns how many connections were cut: 0
+/// after a drain that was whole.
+pub async fn run(
+    listener: TcpListener,
+    router: Router,
+    limits: Limits,
+    mut stops: impl Stream<Item = ()> + Unpin,
+    draining: impl FnOnce(),
+) -> usize {
+    let mut server = Server::new(router, &limits);
+    server.accept_until(&listener, next(&mut stops)).await;
+    draining();
+    let mut hurried = false;
+    let delay = async {
+        tokio::select! {
+            () = sleep(limits.drain_delay) => {}
+            () = next(&mut stops) => hurried = true,
+        }
+    };
+    server.accept_until(&listener, delay).await;
+    server.accept_waiting(&listener);
+    drop(listener);
+    let within = if hurried { Duration::ZERO } else { limits.drain_timeout };
+    server.finish(within, next(&mut stops)).await
+}
+
+/// Done at the next item. A stream that has ended says nothing more.
+async fn next(stops: &mut (impl Stream<Item = ()> + Unpin)) {
+    if stops.next().await.is_none() {
+        std::future::pending().await
+    }
+}
+
+struct Server {
+    http: http1::Builder,
+    router: Router,
+    places: Arc<Semaphore>,
+    connections: JoinSet<()>,
+    finishing: CancellationToken,
+}
+
+impl Server {
+    fn new(router: Router, limits: &Limits) -> Self {
+        let mut http = http1::Builder::new();
+        http.timer(TokioTimer::new()).header_read_timeout(limits.header_timeout).max_buf_size(HEAD_MAX_BYTES);
+        Self {
+            http,
+            router,
+            places: Arc::new(Semaphore::new(limits.max_connections)),
+            connections: JoinSet::new(),
+            finishing: CancellationToken::new(),
+        }
+    }
+
+    async fn accept_until(&mut self, listener: &TcpListener, end: impl Future<Output = ()>) {
+        let mut end = pin!(end);
+        loop {
+            let next = accept(listener, self.places.clone());
+            tokio::select! {
+                biased;
+                () = &mut end => return,
+                // Connections that have ended are forgotten as they end.
+                Some(_) = self.connections.join_next() => {}
+                (stream, place) = next => self.serve(stream, place),
+            }
+        }
+    }
+
+    /// Takes what had connected before the listener closes: closing it would reset them.
+    fn accept_waiting(&mut self, listener: &TcpListener) {
+        while let Some((stream, place)) = accept(listener, self.places.clone()).now_or_never() {
+            self.serve(stream, place);
+        }
+    }
+
+    fn serve(&mut self, stream: TcpStream, place: OwnedSemaphorePermit) {
+        // An answer is written in one piece; waiting for more to fill the packet would only delay it. Where the option
+        // cannot be set the connection is broken, which serving it will show.
+        let _ = stream.set_nodelay(true);
+        let service = TowerToHyperService::new(self.router.clone());
+        let connection = self.http.serve_connection(TokioIo::new(stream), service);
+        let finishing = self.finishing.clone();
+        self.connections.spawn(async move {
+            let _place = place;
+            let mut connection = pin!(connection);
+            let result = tokio::select! {
+                result = connection.as_mut() => result,
+                () = finishing.cancelled_owned() => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            };
+            if let Err(error) = result {
+                // The client's doing nearly always: it hung up, was too slow, or does not speak HTTP. A list that the
+                // store cut was logged where it happened.
+                tracing::debug!(%error, "connection ended early");
+            }
+        });
+    }
+
+    async fn finish(mut self, within: Duration, hurry: impl Future<Output = ()>) -> usize {
+        self.finishing.cancel();
+        let all = async { while self.connections.join_next().await.is_some() {} };
+        tokio::select! {
+            _ = timeout(within, all) => {}
+            () = hurry => {}
+        }
+        let cut = self.connections.len();
+        self.connections.shutdown().await;
+        cut
+    }
+}
+
+/// The next connection, once there is a place for it. Dropping this future loses none.
+async fn accept(listener: &TcpListener, places: Arc<Semaphore>) -> (TcpStream, OwnedSemaphorePermit) {
+    // Nobody closes the semaphore; if it were closed there would be no place, for ever.
+    let Ok(place) = places.acquire_owned().await else { return std::future::pending().await };
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => return (stream, place),
+            Err(error) if is_of_one_connection(&error) => {}
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept connections: trying again");
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Whether the error is about the connection that was being accepted, and the next one may be fine.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
+}
+
+/// An item at every SIGTERM and SIGINT from now on.
+///
+/// # Errors
+///
+/// When the system does not let the process listen to signals.
+pub fn signals() -> io::Result<impl Stream<Item = ()> + Unpin> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(stream::poll_fn(move |context| match terminate.poll_recv(context) {
+        Poll::Pending => interrupt.poll_recv(context),
+        ready => ready,
+    }))
+}

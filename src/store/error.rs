@@ -1,0 +1,91 @@
+//! What can go wrong in a store, sorted by what the caller can do about it.
+
+use std::error::Error as StdError;
+use std::fmt;
+
+/// Each kind is a decision of the caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// The store cannot be reached, is too slow, refuses or is overloaded: the same call may succeed later. Nothing is
+    /// known about the record that was asked for.
+    Unavailable,
+    /// The store will not take this input, now or later: change it.
+    Invalid,
+    /// The store, or what it holds, is damaged, or this program is wrong: give up and tell the operator.
+    Broken,
+}
+
+/// A store's failure: its [`Kind`], what was being done, and the cause beneath.
+///
+/// `Display` and the chain of sources are for logs and for the operator's terminal. They may quote the backend, so they
+/// are never sent to a client.
+#[derive(Debug)]
+pub struct Error {
+    kind: Kind,
+    message: String,
+    source: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    pub fn new(kind: Kind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), source: None }
+    }
+
+    pub fn unavailable(message: impl Into<String>) -> Self {
+        Self::new(Kind::Unavailable, message)
+    }
+
+    pub fn invalid(message: impl Into<String>) -> Self {
+        Self::new(Kind::Invalid, message)
+    }
+
+    pub fn broken(message: impl Into<String>) -> Self {
+        Self::new(Kind::Broken, message)
+    }
+
+    pub fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// The error with all the causes beneath it, for a line in a log.
+    pub fn report(&self) -> impl fmt::Display + '_ {
+        Report(self)
+    }
+
+    pub fn is_unavailable(&self) -> bool {
+        self.kind == Kind::Unavailable
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+struct Report<'a>(&'a Error);
+
+impl fmt::Display for Report<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut source = self.0.source();
+        while let Some(error) = source {
+            write!(f, ": {error}")?;
+            source = error.source();
+        }
+        Ok(())
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.source.as_deref().map(|source| source as _)
+    }
+}

@@ -1,0 +1,124 @@
+//! Records in this process's memory: the reference for what the contract means, and as fast as a lookup gets.
+//!
+//! Two indexes over the same records, because no one structure is good at both: a hash map answers [`Store::get`], a
+//! B-tree lists in `_id` order. Records and the text of their keys are shared between the two.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::ops::Bound;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use futures::future::{BoxFuture, ready};
+use futures::stream::{self, StreamExt};
+
+use super::{EmbeddedStore, Error, Options, RecordStream, Reply, Result, Store};
+use crate::document::Document;
+use crate::record::{Key, Record, RecordId};
+
+/// How many records a list takes out of the store at a time. Between two pages writers get their turn.
+const PAGE: usize = 256;
+
+#[derive(Clone, Default)]
+pub struct Memory {
+    // A std lock: it is held for a lookup or for one page, never across an await.
+    indexes: Arc<RwLock<Indexes>>,
+}
+
+#[derive(Default)]
+struct Indexes {
+    by_key: HashMap<Key, Record>,
+    in_order: BTreeMap<Key, Record>,
+}
+
+pub async fn open(url: String, _: Options) -> Result<Arc<dyn Store>> {
+    match url.as_str() {
+        "memory:" | "memory://" => Ok(Arc::new(Memory::default())),
+        _ => Err(Error::invalid("a memory store has no name: write it as memory:")),
+    }
+}
+
+impl Memory {
+    // A panic while the lock was held cannot have left half of a change behind that matters: each index is changed by
+    // one call of its own.
+    fn read<T>(&self, read: impl FnOnce(&Indexes) -> T) -> T {
+        read(&self.indexes.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn write<T>(&self, write: impl FnOnce(&mut Indexes) -> T) -> T {
+        write(&mut self.indexes.write().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn page(&self, after: Option<&Key>) -> Vec<Record> {
+        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
+        self.read(|indexes| {
+            indexes.in_order.range((start, Bound::Unbounded)).take(PAGE).map(|(_, record)| record.clone()).collect()
+        })
+    }
+}
+
+impl Indexes {
+    fn put(&mut self, record: Record) {
+        self.by_key.insert(record.key().clone(), record.clone());
+        self.in_order.insert(record.key().clone(), record);
+    }
+}
+
+impl Store for Memory {
+    fn get<'a>(&'a self, id: &'a RecordId) -> Reply<'a, Option<Record>> {
+        Reply::ready(Ok(self.read(|indexes| id.keys().find_map(|key| indexes.by_key.get(&key).cloned()))))
+    }
+
+    fn list(&self, after: Option<&Key>) -> RecordStream {
+        let store = self.clone();
+        let pages = stream::unfold(after.cloned(), move |after| {
+            let page = store.page(after.as_ref());
+            ready(page.last().map(|last| last.key().clone()).map(|last| (page, Some(last))))
+        });
+        pages.flat_map(stream::iter).map(Ok).boxed()
+    }
+
+    fn upsert(&self, documents: Vec<Document>) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async move {
+            // Written out before the lock is taken, so that readers wait for the inserts alone.
+            let records: Vec<Record> = documents.iter().map(Document::to_record).collect();
+            self.write(|indexes| records.into_iter().for_each(|record| indexes.put(record)));
+            Ok(())
+        })
+    }
+
+    fn ping(&self) -> BoxFuture<'_, Result<()>> {
+        Box::pin(ready(Ok(())))
+    }
+
+    fn as_embedded(&self) -> Option<&dyn EmbeddedStore> {
+        Some(self)
+    }
+}
+
+impl EmbeddedStore for Memory {
+    fn put(&self, record: Record) -> Result<()> {
+        self.write(|indexes| indexes.put(record));
+        Ok(())
+    }
+
+    fn remove(&self, key: &Key) -> Result<bool> {
+        Ok(self.write(|indexes| {
+            indexes.in_order.remove(key);
+            indexes.by_key.remove(key).is_some()
+        }))
+    }
+
+    fn flush(&self) -> BoxFuture<'_, Result<()>> {
+        Box::pin(ready(Ok(())))
+    }
+
+    fn is_empty(&self) -> Result<bool> {
+        Ok(self.read(|indexes| indexes.in_order.is_empty()))
+    }
+}
+
+impl fmt::Debug for Memory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "memory store of {} records", self.read(|indexes| indexes.in_order.len()))
+    }
+}

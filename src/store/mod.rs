@@ -1,0 +1,234 @@
+//! Where records live: the [`Store`] trait, its contract, and the list of backends.
+//!
+//! This is the only place that asks which features are compiled in. A backend is one file, one line in the list at the
+//! end of this module, and one Cargo feature with its optional dependency. Tests and benches read [`BACKENDS`], so they
+//! pick a new one up by themselves.
+
+mod error;
+
+use std::fmt::Debug;
+use std::future::Future;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use futures::stream::BoxStream;
+
+pub use error::{Error, Kind, Result};
+
+use crate::document::Document;
+use crate::record::{Key, Record, RecordId};
+
+/// Records in `_id` order. Owns what it needs: it may outlive the call that made it.
+pub type RecordStream = BoxStream<'static, Result<Record>>;
+
+/// A place that records live in. A server holds one, as `Arc<dyn Store>`, chosen at run time.
+///
+/// # Contract
+///
+/// Every clause is a case of `tests/conformance`, which runs against every backend.
+///
+/// - **Bytes.** A document that went in by [`upsert`](Store::upsert) comes out as the bytes of
+///   [`Document::to_record`], whatever the backend.
+/// - **Absence** is `Ok(None)`, or an empty list; never an error. An error is never absence: after one, nothing is known.
+/// - **Order.** Lists are in `_id` order, as [`Key`] compares; there is one record for each key.
+/// - **Concurrency.** All calls may be made at once from any number of tasks. A call sees every write that returned
+///   before it began. One record is read and written whole; a list is not a snapshot.
+/// - **Cancellation.** Any future or stream may be dropped at any time; a write that was under way may then happen or
+///   not.
+/// - **Time.** A call to a store in another process returns within the time-out the store was opened with, for a list
+///   within that time for each step. An embedded store waits for nothing but the disk.
+/// - **Errors.** Three kinds ([`Kind`]): `Unavailable`, try again later; `Invalid`, change the input; `Broken`, tell the
+///   operator.
+pub trait Store: Debug + Send + Sync + 'static {
+    /// The record that `id` addresses, if there is one.
+    ///
+    /// The id is compared as text with what the record's JSON shows, except that numbers compare by value: see
+    /// [`RecordId::keys`]. No id is an error.
+    fn get<'a>(&'a self, id: &'a RecordId) -> Reply<'a, Option<Record>>;
+
+    /// Every record whose key is greater than `after` (all of them, when it is `None`), in `_id` order.
+    ///
+    /// In bounded memory, however many there are: the store reads ahead of the consumer by a bounded number of records,
+    /// and waits when the consumer does. A record that is there all the while is listed exactly once; one that is written
+    /// or removed meanwhile may be listed or not. The stream ends after its first error; without one, it is whole.
+    fn list(&self, after: Option<&Key>) -> RecordStream;
+
+    /// Puts every document where its key is, in place of what was there. Of two with the same key, the later one stays.
+    ///
+    /// When it returns `Ok`, all of them are stored as lastingly as the backend can: in memory until the process ends,
+    /// on disk after an `fsync`, in MongoDB under the write concern of its URI. After an error some may be stored and
+    /// some not: the same call may be made again, since twice is as good as once.
+    fn upsert(&self, documents: Vec<Document>) -> BoxFuture<'_, Result<()>>;
+
+    /// Whether a [`get`](Store::get) that was made now would be answered.
+    fn ping(&self) -> BoxFuture<'_, Result<()>>;
+
+    /// The store as an embedded one, if it lives in this process.
+    fn as_embedded(&self) -> Option<&dyn EmbeddedStore> {
+        None
+    }
+}
+
+/// What a store in this process can do besides: take records as they are, and drop them.
+///
+/// A copy of another store is kept this way. Where many writers meet, the last one wins.
+pub trait EmbeddedStore: Store {
+    /// Puts `record` where its key is. Readers see it when this returns; it survives a crash after the next
+    /// [`flush`](EmbeddedStore::flush).
+    fn put(&self, record: Record) -> Result<()>;
+
+    /// Removes the record with this key; whether there was one.
+    fn remove(&self, key: &Key) -> Result<bool>;
+
+    /// Returns when all that was written before is as lasting as the store can make it.
+    fn flush(&self) -> BoxFuture<'_, Result<()>>;
+
+    /// Whether there is no record at all.
+    fn is_empty(&self) -> Result<bool>;
+}
+
+/// The future of a call. An embedded store has its answer at once, and pays for no allocation to say so.
+#[must_use = "futures do nothing unless polled"]
+pub enum Reply<'a, T> {
+    /// `None` once it was polled.
+    Ready(Option<Result<T>>),
+    Pending(BoxFuture<'a, Result<T>>),
+}
+
+impl<T> Reply<'_, T> {
+    pub fn ready(result: Result<T>) -> Self {
+        Self::Ready(Some(result))
+    }
+}
+
+impl<T: Unpin> Future for Reply<'_, T> {
+    type Output = Result<T>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.get_mut() {
+            Self::Ready(result) => match result.take() {
+                Some(result) => Poll::Ready(result),
+                // A future that was polled to its end has nothing more to say.
+                None => Poll::Pending,
+            },
+            Self::Pending(future) => future.as_mut().poll(context),
+        }
+    }
+}
+
+/// How to open a store.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Where records are kept inside a database that has collections.
+    pub collection: String,
+    /// How long one call to a store in another process may take.
+    pub timeout: Duration,
+}
+
+/// Where a backend keeps its records, which decides what its URL is and what a test must provide.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// In this process, gone with it. The URL is the scheme and a colon.
+    Memory,
+    /// In a directory that belongs to one process at a time: the scheme, a colon, its path.
+    Directory,
+    /// In a server elsewhere: a URL with `//` and a host.
+    Server,
+}
+
+/// A backend that is compiled in.
+pub struct Backend {
+    /// The first of the URL schemes it answers to, which is also its name.
+    pub name: &'static str,
+    pub place: Place,
+    open: fn(String, Options) -> BoxFuture<'static, Result<Arc<dyn Store>>>,
+}
+
+/// Opens the store that `url` names.
+///
+/// A store in another process need not be reachable: it is connected to when it is needed, again and again.
+///
+/// # Errors
+///
+/// `Invalid` when the URL is wrong, or names a backend that is unknown or not compiled in; whatever keeps an embedded
+/// store from being opened otherwise. The text says what to do, and never repeats the URL, which may hold a password.
+pub async fn open(url: &str, options: Options) -> Result<Arc<dyn Store>> {
+    let scheme = url
+        .split_once(':')
+        .map(|(scheme, _)| scheme)
+        .ok_or_else(|| Error::invalid(format!("a store is named by a URL, one of {}", examples())))?;
+    // `mongodb+srv` is a way to find a MongoDB, not another store.
+    let name = scheme.split('+').next().unwrap_or(scheme);
+    if let Some(backend) = BACKENDS.iter().find(|backend| backend.name == name) {
+        return (backend.open)(url.to_owned(), options).await;
+    }
+    Err(Error::invalid(if MISSING.contains(&name) {
+        format!("this build has no {name} store: rebuild with --features {name}")
+    } else {
+        format!("there is no {scheme:?} store: use one of {}", examples())
+    }))
+}
+
+fn examples() -> String {
+    let form = |backend: &Backend| match backend.place {
+        Place::Memory => format!("{}:", backend.name),
+        Place::Directory => format!("{}:DIRECTORY", backend.name),
+        Place::Server => format!("{}://HOST/DATABASE", backend.name),
+    };
+    BACKENDS.iter().map(form).collect::<Vec<_>>().join(", ")
+}
+
+/// What comes after the scheme of an embedded store's URL, as a path.
+fn directory(url: &str) -> Result<PathBuf> {
+    let path = url.split_once(':').map(|(_, path)| path).unwrap_or_default();
+    let path = path.strip_prefix("//").unwrap_or(path);
+    if path.is_empty() {
+        return Err(Error::invalid("the URL names no directory: write it behind the colon, as in sled:DIRECTORY"));
+    }
+    Ok(path.into())
+}
+
+/// One line per backend. Emits its module, its row in [`BACKENDS`] where it is compiled in, and its name in [`MISSING`]
+/// where it is not. `memory` has no feature: it is the reference, and always there.
+macro_rules! backends {
+    ($($name:literal => $module:ident, $place:ident;)*) => {
+        mod memory;
+        $(#[cfg(feature = $name)] mod $module;)*
+
+        /// The backends of this build.
+        pub const BACKENDS: &[Backend] = &[
+            Backend { name: "memory", place: Place::Memory, open: |url, options| Box::pin(memory::open(url, options)) },
+            $(#[cfg(feature = $name)]
+            Backend { name: $name, place: Place::$place, open: |url, options| Box::pin($module::open(url, options)) },)*
+        ];
+
+        /// The backends that exist, but not in this build.
+        const MISSING: &[&str] = &[$(#[cfg(not(feature = $name))] $name,)*];
+    };
+}
+
+backends! {
+    "sled" => sled, Directory;
+    "mongodb" => mongodb, Server;
+}
+
+/// What is served when nothing is set: an embedded store that needs no setting up. A build that has MongoDB and nothing
+/// beside it is made for production, where serving sample data by mistake would be worse than not starting.
+pub const DEFAULT_URL: Option<&str> = if cfg!(feature = "sled") {
+    Some("sled:records.sled")
+} else if cfg!(feature = "mongodb") {
+    None
+} else {
+    Some("memory:")
+};
+
+/// The records that an empty embedded store starts with, unless told otherwise: Extended JSON lines. Left out of a build
+/// that has no [`DEFAULT_URL`].
+#[cfg(any(feature = "sled", not(feature = "mongodb")))]
+pub const SEED: Option<&str> = Some(include_str!("../../seed/elements.jsonl"));
+#[cfg(not(any(feature = "sled", not(feature = "mongodb"))))]
+pub const SEED: Option<&str> = None;

@@ -1,0 +1,83 @@
+//! The driver's errors, sorted by what the caller can do. The driver's own text may quote the server's reply, so it stays
+//! in the cause, which is logged and never sent.
+
+use mongodb::bson::Document;
+use mongodb::error::{Error as DriverError, ErrorKind, WriteFailure};
+
+use crate::store::{Error, Kind, Result};
+
+/// Codes of the server ([error_codes.yml](https://github.com/mongodb/mongo/blob/master/src/mongo/base/error_codes.yml)) that
+/// say something about the command, not about the server's state: it would fail again.
+const DUPLICATE_KEY: i32 = 11_000;
+const DOCUMENT_INVALID: [i32; 4] = [2, 9, 52, 121]; // BadValue, FailedToParse, DollarPrefixedFieldName, DocumentValidationFailure
+const TOO_LARGE: [i32; 2] = [10_334, 17_280]; // BSONObjectTooLarge, KeyTooLong
+
+pub fn sorted(error: DriverError) -> Error {
+    let (kind, message) = match error.kind.as_ref() {
+        ErrorKind::ServerSelection { .. } => (Kind::Unavailable, "no MongoDB server can be reached"),
+        ErrorKind::Io(_) | ErrorKind::ConnectionPoolCleared { .. } => {
+            (Kind::Unavailable, "the connection to MongoDB broke")
+        }
+        ErrorKind::DnsResolve { .. } => (Kind::Unavailable, "the DNS does not say where MongoDB is"),
+        // Whoever changes the rights, or the password, makes the same call succeed: nothing is wrong with the call.
+        ErrorKind::Authentication { .. } => (Kind::Unavailable, "MongoDB refuses the credentials"),
+        ErrorKind::Command(command) if command.code == 13 || command.code == 18 => {
+            (Kind::Unavailable, "MongoDB refuses: the user lacks the right")
+        }
+        ErrorKind::Command(command) if is_input(command.code) => (Kind::Invalid, "MongoDB refuses the input"),
+        // Time limits, elections, shutdowns, overload: the server's state, which passes.
+        ErrorKind::Command(_) => (Kind::Unavailable, "MongoDB could not carry the command out"),
+        ErrorKind::Write(WriteFailure::WriteError(write)) if is_input(write.code) => {
+            (Kind::Invalid, "MongoDB refuses the input")
+        }
+        ErrorKind::Write(_) => (Kind::Unavailable, "MongoDB could not write"),
+        ErrorKind::InvalidTlsConfig { .. } => (Kind::Unavailable, "the TLS settings for MongoDB do not work"),
+        ErrorKind::InvalidArgument { .. } => (Kind::Broken, "the MongoDB driver refuses an argument"),
+        ErrorKind::InvalidResponse { .. } | ErrorKind::BsonDeserialization(_) | ErrorKind::Bson(_) => {
+            (Kind::Broken, "MongoDB sent a reply that cannot be read")
+        }
+        ErrorKind::IncompatibleServer { .. } => (Kind::Broken, "this version of MongoDB is not supported"),
+        // The enum grows with the driver. What is new is logged with its cause, and tried again.
+        _ => (Kind::Unavailable, "MongoDB did not answer"),
+    };
+    Error::new(kind, message).with_source(error)
+}
+
+fn is_input(code: i32) -> bool {
+    code == DUPLICATE_KEY || DOCUMENT_INVALID.contains(&code) || TOO_LARGE.contains(&code)
+}
+
+/// A bulk command succeeds even when every single write of it failed: the failures stand in its reply.
+pub fn refusals(reply: &Document) -> Result<()> {
+    let text = |error: &Document| error.get_str("errmsg").unwrap_or("no reason given").to_owned();
+    let errors = reply.get_array("writeErrors").map(Vec::as_slice).unwrap_or_default();
+    if let Some(first) = errors.first().and_then(|error| error.as_document()) {
+        let kind = if is_input(first.get_i32("code").unwrap_or_default()) { Kind::Invalid } else { Kind::Unavailable };
+        let count = errors.len();
+        return Err(Error::new(kind, format!("MongoDB refused {count} of the documents")).with_source(text(first)));
+    }
+    match reply.get_document("writeConcernError") {
+        Ok(error) => {
+            Err(Error::unavailable("MongoDB wrote, but not as safely as the write concern asks")
+                .with_source(text(error)))
+        }
+        Err(_) => Ok(()),
+    }
+}
+
+/// What the driver says of a URI, unless it repeats a part of it that may be secret.
+pub fn without_uri(error: &DriverError, uri: &str) -> String {
+    let text = match error.kind.as_ref() {
+        ErrorKind::InvalidArgument { message, .. } => message.clone(),
+        _ => error.kind.to_string(),
+    };
+    // Everything between the scheme and the host is user and password; the query may hold more of them.
+    let secret = uri.split_once("://").map_or(uri, |(_, rest)| rest);
+    let leaks =
+        secret.split(['@', ':', '/', '?', '&', '=']).filter(|part| part.len() > 3).any(|part| text.contains(part));
+    if leaks {
+        "write it as mongodb://USER:PASSWORD@HOST:PORT/DATABASE, with %-escapes in user and password".to_owned()
+    } else {
+        text
+    }
+}

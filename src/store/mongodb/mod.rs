@@ -1,0 +1,362 @@
+//! Records in a MongoDB, by the [official driver](https://docs.rs/mongodb), on raw bytes.
+//!
+//! What is different from calling the driver directly, and why:
+//!
+//! - **No future of the driver is ever dropped half way.** The driver's documentation warns of it, and a client that
+//!   hangs up would do just that. Every call runs to its end in a task of its own; only the wait for it ends early.
+//! - **Every wait is bounded in seconds.** The driver selects a server for up to 30 s, and waits for a free connection
+//!   without end. Here one deadline spans it all, and so many calls are let in at once and no more, that a stuck server
+//!   cannot pile up tasks without limit.
+//! - **The client is made when it is first needed,** and again until that succeeds, so that the service starts while
+//!   MongoDB, or the DNS that knows where it is, is down.
+//!
+//! [`bson`] turns the server's bytes into wire JSON; [`error`] sorts the driver's errors.
+
+mod bson;
+mod error;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use futures::stream::{self, StreamExt};
+use mongodb::bson::{Document as Bson, RawDocumentBuf, doc};
+use mongodb::options::{ClientOptions, ConnectionString, Hint, HostInfo};
+use mongodb::raw_batch_cursor::{RawBatch, RawBatchCursor};
+use mongodb::{Client, Collection};
+use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::time::timeout;
+
+use super::{Error, Options, RecordStream, Reply, Result, Store};
+use crate::document::Document;
+use crate::record::{Key, Record, RecordId};
+
+/// The database, where the URI's path names none.
+const DEFAULT_DATABASE: &str = "records";
+
+/// How many calls may be under way for each connection of the pool. A few may wait for a connection, so that none stands
+/// idle; more would only wait longer.
+const CALLS_PER_CONNECTION: u32 = 4;
+
+/// What the driver does when the URI says nothing.
+const DEFAULT_POOL_SIZE: u32 = 10;
+
+/// How many records the server sends at a time. Its own default is as many as fit into 16 MB, which a list would hold
+/// twice, one going out and one coming in.
+const BATCH_RECORDS: u32 = 1_000;
+
+/// How much of an import goes into one command, in bytes. A command is a document, with a document's limit of 16 MiB;
+/// a single larger record goes alone, for which the server leaves room.
+const COMMAND_BYTES: usize = 8 * 1024 * 1024;
+/// As many as the server takes in one command would be 100,000; this many are no slower, and shorter to wait for.
+const COMMAND_DOCUMENTS: usize = 5_000;
+
+#[derive(Clone)]
+pub struct MongoDb {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    uri: ConnectionString,
+    options: Options,
+    database: String,
+    client: OnceCell<Client>,
+    calls: Arc<Semaphore>,
+}
+
+/// Reads the URI, and connects to nothing.
+pub async fn open(url: String, options: Options) -> Result<Arc<dyn Store>> {
+    let wrong = |error: mongodb::error::Error| {
+        // The driver's words may quote the URI, and that may hold a password: they go to the cause, which is logged
+        // redacted, not into the message.
+        Error::invalid(format!("the MongoDB URI is wrong: {}", error::without_uri(&error, &url)))
+    };
+    let uri = ConnectionString::parse(&url).map_err(wrong)?;
+    if !matches!(uri.host_info, HostInfo::DnsRecord(_)) {
+        // Options that the driver refuses are refused now; for `mongodb+srv` that takes the DNS, so later.
+        ClientOptions::parse(uri.clone()).await.map_err(wrong)?;
+    }
+    let pool = uri.max_pool_size.filter(|size| *size > 0).unwrap_or(DEFAULT_POOL_SIZE);
+    let calls =
+        Arc::new(Semaphore::new((pool.saturating_mul(CALLS_PER_CONNECTION) as usize).min(Semaphore::MAX_PERMITS)));
+    let database = uri.default_database.clone().unwrap_or_else(|| DEFAULT_DATABASE.to_owned());
+    Ok(Arc::new(MongoDb { inner: Arc::new(Inner { uri, options, database, client: OnceCell::new(), calls }) }))
+}
+
+impl Inner {
+    async fn client(&self) -> mongodb::error::Result<&Client> {
+        self.client
+            .get_or_try_init(|| async {
+                let mut options = ClientOptions::parse(self.uri.clone()).await?;
+                // What the URI says stands. A connection that takes half of a call's time is given up, so that the other
+                // half is left for another server or a second try.
+                let half = self.options.timeout / 2;
+                options.app_name.get_or_insert_with(|| "records".to_owned());
+                options.connect_timeout.get_or_insert(half);
+                options.server_selection_timeout.get_or_insert(half);
+                Client::with_options(options)
+            })
+            .await
+    }
+
+    async fn collection(&self) -> mongodb::error::Result<Collection<RawDocumentBuf>> {
+        Ok(self.client().await?.database(&self.database).collection(&self.options.collection))
+    }
+
+    /// The filter that finds every record that `keys` may mean, by the index of `_id`.
+    fn filter(keys: &[Key]) -> Bson {
+        match keys {
+            [key] => doc! { "_id": bson::from_key(key) },
+            keys => doc! { "_id": { "$in": keys.iter().map(bson::from_key).collect::<Vec<_>>() } },
+        }
+    }
+
+    async fn find(&self, keys: Vec<Key>) -> Result<Option<Record>> {
+        let find = async {
+            let collection = self.collection().await?;
+            let limit = keys.len() as i64;
+            collection
+                .find(Self::filter(&keys))
+                .limit(limit)
+                .max_time(self.options.timeout)
+                .batch()
+                .await?
+                .next()
+                .await
+                .transpose()
+        };
+        let Some(batch) = find.await.map_err(error::sorted)? else { return Ok(None) };
+        let mut found = records(&batch)?;
+        // In the order of the keys, not in the one that the server found them in.
+        Ok(keys
+            .iter()
+            .find_map(|key| found.iter().position(|record| record.key() == key))
+            .map(|at| found.swap_remove(at)))
+    }
+
+    async fn cursor(&self, after: Option<&Key>) -> mongodb::error::Result<RawBatchCursor> {
+        let collection = self.collection().await?;
+        let by_id = doc! { "_id": 1 };
+        let find = collection.find(doc! {}).sort(by_id.clone()).hint(Hint::Keys(by_id)).batch_size(BATCH_RECORDS);
+        match after {
+            // `$gt` would compare within the key's type only; a bound of the index compares across all types.
+            Some(key) => find.min(doc! { "_id": bson::from_key(key) }),
+            None => find,
+        }
+        .batch()
+        .await
+    }
+
+    /// One `update` command that replaces or inserts each document.
+    async fn replace(&self, documents: &[Document]) -> Result<()> {
+        let mut command = Vec::new();
+        bson::with_length(&mut command, |out| {
+            bson::append_string(out, "update", &self.options.collection);
+            bson::append_nested(out, "updates", true, |out| {
+                for (index, document) in documents.iter().enumerate() {
+                    bson::append_nested(out, &index.to_string(), false, |out| {
+                        bson::append_nested(out, "q", false, |out| {
+                            bson::append_element(out, "_id", &document.fields()[0].1)
+                        });
+                        bson::append_nested(out, "u", false, |out| bson::append_fields(out, document.fields()));
+                        bson::append_bool(out, "upsert", true);
+                    });
+                }
+            });
+            // Their order does not matter, no two have one key; and the first bad one shall not keep back the others.
+            bson::append_bool(out, "ordered", false);
+        });
+        let command = RawDocumentBuf::from_bytes(command)
+            .map_err(|error| Error::broken("an update command was malformed").with_source(error))?;
+        let run = async {
+            let client = self.client().await?;
+            let mut command = command;
+            if let Some(concern) = self.uri.write_concern.as_ref() {
+                command.append(
+                    mongodb::bson::cstr!("writeConcern"),
+                    mongodb::bson::serialize_to_raw_document_buf(concern)?,
+                );
+            }
+            client.database(&self.database).run_raw_command(command).await
+        };
+        error::refusals(&run.await.map_err(error::sorted)?)
+    }
+}
+
+/// The records of one batch, as slices of one buffer.
+fn records(batch: &RawBatch) -> Result<Vec<Record>> {
+    let malformed = |error: Box<dyn std::error::Error + Send + Sync>| {
+        Error::broken("MongoDB sent a document that cannot be read").with_source(error)
+    };
+    let documents = batch.doc_slices().map_err(|error| malformed(error.into()))?;
+    let mut json = Vec::with_capacity(documents.as_bytes().len() * 5 / 4);
+    let mut ends = Vec::new();
+    for document in documents {
+        let document = document.map_err(|error| malformed(error.into()))?;
+        let document = document.as_document().ok_or_else(|| malformed("not a document".into()))?;
+        let key = bson::to_json(&mut json, document.as_bytes()).map_err(|error| malformed(error.into()))?;
+        ends.push((key, json.len()));
+    }
+    let mut json = Bytes::from(json);
+    let mut start = 0;
+    Ok(ends
+        .into_iter()
+        .map(|(key, end)| {
+            let record = Record::new(key, json.split_to(end - start));
+            start = end;
+            record
+        })
+        .collect())
+}
+
+impl MongoDb {
+    /// Runs `call` to its end in a task of its own, and waits for it as long as a call may take.
+    async fn bounded<T, F>(&self, call: impl FnOnce(Arc<Inner>) -> F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T>> + Send + 'static,
+    {
+        let within = self.inner.options.timeout;
+        let late = || Error::unavailable(format!("MongoDB did not answer within {} ms", within.as_millis()));
+        timeout(within, async {
+            let permit = self.permit().await?;
+            let call = call(self.inner.clone());
+            let task = tokio::spawn(async move {
+                let result = call.await;
+                // Held as long as the driver is at work, not as long as somebody waits.
+                drop(permit);
+                result
+            });
+            task.await.unwrap_or_else(|error| Err(Error::broken("a call to MongoDB gave up").with_source(error)))
+        })
+        .await
+        .unwrap_or_else(|_| Err(late()))
+    }
+
+    async fn permit(&self) -> Result<OwnedSemaphorePermit> {
+        let closed = |error| Error::broken("the MongoDB store is closed").with_source(error);
+        self.inner.calls.clone().acquire_owned().await.map_err(closed)
+    }
+
+    /// Reads the list from the server, batch by batch, one ahead of what `batches` has taken.
+    async fn read(self, after: Option<Key>, batches: mpsc::Sender<Result<Vec<Record>>>) {
+        let mut cursor = None;
+        loop {
+            let next = async {
+                let _permit = self.permit().await?;
+                let batch = async {
+                    let cursor = match &mut cursor {
+                        Some(cursor) => cursor,
+                        none => none.insert(self.inner.cursor(after.as_ref()).await?),
+                    };
+                    cursor.next().await.transpose()
+                };
+                batch.await.map_err(error::sorted)?.as_ref().map(records).transpose()
+            };
+            let Some(batch) = next.await.transpose() else { break };
+            let last = batch.is_err();
+            // An error here: nobody listens any more. The cursor is dropped between two calls, and closed by that.
+            if batches.send(batch).await.is_err() || last {
+                break;
+            }
+        }
+    }
+}
+
+impl Store for MongoDb {
+    fn get<'a>(&'a self, id: &'a RecordId) -> Reply<'a, Option<Record>> {
+        let keys: Vec<Key> = id.keys().collect();
+        Reply::Pending(Box::pin(self.bounded(|inner| async move { inner.find(keys).await })))
+    }
+
+    fn list(&self, after: Option<&Key>) -> RecordStream {
+        let within = self.inner.options.timeout;
+        let (sender, receiver) = mpsc::channel(1);
+        let reader = self.clone().read(after.cloned(), sender);
+        let after = after.cloned();
+        // The task begins when the stream is first polled: a list that is never read costs nothing.
+        let batches = stream::unfold((receiver, Some(reader)), move |(mut receiver, mut reader)| async move {
+            if let Some(reader) = reader.take() {
+                tokio::spawn(reader);
+            }
+            let batch = match timeout(within, receiver.recv()).await {
+                Ok(batch) => batch?,
+                Err(_) => {
+                    receiver.close();
+                    Err(Error::unavailable(format!("MongoDB sent nothing for {} ms", within.as_millis())))
+                }
+            };
+            Some((batch, (receiver, None)))
+        });
+        let mut ended = false;
+        batches
+            .take_while(move |batch| {
+                let go_on = !ended;
+                ended = batch.is_err();
+                futures::future::ready(go_on)
+            })
+            .flat_map(|batch| match batch {
+                Ok(records) => stream::iter(records.into_iter().map(Ok).collect::<Vec<_>>()),
+                Err(error) => stream::iter(vec![Err(error)]),
+            })
+            // A bound of the index includes what it names.
+            .skip_while(move |record| {
+                futures::future::ready(record.as_ref().is_ok_and(|record| Some(record.key()) == after.as_ref()))
+            })
+            .boxed()
+    }
+
+    fn upsert(&self, documents: Vec<Document>) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async move {
+            // One command has each key once: within a command the server may change the order.
+            let mut last = HashMap::with_capacity(documents.len());
+            for (index, document) in documents.iter().enumerate() {
+                last.insert(document.key().clone(), index);
+            }
+            let mut command = Vec::new();
+            let mut bytes = 0;
+            for (index, document) in documents.into_iter().enumerate() {
+                if last.get(document.key()) != Some(&index) {
+                    continue;
+                }
+                let size = document.encoded_len();
+                if bytes + size > COMMAND_BYTES || command.len() == COMMAND_DOCUMENTS {
+                    let full = std::mem::take(&mut command);
+                    self.bounded(|inner| async move { inner.replace(&full).await }).await?;
+                    bytes = 0;
+                }
+                bytes += size;
+                command.push(document);
+            }
+            if command.is_empty() {
+                return Ok(());
+            }
+            self.bounded(|inner| async move { inner.replace(&command).await }).await
+        })
+    }
+
+    /// Finds one `_id`, which asks for what a lookup needs: a server that is there, and the right to read.
+    fn ping(&self) -> BoxFuture<'_, Result<()>> {
+        Box::pin(self.bounded(|inner| async move {
+            let one = async {
+                let collection = inner.collection().await?;
+                let find = collection.find(doc! {}).projection(doc! { "_id": 1 }).limit(1);
+                find.max_time(inner.options.timeout).batch().await?.next().await.transpose()
+            };
+            one.await.map(drop).map_err(error::sorted)
+        }))
+    }
+}
+
+impl fmt::Debug for MongoDb {
+    /// Names the place, never the URI: that may hold a password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "MongoDB store in {}.{}", self.inner.database, self.inner.options.collection)
+    }
+}
+
+#[cfg(test)]
+mod tests;

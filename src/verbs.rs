@@ -1,0 +1,158 @@
+//! One function per verb of the command line. Belongs to the binary: it prints, and decides the exit status.
+
+use std::fmt::Display;
+use std::io::Cursor;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use records::config::{Healthcheck, Import, Seed, Serve, Store as StoreSettings};
+use records::document::reader::Bad;
+use records::import::{self, Input, Progress};
+use records::store::{self, Store};
+use records::{healthcheck, http, server, telemetry};
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+
+/// Stored, but for what was skipped.
+const SKIPPED: u8 = 3;
+
+/// What went wrong, said to whoever started the program.
+struct Failure(String);
+
+impl<E: Display> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self(error.to_string())
+    }
+}
+
+type Outcome = Result<ExitCode, Failure>;
+
+pub fn serve(settings: Serve) -> ExitCode {
+    finish(start(&settings.log).and_then(|runtime| runtime.block_on(serving(settings))))
+}
+
+pub fn import(settings: Import) -> ExitCode {
+    finish(start(&settings.log).and_then(|runtime| runtime.block_on(importing(settings))))
+}
+
+pub fn healthcheck(settings: Healthcheck) -> ExitCode {
+    let path = if settings.live { "/livez" } else { "/readyz" };
+    finish(healthcheck::ask(settings.listen, path, settings.timeout).map(|()| ExitCode::SUCCESS).map_err(Failure::from))
+}
+
+fn start(log: &str) -> Result<Runtime, Failure> {
+    telemetry::start(log).map_err(|error| Failure(format!("the log filter {log:?} is wrong: {error}")))?;
+    Ok(Runtime::new()?)
+}
+
+fn finish(outcome: Outcome) -> ExitCode {
+    outcome.unwrap_or_else(|Failure(text)| {
+        eprintln!("records: {text}");
+        ExitCode::FAILURE
+    })
+}
+
+async fn open(settings: &StoreSettings) -> Result<Arc<dyn Store>, Failure> {
+    store::open(settings.url.expose(), settings.options.clone())
+        .await
+        .map_err(|error| Failure(error.report().to_string()))
+}
+
+async fn serving(settings: Serve) -> Outcome {
+    // Heard from the beginning: a stop while the seed is loaded is a stop.
+    let stops = server::signals()?;
+    let store = open(&settings.store).await?;
+    fill(&*store, &settings.seed).await?;
+    let listener = TcpListener::bind(settings.listen)
+        .await
+        .map_err(|error| Failure(format!("cannot listen on {}: {error}", settings.listen)))?;
+    let draining = http::Draining::default();
+    let router = http::router(store, settings.request_timeout, draining.clone());
+    let limits = server::Limits {
+        header_timeout: settings.header_timeout,
+        max_connections: settings.max_connections,
+        drain_delay: settings.drain_delay,
+        drain_timeout: settings.drain_timeout,
+    };
+    tracing::info!(store = %settings.store.url, "listening on http://{}", listener.local_addr()?);
+    let begin_drain = || {
+        tracing::info!("stopping: no longer ready");
+        draining.begin();
+    };
+    let cut = server::run(listener, router, limits, stops, begin_drain).await;
+    tracing::info!(cut, "stopped");
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn fill(store: &dyn Store, seed: &Seed) -> Result<(), Failure> {
+    let Some(store) = store.as_embedded() else { return Ok(()) };
+    let (input, name) = match (seed, store::SEED) {
+        (Seed::None, _) | (Seed::BuiltIn, None) => return Ok(()),
+        (Seed::BuiltIn, Some(seed)) => (Input::Stream(Box::new(Cursor::new(seed))), "the sample data".to_owned()),
+        (Seed::File(path), _) => {
+            let name = path.display().to_string();
+            let input =
+                Input::open(Some(path)).map_err(|error| Failure(format!("cannot read the seed {name}: {error}")))?;
+            (input, name)
+        }
+    };
+    match import::seed(store, input).await {
+        Ok(0) => Ok(()),
+        Ok(records) => {
+            tracing::info!(records, "filled the empty store with {name}");
+            Ok(())
+        }
+        Err(error) => Err(Failure(format!("the seed {name}: {error}"))),
+    }
+}
+
+async fn importing(settings: Import) -> Outcome {
+    let name = settings.file.as_ref().map_or("standard input".into(), |file| file.display().to_string());
+    let input =
+        Input::open(settings.file.as_deref()).map_err(|error| Failure(format!("cannot read {name}: {error}")))?;
+    let store = open(&settings.store).await?;
+    let report = import::run(&*store, input, settings.skip_invalid, Bar::default())
+        .await
+        .map_err(|error| Failure(format!("{name}: {error}")))?;
+    println!("{} documents stored in {}, {} skipped", report.stored, settings.store.url, report.skipped);
+    Ok(if report.skipped > 0 { ExitCode::from(SKIPPED) } else { ExitCode::SUCCESS })
+}
+
+/// A bar on a terminal; elsewhere only what is wrong.
+struct Bar(ProgressBar);
+
+impl Default for Bar {
+    fn default() -> Self {
+        Self(ProgressBar::hidden())
+    }
+}
+
+impl Progress for Bar {
+    fn bad(&mut self, bad: &Bad) {
+        self.0.suspend(|| eprintln!("{bad}"));
+    }
+
+    fn begin(&mut self, doing: &'static str, bytes: Option<u64>) {
+        self.0 = ProgressBar::new(0);
+        self.0.set_message(doing);
+        let template = match bytes {
+            Some(bytes) => {
+                self.0.set_length(bytes);
+                "{msg} {wide_bar} {bytes} of {total_bytes}, {eta} left"
+            }
+            None => "{msg} {spinner} {bytes}, {bytes_per_sec}",
+        };
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            self.0.set_style(style);
+        }
+    }
+
+    fn at(&mut self, bytes: u64) {
+        self.0.set_position(bytes);
+    }
+
+    fn end(&mut self) {
+        self.0.finish_and_clear();
+    }
+}

@@ -1,0 +1,257 @@
+//! The wire mapping: how each BSON type looks in the plain JSON that clients get. The one place that says it.
+//!
+//! | type | JSON | example |
+//! |---|---|---|
+//! | Double | number; a whole one keeps `.0`; NaN and infinities → `null` | `5.5`, `5.0`, `1e+300` |
+//! | String | string | `"Curaçao"` |
+//! | Embedded document | object, field order kept | `{"a":1}` |
+//! | Array | array | `[1,"two"]` |
+//! | Binary, subtype 4, 16 bytes (UUID) | string, hyphenated lower case | `"3b241101-e2bb-4255-8caf-4136c566a962"` |
+//! | Binary, any other | string, base64 with padding; the subtype is not shown | `"AQID"` |
+//! | ObjectId | string, 24 lower-case hex digits | `"507f1f77bcf86cd799439011"` |
+//! | Boolean | `true`, `false` | |
+//! | Date | string, RFC 3339 in UTC with milliseconds | `"2015-09-10T08:55:47.000Z"` |
+//! | Date outside the years 0 to 9999 | the same with a signed year of six digits or more (ISO 8601) | `"+010000-01-01T00:00:00.000Z"` |
+//! | Null, Undefined | `null` | |
+//! | Int32, Int64 | number, all digits | `9007199254740993` |
+//! | Decimal128 | string, as the IEEE 754 scientific string; NaN and infinities too | `"1.50"`, `"1E+3"`, `"NaN"` |
+//! | Regular expression | string, `/pattern/options` | `"/^a/i"` |
+//! | JavaScript code | string, the code | `"x => x"` |
+//! | JavaScript code with scope | object of `code` and `scope` | `{"code":"x","scope":{"x":1}}` |
+//! | Symbol | string | `"s"` |
+//! | Timestamp | object of `t` (seconds) and `i` (ordinal) | `{"t":1565545664,"i":1}` |
+//! | DBPointer | object of `$ref` and `$id` | `{"$ref":"db.c","$id":"507f1f77bcf86cd799439011"}` |
+//! | MinKey, MaxKey | the strings `"MinKey"`, `"MaxKey"` | |
+//!
+//! The mapping loses types on purpose: it is for people and programs that want plain JSON. What must come back as it
+//! was belongs in Extended JSON, which is what [`crate::document`] reads.
+//!
+//! The functions append to a buffer, so that a whole list can be written without a tree or a copy in between.
+
+use base64::prelude::{BASE64_STANDARD, Engine as _};
+
+/// Longest form of a date: a sign, nine digits of year (`i64` milliseconds reach the year 292,278,994), and the rest.
+const DATE_MAX: usize = 32;
+
+pub fn string(out: &mut Vec<u8>, value: &str) {
+    // Writing to a Vec cannot fail, and a str always serialises.
+    serde_json::to_writer(out, value).unwrap_or_default();
+}
+
+/// Not a number and infinity have no JSON form: `null`.
+pub fn double(out: &mut Vec<u8>, value: f64) {
+    serde_json::to_writer(out, &value).unwrap_or_default();
+}
+
+pub fn integer(out: &mut Vec<u8>, value: i64) {
+    out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
+}
+
+pub fn boolean(out: &mut Vec<u8>, value: bool) {
+    out.extend_from_slice(if value { b"true" } else { b"false" });
+}
+
+pub fn null(out: &mut Vec<u8>) {
+    out.extend_from_slice(b"null");
+}
+
+pub fn object_id(out: &mut Vec<u8>, id: &[u8; 12]) {
+    out.push(b'"');
+    hex(out, id);
+    out.push(b'"');
+}
+
+/// Binary data of any subtype; 16 bytes of subtype 4 are a UUID.
+pub fn binary(out: &mut Vec<u8>, subtype: u8, bytes: &[u8]) {
+    out.push(b'"');
+    match <&[u8; 16]>::try_from(bytes) {
+        Ok(uuid) if subtype == 4 => hyphenated(out, uuid),
+        _ => {
+            let start = out.len();
+            out.resize(start + base64::encoded_len(bytes.len(), true).unwrap_or_default(), 0);
+            // The room was made for exactly this many bytes.
+            BASE64_STANDARD.encode_slice(bytes, &mut out[start..]).unwrap_or_default();
+        }
+    }
+    out.push(b'"');
+}
+
+/// `millis` since 1970-01-01T00:00:00Z, every value that an `i64` has.
+pub fn date(out: &mut Vec<u8>, millis: i64) {
+    let days = millis.div_euclid(86_400_000);
+    let of_day = millis.rem_euclid(86_400_000);
+    let (year, month, day) = civil_from_days(days);
+    out.reserve(DATE_MAX);
+    out.push(b'"');
+    match year {
+        0..=9999 => digits(out, year, 4),
+        _ => {
+            out.push(if year < 0 { b'-' } else { b'+' });
+            digits(out, year.abs(), 6);
+        }
+    }
+    for (before, value, width) in [
+        (b'-', month, 2),
+        (b'-', day, 2),
+        (b'T', of_day / 3_600_000, 2),
+        (b':', of_day / 60_000 % 60, 2),
+        (b':', of_day / 1_000 % 60, 2),
+        (b'.', of_day % 1_000, 3),
+    ] {
+        out.push(before);
+        digits(out, value, width);
+    }
+    out.extend_from_slice(b"Z\"");
+}
+
+/// `options` are sorted by MongoDB; they are shown as they are.
+pub fn regex(out: &mut Vec<u8>, pattern: &str, options: &str) {
+    string(out, &format!("/{pattern}/{options}"));
+}
+
+/// `scope` writes the scope's object.
+pub fn code_with_scope<E>(
+    out: &mut Vec<u8>,
+    code: &str,
+    scope: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
+) -> Result<(), E> {
+    out.extend_from_slice(b"{\"code\":");
+    string(out, code);
+    out.extend_from_slice(b",\"scope\":");
+    scope(out)?;
+    out.push(b'}');
+    Ok(())
+}
+
+pub fn timestamp(out: &mut Vec<u8>, time: u32, increment: u32) {
+    out.extend_from_slice(b"{\"t\":");
+    integer(out, time.into());
+    out.extend_from_slice(b",\"i\":");
+    integer(out, increment.into());
+    out.push(b'}');
+}
+
+pub fn db_pointer(out: &mut Vec<u8>, namespace: &str, id: &[u8; 12]) {
+    out.extend_from_slice(b"{\"$ref\":");
+    string(out, namespace);
+    out.extend_from_slice(b",\"$id\":");
+    object_id(out, id);
+    out.push(b'}');
+}
+
+pub fn min_key(out: &mut Vec<u8>) {
+    out.extend_from_slice(b"\"MinKey\"");
+}
+
+pub fn max_key(out: &mut Vec<u8>) {
+    out.extend_from_slice(b"\"MaxKey\"");
+}
+
+/// Reads the wire form of an ObjectId: exactly 24 lower-case hex digits.
+pub fn parse_object_id(text: &str) -> Option<[u8; 12]> {
+    let mut id = [0; 12];
+    unhex(text.as_bytes(), &mut id).then_some(id)
+}
+
+/// Reads the wire form of a UUID: 8-4-4-4-12 lower-case hex digits.
+pub fn parse_uuid(text: &str) -> Option<[u8; 16]> {
+    let bytes = text.as_bytes();
+    if bytes.len() != 36 || [8, 13, 18, 23].iter().any(|&at| bytes[at] != b'-') {
+        return None;
+    }
+    let mut compact = [0; 32];
+    let mut rest = &mut compact[..];
+    for part in bytes.split(|&byte| byte == b'-') {
+        // A hyphen too many makes a part that does not fit.
+        let (head, tail) = rest.split_at_mut_checked(part.len())?;
+        head.copy_from_slice(part);
+        rest = tail;
+    }
+    let mut uuid = [0; 16];
+    unhex(&compact, &mut uuid).then_some(uuid)
+}
+
+/// Reads the wire form of a date, and no other form of RFC 3339, into milliseconds since 1970.
+pub fn parse_date(text: &str) -> Option<i64> {
+    let (year, rest) = match text.as_bytes() {
+        [b'+' | b'-', ..] => text.split_at_checked(text[1..].find('-')? + 1)?,
+        _ => text.split_at_checked(4)?,
+    };
+    let year = year.parse::<i64>().ok().filter(|year| year.abs() < 300_000_000)?;
+    let field =
+        |at: usize, width: usize| -> Option<i64> { rest.get(at..at + width)?.parse::<u16>().ok().map(i64::from) };
+    let (month, day) = (field(1, 2)?, field(4, 2)?);
+    let (hour, minute, second, milli) = (field(7, 2)?, field(10, 2)?, field(13, 2)?, field(16, 3)?);
+    let of_day = ((hour * 60 + minute) * 60 + second) * 1_000 + milli;
+    let millis = days_from_civil(year, month, day).checked_mul(86_400_000)?.checked_add(of_day)?;
+    // Whatever was read, it is a date only if it is written as this module writes that date.
+    let mut form = Vec::with_capacity(DATE_MAX);
+    date(&mut form, millis);
+    (form.get(1..form.len() - 1)? == text.as_bytes()).then_some(millis)
+}
+
+fn digits(out: &mut Vec<u8>, value: i64, width: usize) {
+    let mut buffer = itoa::Buffer::new();
+    let text = buffer.format(value).as_bytes();
+    out.resize(out.len() + width.saturating_sub(text.len()), b'0');
+    out.extend_from_slice(text);
+}
+
+fn hex(out: &mut Vec<u8>, bytes: &[u8]) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    for byte in bytes {
+        out.push(DIGITS[usize::from(byte >> 4)]);
+        out.push(DIGITS[usize::from(byte & 15)]);
+    }
+}
+
+fn hyphenated(out: &mut Vec<u8>, uuid: &[u8; 16]) {
+    for (index, part) in [&uuid[..4], &uuid[4..6], &uuid[6..8], &uuid[8..10], &uuid[10..]].into_iter().enumerate() {
+        if index > 0 {
+            out.push(b'-');
+        }
+        hex(out, part);
+    }
+}
+
+fn unhex(text: &[u8], out: &mut [u8]) -> bool {
+    let digit = |byte: u8| match byte {
+        b'0'..=b'9' => Some(byte - b'0'),
+        b'a'..=b'f' => Some(byte - b'a' + 10),
+        _ => None,
+    };
+    if text.len() != out.len() * 2 {
+        return false;
+    }
+    for (pair, byte) in text.chunks_exact(2).zip(out) {
+        match (digit(pair[0]), digit(pair[1])) {
+            (Some(high), Some(low)) => *byte = high << 4 | low,
+            _ => return false,
+        }
+    }
+    true
+}
+
+/// Days since 1970-01-01 to year, month, day in the proleptic Gregorian calendar, for every day that `i64` milliseconds
+/// reach, which no date crate covers. Counted in 400-year cycles that begin on 1 March, so that the leap day is last.
+fn civil_from_days(days: i64) -> (i64, i64, i64) {
+    let days = days + 719_468;
+    let cycle = days.div_euclid(146_097);
+    let of_cycle = days.rem_euclid(146_097);
+    let year_of_cycle = (of_cycle - of_cycle / 1_460 + of_cycle / 36_524 - of_cycle / 146_096) / 365;
+    let of_year = of_cycle - (365 * year_of_cycle + year_of_cycle / 4 - year_of_cycle / 100);
+    let shifted_month = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * shifted_month + 2) / 5 + 1;
+    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
+    (cycle * 400 + year_of_cycle + i64::from(month <= 2), month, day)
+}
+
+fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
+    let year = year - i64::from(month <= 2);
+    let cycle = year.div_euclid(400);
+    let year_of_cycle = year.rem_euclid(400);
+    let shifted_month = if month > 2 { month - 3 } else { month + 9 };
+    let of_year = (153 * shifted_month + 2) / 5 + day - 1;
+    let of_cycle = year_of_cycle * 365 + year_of_cycle / 4 - year_of_cycle / 100 + of_year;
+    cycle * 146_097 + of_cycle - 719_468
+}
