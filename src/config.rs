@@ -37,6 +37,8 @@ wrong is reported and left out, and the rest is stored.
 
 Exit status: 0 everything was stored; 1 it failed; 2 the command line is wrong; 3 stored, but for what was skipped.";
 
+const LISTEN: &str = "127.0.0.1:8080";
+
 /// What the command line asks for.
 #[derive(Debug)]
 pub enum Command {
@@ -120,7 +122,7 @@ impl fmt::Debug for Secret {
 
 #[derive(Parser)]
 #[command(name = "records", version, about = ABOUT, after_help = AFTER_HELP, max_term_width = 120)]
-#[command(args_conflicts_with_subcommands = false, propagate_version = true)]
+#[command(propagate_version = true)]
 struct Cli {
     #[command(flatten)]
     shared: Shared,
@@ -155,7 +157,7 @@ struct Shared {
 #[command(next_help_heading = "Serving")]
 struct ServeFlags {
     /// Where to listen
-    #[arg(long, env = "RECORDS_LISTEN", value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8080", global = true)]
+    #[arg(long, env = "RECORDS_LISTEN", value_name = "ADDRESS:PORT", default_value = LISTEN)]
     listen: SocketAddr,
     /// What fills an embedded store that is empty at start: a file of Extended JSON, or `none`; the sample data when unset
     #[arg(long, env = "RECORDS_SEED", value_name = "FILE")]
@@ -180,7 +182,7 @@ struct ServeFlags {
 #[derive(Subcommand)]
 enum Verb {
     /// Serve the records (what happens without a verb)
-    Serve,
+    Serve(ServeFlags),
     /// Put the documents of a file into the store
     #[command(after_help = IMPORT_HELP)]
     Import {
@@ -192,6 +194,9 @@ enum Verb {
     },
     /// Ask the server that listens on --listen whether it is ready: exit status 0 if so, 1 if not
     Healthcheck {
+        /// Where the server listens
+        #[arg(long, env = "RECORDS_LISTEN", value_name = "ADDRESS:PORT", default_value = LISTEN)]
+        listen: SocketAddr,
         /// Ask whether it is alive, not whether it is ready
         #[arg(long)]
         live: bool,
@@ -217,8 +222,15 @@ pub fn completions(shell: Shell) {
 
 fn command(cli: Cli, matches: &clap::ArgMatches) -> Result<Command, clap::Error> {
     let Cli { shared, serve, verb } = cli;
+    let verb = match verb {
+        None => Verb::Serve(serve),
+        Some(verb) => {
+            refuse_before_the_verb(matches)?;
+            verb
+        }
+    };
     Ok(match verb {
-        None | Some(Verb::Serve) => Command::Serve(Serve {
+        Verb::Serve(serve) => Command::Serve(Serve {
             seed: match serve.seed.as_deref() {
                 None | Some("") => Seed::BuiltIn,
                 Some("none") => Seed::None,
@@ -233,21 +245,32 @@ fn command(cli: Cli, matches: &clap::ArgMatches) -> Result<Command, clap::Error>
             drain_delay: serve.drain_delay,
             drain_timeout: serve.drain_timeout,
         }),
-        Some(Verb::Import { file, skip_invalid }) => Command::Import(Import {
+        Verb::Import { file, skip_invalid } => Command::Import(Import {
             log: shared.log.clone(),
             store: store_of(shared, matches)?,
             file: (file.as_os_str() != "-").then_some(file),
             skip_invalid,
         }),
-        Some(Verb::Healthcheck { live, timeout }) => {
-            Command::Healthcheck(Healthcheck { listen: serve.listen, live, timeout })
-        }
-        Some(Verb::Completions { shell }) => Command::Completions(shell),
+        Verb::Healthcheck { listen, live, timeout } => Command::Healthcheck(Healthcheck { listen, live, timeout }),
+        Verb::Completions { shell } => Command::Completions(shell),
     })
 }
 
+/// A flag of `serve` that stands before a verb would be read and then ignored.
+fn refuse_before_the_verb(matches: &clap::ArgMatches) -> Result<(), clap::Error> {
+    let flags = ServeFlags::augment_args(clap::Command::new(""));
+    let before = |flag: &&clap::Arg| matches.value_source(flag.get_id().as_str()) == Some(ValueSource::CommandLine);
+    match flags.get_arguments().find(before).and_then(clap::Arg::get_long) {
+        None => Ok(()),
+        Some(flag) => Err(wrong(format!("--{flag} stands before the verb: it goes behind the verb, if that knows it"))),
+    }
+}
+
+fn wrong(text: String) -> clap::Error {
+    Cli::command().error(clap::error::ErrorKind::ValueValidation, text)
+}
+
 fn store_of(shared: Shared, matches: &clap::ArgMatches) -> Result<Store, clap::Error> {
-    let wrong = |text: String| Cli::command().error(clap::error::ErrorKind::ValueValidation, text);
     // Set to nothing is not set: compose files and manifests pass variables on that way.
     let url = shared.store.filter(|url| !url.is_empty());
     let file = shared.store_file.filter(|file| !file.as_os_str().is_empty());

@@ -1,18 +1,21 @@
-//! Connections: from the listener to the router, within limits, and to a graceful end.
+//! Connections: from the listener to the service, within limits, and to a graceful end.
 //!
 //! Not `axum::serve`: it has no time-out for a request's head and no limit of connections, and one half-sent head holds
 //! its graceful shutdown for ever.
 
+use std::convert::Infallible;
+use std::error::Error;
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use axum::Router;
 use futures::stream::{self, Stream};
 use futures::{FutureExt, StreamExt};
+use hyper::body::{Body, Incoming};
 use hyper::server::conn::http1;
+use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
@@ -21,6 +24,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
+use tower::Service;
 
 /// The longest head of a request (request line and headers), in bytes; a longer one is answered 431. Enough for an id of
 /// several kilobytes and the cookies of a careless neighbour, too little to fill the memory with.
@@ -42,19 +46,23 @@ pub struct Limits {
     pub drain_timeout: Duration,
 }
 
-/// Serves `router` on `listener` until `stops` says so, then drains: `draining` is called, connections go on for
+/// Serves `service` on `listener` until `stops` says so, then drains: `draining` is called, connections go on for
 /// [`Limits::drain_delay`], no new ones are taken after that, and those that are left get [`Limits::drain_timeout`].
 ///
 /// The second item of `stops` ends the delay, or the wait for those that are left. Returns how many connections were cut: 0
 /// after a drain that was whole.
-pub async fn run(
+pub async fn run<S, B>(
     listener: TcpListener,
-    router: Router,
+    service: S,
     limits: Limits,
     mut stops: impl Stream<Item = ()> + Unpin,
     draining: impl FnOnce(),
-) -> usize {
-    let mut server = Server::new(router, &limits);
+) -> usize
+where
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible, Future: Send> + Clone + Send + 'static,
+    B: Body<Data: Send, Error: Into<Box<dyn Error + Send + Sync>>> + Send + 'static,
+{
+    let mut server = Server::new(service, &limits);
     server.accept_until(&listener, next(&mut stops)).await;
     draining();
     let mut hurried = false;
@@ -78,21 +86,25 @@ async fn next(stops: &mut (impl Stream<Item = ()> + Unpin)) {
     }
 }
 
-struct Server {
+struct Server<S> {
     http: http1::Builder,
-    router: Router,
+    service: S,
     places: Arc<Semaphore>,
     connections: JoinSet<()>,
     finishing: CancellationToken,
 }
 
-impl Server {
-    fn new(router: Router, limits: &Limits) -> Self {
+impl<S, B> Server<S>
+where
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible, Future: Send> + Clone + Send + 'static,
+    B: Body<Data: Send, Error: Into<Box<dyn Error + Send + Sync>>> + Send + 'static,
+{
+    fn new(service: S, limits: &Limits) -> Self {
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new()).header_read_timeout(limits.header_timeout).max_buf_size(HEAD_MAX_BYTES);
         Self {
             http,
-            router,
+            service,
             places: Arc::new(Semaphore::new(limits.max_connections)),
             connections: JoinSet::new(),
             finishing: CancellationToken::new(),
@@ -124,7 +136,7 @@ impl Server {
         // An answer is written in one piece; waiting for more to fill the packet would only delay it. Where the option
         // cannot be set the connection is broken, which serving it will show.
         let _ = stream.set_nodelay(true);
-        let service = TowerToHyperService::new(self.router.clone());
+        let service = TowerToHyperService::new(self.service.clone());
         let connection = self.http.serve_connection(TokioIo::new(stream), service);
         let finishing = self.finishing.clone();
         self.connections.spawn(async move {

@@ -1,5 +1,6 @@
 //! Where logs go: to standard error, a line an event.
 
+use std::any::Any;
 use std::io::IsTerminal;
 
 use tracing_subscriber::filter::{ParseError, Targets};
@@ -19,11 +20,13 @@ pub fn start(filter: &str) -> Result<(), ParseError> {
     tracing_subscriber::registry().with(lines.with_filter(filter)).init();
     std::panic::set_hook(Box::new(|panic| {
         // The payload is written by whoever panicked: a message of a library may quote data, but says where to look.
-        tracing::error!(
-            location = panic.location().map(tracing::field::display),
-            "{}",
-            panic.payload_as_str().unwrap_or("panic")
-        );
+        tracing::error!(location = panic.location().map(tracing::field::display), "{}", panic_message(panic.payload()));
     }));
     Ok(())
+}
+
+/// What `panic!` was called with: a literal, or a formatted text.
+fn panic_message(payload: &dyn Any) -> &str {
+    let literal = payload.downcast_ref::<&str>().copied();
+    literal.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("panic")
 }

@@ -68,7 +68,7 @@ async fn serving(settings: Serve) -> Outcome {
         .await
         .map_err(|error| Failure(format!("cannot listen on {}: {error}", settings.listen)))?;
     let draining = http::Draining::default();
-    let router = http::router(store, settings.request_timeout, draining.clone());
+    let service = http::service(store, settings.request_timeout, draining.clone());
     let limits = server::Limits {
         header_timeout: settings.header_timeout,
         max_connections: settings.max_connections,
@@ -80,7 +80,7 @@ async fn serving(settings: Serve) -> Outcome {
         tracing::info!("stopping: no longer ready");
         draining.begin();
     };
-    let cut = server::run(listener, router, limits, stops, begin_drain).await;
+    let cut = server::run(listener, service, limits, stops, begin_drain).await;
     tracing::info!(cut, "stopped");
     Ok(ExitCode::SUCCESS)
 }

@@ -183,7 +183,9 @@ pub fn parse_date(text: &str) -> Option<i64> {
     let (month, day) = (field(1, 2)?, field(4, 2)?);
     let (hour, minute, second, milli) = (field(7, 2)?, field(10, 2)?, field(13, 2)?, field(16, 3)?);
     let of_day = ((hour * 60 + minute) * 60 + second) * 1_000 + milli;
-    let millis = days_from_civil(year, month, day).checked_mul(86_400_000)?.checked_add(of_day)?;
+    // The first day that an i64 reaches begins before it does.
+    let millis = i128::from(days_from_civil(year, month, day)) * 86_400_000 + i128::from(of_day);
+    let millis = i64::try_from(millis).ok()?;
     // Whatever was read, it is a date only if it is written as this module writes that date.
     let mut form = Vec::with_capacity(DATE_MAX);
     date(&mut form, millis);

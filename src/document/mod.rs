@@ -24,6 +24,10 @@ pub const MAX_BYTES: usize = 16 * 1024 * 1024;
 /// ([limits](https://www.mongodb.com/docs/manual/reference/limits/#mongodb-limit-Nested-Depth-for-BSON-Documents)).
 pub const MAX_DEPTH: usize = 100;
 
+/// The longest string that may be an `_id`, in bytes. MongoDB has no such limit, but takes a document's id in a command a
+/// second time, where it leaves 16 KiB beside the largest document; and a longer URL is nobody's address.
+pub const MAX_ID_BYTES: usize = 4 * 1024;
+
 /// The fields of a document, in their order.
 pub type Fields = Vec<(Box<str>, Value)>;
 
@@ -89,6 +93,8 @@ pub enum Refusal {
     IdType(&'static str),
     #[error("its `_id` is the empty string, which no URL can ask for")]
     EmptyId,
+    #[error("its `_id` takes {0} bytes: at most {MAX_ID_BYTES} can be asked for")]
+    IdTooLong(usize),
     #[error("the field name `{0}` starts with `$`, which MongoDB keeps for operators")]
     OperatorName(Box<str>),
     #[error("the field `{0}` is the empty timestamp, which MongoDB would replace by its own clock")]
@@ -148,6 +154,7 @@ impl Document {
 fn key_of(id: &Value) -> Result<Key, Refusal> {
     Ok(match id {
         Value::String(text) if text.is_empty() => return Err(Refusal::EmptyId),
+        Value::String(text) if text.len() > MAX_ID_BYTES => return Err(Refusal::IdTooLong(text.len())),
         Value::String(text) => Key::String((&**text).into()),
         Value::ObjectId(id) => Key::ObjectId(*id),
         Value::Int32(value) => Key::Integer((*value).into()),

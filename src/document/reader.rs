@@ -129,9 +129,13 @@ impl<R: BufRead> Documents<R> {
         self.text.clear();
         parsed.map_err(|error| match error {
             JsonError::Syntax { reason, line: within, column } => {
-                // serde_json's column 0 means the end of the line before.
-                let column = column.max(1) + if within <= 1 { before } else { 0 };
-                Bad { line: line + within.saturating_sub(1) as u64, column: Some(column), reason }
+                let place = match (within, column) {
+                    (0 | 1, column) => (line, Some(before + column.max(1))),
+                    // The end of the line before.
+                    (_, 0) => (line + within as u64 - 2, None),
+                    (_, column) => (line + within as u64 - 1, Some(column)),
+                };
+                Bad { line: place.0, column: place.1, reason }
             }
             other => Bad { line, column: None, reason: other.to_string() },
         })

@@ -19,34 +19,58 @@ const CHUNK_BYTES: usize = 64 * 1024;
 /// A failure on the way ends the stream with an error: the server then cuts the connection, without the chunk that would
 /// end the body, so that no client takes what it got for the whole.
 pub struct JsonArray {
-    first: Option<Record>,
     /// `None` when there is nothing more to read.
     records: Option<RecordStream>,
     chunk: Vec<u8>,
-    empty: bool,
+    /// Whether a record was written, so that the next one needs a comma before it.
+    begun: bool,
     failure: Option<store::Error>,
     request_id: RequestId,
 }
 
 impl JsonArray {
-    /// `first` was taken off `records` already, and is `None` if there was none.
-    pub fn new(first: Option<Record>, records: RecordStream, request_id: RequestId) -> Self {
-        // A stream that has ended must not be asked again.
-        let (chunk, records) = if first.is_some() { (b"[".to_vec(), Some(records)) } else { (b"[]".to_vec(), None) };
-        Self { first, records, chunk, empty: true, failure: None, request_id }
+    /// Gathers the first chunk: until it is sent, a failure can still be told by the status.
+    pub async fn begin(
+        records: RecordStream,
+        request_id: RequestId,
+    ) -> store::Result<impl Stream<Item = store::Result<Bytes>>> {
+        let mut array = Self { records: Some(records), chunk: vec![b'['], begun: false, failure: None, request_id };
+        std::future::poll_fn(|context| array.poll_gather(context)).await;
+        match array.failure.take() {
+            Some(error) => Err(error),
+            None => Ok(array),
+        }
+    }
+
+    /// Ready when there is something to send, or nothing more to gather.
+    fn poll_gather(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        while let Some(records) = &mut self.records {
+            if self.chunk.len() >= CHUNK_BYTES {
+                break;
+            }
+            match records.poll_next_unpin(context) {
+                Poll::Ready(Some(Ok(record))) => self.push(&record),
+                Poll::Ready(Some(Err(error))) => {
+                    self.records = None;
+                    self.failure = Some(error);
+                }
+                Poll::Ready(None) => {
+                    self.records = None;
+                    self.chunk.push(b']');
+                }
+                // What is there goes out, but for a lone bracket; the store has promised to wake us for the rest.
+                Poll::Pending if self.begun && !self.chunk.is_empty() => break,
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        Poll::Ready(())
     }
 
     fn push(&mut self, record: &Record) {
-        if !std::mem::replace(&mut self.empty, false) {
+        if std::mem::replace(&mut self.begun, true) {
             self.chunk.push(b',');
         }
         self.chunk.extend_from_slice(record.json());
-    }
-
-    fn take_chunk(&mut self) -> Bytes {
-        // The next one will be about as large.
-        let next = Vec::with_capacity(self.chunk.len().min(CHUNK_BYTES * 2));
-        std::mem::replace(&mut self.chunk, next).into()
     }
 }
 
@@ -54,34 +78,14 @@ impl Stream for JsonArray {
     type Item = store::Result<Bytes>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let this = &mut *self;
-        if let Some(first) = this.first.take() {
-            this.push(&first);
+        std::task::ready!(self.poll_gather(context));
+        if !self.chunk.is_empty() {
+            // The next chunk will be about as large.
+            let next = Vec::with_capacity(if self.records.is_some() { CHUNK_BYTES * 2 } else { 0 });
+            return Poll::Ready(Some(Ok(std::mem::replace(&mut self.chunk, next).into())));
         }
-        while let Some(records) = &mut this.records {
-            if this.chunk.len() >= CHUNK_BYTES {
-                break;
-            }
-            match records.poll_next_unpin(context) {
-                Poll::Ready(Some(Ok(record))) => this.push(&record),
-                Poll::Ready(Some(Err(error))) => {
-                    this.records = None;
-                    this.failure = Some(error);
-                }
-                Poll::Ready(None) => {
-                    this.records = None;
-                    this.chunk.push(b']');
-                }
-                Poll::Pending if this.chunk.is_empty() => return Poll::Pending,
-                // What is there goes out; the store has promised to wake us for the rest.
-                Poll::Pending => break,
-            }
-        }
-        if !this.chunk.is_empty() {
-            return Poll::Ready(Some(Ok(this.take_chunk())));
-        }
-        let Some(error) = this.failure.take() else { return Poll::Ready(None) };
-        tracing::error!(request_id = this.request_id.as_str(), cause = %error.report(), "list cut short");
+        let Some(error) = self.failure.take() else { return Poll::Ready(None) };
+        tracing::error!(request_id = self.request_id.as_str(), cause = %error.report(), "list cut short");
         Poll::Ready(Some(Err(error)))
     }
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::header::{CONNECTION, CONTENT_LENGTH};
-use axum::http::{HeaderName, HeaderValue, Method};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::Response;
 
@@ -60,6 +60,10 @@ pub async fn finish(State(app): State<App>, mut request: Request, next: Next) ->
         let body = problem.to_json(id.as_str());
         response.headers_mut().insert(CONTENT_LENGTH, body.len().into());
         *response.body_mut() = if head { Body::empty() } else { body.into() };
+    }
+    if response.status() == StatusCode::NO_CONTENT {
+        // The router gives every answer to a HEAD a length; this status must not have one (RFC 9110, section 8.6).
+        response.headers_mut().remove(CONTENT_LENGTH);
     }
     response.headers_mut().insert(REQUEST_ID, id.0);
     if app.draining.has_begun() {

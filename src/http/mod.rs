@@ -10,15 +10,21 @@ mod path;
 mod problem;
 mod records;
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use axum::body::Body;
 use axum::error_handling::HandleErrorLayer;
+use axum::http::Request;
+use axum::response::Response;
 use axum::routing::{MethodRouter, get};
 use axum::{BoxError, Router, middleware};
-use tower::ServiceBuilder;
+use bytes::Bytes;
+use hyper::body::Body as HttpBody;
 use tower::timeout::TimeoutLayer;
+use tower::{Service, ServiceBuilder};
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::store::Store;
@@ -48,9 +54,16 @@ impl Draining {
 
 /// The whole service over `store`. An answer begins within `deadline`, or is a 503; how long its body then takes is
 /// the client's matter.
-pub fn router(store: Arc<dyn Store>, deadline: Duration, draining: Draining) -> Router {
+pub fn service<B>(
+    store: Arc<dyn Store>,
+    deadline: Duration,
+    draining: Draining,
+) -> impl Service<Request<B>, Response = Response, Error = Infallible, Future: Send> + Clone + Send + 'static
+where
+    B: HttpBody<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+{
     let app = App { store, draining };
-    Router::new()
+    let router = Router::new()
         .route("/api/v1/records", reads(get(records::list)))
         // With and without something behind the slash, and whatever that is: the handler says what an id looks like.
         .route(records::PREFIX, reads(get(records::one)))
@@ -58,16 +71,17 @@ pub fn router(store: Arc<dyn Store>, deadline: Duration, draining: Draining) -> 
         .route("/livez", reads(get(health::live)))
         .route("/readyz", reads(get(health::ready)))
         .fallback(problem::not_found)
-        .with_state(app.clone())
-        .layer(
-            // From the outside in. The outermost sees every answer, also those of the layers below it; a panic is caught
-            // inside the deadline, so that it is an answer like any other.
-            ServiceBuilder::new()
-                .layer(middleware::from_fn_with_state(app, finish::finish))
-                .layer(HandleErrorLayer::new(async |_: BoxError| Problem::late()))
-                .layer(TimeoutLayer::new(deadline))
-                .layer(CatchPanicLayer::custom(problem::panicked)),
-        )
+        .with_state(app.clone());
+    // From the outside in. The outermost sees every answer, also those of the layers below it; a panic is caught inside
+    // the deadline, so that it is an answer like any other. Around the router and not its own `layer`: that would give
+    // every answer to a HEAD a length once more, also those that must have none.
+    ServiceBuilder::new()
+        .map_request(|request: Request<B>| request.map(Body::new))
+        .layer(middleware::from_fn_with_state(app, finish::finish))
+        .layer(HandleErrorLayer::new(async |_: BoxError| Problem::late()))
+        .layer(TimeoutLayer::new(deadline))
+        .layer(CatchPanicLayer::custom(problem::panicked))
+        .service(router)
 }
 
 /// `HEAD` comes with `get`; any other method is told which ones there are.

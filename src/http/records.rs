@@ -6,7 +6,6 @@ use axum::extract::State;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::{HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
-use futures::StreamExt;
 
 use super::array::JsonArray;
 use super::finish::RequestId;
@@ -35,10 +34,7 @@ pub async fn list(
     uri: Uri,
 ) -> Result<Response, Problem> {
     path::no_parameters(&uri)?;
-    let mut records = app.store.list(None);
-    // Until the first record is there, a failure can still be told by the status.
-    let first = records.next().await.transpose()?;
-    Ok(json(Body::from_stream(JsonArray::new(first, records, request_id))))
+    Ok(json(Body::from_stream(JsonArray::begin(app.store.list(None), request_id).await?)))
 }
 
 fn json(body: Body) -> Response {

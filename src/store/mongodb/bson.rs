@@ -178,7 +178,10 @@ fn opaque(kind: u8, value: &[u8]) -> Key {
     Key::Opaque { rank, bytes: std::iter::once(kind).chain(value.iter().copied()).collect() }
 }
 
-/// Walks the elements of a document or an array: type, name, bytes of the value.
+/// Type, name, bytes of the value.
+type Element<'a> = (u8, &'a [u8], &'a [u8]);
+
+/// Walks the elements of a document or an array.
 struct Elements<'a> {
     rest: &'a [u8],
 }
@@ -196,7 +199,7 @@ impl<'a> Elements<'a> {
         }
     }
 
-    fn next(&mut self) -> Result<Option<(u8, &'a [u8], &'a [u8])>> {
+    fn next(&mut self) -> Result<Option<Element<'a>>> {
         let Some((&kind, rest)) = self.rest.split_first() else { return Ok(None) };
         let (name, rest) = cstring(rest)?;
         let (value, rest) = rest.split_at_checked(value_len(kind, rest)?).ok_or(Malformed("a value is cut"))?;

@@ -65,17 +65,20 @@ pub fn refusals(reply: &Document) -> Result<()> {
     }
 }
 
-/// What the driver says of a URI, unless it repeats a part of it that may be secret.
-pub fn without_uri(error: &DriverError, uri: &str) -> String {
+/// What the driver says of a URI, unless it repeats a part of it that may be secret: the user, the password, and the values
+/// of options. A password with an unescaped `/` or `@` can turn up as what it takes for a host.
+pub fn without_secrets(error: &DriverError, uri: &str) -> String {
     let text = match error.kind.as_ref() {
         ErrorKind::InvalidArgument { message, .. } => message.clone(),
         _ => error.kind.to_string(),
     };
-    // Everything between the scheme and the host is user and password; the query may hold more of them.
-    let secret = uri.split_once("://").map_or(uri, |(_, rest)| rest);
-    let leaks =
-        secret.split(['@', ':', '/', '?', '&', '=']).filter(|part| part.len() > 3).any(|part| text.contains(part));
-    if leaks {
+    let after_scheme = uri.split_once("://").map_or(uri, |(_, rest)| rest);
+    let (rest, options) = after_scheme.split_once('?').unwrap_or((after_scheme, ""));
+    let user = rest.rsplit_once('@').map_or("", |(user, _)| user);
+    let values = options.split('&').filter_map(|option| option.split_once('=')).map(|(_, value)| value);
+    let secrets = std::iter::once(user).chain(values).flat_map(|text| text.split(|c: char| !c.is_alphanumeric()));
+    // Shorter parts stand in any text, and give nothing away.
+    if secrets.filter(|part| part.len() > 2).any(|part| text.contains(part)) {
         "write it as mongodb://USER:PASSWORD@HOST:PORT/DATABASE, with %-escapes in user and password".to_owned()
     } else {
         text

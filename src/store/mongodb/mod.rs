@@ -22,9 +22,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use futures::stream::{self, StreamExt};
+use futures::stream::{self, StreamExt, TryStreamExt};
 use mongodb::bson::{Document as Bson, RawDocumentBuf, doc};
-use mongodb::options::{ClientOptions, ConnectionString, Hint, HostInfo};
+use mongodb::options::{Acknowledgment, ClientOptions, ConnectionString, Hint, HostInfo};
 use mongodb::raw_batch_cursor::{RawBatch, RawBatchCursor};
 use mongodb::{Client, Collection};
 use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore, mpsc};
@@ -70,9 +70,7 @@ struct Inner {
 /// Reads the URI, and connects to nothing.
 pub async fn open(url: String, options: Options) -> Result<Arc<dyn Store>> {
     let wrong = |error: mongodb::error::Error| {
-        // The driver's words may quote the URI, and that may hold a password: they go to the cause, which is logged
-        // redacted, not into the message.
-        Error::invalid(format!("the MongoDB URI is wrong: {}", error::without_uri(&error, &url)))
+        Error::invalid(format!("the MongoDB URI is wrong: {}", error::without_secrets(&error, &url)))
     };
     let uri = ConnectionString::parse(&url).map_err(wrong)?;
     if !matches!(uri.host_info, HostInfo::DnsRecord(_)) {
@@ -118,18 +116,14 @@ impl Inner {
         let find = async {
             let collection = self.collection().await?;
             let limit = keys.len() as i64;
-            collection
-                .find(Self::filter(&keys))
-                .limit(limit)
-                .max_time(self.options.timeout)
-                .batch()
-                .await?
-                .next()
-                .await
-                .transpose()
+            let find = collection.find(Self::filter(&keys)).limit(limit).max_time(self.options.timeout);
+            // One batch, but for two records that together are too large for it.
+            find.batch().await?.try_collect::<Vec<_>>().await
         };
-        let Some(batch) = find.await.map_err(error::sorted)? else { return Ok(None) };
-        let mut found = records(&batch)?;
+        let mut found = Vec::new();
+        for batch in find.await.map_err(error::sorted)? {
+            found.append(&mut records(&batch)?);
+        }
         // In the order of the keys, not in the one that the server found them in.
         Ok(keys
             .iter()
@@ -174,12 +168,12 @@ impl Inner {
         let run = async {
             let client = self.client().await?;
             let mut command = command;
-            if let Some(concern) = self.uri.write_concern.as_ref() {
-                command.append(
-                    mongodb::bson::cstr!("writeConcern"),
-                    mongodb::bson::serialize_to_raw_document_buf(concern)?,
-                );
-            }
+            let mut concern = self.uri.write_concern.clone().unwrap_or_default();
+            // A lone server says yes before its journal is on disk, and forgets the last moment when it is killed. What
+            // the URI says stands; and a write that nobody waits for cannot wait for the disk.
+            concern.journal.get_or_insert(concern.w != Some(Acknowledgment::Nodes(0)));
+            let concern = mongodb::bson::serialize_to_raw_document_buf(&concern)?;
+            command.append(mongodb::bson::cstr!("writeConcern"), concern);
             client.database(&self.database).run_raw_command(command).await
         };
         error::refusals(&run.await.map_err(error::sorted)?)
@@ -323,7 +317,7 @@ impl Store for MongoDb {
                     continue;
                 }
                 let size = document.encoded_len();
-                if bytes + size > COMMAND_BYTES || command.len() == COMMAND_DOCUMENTS {
+                if !command.is_empty() && (bytes + size > COMMAND_BYTES || command.len() == COMMAND_DOCUMENTS) {
                     let full = std::mem::take(&mut command);
                     self.bounded(|inner| async move { inner.replace(&full).await }).await?;
                     bytes = 0;

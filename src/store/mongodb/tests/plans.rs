@@ -1,0 +1,176 @@
+//! How the server carries out what the store sends: by the index of `_id`, touching no more than it must.
+//!
+//! The commands are those that the store sent, caught on their way and explained.
+
+use std::sync::Mutex;
+
+use futures::TryStreamExt;
+use mongodb::bson::{Bson as Value, Document as Tree};
+use mongodb::event::EventHandler;
+use mongodb::event::command::CommandEvent;
+
+use super::super::*;
+use super::servers::{mongod, url};
+use crate::document::extended_json;
+
+struct Watched {
+    store: MongoDb,
+    client: Client,
+    database: String,
+    finds: Arc<Mutex<Vec<Tree>>>,
+    // Ends with the test, where it was started for it.
+    _server: Option<mongod::Mongod>,
+}
+
+impl Watched {
+    /// A store of a few hundred records with ids of every type, whose commands are caught.
+    async fn filled() -> Self {
+        let database = format!("plans_{}_{}", std::process::id(), mongod::free_port().expect("a number"));
+        let server = mongod::program().map(|_| mongod::Mongod::start().expect("a server"));
+        let url = server.as_ref().map_or_else(
+            || url("mongodb", &database).expect("TEST_MONGODB_URL"),
+            |server| format!("{}/{database}", server.url()),
+        );
+        let uri = ConnectionString::parse(&url).expect("a URL");
+        let finds = Arc::new(Mutex::new(Vec::new()));
+        let mut options = ClientOptions::parse(uri.clone()).await.expect("a URL");
+        let caught = finds.clone();
+        options.command_event_handler = Some(EventHandler::callback(move |event| {
+            if let CommandEvent::Started(started) = event
+                && started.command_name == "find"
+            {
+                caught.lock().expect("no panic").push(started.command);
+            }
+        }));
+        let client = Client::with_options(options).expect("a client");
+        let inner = Inner {
+            uri,
+            options: Options { collection: "records".into(), timeout: std::time::Duration::from_secs(30) },
+            database: database.clone(),
+            client: OnceCell::new_with(Some(client.clone())),
+            calls: Arc::new(Semaphore::new(10)),
+        };
+        let store = MongoDb { inner: Arc::new(inner) };
+        let documents = (0..300).flat_map(|n| {
+            [
+                format!(r#"{{"_id":{n}}}"#),
+                format!(r#"{{"_id":"{n}"}}"#),
+                format!(r#"{{"_id":{{"$oid":"{n:024x}"}}}}"#),
+                format!(r#"{{"_id":"{n:024x}"}}"#),
+                format!(r#"{{"_id":{{"$uuid":"00000000-0000-4000-8000-{n:012x}"}}}}"#),
+            ]
+        });
+        let documents = documents.map(|text| extended_json::parse(text.as_bytes()).expect("a document")).collect();
+        store.upsert(documents).await.expect("an upsert");
+        Self { store, client, database, finds, _server: server }
+    }
+
+    /// What the server says of the one `find` that was sent since the last time.
+    async fn explained(&self) -> Explained {
+        let mut find = match self.finds.lock().expect("no panic").drain(..).collect::<Vec<_>>().as_slice() {
+            [find] => find.clone(),
+            others => panic!("one find was expected, not {others:?}"),
+        };
+        for of_the_driver in ["$db", "lsid", "$clusterTime", "$readPreference"] {
+            find.remove(of_the_driver);
+        }
+        let explain = doc! { "explain": find.clone(), "verbosity": "executionStats" };
+        let reply = self.client.database(&self.database).run_command(explain).await.expect("an explanation");
+        let plan = reply.get_document("queryPlanner").and_then(|planner| planner.get_document("winningPlan"));
+        let mut stages = Vec::new();
+        stages_of(&Value::Document(plan.expect("a plan").clone()), &mut stages);
+        let stats = reply.get_document("executionStats").expect("statistics");
+        let number = |name| stats.get_i32(name).expect("a number");
+        Explained {
+            find,
+            stages,
+            returned: number("nReturned"),
+            keys: number("totalKeysExamined"),
+            documents: number("totalDocsExamined"),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Explained {
+    #[expect(dead_code, reason = "shown by Debug where an assertion fails")]
+    find: Tree,
+    /// The stages of the plan, and the names of the indexes they use.
+    stages: Vec<String>,
+    returned: i32,
+    keys: i32,
+    documents: i32,
+}
+
+impl Explained {
+    fn uses_the_index_of_ids(&self) -> bool {
+        let by_key = self.stages.iter().any(|stage| stage == "IDHACK");
+        let by_range = self.stages.iter().any(|stage| stage == "IXSCAN") && self.stages.iter().any(|s| s == "_id_");
+        (by_key || by_range) && !self.stages.iter().any(|stage| stage == "COLLSCAN" || stage == "SORT")
+    }
+}
+
+fn stages_of(plan: &Value, stages: &mut Vec<String>) {
+    match plan {
+        Value::Document(fields) => {
+            for (name, value) in fields {
+                match value {
+                    Value::String(text) if name == "stage" || name == "indexName" => stages.push(text.clone()),
+                    _ => stages_of(value, stages),
+                }
+            }
+        }
+        Value::Array(values) => values.iter().for_each(|value| stages_of(value, stages)),
+        _ => {}
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs TEST_MONGOD or TEST_MONGODB_URL"]
+async fn a_lookup_uses_the_index_and_touches_two_documents_at_most() {
+    let watched = Watched::filled().await;
+    for (id, matches) in [
+        ("00000000000000000000012a", 2),
+        ("ffffffffffffffffffffffff", 0),
+        ("17", 2),
+        ("17.0", 1),
+        ("no such id", 0),
+        ("00000000-0000-4000-8000-00000000012a", 1),
+        ("ffffffff-0000-4000-8000-00000000012a", 0),
+        ("true", 0),
+        ("2015-09-10T08:55:47.000Z", 0),
+    ] {
+        watched.store.get(&id.into()).await.expect("a get");
+        let explained = watched.explained().await;
+        assert!(explained.uses_the_index_of_ids(), "{id}: {explained:?}");
+        assert_eq!(explained.returned, matches, "{id}: {explained:?}");
+        assert_eq!(explained.documents, matches, "{id}: {explained:?}");
+        // Beside each key that is found or missed, the scan looks at where the next one begins.
+        assert!(explained.keys <= 3, "{id}: {explained:?}");
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs TEST_MONGOD or TEST_MONGODB_URL"]
+async fn a_list_walks_the_index_and_sorts_nothing() {
+    let watched = Watched::filled().await;
+    let keys = [Key::Integer(17), Key::String("17".into()), Key::ObjectId([0; 12]), Key::Uuid([0; 16]), Key::Date(0)];
+    for after in std::iter::once(None).chain(keys.iter().map(Some)) {
+        let listed = watched.store.list(after).try_collect::<Vec<_>>().await.expect("a list").len();
+        let explained = watched.explained().await;
+        assert!(explained.uses_the_index_of_ids(), "after {after:?}: {explained:?}");
+        // The bound itself is read, and left out by the store.
+        let read = listed as i32..=listed as i32 + 1;
+        assert!(read.contains(&explained.returned), "after {after:?}: {listed}, {explained:?}");
+        assert_eq!(explained.documents, explained.returned, "after {after:?}: {explained:?}");
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs TEST_MONGOD or TEST_MONGODB_URL"]
+async fn a_ping_touches_one_document() {
+    let watched = Watched::filled().await;
+    watched.store.ping().await.expect("a ping");
+    let explained = watched.explained().await;
+    assert!(explained.documents <= 1, "{explained:?}");
+}

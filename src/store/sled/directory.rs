@@ -1,0 +1,163 @@
+//! The directory around the database: whose it is, who uses it, and what the database was before it was opened.
+
+use std::fmt;
+use std::fs::{self, File, TryLockError};
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+
+use crate::store::{Error, Result};
+
+/// The first line of the file `FORMAT`; the second is the seal.
+const FORMAT: &str = "records store, layout 1, sled 0.34";
+
+const FORMAT_FILE: &str = "FORMAT";
+const FORMAT_NEW: &str = "FORMAT.new";
+const LOCK_FILE: &str = "LOCK";
+/// The database.
+const DATABASE: &str = "sled";
+/// What it was before it was opened: whole, unlike [`COPYING`].
+const BEFORE: &str = "sled.before";
+const COPYING: &str = "sled.copying";
+
+/// A directory that is a records store, and this process's alone.
+pub struct Directory {
+    path: PathBuf,
+    /// The lock lasts as long as the file is open.
+    _lock: File,
+}
+
+impl Directory {
+    /// Takes the directory, makes it if it is not there, and reads its seal.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid` when it belongs to something else, `Unavailable` when another process has it.
+    pub fn take(path: PathBuf) -> Result<(Self, u64)> {
+        let at = path.display();
+        let cannot = |what: &str, error: io::Error| Error::broken(format!("cannot {what} {at}")).with_source(error);
+        fs::create_dir_all(&path).map_err(|error| cannot("make the directory", error))?;
+        if !path.join(FORMAT_FILE).exists() && holds_something_else(&path).map_err(|error| cannot("read", error))? {
+            return Err(Error::invalid(format!(
+                "{at} is not a records store, and not empty: name a new or an empty directory. Nothing in it was changed"
+            )));
+        }
+        let lock = File::create(path.join(LOCK_FILE)).map_err(|error| cannot("write in", error))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(Error::unavailable(format!(
+                    "the sled store in {at} is in use by another process: stop that one first, or name another directory"
+                )));
+            }
+            Err(TryLockError::Error(error)) => return Err(cannot("lock", error)),
+        }
+        let seal = match fs::read_to_string(path.join(FORMAT_FILE)) {
+            Ok(text) => text
+                .split_once('\n')
+                .filter(|(format, _)| *format == FORMAT)
+                .and_then(|(_, seal)| seal.trim_end().parse().ok()),
+            // Written before the database is made, so that a crash in between leaves no riddle.
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                write_seal(&path, 0).map_err(|error| cannot("write in", error))?;
+                Some(0)
+            }
+            Err(error) => return Err(cannot("read", error)),
+        };
+        let seal = seal.ok_or_else(|| {
+            Error::invalid(format!(
+                "{at} holds a records store of another version: use the version that made it, or another directory"
+            ))
+        })?;
+        Ok((Self { path, _lock: lock }, seal))
+    }
+
+    /// Where the database is.
+    pub fn database(&self) -> PathBuf {
+        self.path.join(DATABASE)
+    }
+
+    /// Replaces the seal in one step: a crash leaves the old one or the new one.
+    pub fn seal(&self, seal: u64) -> io::Result<()> {
+        write_seal(&self.path, seal)
+    }
+
+    /// Runs `open`, and puts the database back as it was if that fails: sled repairs what it opens, and by a repair that
+    /// loses records the chance to save them would go too.
+    pub fn guard<T>(&self, open: impl FnOnce() -> Result<T>) -> Result<T> {
+        let cannot = |error| Error::broken(format!("cannot keep a copy of the database in {self}")).with_source(error);
+        self.keep_copy().map_err(cannot)?;
+        let opened = open();
+        match &opened {
+            Ok(_) => remove(&self.path.join(BEFORE)),
+            Err(_) => self.restore_copy(),
+        }
+        .map_err(cannot)?;
+        opened
+    }
+
+    /// Copies the database, whole or not at all. One that was being opened when its process died is put back first.
+    fn keep_copy(&self) -> io::Result<()> {
+        let copying = self.path.join(COPYING);
+        self.restore_copy()?;
+        remove(&copying)?;
+        if self.database().is_dir() {
+            copy(&self.database(), &copying)?;
+            fs::rename(copying, self.path.join(BEFORE))?;
+        }
+        Ok(())
+    }
+
+    fn restore_copy(&self) -> io::Result<()> {
+        let before = self.path.join(BEFORE);
+        if before.is_dir() {
+            remove(&self.database())?;
+            fs::rename(before, self.database())?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Directory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.path.display(), f)
+    }
+}
+
+/// Whether there is more than a start that was broken off would leave.
+fn holds_something_else(path: &Path) -> io::Result<bool> {
+    for entry in fs::read_dir(path)? {
+        let name = entry?.file_name();
+        if name != LOCK_FILE && name != FORMAT_NEW {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+fn write_seal(path: &Path, seal: u64) -> io::Result<()> {
+    let new = path.join(FORMAT_NEW);
+    fs::write(&new, format!("{FORMAT}\n{seal}\n"))?;
+    fs::rename(new, path.join(FORMAT_FILE))
+}
+
+fn remove(directory: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(directory) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+fn copy(from: &Path, to: &Path) -> io::Result<()> {
+    fs::create_dir(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let to = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy(&entry.path(), &to)?;
+        } else {
+            // Shares the blocks where the file system can.
+            fs::copy(entry.path(), to)?;
+        }
+    }
+    Ok(())
+}

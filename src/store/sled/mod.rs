@@ -1,0 +1,267 @@
+//! Records in a directory of this machine, by [sled](https://docs.rs/sled/0.34): survives a restart, needs no server.
+//!
+//! In the database a key is encoded by [`key`] so that its bytes sort as [`Key`]s compare, and a value is the record's JSON.
+//! Around it, [`directory`] keeps the files `FORMAT` and `LOCK`.
+//!
+//! sled 0.34 takes a damaged log for one that ends where the damage begins, and opens with what came before: it would
+//! serve an empty store without a word. So every flush is sealed: a number goes up in the database and then in `FORMAT`,
+//! and a database that opens with a lower number than `FORMAT` has lost what was acknowledged.
+//!
+//! By then sled has already "repaired" the file. So it is opened with a copy beside it, which goes when all is well and
+//! comes back when not: a damaged store is left as it was found. That doubles the disk space for a moment, and takes the
+//! time of a copy where the file system cannot share blocks.
+//!
+//! Reads answer on the calling task: they find their page in sled's cache or in the system's, and a hop to a blocking
+//! thread would cost several times as much. What waits for the disk (opening, writing, flushing) and what reads much
+//! (lists) leaves the async threads.
+
+mod directory;
+mod key;
+
+use std::fmt;
+use std::ops::Bound;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use futures::future::BoxFuture;
+use futures::stream::{self, StreamExt, TryStreamExt};
+use sled::{Batch, Db, Tree};
+
+use super::{EmbeddedStore, Error, Options, RecordStream, Reply, Result, Store};
+use crate::document::Document;
+use crate::record::{Key, Record, RecordId};
+use directory::Directory;
+use key::{decode, encode};
+
+/// How much a list reads at a time, on one hop to a blocking thread: so many records, or so many bytes of them.
+const PAGE: usize = 256;
+const PAGE_BYTES: usize = 1024 * 1024;
+
+/// sled's page cache, in bytes. Its own default of 1 GB would grow with every page that a list ever touched; what falls
+/// out of this one is still in the system's cache.
+const CACHE_BYTES: u64 = 16 * 1024 * 1024;
+
+/// How long to wait for the lock: sled gives it up a moment after the store is dropped, so a quick restart may meet
+/// its own predecessor.
+const LOCK_PATIENCE: Duration = Duration::from_millis(1_500);
+
+/// Beside the records, in a tree of its own.
+const SEAL_TREE: &str = "seal";
+
+#[derive(Clone)]
+pub struct Sled {
+    directory: Arc<Directory>,
+    db: Db,
+    // The default tree of `db`, named once: `Db` would look it up at every call.
+    records: Tree,
+    seals: Tree,
+    /// The number of the last flush. Locked while one is under way: their order in the file is their order on the disk.
+    seal: Arc<Mutex<u64>>,
+}
+
+pub async fn open(url: String, _: Options) -> Result<Arc<dyn Store>> {
+    let directory = super::directory(&url)?;
+    let at = directory.display().to_string();
+    let open = tokio::task::spawn_blocking(move || Sled::open(directory)).await;
+    let open = open
+        .unwrap_or_else(|panic| Err(Error::broken(format!("cannot open the sled store in {at}")).with_source(panic)));
+    Ok(Arc::new(open?))
+}
+
+fn damaged(directory: &Directory) -> Error {
+    Error::broken(format!(
+        "the sled store in {directory} is damaged. It was left as it is: move the directory away, then import the records again"
+    ))
+}
+
+impl Sled {
+    fn open(path: PathBuf) -> Result<Self> {
+        let (directory, sealed) = Directory::take(path)?;
+        let directory = Arc::new(directory);
+        directory.guard(|| {
+            // sled 0.34 may panic on a damaged file where it should return an error.
+            catch_unwind(AssertUnwindSafe(|| Self::open_database(directory.clone(), sealed)))
+                .unwrap_or_else(|_| Err(damaged(&directory).with_source("sled panicked")))
+        })
+    }
+
+    fn open_database(directory: Arc<Directory>, sealed: u64) -> Result<Self> {
+        if sealed > 0 && !directory.database().join("db").is_file() {
+            // sled would make a new one.
+            return Err(damaged(&directory).with_source("its file sled/db is missing"));
+        }
+        let db = open_database(&directory)?;
+        let seals = db.open_tree(SEAL_TREE).map_err(|error| damaged(&directory).with_source(error))?;
+        let records = Tree::clone(&db);
+        let store = Self { directory, db, records, seals, seal: Arc::new(Mutex::new(sealed)) };
+        store.check(sealed)?;
+        Ok(store)
+    }
+
+    /// Whether this is all that was acknowledged, and ours.
+    fn check(&self, sealed: u64) -> Result<()> {
+        let found = self.seals.get(SEAL_TREE).map_err(|error| self.failed("read", error))?;
+        let found = found.and_then(|seal| seal.as_ref().try_into().ok()).map_or(0, u64::from_be_bytes);
+        if found < sealed {
+            let lost = format!("what was written since its flush {found} of {sealed} is lost");
+            return Err(damaged(&self.directory).with_source(lost));
+        }
+        for end in [self.records.first(), self.records.last()] {
+            if let Some((key, _)) = end.map_err(|error| self.failed("read", error))? {
+                self.decode(&key)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn failed(&self, what: &str, error: sled::Error) -> Error {
+        let at = &self.directory;
+        match error {
+            sled::Error::Corruption { .. } => damaged(&self.directory).with_source(error),
+            // A full disk may be made room on; nothing that was acknowledged is lost by it.
+            sled::Error::Io(_) => {
+                Error::unavailable(format!("cannot {what} the sled store in {at}")).with_source(error)
+            }
+            _ => Error::broken(format!("cannot {what} the sled store in {at}")).with_source(error),
+        }
+    }
+
+    fn decode(&self, key: &[u8]) -> Result<Key> {
+        decode(key).ok_or_else(|| damaged(&self.directory).with_source("a key of it means nothing"))
+    }
+
+    fn find(&self, id: &RecordId) -> Result<Option<Record>> {
+        for key in id.keys() {
+            if let Some(json) = self.records.get(encode(&key)).map_err(|error| self.failed("read", error))? {
+                // Copied, not shared: a response may live long, and would keep more alive than the record.
+                return Ok(Some(Record::new(key, json.to_vec())));
+            }
+        }
+        Ok(None)
+    }
+
+    fn page(&self, after: Option<&Key>) -> Result<Vec<Record>> {
+        let start = after.map_or(Bound::Unbounded, |key| Bound::Excluded(encode(key)));
+        let mut page = Vec::with_capacity(PAGE);
+        let mut bytes = 0;
+        for entry in self.records.range::<Vec<u8>, _>((start, Bound::Unbounded)) {
+            let (key, json) = entry.map_err(|error| self.failed("read", error))?;
+            bytes += json.len();
+            page.push(Record::new(self.decode(&key)?, json.to_vec()));
+            if page.len() == PAGE || bytes >= PAGE_BYTES {
+                break;
+            }
+        }
+        Ok(page)
+    }
+
+    /// Runs `work` where blocking is allowed. It goes on if the caller goes away.
+    fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Self) -> Result<T> + Send + 'static,
+    ) -> BoxFuture<'static, Result<T>> {
+        let store = self.clone();
+        Box::pin(async move {
+            tokio::task::spawn_blocking(move || work(&store))
+                .await
+                .unwrap_or_else(|panic| Err(Error::broken("the sled store gave up").with_source(panic)))
+        })
+    }
+
+    fn flush_blocking(&self) -> Result<()> {
+        // A number that was not written down is used again, which is as good.
+        let mut seal = self.seal.lock().unwrap_or_else(PoisonError::into_inner);
+        let next = *seal + 1;
+        let written = self.seals.insert(SEAL_TREE, &next.to_be_bytes()).and_then(|_| self.db.flush());
+        written.map_err(|error| self.failed("write", error))?;
+        self.directory.seal(next).map_err(|error| self.failed("write", error.into()))?;
+        *seal = next;
+        Ok(())
+    }
+}
+
+fn open_database(directory: &Directory) -> Result<Db> {
+    let begin = Instant::now();
+    loop {
+        match sled::Config::new().path(directory.database()).cache_capacity(CACHE_BYTES).open() {
+            Ok(db) => return Ok(db),
+            // A store that was dropped in this process a moment ago. sled reports a taken lock as any I/O error, with
+            // these words.
+            Err(sled::Error::Io(error))
+                if error.to_string().contains("could not acquire lock") && begin.elapsed() < LOCK_PATIENCE =>
+            {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            Err(error @ sled::Error::Io(_)) => {
+                return Err(Error::broken(format!("cannot open the sled store in {directory}")).with_source(error));
+            }
+            Err(error) => return Err(damaged(directory).with_source(error)),
+        }
+    }
+}
+
+impl Store for Sled {
+    fn get<'a>(&'a self, id: &'a RecordId) -> Reply<'a, Option<Record>> {
+        Reply::ready(self.find(id))
+    }
+
+    fn list(&self, after: Option<&Key>) -> RecordStream {
+        let store = self.clone();
+        let pages = stream::try_unfold(after.cloned(), move |after| {
+            let page = store.blocking(move |store| store.page(after.as_ref()));
+            async move {
+                let page = page.await?;
+                Ok::<_, Error>(page.last().map(|last| last.key().clone()).map(|last| (page, Some(last))))
+            }
+        });
+        pages.map_ok(|page| stream::iter(page.into_iter().map(Ok))).try_flatten().boxed()
+    }
+
+    fn upsert(&self, documents: Vec<Document>) -> BoxFuture<'_, Result<()>> {
+        self.blocking(move |store| {
+            let mut batch = Batch::default();
+            for document in documents {
+                let record = document.to_record();
+                batch.insert(encode(record.key()), record.json().as_ref());
+            }
+            store.records.apply_batch(batch).map_err(|error| store.failed("write", error))?;
+            store.flush_blocking()
+        })
+    }
+
+    fn ping(&self) -> BoxFuture<'_, Result<()>> {
+        self.blocking(|store| store.records.first().map(drop).map_err(|error| store.failed("read", error)))
+    }
+
+    fn as_embedded(&self) -> Option<&dyn EmbeddedStore> {
+        Some(self)
+    }
+}
+
+impl EmbeddedStore for Sled {
+    fn put(&self, record: Record) -> Result<()> {
+        let put = self.records.insert(encode(record.key()), record.json().as_ref());
+        put.map(drop).map_err(|error| self.failed("write", error))
+    }
+
+    fn remove(&self, key: &Key) -> Result<bool> {
+        let removed = self.records.remove(encode(key)).map_err(|error| self.failed("write", error))?;
+        Ok(removed.is_some())
+    }
+
+    fn flush(&self) -> BoxFuture<'_, Result<()>> {
+        self.blocking(Self::flush_blocking)
+    }
+
+    fn is_empty(&self) -> Result<bool> {
+        self.records.first().map(|first| first.is_none()).map_err(|error| self.failed("read", error))
+    }
+}
+
+impl fmt::Debug for Sled {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "sled store in {}", self.directory)
+    }
+}

@@ -1,0 +1,180 @@
+//! Failures: what the client is told, what it is not, and what the log gets.
+
+use std::io::Write;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures::stream::{self, StreamExt};
+use records::store::Error;
+use rstest::rstest;
+use tokio::sync::Notify;
+
+use crate::support::{Failing, PATIENCE, SECRET, Server, broken, limits, memory, record, unavailable};
+
+#[rstest]
+#[case::lookup("/api/v1/records/Au")]
+#[case::list("/api/v1/records")]
+#[case::readiness("/readyz")]
+#[tokio::test]
+async fn a_store_that_is_away_is_503_with_a_time_to_come_back(#[case] path: &str) {
+    let server = Server::over(Failing::with(unavailable)).await;
+    let answer = server.get(path).await;
+    assert_eq!((answer.status, answer.header("retry-after")), (503, Some("1")));
+    assert_eq!(answer.problem()["title"], "Service Unavailable");
+}
+
+#[rstest]
+#[case::lookup("/api/v1/records/Au")]
+#[case::list("/api/v1/records")]
+#[tokio::test]
+async fn a_store_that_is_broken_is_500(#[case] path: &str) {
+    let server = Server::over(Failing::with(broken)).await;
+    let answer = server.get(path).await;
+    assert_eq!((answer.status, answer.header("retry-after")), (500, None));
+    answer.problem();
+}
+
+#[rstest]
+#[case(unavailable as fn() -> Error)]
+#[case(broken as fn() -> Error)]
+#[tokio::test]
+async fn nothing_of_the_cause_reaches_the_client(#[case] error: fn() -> Error) {
+    let server = Server::over(Failing::with(error)).await;
+    for path in ["/api/v1/records/Au", "/api/v1/records", "/readyz"] {
+        let answer = server.get(path).await;
+        let shown = format!("{answer:?}");
+        for word in ["hunter2", "10.0.0.7", "not master", "primary", "page 7", "mongo"] {
+            assert!(!shown.contains(word), "{path} shows {word:?}: {shown}");
+        }
+    }
+}
+
+/// The log of one test, which runs on one thread.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn the_log_has_the_cause_once_under_the_request_id() {
+    let log = Log::default();
+    let writer = log.clone();
+    let _guard =
+        tracing::subscriber::set_default(tracing_subscriber::fmt().with_writer(move || writer.clone()).finish());
+    let server = Server::over(Failing::with(unavailable)).await;
+    let answer = server.get("/api/v1/records/Au").await;
+    let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    assert_eq!(text.matches(SECRET).count(), 1, "{text}");
+    assert!(text.contains(answer.header("x-request-id").unwrap()), "{text}");
+}
+
+#[tokio::test]
+async fn livez_does_not_ask_the_store() {
+    let server = Server::over(Failing::with(unavailable)).await;
+    assert_eq!(server.get("/livez").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_store_that_hangs_is_503_when_the_deadline_has_passed() {
+    let store = Failing::until(Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let server = Server::start(store, Duration::from_millis(100), limits()).await;
+    for path in ["/api/v1/records/1", "/api/v1/records", "/readyz"] {
+        let answer = server.get(path).await;
+        assert_eq!((answer.status, answer.header("retry-after")), (503, Some("1")), "{path}");
+        answer.problem();
+    }
+}
+
+#[tokio::test]
+async fn a_panic_is_500_and_the_next_request_on_the_connection_is_served() {
+    let panics = std::sync::atomic::AtomicBool::new(true);
+    let server = Server::over(Arc::new(Failing {
+        get: Box::new(move || {
+            if panics.swap(false, std::sync::atomic::Ordering::Relaxed) {
+                panic!("{SECRET}");
+            }
+            Box::pin(async { Ok(Some(record(1))) })
+        }),
+        list: Box::new(|| stream::empty().boxed()),
+    }))
+    .await;
+    let mut connection = server.connect().await;
+    connection.send("GET /api/v1/records/1 HTTP/1.1\r\nHost: test\r\n\r\n").await;
+    let first = connection.read_until("}").await;
+    assert!(first.starts_with("HTTP/1.1 500") && first.contains("request_id") && !first.contains("hunter2"), "{first}");
+    connection.send("GET /api/v1/records/1 HTTP/1.1\r\nHost: test\r\n\r\n").await;
+    assert!(connection.read_until("}").await.starts_with("HTTP/1.1 200"));
+}
+
+#[tokio::test]
+async fn a_list_that_fails_half_way_does_not_look_whole() {
+    let server = Server::over(Failing::after(100_000)).await;
+    let answer = server.get("/api/v1/records").await;
+    assert_eq!(answer.status, 200);
+    assert!(!answer.whole, "the client would take a part for the whole");
+    assert!(serde_json::from_str::<serde_json::Value>(&answer.body).is_err());
+}
+
+#[rstest]
+#[case::at_once(0)]
+#[case::after_the_first_record(1)]
+#[tokio::test]
+async fn a_list_that_fails_before_anything_is_sent_says_so_by_its_status(#[case] count: i64) {
+    let server = Server::over(Failing::after(count)).await;
+    let answer = server.get("/api/v1/records").await;
+    assert_eq!((answer.status, answer.whole), (500, true));
+    answer.problem();
+}
+
+#[rstest]
+#[tokio::test]
+async fn other_methods_are_405_and_told_the_right_ones(
+    #[values("POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "BREW")] method: &str,
+    #[values("/api/v1/records", "/api/v1/records/Au", "/api/v1/records/", "/livez", "/readyz")] path: &str,
+) {
+    let server = Server::over(memory(&[]).await).await;
+    let answer = server.request(method, path, "").await;
+    assert_eq!((answer.status, answer.header("allow")), (405, Some("GET, HEAD")));
+    answer.problem();
+}
+
+#[rstest]
+#[tokio::test]
+async fn other_paths_are_404(
+    #[values(
+        "/",
+        "/api",
+        "/api/v1",
+        "/api/v1/record",
+        "/api/v2/records",
+        "/livez/",
+        "/API/v1/records",
+        "//api/v1/records"
+    )]
+    path: &str,
+) {
+    let server = Server::over(memory(&[]).await).await;
+    let answer = server.get(path).await;
+    assert_eq!(answer.status, 404);
+    answer.problem();
+}
+
+#[tokio::test]
+async fn a_client_that_hangs_up_harms_nobody() {
+    let asked = Arc::new(Notify::new());
+    let go = Arc::new(Notify::new());
+    let server = Server::over(Failing::until(go.clone(), asked.clone())).await;
+    let mut gone = server.connect().await;
+    gone.send("GET /api/v1/records/1 HTTP/1.1\r\nHost: test\r\n\r\n").await;
+    tokio::time::timeout(PATIENCE, asked.notified()).await.unwrap();
+    drop(gone);
+    go.notify_waiters();
+    assert_eq!(server.get("/livez").await.status, 200);
+}

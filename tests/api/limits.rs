@@ -1,0 +1,74 @@
+//! What a client may take of the server, and what happens when it wants more.
+
+use std::time::Duration;
+
+use records::server::Limits;
+
+use crate::support::{PATIENCE, Server, limits, memory};
+
+#[tokio::test]
+async fn a_head_that_is_never_finished_is_cut() {
+    let limits = Limits { header_timeout: Duration::from_millis(200), ..limits() };
+    let server = Server::start(memory(&[]).await, PATIENCE, limits).await;
+    let mut slow = server.connect().await;
+    slow.send("GET /livez HTTP/1.1\r\nHost: te").await;
+    // Ends only because the server closes.
+    slow.read_to_end().await;
+}
+
+#[tokio::test]
+async fn a_connection_that_stays_idle_is_closed() {
+    let limits = Limits { header_timeout: Duration::from_millis(200), ..limits() };
+    let server = Server::start(memory(&[]).await, PATIENCE, limits).await;
+    let mut idle = server.connect().await;
+    idle.send("GET /livez HTTP/1.1\r\nHost: test\r\n\r\n").await;
+    assert!(idle.read_until("}").await.starts_with("HTTP/1.1 200"));
+    assert_eq!(idle.read_to_end().await, b"");
+}
+
+#[tokio::test]
+async fn a_head_that_is_too_long_is_431() {
+    let server = Server::over(memory(&[]).await).await;
+    let mut connection = server.connect().await;
+    connection.send(&format!("GET /livez HTTP/1.1\r\nHost: test\r\nX-Long: {}\r\n\r\n", "x".repeat(20_000))).await;
+    let answer = String::from_utf8(connection.read_to_end().await).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 431"), "{answer}");
+}
+
+#[tokio::test]
+async fn what_is_not_http_is_refused_and_the_next_client_served() {
+    let server = Server::over(memory(&[]).await).await;
+    for garbage in
+        ["\0\0\0\0\r\n\r\n", "GET\r\n\r\n", "\u{16}\u{3}\u{1}\u{2}\r\n\r\n", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"]
+    {
+        let mut connection = server.connect().await;
+        connection.send(garbage).await;
+        let answer = connection.read_to_end().await;
+        assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 4"), "{}", String::from_utf8_lossy(&answer));
+    }
+    assert_eq!(server.get("/livez").await.status, 200);
+}
+
+#[tokio::test]
+async fn connections_beyond_the_limit_wait_for_a_place() {
+    let server = Server::start(memory(&[]).await, PATIENCE, Limits { max_connections: 1, ..limits() }).await;
+    let mut first = server.connect().await;
+    first.send("GET /livez HTTP/1.1\r\nHost: test\r\n\r\n").await;
+    first.read_until("}").await;
+    let mut second = server.connect().await;
+    second.send("GET /livez HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").await;
+    let early = tokio::time::timeout(Duration::from_millis(200), second.read_until("}")).await;
+    assert!(early.is_err(), "there was no place, and yet an answer");
+    drop(first);
+    assert!(String::from_utf8(second.read_to_end().await).unwrap().starts_with("HTTP/1.1 200"));
+}
+
+#[tokio::test]
+async fn a_body_that_nobody_asked_for_does_not_disturb() {
+    let server = Server::over(memory(&[r#"{"_id": "Au"}"#]).await).await;
+    let mut connection = server.connect().await;
+    connection
+        .send("GET /api/v1/records/Au HTTP/1.1\r\nHost: test\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello")
+        .await;
+    assert!(String::from_utf8(connection.read_to_end().await).unwrap().starts_with("HTTP/1.1 200"));
+}

@@ -1,0 +1,137 @@
+//! What a person is told: help, versions, mistakes. And what nobody is told: passwords.
+
+use records::store::{BACKENDS, DEFAULT_URL};
+use rstest::rstest;
+
+use crate::support::{code, directory, finish, records, run, stderr, stdout};
+
+#[test]
+fn help_names_every_verb_and_every_setting() {
+    let output = run(&directory(), &["--help"], "");
+    let text = stdout(&output);
+    assert_eq!(code(&output), 0);
+    for word in [
+        "serve",
+        "import",
+        "healthcheck",
+        "completions",
+        "--store",
+        "--listen",
+        "--seed",
+        "--collection",
+        "RECORDS_STORE",
+        "RECORDS_STORE_FILE",
+        "RECORDS_LISTEN",
+        "RECORDS_SEED",
+        "RECORDS_LOG",
+        "sled:",
+        "mongodb://",
+    ] {
+        assert!(text.contains(word), "--help does not say {word}");
+    }
+}
+
+#[test]
+fn help_of_import_says_what_the_exit_status_means() {
+    let output = run(&directory(), &["import", "--help"], "");
+    assert!(stdout(&output).contains("Exit status") && stdout(&output).contains("--skip-invalid"));
+}
+
+#[test]
+fn the_version_is_the_packages() {
+    let output = run(&directory(), &["--version"], "");
+    assert_eq!(stdout(&output), format!("records {}\n", env!("CARGO_PKG_VERSION")));
+}
+
+#[rstest]
+fn completions_are_printed_for_every_shell(#[values("bash", "zsh", "fish", "elvish", "powershell")] shell: &str) {
+    let output = run(&directory(), &["completions", shell], "");
+    assert_eq!(code(&output), 0);
+    assert!(stdout(&output).contains("healthcheck"));
+}
+
+#[rstest]
+#[case::unknown_flag(&["--colour"], 2, "--colour")]
+#[case::unknown_verb(&["sing"], 2, "sing")]
+#[case::unknown_store(&["--store", "ftp://host/x"], 1, "there is no \"ftp\" store: use one of memory:")]
+#[case::no_url(&["--store", "somewhere"], 1, "a store is named by a URL")]
+#[case::a_name_for_memory(&["--store", "memory:mine"], 1, "memory:")]
+#[case::address_without_port(&["--listen", "127.0.0.1"], 2, "--listen")]
+#[case::time_without_unit(&["--request-timeout", "5"], 2, "500ms, 5s or 2m")]
+#[case::no_time(&["--request-timeout", "0s"], 2, "longer than nothing")]
+#[case::no_connections(&["--max-connections", "0"], 2, "1 to 1000000")]
+#[case::log_filter(&["--store", "memory:", "--log", "records=loud"], 1, "log filter")]
+#[case::seed_that_is_not_there(&["--store", "memory:", "--seed", "nothing.jsonl"], 1, "nothing.jsonl")]
+#[case::address_of_another_machine(&["--store", "memory:", "--listen", "192.0.2.1:1"], 1, "cannot listen on 192.0.2.1:1")]
+#[case::file_with_the_url_not_there(&["--store-file", "nothing"], 2, "nothing")]
+fn a_mistake_is_named_in_words_that_say_what_to_do(
+    #[case] arguments: &[&str],
+    #[case] status: i32,
+    #[case] says: &str,
+) {
+    let output = run(&directory(), arguments, "");
+    assert_eq!(code(&output), status, "{}", stderr(&output));
+    assert!(stderr(&output).contains(says), "{}", stderr(&output));
+}
+
+#[rstest]
+fn a_store_that_is_not_compiled_in_says_how_to_get_it(#[values("sled", "mongodb")] name: &str) {
+    if BACKENDS.iter().any(|backend| backend.name == name) {
+        return; // Compiled in: there is nothing to say. The offline flavour has neither.
+    }
+    let output = run(&directory(), &["--store", &format!("{name}://x")], "");
+    let expected = format!("this build has no {name} store: rebuild with --features {name}");
+    assert!(stderr(&output).contains(&expected), "{}", stderr(&output));
+}
+
+#[test]
+fn a_build_for_production_does_not_start_without_a_store() {
+    if DEFAULT_URL.is_some() {
+        return; // This build has a store that needs no setting up.
+    }
+    let output = run(&directory(), &[], "");
+    assert_eq!(code(&output), 2);
+    assert!(stderr(&output).contains("RECORDS_STORE"), "{}", stderr(&output));
+}
+
+#[test]
+fn two_names_for_the_store_are_one_too_many_unless_one_is_a_flag() {
+    let directory = directory();
+    std::fs::write(directory.path().join("url"), "memory:\n").unwrap();
+    let mut both = records(&directory, &["import", "-"]);
+    both.env("RECORDS_STORE", "memory:").env("RECORDS_STORE_FILE", "url");
+    let output = finish(both, "");
+    assert_eq!(code(&output), 2);
+    assert!(stderr(&output).contains("named twice"));
+    let mut flag = records(&directory, &["import", "-", "--store", "memory:"]);
+    flag.env("RECORDS_STORE_FILE", "nothing");
+    assert_eq!(code(&finish(flag, "")), 0);
+}
+
+#[test]
+fn the_stores_url_comes_out_of_a_file_too() {
+    let directory = directory();
+    std::fs::write(directory.path().join("url"), "memory:\n").unwrap();
+    let mut command = records(&directory, &["import", "-"]);
+    command.env("RECORDS_STORE_FILE", "url").env("RECORDS_STORE", "");
+    assert_eq!(code(&finish(command, r#"{"_id": 1}"#)), 0);
+}
+
+#[rstest]
+#[case("mongodb://user:hunter2@127.0.0.1:1/records")]
+#[case("mongodb://user:hunter2@127.0.0.1:no-port/records")]
+#[case("mongodb://user:hunter2/x@127.0.0.1/records")]
+#[case("mongodb://user:hunter2@h@127.0.0.1/records?what=hunter2")]
+#[case("mongodb://127.0.0.1/records?authMechanism=hunter2")]
+#[case("postgres://user:hunter2@127.0.0.1/records")]
+#[case("user:hunter2@127.0.0.1")]
+fn a_password_is_never_printed(#[case] url: &str) {
+    let directory = directory();
+    for arguments in [&["import", "-", "--store-timeout", "200ms"][..], &["--help"], &["--listen", "nowhere"]] {
+        let mut command = records(&directory, arguments);
+        command.env("RECORDS_STORE", url).env("RECORDS_LOG", "trace");
+        let output = finish(command, r#"{"_id": 1}"#);
+        assert!(!stdout(&output).contains("hunter2"), "{}", stdout(&output));
+        assert!(!stderr(&output).contains("hunter2"), "{}", stderr(&output));
+    }
+}

@@ -1,0 +1,134 @@
+//! `records import`: the whole file or nothing of it.
+
+use std::io::Write;
+use std::process::Command;
+
+use rstest::rstest;
+
+use crate::support::{Serving, code, directory, lasting_stores, records, run, stderr, stdout};
+
+const GOOD: &str = "{\"_id\": 1, \"a\": 5}\n{\"_id\": \"b\", \"a\": 5.0}\n";
+const BAD: &str = "{\"_id\": 1}\n{\"_id\": 2, \"a\": }\n\n{\"a\": 3}\n{\"_id\": 4}\n";
+
+/// What the store holds, after the program that filled it has ended.
+fn list(directory: &tempfile::TempDir, store: &str) -> String {
+    Serving::start(directory, &["--store", store, "--seed", "none"]).get("/api/v1/records").1
+}
+
+#[test]
+fn lines_from_standard_input_are_stored() {
+    for store in lasting_stores() {
+        let directory = directory();
+        let output = run(&directory, &["import", "-", "--store", &store], GOOD);
+        assert_eq!(code(&output), 0, "{}", stderr(&output));
+        assert!(stdout(&output).starts_with("2 documents stored"), "{}", stdout(&output));
+        assert_eq!(list(&directory, &store), r#"[{"_id":1,"a":5},{"_id":"b","a":5.0}]"#);
+    }
+}
+
+#[rstest]
+#[case::lines(GOOD)]
+#[case::array("[{\"_id\": 1, \"a\": 5},\n{\"_id\": \"b\", \"a\": 5.0}]")]
+#[case::windows("{\"_id\": 1, \"a\": 5}\r\n\r\n{\"_id\": \"b\", \"a\": 5.0}")]
+fn a_file_is_stored_and_twice_is_as_good_as_once(#[case] text: &str) {
+    for store in lasting_stores() {
+        let directory = directory();
+        std::fs::write(directory.path().join("file"), text).unwrap();
+        for _ in 0..2 {
+            assert_eq!(code(&run(&directory, &["import", "file", "--store", &store], "")), 0);
+        }
+        assert_eq!(list(&directory, &store), r#"[{"_id":1,"a":5},{"_id":"b","a":5.0}]"#);
+    }
+}
+
+#[rstest]
+fn a_bad_line_is_named_and_nothing_of_the_file_is_stored(#[values(true, false)] from_file: bool) {
+    let stores = lasting_stores().into_iter().chain(["memory:".to_owned()]);
+    for store in stores {
+        let directory = directory();
+        std::fs::write(directory.path().join("file"), BAD).unwrap();
+        let output = run(&directory, &["import", if from_file { "file" } else { "-" }, "--store", &store], BAD);
+        let errors = stderr(&output);
+        assert_eq!(code(&output), 1);
+        assert!(errors.contains("line 2, column 17: expected value"), "{errors}");
+        assert!(errors.contains("line 4: it has no `_id`"), "{errors}");
+        assert!(errors.contains("2 of 4 documents are wrong, so nothing was stored"), "{errors}");
+        if store != "memory:" {
+            assert_eq!(list(&directory, &store), "[]");
+        }
+    }
+}
+
+#[test]
+fn with_skip_invalid_every_bad_line_is_named_and_counted_and_the_rest_stored() {
+    let stores = lasting_stores().into_iter().chain(["memory:".to_owned()]);
+    for store in stores {
+        let directory = directory();
+        let output = run(&directory, &["import", "-", "--skip-invalid", "--store", &store], BAD);
+        assert_eq!(code(&output), 3);
+        assert!(stdout(&output).starts_with("2 documents stored") && stdout(&output).ends_with("2 skipped\n"));
+        let errors = stderr(&output);
+        assert!(errors.contains("line 2,") && errors.contains("line 4:"), "{errors}");
+        if store != "memory:" {
+            assert_eq!(list(&directory, &store), r#"[{"_id":1},{"_id":4}]"#);
+        }
+    }
+}
+
+#[test]
+fn a_file_wrong_in_every_line_does_not_fill_the_terminal() {
+    let output = run(&directory(), &["import", "-", "--store", "memory:"], &"a,b,c\n".repeat(1_000));
+    let errors = stderr(&output);
+    assert!(errors.lines().count() < 20 && errors.contains("1000 of 1000 documents are wrong"), "{errors}");
+}
+
+#[rstest]
+#[case::missing("nothing", "cannot read nothing")]
+#[case::directory(".", "directory")]
+fn what_cannot_be_read_is_named(#[case] file: &str, #[case] says: &str) {
+    let output = run(&directory(), &["import", file, "--store", "memory:"], "");
+    assert_eq!(code(&output), 1);
+    assert!(stderr(&output).contains(says), "{}", stderr(&output));
+}
+
+#[test]
+fn an_empty_file_is_no_error() {
+    let output = run(&directory(), &["import", "-", "--store", "memory:"], "");
+    assert_eq!(code(&output), 0);
+    assert!(stdout(&output).starts_with("0 documents stored"));
+}
+
+#[test]
+fn a_named_pipe_is_read_once_and_checked_all_the_same() {
+    let directory = directory();
+    let pipe = directory.path().join("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let writer = std::thread::spawn(move || {
+        std::fs::OpenOptions::new().write(true).open(pipe).unwrap().write_all(GOOD.as_bytes())
+    });
+    let output = run(&directory, &["import", "pipe", "--store", "memory:"], "");
+    writer.join().unwrap().unwrap();
+    assert!(stdout(&output).starts_with("2 documents stored"), "{}", stderr(&output));
+}
+
+#[test]
+fn a_store_in_use_says_so_and_is_not_harmed() {
+    for store in lasting_stores() {
+        let directory = directory();
+        let serving = Serving::start(&directory, &["--store", &store]);
+        let output = run(&directory, &["import", "-", "--store", &store], GOOD);
+        assert_eq!(code(&output), 1);
+        assert!(stderr(&output).contains("in use by another process"), "{}", stderr(&output));
+        assert_eq!(serving.get("/readyz").0, 200);
+    }
+}
+
+#[test]
+fn no_place_for_the_copy_of_standard_input_is_said_to_be_that() {
+    let directory = directory();
+    let mut command = records(&directory, &["import", "-", "--store", "memory:"]);
+    command.env("TMPDIR", directory.path().join("nowhere"));
+    let output = crate::support::finish(command, GOOD);
+    assert_eq!(code(&output), 1);
+    assert!(stderr(&output).contains("TMPDIR"), "{}", stderr(&output));
+}

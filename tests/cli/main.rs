@@ -1,0 +1,6 @@
+//! The command line, driven as a process: what it prints, what it leaves behind, how it ends.
+
+mod help;
+mod import;
+mod serve;
+mod support;

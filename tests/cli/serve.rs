@@ -1,0 +1,159 @@
+//! `records serve`: what it serves by default, how it is asked for its health, how it stops.
+
+use records::store::{DEFAULT_URL, SEED};
+use rstest::rstest;
+
+use crate::support::{Serving, code, directory, lasting_stores, run, stderr};
+
+#[test]
+fn without_any_setting_it_serves_the_sample_data() {
+    if DEFAULT_URL.is_none() {
+        return; // A build for production has none, and says so: see help.rs.
+    }
+    let directory = directory();
+    let serving = Serving::start(&directory, &[]);
+    let (status, gold) = serving.get("/api/v1/records/Au");
+    assert_eq!(status, 200);
+    assert!(gold.starts_with(r#"{"_id":"Au","atomic number":79,"#), "{gold}");
+    let list: Vec<serde_json::Value> = serde_json::from_str(&serving.get("/api/v1/records").1).unwrap();
+    assert_eq!(list.len(), SEED.unwrap().lines().count());
+}
+
+#[test]
+fn the_verb_serve_may_be_left_out() {
+    let directory = directory();
+    let serving = Serving::start(&directory, &["serve", "--store", "memory:", "--seed", "none"]);
+    assert_eq!(serving.get("/api/v1/records"), (200, "[]".to_owned()));
+}
+
+#[test]
+fn an_empty_store_is_filled_from_the_seed_and_a_full_one_left_alone() {
+    let directory = directory();
+    std::fs::write(directory.path().join("one"), r#"{"_id": 1}"#).unwrap();
+    std::fs::write(directory.path().join("two"), r#"{"_id": 2}"#).unwrap();
+    for store in lasting_stores().iter().map(String::as_str).chain(["memory:"]) {
+        let first = Serving::start(&directory, &["--store", store, "--seed", "one"]);
+        assert_eq!(first.get("/api/v1/records").1, r#"[{"_id":1}]"#);
+        drop(first);
+        if store != "memory:" {
+            let second = Serving::start(&directory, &["--store", store, "--seed", "two"]);
+            assert_eq!(second.get("/api/v1/records").1, r#"[{"_id":1}]"#);
+        }
+    }
+}
+
+#[test]
+fn a_wrong_seed_keeps_it_from_starting_and_is_named() {
+    let directory = directory();
+    std::fs::write(directory.path().join("seed"), "{\"_id\": 1}\n{\"_id\": }\n").unwrap();
+    let output = run(&directory, &["--store", "memory:", "--seed", "seed"], "");
+    assert_eq!(code(&output), 1);
+    let errors = stderr(&output);
+    assert!(errors.contains("the seed seed") && errors.contains("line 2, column 9"), "{errors}");
+}
+
+#[test]
+fn the_health_check_follows_the_server() {
+    let directory = directory();
+    let serving = Serving::start(&directory, &["--store", "memory:"]);
+    let listen = serving.address.to_string();
+    for arguments in [&["healthcheck", "--listen", &listen][..], &["healthcheck", "--live", "--listen", &listen]] {
+        let output = run(&directory, arguments, "");
+        assert_eq!(code(&output), 0, "{}", stderr(&output));
+    }
+    let everywhere = format!("0.0.0.0:{}", serving.address.port());
+    assert_eq!(code(&run(&directory, &["healthcheck", "--listen", &everywhere], "")), 0);
+    drop(serving);
+    let output = run(&directory, &["healthcheck", "--listen", &listen], "");
+    assert_eq!(code(&output), 1);
+    assert!(stderr(&output).contains("no answer from"), "{}", stderr(&output));
+}
+
+#[test]
+fn the_health_check_does_not_wait_for_ever() {
+    // Takes connections, by the system's queue, and never answers.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let listen = silent.local_addr().unwrap().to_string();
+    let output = run(&directory(), &["healthcheck", "--timeout", "200ms", "--listen", &listen], "");
+    assert_eq!(code(&output), 1);
+}
+
+#[rstest]
+fn a_signal_stops_it_in_order(#[values("TERM", "INT")] signal: &str) {
+    let serving = Serving::start(&directory(), &["--store", "memory:"]);
+    serving.signal(signal);
+    let (status, log) = serving.wait();
+    assert_eq!(status.code(), Some(0), "{log}");
+    assert!(log.contains("stopped"), "{log}");
+}
+
+#[test]
+fn a_second_signal_stops_it_at_once() {
+    let serving = Serving::start(&directory(), &["--store", "memory:", "--drain-delay", "1h"]);
+    serving.signal("TERM");
+    while serving.get("/readyz").0 == 200 {}
+    serving.signal("TERM");
+    assert_eq!(serving.wait().0.code(), Some(0));
+}
+
+#[test]
+fn a_port_that_is_taken_is_said_to_be_that() {
+    let directory = directory();
+    let serving = Serving::start(&directory, &["--store", "memory:"]);
+    let output = run(&directory, &["--store", "memory:", "--listen", &serving.address.to_string()], "");
+    assert_eq!(code(&output), 1);
+    assert!(stderr(&output).contains("cannot listen on"), "{}", stderr(&output));
+}
+
+#[test]
+fn a_directory_of_something_else_is_refused_and_left_alone() {
+    for store in lasting_stores() {
+        let directory = directory();
+        let data = directory.path().join("data");
+        std::fs::create_dir(&data).unwrap();
+        std::fs::write(data.join("letter.txt"), "Dear reader").unwrap();
+        let output = run(&directory, &["--store", &store], "");
+        assert_eq!(code(&output), 1);
+        assert!(stderr(&output).contains("is not a records store"), "{}", stderr(&output));
+        assert_eq!(std::fs::read_dir(&data).unwrap().count(), 1);
+        assert_eq!(std::fs::read_to_string(data.join("letter.txt")).unwrap(), "Dear reader");
+    }
+}
+
+/// Every file below a directory.
+fn files(directory: &std::path::Path) -> Vec<std::path::PathBuf> {
+    let entries = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
+}
+
+/// What stands in every file that has something in it: a lock has not.
+fn contents(directory: &std::path::Path) -> std::collections::BTreeMap<std::path::PathBuf, Vec<u8>> {
+    let read = files(directory).into_iter().map(|path| (path.clone(), std::fs::read(path).unwrap()));
+    read.filter(|(path, _)| !path.ends_with("LOCK")).collect()
+}
+
+#[rstest]
+#[case::a_byte(|bytes: &mut Vec<u8>| { let at = bytes.len() / 2; bytes[at] ^= 0xff; })]
+#[case::a_stretch(|bytes: &mut Vec<u8>| { let quarter = bytes.len() / 4; bytes[quarter..quarter * 2].fill(0xa5); })]
+#[case::its_beginning(|bytes: &mut Vec<u8>| bytes[..64].fill(0))]
+#[case::cut_in_half(|bytes: &mut Vec<u8>| bytes.truncate(bytes.len() / 2))]
+#[case::emptied(|bytes: &mut Vec<u8>| bytes.clear())]
+fn a_damaged_directory_is_said_to_be_that_and_left_as_it_was(#[case] damage: fn(&mut Vec<u8>)) {
+    for store in lasting_stores() {
+        let directory = directory();
+        let output = run(&directory, &["import", "-", "--store", &store], SEED.unwrap());
+        assert_eq!(code(&output), 0, "{}", stderr(&output));
+        let data = directory.path().join("data");
+        let largest = files(&data).into_iter().max_by_key(|path| path.metadata().unwrap().len()).unwrap();
+        let mut bytes = std::fs::read(&largest).unwrap();
+        damage(&mut bytes);
+        std::fs::write(&largest, &bytes).unwrap();
+        let before = contents(&data);
+        for _ in 0..2 {
+            let output = run(&directory, &["--store", &store, "--listen", "127.0.0.1:0"], "");
+            assert_eq!(code(&output), 1, "{}", stderr(&output));
+            assert!(stderr(&output).contains("is damaged"), "{}", stderr(&output));
+        }
+        assert!(before == contents(&data), "it was not left as it was");
+    }
+}

@@ -1,0 +1,132 @@
+//! The program as a process.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::time::Duration;
+
+use records::store::{BACKENDS, Place};
+use tempfile::TempDir;
+
+/// What takes longer hangs.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The program, with nothing set from outside, in `directory`.
+pub fn records(directory: &TempDir, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_records"));
+    command.args(arguments).current_dir(directory.path()).stdin(Stdio::null());
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("RECORDS_")) {
+        command.env_remove(name);
+    }
+    command
+}
+
+/// Runs it to its end, with `input` on its standard input.
+pub fn run(directory: &TempDir, arguments: &[&str], input: &str) -> Output {
+    finish(records(directory, arguments), input)
+}
+
+pub fn finish(mut command: Command, input: &str) -> Output {
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
+    // It may end before it has read everything, which then is no error of the test.
+    let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+    let (done, ended) = std::sync::mpsc::channel();
+    let id = child.id();
+    std::thread::spawn(move || done.send(child.wait_with_output().unwrap()));
+    ended.recv_timeout(PATIENCE).unwrap_or_else(|_| {
+        signal(id, "KILL");
+        panic!("it did not end by itself: {}", stderr(&ended.recv().unwrap()))
+    })
+}
+
+fn signal(process: u32, name: &str) {
+    let sent = Command::new("sh").args(["-c", &format!("kill -{name} {process}")]).status().unwrap();
+    assert!(sent.success());
+}
+
+pub fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+pub fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+pub fn code(output: &Output) -> i32 {
+    output.status.code().expect("it was not killed")
+}
+
+/// The URLs of the embedded stores of this build that outlive a process, to be opened in any directory.
+pub fn lasting_stores() -> Vec<String> {
+    BACKENDS
+        .iter()
+        .filter(|backend| backend.place == Place::Directory)
+        .map(|backend| format!("{}:data", backend.name))
+        .collect()
+}
+
+/// A server of its own process, which ends with the test.
+pub struct Serving {
+    child: Child,
+    pub address: SocketAddr,
+    log: BufReader<std::process::ChildStderr>,
+}
+
+impl Serving {
+    /// Returns when it listens; panics with its log if it does not come to that.
+    pub fn start(directory: &TempDir, arguments: &[&str]) -> Self {
+        Self::spawn(records(directory, &[arguments, &["--listen", "127.0.0.1:0"]].concat()))
+    }
+
+    pub fn spawn(mut command: Command) -> Self {
+        let mut child = command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().expect("it starts");
+        let log = BufReader::new(child.stderr.take().unwrap());
+        let mut serving = Self { child, address: ([0; 4], 0).into(), log };
+        let mut text = String::new();
+        let address = loop {
+            let begin = text.len();
+            if serving.log.read_line(&mut text).unwrap() == 0 {
+                panic!("it ended without listening: {text}");
+            }
+            if let Some((_, rest)) = text[begin..].split_once("listening on http://") {
+                break rest.split_whitespace().next().unwrap();
+            }
+        };
+        serving.address = address.parse().unwrap();
+        serving
+    }
+
+    /// Status and body of an answer.
+    pub fn get(&self, path: &str) -> (u16, String) {
+        let mut stream = TcpStream::connect(self.address).unwrap();
+        // HTTP/1.0: the body comes as it is and ends with the connection.
+        write!(stream, "GET {path} HTTP/1.0\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+    }
+
+    pub fn signal(&self, name: &str) {
+        signal(self.child.id(), name);
+    }
+
+    /// Its exit status and the rest of its log.
+    pub fn wait(mut self) -> (ExitStatus, String) {
+        let mut log = String::new();
+        self.log.read_to_string(&mut log).unwrap();
+        (self.child.wait().unwrap(), log)
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+pub fn directory() -> TempDir {
+    tempfile::tempdir().unwrap()
+}

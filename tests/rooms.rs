@@ -1,0 +1,74 @@
+//! The rules of the house, as far as a search can see them: who may name what. `src/lib.rs` says why.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use rstest::rstest;
+
+/// The Rust files below `src/`, by their path from there, without their unit tests.
+fn sources() -> Vec<(String, String)> {
+    fn walk(directory: &Path, found: &mut Vec<PathBuf>) {
+        for entry in fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                walk(&path, found);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                found.push(path);
+            }
+        }
+    }
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    walk(&src, &mut files);
+    let name = |path: &Path| path.strip_prefix(&src).unwrap().display().to_string();
+    let code = |path: &Path| {
+        let text = fs::read_to_string(path).unwrap();
+        let text = text.split("\n#[cfg(test)]").next().unwrap().to_owned();
+        // What comments and documents say of other rooms is no import.
+        text.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
+    };
+    files.iter().map(|path| (name(path), code(path))).filter(|(name, _)| !name.ends_with("tests.rs")).collect()
+}
+
+#[rstest]
+#[case::features_are_asked_for_in_one_place("feature =", &["store/mod.rs"])]
+#[case::the_environment_is_read_in_one_place("env = \"", &["config.rs"])]
+#[case::the_environment_is_not_read_by_hand("std::env", &[])]
+#[case::the_driver_stays_in_its_backend("mongodb::", &["store/mongodb/"])]
+#[case::sled_stays_in_its_backend("sled::", &["store/sled/"])]
+#[case::status_codes_are_for_the_http_room("StatusCode", &["http/"])]
+#[case::axum_is_for_the_http_room("axum", &["http/"])]
+#[case::the_http_room_is_wired_by_the_binary("crate::http", &["http/"])]
+#[case::the_server_is_wired_by_the_binary("crate::server", &[])]
+#[case::settings_are_handed_on_by_the_binary("crate::config", &[])]
+fn only(#[case] word: &str, #[case] rooms: &[&str]) {
+    for (name, code) in sources() {
+        if rooms.iter().any(|room| name.starts_with(room)) {
+            continue;
+        }
+        let line = code.lines().find(|line| line.contains(word));
+        assert!(line.is_none(), "src/{name} may not say `{word}`: {}", line.unwrap_or_default().trim());
+    }
+}
+
+#[rstest]
+#[case("record.rs", &["crate::store", "crate::document", "crate::import"])]
+#[case("wire.rs", &["crate::"])]
+#[case("document/", &["crate::store", "crate::import"])]
+#[case("store/", &["crate::import"])]
+#[case("http/", &["crate::import", "crate::document"])]
+fn imports_lead_leftwards(#[case] room: &str, #[case] words: &[&str]) {
+    for (name, code) in sources().into_iter().filter(|(name, _)| name.starts_with(room)) {
+        for word in words {
+            assert!(!code.contains(word), "src/{name} may not say `{word}`");
+        }
+    }
+}
+
+#[test]
+fn files_can_be_read_in_one_sitting() {
+    for (name, code) in sources() {
+        let lines = code.lines().count();
+        assert!(lines <= 450, "src/{name} has {lines} lines");
+    }
+}

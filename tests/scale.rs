@@ -1,0 +1,192 @@
+//! A million records: what an import and a list of them take of memory, for every backend, and whether all backends
+//! answer alike.
+//!
+//! Each trial drives the program as a process and reads its memory from `/proc`. They take minutes in a debug build, so
+//! there they are shown as ignored: `cargo test --profile scale --test scale` runs them, with servers as
+//! `tests/support/servers.rs` says.
+
+#[path = "support/servers.rs"]
+mod servers;
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, BufWriter, Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+use libtest_mimic::{Arguments, Failed, Trial};
+use records::store::{BACKENDS, Backend, Place};
+use tempfile::TempDir;
+
+const RECORDS: u32 = 1_000_000;
+
+/// How much a list may add to the memory of a server that has answered before, in KiB.
+const LIST_MAX_KIB: u64 = 32 * 1024;
+
+/// How much an import may take, in KiB: some batches of 4 MiB in their several forms, and the program itself. The file
+/// has 260 MB.
+const IMPORT_MAX_KIB: u64 = 128 * 1024;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::from_args();
+    let mut trials = Vec::new();
+    for backend in BACKENDS {
+        let missing = backend.place == Place::Server && !servers::is_configured(backend.name);
+        let required = servers::required().iter().any(|name| name == backend.name);
+        let ignored = cfg!(debug_assertions) || (missing && !required);
+        let trial = move |name: &str, run: fn(&Backend) -> Result<(), Failed>| {
+            Trial::test(format!("{}::{name}", backend.name), move || run(backend)).with_ignored_flag(ignored)
+        };
+        trials.push(trial("a_list_of_a_million_to_a_slow_reader_takes_little_memory", list));
+        // What goes into this process's memory is no import, and not bounded.
+        if backend.place != Place::Memory {
+            trials.push(trial("a_million_are_imported_in_bounded_memory_from_a_file", |backend| import(backend, true)));
+            trials
+                .push(trial("a_million_are_imported_in_bounded_memory_from_a_pipe", |backend| import(backend, false)));
+        }
+    }
+    // Side by side they would measure each other.
+    let conclusion = libtest_mimic::run(&Arguments { test_threads: Some(1), ..arguments }, trials);
+    servers::stop_all();
+    conclusion.exit_code()
+}
+
+fn write_file(path: &Path) -> std::io::Result<()> {
+    let mut file = BufWriter::new(File::create(path)?);
+    for index in 0..RECORDS {
+        // About 260 bytes, in an order that is not the ids'.
+        let id = index.wrapping_mul(2_654_435_761);
+        writeln!(
+            file,
+            r#"{{"_id": {{"$oid": "{id:024x}"}}, "name": "record {index}", "rating": {}.5, "count": {index}, "when": {{"$date": "2015-09-10T08:55:47Z"}}, "tags": ["a", "b"], "text": "{}"}}"#,
+            index % 10,
+            "lorem ipsum ".repeat(10)
+        )?;
+    }
+    file.flush()
+}
+
+fn url(backend: &Backend, directory: &TempDir) -> Result<String, Failed> {
+    let name = directory.path().file_name().unwrap_or_default().to_string_lossy().replace('.', "");
+    Ok(match backend.place {
+        Place::Memory => format!("{}:", backend.name),
+        Place::Directory => format!("{}:{}", backend.name, directory.path().join("store").display()),
+        Place::Server => servers::url(backend.name, &format!("scale_{name}"))?,
+    })
+}
+
+fn records(url: &str, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_records"));
+    command.args(arguments).args(["--store", url, "--store-timeout", "60s"]).stdin(Stdio::null()).stdout(Stdio::null());
+    command
+}
+
+fn import(backend: &Backend, from_file: bool) -> Result<(), Failed> {
+    let directory = tempfile::tempdir()?;
+    let file = directory.path().join("million.jsonl");
+    write_file(&file)?;
+    let name = file.to_string_lossy();
+    let mut command = records(&url(backend, &directory)?, &["import", if from_file { &name } else { "-" }]);
+    if !from_file {
+        // A pipe, as from a program: it can be read once.
+        let mut cat = Command::new("cat").arg(&file).stdout(Stdio::piped()).spawn()?;
+        command.stdin(cat.stdout.take().ok_or("no pipe")?);
+        std::thread::spawn(move || cat.wait());
+    }
+    let mut child = Ending(command.spawn()?);
+    let begin = Instant::now();
+    let mut peak = 0;
+    let status = loop {
+        if let Some(status) = child.0.try_wait()? {
+            break status;
+        }
+        peak = memory(&child.0, "VmHWM").unwrap_or(peak);
+        std::thread::sleep(Duration::from_millis(5));
+    };
+    println!("{}: {RECORDS} records imported in {:.1?}, at most {peak} KiB", backend.name, begin.elapsed());
+    if !status.success() || peak == 0 || peak > IMPORT_MAX_KIB {
+        return Err(format!("{status}, {peak} KiB at its peak where {IMPORT_MAX_KIB} are allowed").into());
+    }
+    Ok(())
+}
+
+fn list(backend: &Backend) -> Result<(), Failed> {
+    let directory = tempfile::tempdir()?;
+    let file = directory.path().join("million.jsonl");
+    write_file(&file)?;
+    let url = url(backend, &directory)?;
+    let name = file.to_string_lossy();
+    let mut arguments = vec!["serve", "--listen", "127.0.0.1:0", "--seed"];
+    if backend.place == Place::Memory {
+        arguments.push(&name);
+    } else {
+        let status = records(&url, &["import", &name]).status()?;
+        assert!(status.success());
+        arguments.push("none");
+    }
+    let mut server = Ending(records(&url, &arguments).stderr(Stdio::piped()).spawn()?);
+    let mut log = BufReader::new(server.0.stderr.take().ok_or("no log")?);
+    let mut line = String::new();
+    let address = loop {
+        line.clear();
+        if log.read_line(&mut line)? == 0 {
+            return Err("the server ended".into());
+        }
+        if let Some((_, rest)) = line.split_once("http://") {
+            break rest.split_whitespace().next().unwrap_or_default().to_owned();
+        }
+    };
+    // Whatever is set up by the first request is there before it counts.
+    let mut first = TcpStream::connect(&address)?;
+    first.write_all(b"GET /api/v1/records/nothing HTTP/1.0\r\n\r\n")?;
+    first.read_to_end(&mut Vec::new())?;
+    let before = memory(&server.0, "VmRSS")?;
+
+    let mut reader = TcpStream::connect(&address)?;
+    reader.write_all(b"GET /api/v1/records HTTP/1.0\r\n\r\n")?;
+    let begin = Instant::now();
+    let (mut peak, mut bytes, mut count, mut whole) = (before, 0, 0, false);
+    let mut buffer = vec![0; 256 * 1024];
+    loop {
+        // Slow at first: what the server reads ahead of such a client piles up in its memory, if it does.
+        let slow = begin.elapsed() < Duration::from_secs(5);
+        let read = reader.read(if slow { &mut buffer[..16 * 1024] } else { &mut buffer })?;
+        if read == 0 {
+            break;
+        }
+        bytes += read;
+        count += buffer[..read].windows(6).filter(|window| window == b"\"_id\":").count();
+        whole = buffer[..read].ends_with(b"]");
+        peak = peak.max(memory(&server.0, "VmRSS")?);
+        if slow {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+    let added = peak - before;
+    println!("{}: {bytes} bytes listed in {:.1?}, {added} KiB above {before} KiB", backend.name, begin.elapsed());
+    // A name that is cut by the end of a buffer is not counted.
+    if !whole || count > RECORDS as usize || count < RECORDS as usize * 99 / 100 {
+        return Err(format!("the list was not whole: {count} records").into());
+    }
+    if added > LIST_MAX_KIB {
+        return Err(format!("the list took {added} KiB where {LIST_MAX_KIB} are allowed").into());
+    }
+    Ok(())
+}
+
+/// A line of the process's status, in KiB.
+fn memory(process: &Child, what: &str) -> Result<u64, Failed> {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", process.id()))?;
+    let line = status.lines().find_map(|line| line.strip_prefix(what)?.strip_prefix(':'));
+    Ok(line.ok_or("the process has ended")?.trim().trim_end_matches(" kB").parse()?)
+}
+
+struct Ending(Child);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
