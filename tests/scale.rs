@@ -1,8 +1,8 @@
 //! A million records: what an import and a list of them take of memory, for every backend, and whether all backends
 //! answer alike.
 //!
-//! Each trial drives the program as a process and reads its memory from `/proc`. They take minutes in a debug build, so
-//! there they are shown as ignored: `cargo test --profile scale --test scale` runs them, with servers as
+//! Each trial drives the program as a process. Those of a million read its memory from `/proc`, and take minutes in a
+//! debug build, so there they are shown as ignored: `cargo test --profile scale --test scale` runs them, with servers as
 //! `tests/support/servers.rs` says.
 
 #[path = "support/servers.rs"]
@@ -34,10 +34,13 @@ fn main() -> ExitCode {
     for backend in BACKENDS {
         let missing = backend.place == Place::Server && !servers::is_configured(backend.name);
         let required = servers::required().iter().any(|name| name == backend.name);
-        let ignored = cfg!(debug_assertions) || (missing && !required);
+        let untestable = missing && !required;
         let trial = move |name: &str, run: fn(&Backend) -> Result<(), Failed>| {
-            Trial::test(format!("{}::{name}", backend.name), move || run(backend)).with_ignored_flag(ignored)
+            Trial::test(format!("{}::{name}", backend.name), move || run(backend))
         };
+        trials.push(trial("a_mixed_file_reads_back_as_from_memory", mixed).with_ignored_flag(untestable));
+        let ignored = cfg!(debug_assertions) || untestable;
+        let trial = |name, run| trial(name, run).with_ignored_flag(ignored);
         trials.push(trial("a_list_of_a_million_to_a_slow_reader_takes_little_memory", list));
         // What goes into this process's memory is no import, and not bounded.
         if backend.place != Place::Memory {
@@ -65,6 +68,46 @@ fn write_file(path: &Path) -> std::io::Result<()> {
         )?;
     }
     file.flush()
+}
+
+/// As data is that grew over the years: one field with several types, names with spaces, ids of several types.
+fn mixed(backend: &Backend) -> Result<(), Failed> {
+    let directory = tempfile::tempdir()?;
+    let file = directory.path().join("mixed.jsonl");
+    let mut text = String::new();
+    for index in 0..2_500_u32 {
+        let id = match index % 4 {
+            0 => format!(r#"{{"$oid": "{:024x}"}}"#, index.wrapping_mul(2_654_435_761)),
+            1 => format!(r#""Straße {index}""#),
+            2 => index.to_string(),
+            _ => format!(r#"{{"$uuid": "3b241101-e2bb-4255-8caf-{index:012x}"}}"#),
+        };
+        let rating = match index % 5 {
+            0 => r#""Not yet rated""#.to_owned(),
+            1 => format!("{}.5", index % 10),
+            2 => format!("{}.0", index % 10),
+            3 => r#"{"$numberDecimal": "4.50"}"#.to_owned(),
+            _ => (index % 10).to_string(),
+        };
+        text += &format!(
+            r#"{{"type of food": "Curaçao", "rating": {rating}, "_id": {id}, "address": {{"line one": null, "no": [{index}, {index}.25]}}, "when": {{"$date": {{"$numberLong": "{index}000"}}}}}}"#
+        );
+        text.push('\n');
+    }
+    std::fs::write(&file, text)?;
+    let listed = |backend: &Backend| -> Result<String, Failed> {
+        let serving = Serving::filled(backend, &directory, &file)?;
+        let mut stream = serving.ask("/api/v1/records")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer.split_once("\r\n\r\n").ok_or("no answer")?.1.to_owned())
+    };
+    let reference = BACKENDS.iter().find(|backend| backend.place == Place::Memory).ok_or("memory is always there")?;
+    let (expected, found) = (listed(reference)?, listed(backend)?);
+    if expected != found || expected.matches("type of food").count() != 2_500 {
+        return Err(format!("{} bytes from memory, {} from {}", expected.len(), found.len(), backend.name).into());
+    }
+    Ok(())
 }
 
 fn url(backend: &Backend, directory: &TempDir) -> Result<String, Failed> {
@@ -115,36 +158,12 @@ fn list(backend: &Backend) -> Result<(), Failed> {
     let directory = tempfile::tempdir()?;
     let file = directory.path().join("million.jsonl");
     write_file(&file)?;
-    let url = url(backend, &directory)?;
-    let name = file.to_string_lossy();
-    let mut arguments = vec!["serve", "--listen", "127.0.0.1:0", "--seed"];
-    if backend.place == Place::Memory {
-        arguments.push(&name);
-    } else {
-        let status = records(&url, &["import", &name]).status()?;
-        assert!(status.success());
-        arguments.push("none");
-    }
-    let mut server = Ending(records(&url, &arguments).stderr(Stdio::piped()).spawn()?);
-    let mut log = BufReader::new(server.0.stderr.take().ok_or("no log")?);
-    let mut line = String::new();
-    let address = loop {
-        line.clear();
-        if log.read_line(&mut line)? == 0 {
-            return Err("the server ended".into());
-        }
-        if let Some((_, rest)) = line.split_once("http://") {
-            break rest.split_whitespace().next().unwrap_or_default().to_owned();
-        }
-    };
+    let server = Serving::filled(backend, &directory, &file)?;
     // Whatever is set up by the first request is there before it counts.
-    let mut first = TcpStream::connect(&address)?;
-    first.write_all(b"GET /api/v1/records/nothing HTTP/1.0\r\n\r\n")?;
-    first.read_to_end(&mut Vec::new())?;
-    let before = memory(&server.0, "VmRSS")?;
+    server.ask("/api/v1/records/nothing")?.read_to_end(&mut Vec::new())?;
+    let before = memory(&server.process.0, "VmRSS")?;
 
-    let mut reader = TcpStream::connect(&address)?;
-    reader.write_all(b"GET /api/v1/records HTTP/1.0\r\n\r\n")?;
+    let mut reader = server.ask("/api/v1/records")?;
     let begin = Instant::now();
     let (mut peak, mut bytes, mut count, mut whole) = (before, 0, 0, false);
     let mut buffer = vec![0; 256 * 1024];
@@ -158,7 +177,7 @@ fn list(backend: &Backend) -> Result<(), Failed> {
         bytes += read;
         count += buffer[..read].windows(6).filter(|window| window == b"\"_id\":").count();
         whole = buffer[..read].ends_with(b"]");
-        peak = peak.max(memory(&server.0, "VmRSS")?);
+        peak = peak.max(memory(&server.process.0, "VmRSS")?);
         if slow {
             std::thread::sleep(Duration::from_millis(20));
         }
@@ -173,6 +192,47 @@ fn list(backend: &Backend) -> Result<(), Failed> {
         return Err(format!("the list took {added} KiB where {LIST_MAX_KIB} are allowed").into());
     }
     Ok(())
+}
+
+struct Serving {
+    process: Ending,
+    address: String,
+}
+
+impl Serving {
+    /// The program over `backend`, with the records of `file` in it.
+    fn filled(backend: &Backend, directory: &TempDir, file: &Path) -> Result<Self, Failed> {
+        let url = url(backend, directory)?;
+        let name = file.to_string_lossy();
+        let mut arguments = vec!["serve", "--listen", "127.0.0.1:0", "--seed"];
+        if backend.place == Place::Memory {
+            arguments.push(&name);
+        } else {
+            let status = records(&url, &["import", &name]).status()?;
+            assert!(status.success());
+            arguments.push("none");
+        }
+        let mut process = Ending(records(&url, &arguments).stderr(Stdio::piped()).spawn()?);
+        let mut log = BufReader::new(process.0.stderr.take().ok_or("no log")?);
+        let mut line = String::new();
+        loop {
+            line.clear();
+            if log.read_line(&mut line)? == 0 {
+                return Err("the server ended".into());
+            }
+            if let Some((_, rest)) = line.split_once("http://") {
+                let address = rest.split_whitespace().next().unwrap_or_default().to_owned();
+                return Ok(Self { process, address });
+            }
+        }
+    }
+
+    /// Asks in HTTP/1.0: the body comes as it is, and ends with the connection.
+    fn ask(&self, path: &str) -> Result<TcpStream, Failed> {
+        let mut stream = TcpStream::connect(&self.address)?;
+        write!(stream, "GET {path} HTTP/1.0\r\n\r\n")?;
+        Ok(stream)
+    }
 }
 
 /// A line of the process's status, in KiB.

@@ -235,8 +235,9 @@ impl MongoDb {
         self.inner.calls.clone().acquire_owned().await.map_err(closed)
     }
 
-    /// Reads the list from the server, batch by batch, one ahead of what `batches` has taken.
-    async fn read(self, after: Option<Key>, batches: mpsc::Sender<Result<Vec<Record>>>) {
+    /// Reads the list from the server, batch by batch, one ahead of what `batches` has taken, and says when that was all:
+    /// a reader that ends without a word has failed.
+    async fn read(self, after: Option<Key>, batches: mpsc::Sender<Result<Option<Vec<Record>>>>) {
         let mut cursor = None;
         loop {
             let next = async {
@@ -250,8 +251,8 @@ impl MongoDb {
                 };
                 batch.await.map_err(error::sorted)?.as_ref().map(records).transpose()
             };
-            let Some(batch) = next.await.transpose() else { break };
-            let last = batch.is_err();
+            let batch = next.await;
+            let last = !matches!(batch, Ok(Some(_)));
             // An error here: nobody listens any more. The cursor is dropped between two calls, and closed by that.
             if batches.send(batch).await.is_err() || last {
                 break;
@@ -277,7 +278,8 @@ impl Store for MongoDb {
                 tokio::spawn(reader);
             }
             let batch = match timeout(within, receiver.recv()).await {
-                Ok(batch) => batch?,
+                Ok(Some(batch)) => batch.transpose()?,
+                Ok(None) => Err(Error::broken("the reader of a list gave up")),
                 Err(_) => {
                     receiver.close();
                     Err(Error::unavailable(format!("MongoDB sent nothing for {} ms", within.as_millis())))

@@ -1,0 +1,150 @@
+//! Many callers at once, and callers that go away.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use futures::future::{FutureExt, join_all};
+use futures::{StreamExt, TryStreamExt};
+use records::record::Key;
+use records::store::Store;
+
+use crate::harness::{cases, chain, document, get, get_json, list_keys, numbered, upsert};
+
+cases! {
+    Any by store {
+        a_thousand_gets_at_once_all_find,
+        a_get_that_is_dropped_half_way_harms_nobody,
+        an_upsert_that_is_dropped_half_way_happens_or_not,
+        many_tasks_may_upsert_at_once,
+        many_tasks_may_upsert_the_same_new_key_at_once,
+        a_record_is_read_whole_while_it_is_replaced,
+        what_is_there_all_the_while_is_listed_exactly_once,
+    }
+}
+
+async fn a_thousand_gets_at_once_all_find(store: Arc<dyn Store>) {
+    upsert(&*store, numbered(0..100)).await;
+    let gets = (0..1_000).map(|n| {
+        let store = store.clone();
+        tokio::spawn(async move { (n, get(&*store, &n.to_string()).await) })
+    });
+    for done in join_all(gets).await {
+        let (n, found) = done.expect("a get");
+        assert_eq!(found.is_some(), n < 100, "{n}");
+    }
+}
+
+async fn a_get_that_is_dropped_half_way_harms_nobody(store: Arc<dyn Store>) {
+    upsert(&*store, numbered(0..10)).await;
+    for n in 0..500 {
+        // Polled once, then dropped with whatever it had begun.
+        let id = (n % 20).to_string().as_str().into();
+        drop(store.get(&id).now_or_never());
+    }
+    assert!(get(&*store, "9").await.is_some());
+    assert!(get(&*store, "10").await.is_none());
+}
+
+async fn an_upsert_that_is_dropped_half_way_happens_or_not(store: Arc<dyn Store>) {
+    upsert(&*store, numbered(0..10)).await;
+    for n in 0..50 {
+        drop(store.upsert(vec![document(&format!(r#"{{"_id":{n},"n":{n}}}"#))]).now_or_never());
+    }
+    for n in 0..50 {
+        let (old, new) = (format!(r#"{{"_id":{n}}}"#), format!(r#"{{"_id":{n},"n":{n}}}"#));
+        match get_json(&*store, &n.to_string()).await {
+            None => assert!(n >= 10, "{n} is gone"),
+            Some(json) => assert!(json == new || (json == old && n < 10), "{n} is {json}"),
+        }
+    }
+    upsert(&*store, numbered(0..50)).await;
+    assert!(get(&*store, "49").await.is_some());
+}
+
+async fn many_tasks_may_upsert_at_once(store: Arc<dyn Store>) {
+    let upserts = (0..40).map(|task| {
+        let store = store.clone();
+        tokio::spawn(async move { upsert(&*store, numbered(task * 50..(task + 1) * 50)).await })
+    });
+    for done in join_all(upserts).await {
+        done.expect("an upsert");
+    }
+    assert_eq!(list_keys(&*store, None).await, (0..2_000).map(Key::Integer).collect::<Vec<_>>());
+}
+
+/// None of them may fail because another one was first.
+async fn many_tasks_may_upsert_the_same_new_key_at_once(store: Arc<dyn Store>) {
+    for round in 0..20 {
+        let upserts = (0..20).map(|task| {
+            let store = store.clone();
+            // Some of them by another type of number, which is the same key.
+            let zero = if task % 4 == 0 { ".0" } else { "" };
+            let one = document(&format!(r#"{{"_id":{round}{zero},"task":{task}}}"#));
+            let two = document(&format!(r#"{{"_id":"round {round}","task":{task}}}"#));
+            tokio::spawn(async move { store.upsert(vec![one, two]).await })
+        });
+        for done in join_all(upserts).await {
+            done.expect("a task").unwrap_or_else(|error| panic!("round {round}: {}", chain(&error)));
+        }
+    }
+    assert_eq!(list_keys(&*store, None).await.len(), 40);
+}
+
+async fn a_record_is_read_whole_while_it_is_replaced(store: Arc<dyn Store>) {
+    let versions: Vec<_> = ["a", "b"]
+        .iter()
+        .map(|letter| document(&format!(r#"{{"_id":1,"first":"{letter}","text":"{}"}}"#, letter.repeat(5_000))))
+        .collect();
+    let whole: Vec<_> = versions.iter().map(|version| version.to_record()).collect();
+    upsert(&*store, versions[..1].to_vec()).await;
+    let writer = tokio::spawn({
+        let store = store.clone();
+        async move {
+            for n in 0..100 {
+                upsert(&*store, vec![versions[n % 2].clone()]).await;
+            }
+        }
+    });
+    while !writer.is_finished() {
+        let read = get(&*store, "1").await.expect("it is there all the while");
+        assert!(whole.contains(&read), "half of a record was read");
+    }
+    writer.await.expect("the writer");
+}
+
+async fn what_is_there_all_the_while_is_listed_exactly_once(store: Arc<dyn Store>) {
+    const EVEN: i64 = 3_000;
+    upsert(&*store, numbered((0..EVEN).map(|n| n * 2))).await;
+    let ended = Arc::new(AtomicBool::new(false));
+    // Writes records between those that are there, and the latter again, larger than they were.
+    let writer = tokio::spawn({
+        let (store, ended) = (store.clone(), ended.clone());
+        async move {
+            for n in (0..EVEN).cycle().step_by(7) {
+                if ended.load(Ordering::Relaxed) {
+                    break;
+                }
+                let between = document(&format!(r#"{{"_id":{}}}"#, n * 2 + 1));
+                let again = document(&format!(r#"{{"_id":{},"text":"{}"}}"#, n * 2, "x".repeat(500)));
+                upsert(&*store, vec![between, again]).await;
+            }
+        }
+    });
+    for _ in 0..3 {
+        let mut seen = HashMap::new();
+        let mut listing = store.list(None).chunks(500);
+        while let Some(chunk) = listing.next().await {
+            for record in chunk {
+                *seen.entry(record.expect("a list").key().clone()).or_insert(0) += 1;
+            }
+            tokio::task::yield_now().await;
+        }
+        assert!(seen.values().all(|times| *times == 1), "a record was listed twice");
+        assert!((0..EVEN).all(|n| seen.contains_key(&Key::Integer(n * 2))), "a record was left out");
+    }
+    ended.store(true, Ordering::Relaxed);
+    writer.await.expect("the writer");
+    let keys: Vec<Key> = store.list(None).map_ok(|record| record.key().clone()).try_collect().await.expect("a list");
+    assert!(keys.is_sorted());
+}

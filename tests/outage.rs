@@ -1,0 +1,282 @@
+//! A server store while its server is away, stuck, or back again. Every test has a server of its own, to break.
+//!
+//! Ignored where `TEST_MONGOD` names no executable; a failure where `TEST_REQUIRE` asks for the store all the same.
+
+#[path = "support/proxy.rs"]
+mod proxy;
+#[path = "support/servers.rs"]
+mod servers;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::future::join_all;
+use futures::{StreamExt, TryStreamExt};
+use libtest_mimic::{Arguments, Trial};
+use records::document::{Document, extended_json};
+use records::store::{BACKENDS, Error, Kind, Options, Result, Store};
+use servers::mongod::{self, Mongod};
+use tokio::runtime::Runtime;
+
+/// The store whose server can be started here.
+const NAME: &str = "mongodb";
+
+/// What the stores are opened with.
+const TIMEOUT: Duration = Duration::from_secs(2);
+/// What a call may take beyond it, on a machine that has other things to do.
+const MARGIN: Duration = Duration::from_secs(2);
+/// How long a store may need to find out that its server is back.
+const RECOVERY: Duration = Duration::from_secs(20);
+
+macro_rules! cases {
+    ($($name:ident,)*) => {
+        const CASES: &[(&str, fn(&Runtime))] = &[$((stringify!($name), |runtime| runtime.block_on($name())),)*];
+    };
+}
+
+cases! {
+    a_store_opens_without_its_server_and_finds_it_later,
+    a_store_of_a_host_without_a_name_opens_and_is_unavailable,
+    a_server_that_accepts_and_says_nothing_is_unavailable,
+    a_killed_server_is_unavailable_until_it_is_back,
+    a_stopped_server_is_unavailable_until_it_is_back,
+    a_stuck_server_is_unavailable_within_the_time_out,
+    a_network_that_swallows_everything_is_unavailable_until_it_is_mended,
+    a_list_ends_with_an_error_when_the_server_is_killed,
+    a_list_ends_with_an_error_when_the_server_is_stuck,
+    an_upsert_that_failed_can_be_made_again,
+    a_replica_set_is_a_store_as_any_other,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::from_args();
+    let required = servers::required().iter().any(|name| name == NAME);
+    let compiled_in = BACKENDS.iter().any(|backend| backend.name == NAME);
+    let trial = |&(name, case): &(&'static str, fn(&Runtime))| {
+        let run = move || {
+            mongod::program().ok_or("set TEST_MONGOD to the path of a mongod executable")?;
+            // Of its own: what one test leaves waiting is gone with it.
+            case(&Runtime::new().map_err(|error| error.to_string())?);
+            Ok(())
+        };
+        Trial::test(name, run).with_ignored_flag(mongod::program().is_none() && !required)
+    };
+    let trials = if compiled_in { CASES.iter().map(trial).collect() } else { Vec::new() };
+    libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+async fn open(url: &str) -> Arc<dyn Store> {
+    let (url, query) = url.split_once("/?").map_or((url, String::new()), |(url, query)| (url, format!("?{query}")));
+    let options = Options { collection: "records".to_owned(), timeout: TIMEOUT };
+    records::store::open(&format!("{url}/outage{query}"), options).await.expect("a store opens without its server")
+}
+
+fn numbered(ids: std::ops::Range<i32>) -> Vec<Document> {
+    ids.map(|id| extended_json::parse(format!(r#"{{"_id":{id}}}"#).as_bytes()).expect("a document")).collect()
+}
+
+/// A server with a hundred records, and its store.
+async fn running() -> (Mongod, Arc<dyn Store>) {
+    let server = Mongod::start().expect("a server");
+    let store = open(&server.url()).await;
+    store.upsert(numbered(0..100)).await.expect("an upsert");
+    assert!(store.get(&"99".into()).await.expect("a get").is_some());
+    (server, store)
+}
+
+/// What a call says, if it says it in time.
+async fn in_time<T>(what: &str, call: impl Future<Output = Result<T>>) -> Result<T> {
+    let begin = Instant::now();
+    let result = call.await;
+    let took = begin.elapsed();
+    assert!(took < TIMEOUT + MARGIN, "{what} took {took:?}");
+    result
+}
+
+fn is_unavailable<T: std::fmt::Debug>(what: &str, result: &Result<T>) {
+    assert!(result.as_ref().is_err_and(Error::is_unavailable), "{what} must be unavailable, but is {result:?}");
+}
+
+/// Every call is an error in time, and none is absence.
+async fn all_unavailable(store: &dyn Store) {
+    for id in ["1", "nobody"] {
+        is_unavailable("get", &in_time("get", store.get(&id.into())).await);
+    }
+    is_unavailable("ping", &in_time("ping", store.ping()).await);
+    is_unavailable("list", &in_time("list", store.list(None).try_collect::<Vec<_>>()).await);
+    is_unavailable("upsert", &in_time("upsert", store.upsert(numbered(0..1))).await);
+}
+
+/// Asks again and again until the store answers, and checks that until then it says that it cannot.
+async fn answers_again(store: &dyn Store) {
+    let begin = Instant::now();
+    loop {
+        match in_time("get", store.get(&"99".into())).await {
+            Ok(found) => {
+                assert!(found.is_some(), "a record that is there was said not to be");
+                break;
+            }
+            error => is_unavailable("get", &error),
+        }
+        assert!(begin.elapsed() < RECOVERY, "the store does not find its server again");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    store.ping().await.expect("a ping");
+    assert_eq!(store.list(None).try_collect::<Vec<_>>().await.expect("a list").len(), 100);
+}
+
+async fn a_store_opens_without_its_server_and_finds_it_later() {
+    let mut server = Mongod::stopped().expect("a port");
+    let store = open(&server.url()).await;
+    all_unavailable(&*store).await;
+    server.run().expect("a server");
+    // Another store fills it: the one that is watched gets no help.
+    open(&server.url()).await.upsert(numbered(0..100)).await.expect("an upsert");
+    answers_again(&*store).await;
+}
+
+async fn a_store_of_a_host_without_a_name_opens_and_is_unavailable() {
+    all_unavailable(&*open("mongodb://no-such-host.invalid:27017").await).await;
+    all_unavailable(&*open("mongodb+srv://no-such-host.example.invalid").await).await;
+}
+
+async fn a_server_that_accepts_and_says_nothing_is_unavailable() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let store = open(&format!("mongodb://{}", listener.local_addr().expect("a port"))).await;
+    let silent = tokio::spawn(async move {
+        let mut open = Vec::new();
+        while let Ok((connection, _)) = listener.accept().await {
+            open.push(connection);
+        }
+    });
+    all_unavailable(&*store).await;
+    silent.abort();
+}
+
+async fn a_killed_server_is_unavailable_until_it_is_back() {
+    let (mut server, store) = running().await;
+    for _ in 0..2 {
+        server.kill();
+        all_unavailable(&*store).await;
+        server.run().expect("a server");
+        answers_again(&*store).await;
+    }
+}
+
+async fn a_stopped_server_is_unavailable_until_it_is_back() {
+    let (mut server, store) = running().await;
+    server.stop();
+    all_unavailable(&*store).await;
+    server.run().expect("a server");
+    answers_again(&*store).await;
+}
+
+async fn a_stuck_server_is_unavailable_within_the_time_out() {
+    let (server, store) = running().await;
+    server.pause();
+    // Far more at once than there are connections, and than calls are let in.
+    let calls = (0..500).map(|_| {
+        let store = store.clone();
+        tokio::spawn(async move { in_time("get", store.get(&"1".into())).await })
+    });
+    for done in join_all(calls).await {
+        is_unavailable("get", &done.expect("a call"));
+    }
+    // And again, when every connection is stuck already.
+    all_unavailable(&*store).await;
+    server.resume();
+    answers_again(&*store).await;
+}
+
+/// The connections that were there never work again, and never say so: none of them may hold a call for ever.
+async fn a_network_that_swallows_everything_is_unavailable_until_it_is_mended() {
+    let server = Mongod::start().expect("a server");
+    let network = proxy::Proxy::to(server.port()).await.expect("a port");
+    let store = open(&format!("mongodb://127.0.0.1:{}", network.port())).await;
+    store.upsert(numbered(0..100)).await.expect("an upsert");
+    network.cut();
+    let calls = (0..200).map(|_| {
+        let store = store.clone();
+        tokio::spawn(async move { in_time("get", store.get(&"1".into())).await })
+    });
+    for done in join_all(calls).await {
+        is_unavailable("get", &done.expect("a call"));
+    }
+    all_unavailable(&*store).await;
+    network.mend();
+    answers_again(&*store).await;
+}
+
+/// Stores so much that a list cannot have read it all ahead, and begins to list it.
+async fn list_under_way(store: &dyn Store) -> (usize, records::store::RecordStream) {
+    let total = 20_000;
+    store.upsert(numbered(0..total)).await.expect("an upsert");
+    let mut listing = store.list(None);
+    assert!(listing.next().await.is_some_and(|first| first.is_ok()));
+    (total as usize, listing)
+}
+
+/// The rest of a list that was cut: fewer than all records, one error as the last item, and nothing after it.
+async fn ends_with_an_error(total: usize, mut listing: records::store::RecordStream) {
+    let mut listed = 1;
+    let error = loop {
+        let begin = Instant::now();
+        let next = listing.next().await;
+        assert!(begin.elapsed() < TIMEOUT + MARGIN, "a step of the list took {:?}", begin.elapsed());
+        match next.expect("a list that was cut ended as if it were whole") {
+            Ok(_) => listed += 1,
+            Err(error) => break error,
+        }
+    };
+    assert!(listed < total);
+    assert_eq!(error.kind(), Kind::Unavailable, "{error:?}");
+    assert!(listing.next().await.is_none(), "a list goes on after its error");
+}
+
+async fn a_list_ends_with_an_error_when_the_server_is_killed() {
+    let (mut server, store) = running().await;
+    let (total, listing) = list_under_way(&*store).await;
+    server.kill();
+    ends_with_an_error(total, listing).await;
+}
+
+async fn a_list_ends_with_an_error_when_the_server_is_stuck() {
+    let (server, store) = running().await;
+    let (total, listing) = list_under_way(&*store).await;
+    server.pause();
+    ends_with_an_error(total, listing).await;
+    server.resume();
+    let whole = store.list(None).try_collect::<Vec<_>>().await.expect("a list");
+    assert_eq!(whole.len(), total);
+}
+
+async fn an_upsert_that_failed_can_be_made_again() {
+    let (mut server, store) = running().await;
+    let upsert = tokio::spawn({
+        let store = store.clone();
+        async move { store.upsert(numbered(0..50_000)).await }
+    });
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    server.kill();
+    let cut = upsert.await.expect("an upsert");
+    server.run().expect("a server");
+    // A quick machine may have been done before.
+    if cut.is_err() {
+        is_unavailable("upsert", &cut);
+    }
+    while in_time("ping", store.ping()).await.is_err() {}
+    store.upsert(numbered(0..50_000)).await.expect("the same upsert again");
+    assert_eq!(store.list(None).try_collect::<Vec<_>>().await.expect("a list").len(), 50_000);
+}
+
+async fn a_replica_set_is_a_store_as_any_other() {
+    let mut server = Mongod::start_replica_set().expect("a replica set");
+    let store = open(&server.url()).await;
+    store.upsert(numbered(0..100)).await.expect("an upsert");
+    server.kill();
+    all_unavailable(&*store).await;
+    server.run().expect("a server");
+    // It elects itself again, which takes a while.
+    answers_again(&*store).await;
+}

@@ -1,0 +1,228 @@
+//! A real `mongod` for tests: started where `TEST_MONGOD` says, on a free port, with its data in a temporary directory.
+//!
+//! Test binaries include this file by `#[path]`; none of them uses all of it.
+
+#![allow(dead_code)]
+
+use std::fs::File;
+use std::io::{Error, Read, Result, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// How long a start may take, on a machine that has other things to do.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A server of our own. It ends when this is dropped, and also when the test process does, however that ends.
+pub struct Mongod {
+    program: PathBuf,
+    data: tempfile::TempDir,
+    port: u16,
+    replica_set: bool,
+    running: Option<Running>,
+}
+
+struct Running {
+    server: Child,
+    /// Waits for our end of a pipe to close, which the system does when we die, then kills the server.
+    guard: Child,
+}
+
+/// The executable to test with, if there is one.
+pub fn program() -> Option<PathBuf> {
+    std::env::var_os("TEST_MONGOD").filter(|path| !path.is_empty()).map(PathBuf::from)
+}
+
+/// A port of this machine that nobody listened on a moment ago.
+pub fn free_port() -> Result<u16> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+}
+
+impl Mongod {
+    /// A server on a free port, running.
+    pub fn start() -> Result<Self> {
+        // Somebody else may take the port before the server does: then another one will do.
+        Self::stopped()?.started().or_else(|_| Self::stopped()?.started())
+    }
+
+    /// The only member of a replica set, running, and its primary.
+    pub fn start_replica_set() -> Result<Self> {
+        let mut server = Self::stopped()?;
+        server.replica_set = true;
+        server.run()?;
+        server.initiate()?;
+        Ok(server)
+    }
+
+    /// A server with a port and a directory, which runs from [`run`](Self::run) on.
+    pub fn stopped() -> Result<Self> {
+        Self::stopped_on(free_port()?)
+    }
+
+    pub fn stopped_on(port: u16) -> Result<Self> {
+        let program = program().ok_or_else(|| Error::other("TEST_MONGOD must name a mongod executable"))?;
+        Ok(Self { program, data: tempfile::tempdir()?, port, replica_set: false, running: None })
+    }
+
+    fn started(mut self) -> Result<Self> {
+        self.run()?;
+        Ok(self)
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The connection string, without a database.
+    pub fn url(&self) -> String {
+        let set = if self.replica_set { "/?replicaSet=rs0" } else { "" };
+        format!("mongodb://127.0.0.1:{}{set}", self.port)
+    }
+
+    /// Starts it, with the data that it had before, and returns when it listens.
+    pub fn run(&mut self) -> Result<()> {
+        self.kill();
+        let log = self.data.path().join("log");
+        let mut command = Command::new(&self.program);
+        command.arg("--dbpath").arg(self.data.path()).args(["--bind_ip", "127.0.0.1", "--port"]);
+        command.arg(self.port.to_string()).args(["--wiredTigerCacheSizeGB", "0.5", "--nounixsocket"]);
+        if self.replica_set {
+            command.args(["--replSet", "rs0"]);
+        }
+        let output = File::create(&log)?;
+        let server = command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output).spawn()?;
+        let guard = Command::new("sh")
+            .args(["-c", &format!("cat >/dev/null; kill -9 {}", server.id())])
+            .stdin(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()?;
+        let running = self.running.insert(Running { server, guard });
+        let begin = Instant::now();
+        while !listens(self.port) {
+            if let Some(status) = running.server.try_wait()? {
+                let log = std::fs::read_to_string(&log).unwrap_or_default();
+                let end = log.lines().rev().take(5).collect::<Vec<_>>().join("\n");
+                return Err(Error::other(format!(
+                    "mongod ended: {status}. The end of its log, last line first:\n{end}"
+                )));
+            }
+            if begin.elapsed() > PATIENCE {
+                return Err(Error::other(format!("mongod does not listen on port {} after {PATIENCE:?}", self.port)));
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
+    }
+
+    /// Ends it in order, as SIGTERM does.
+    pub fn stop(&mut self) {
+        self.signal("TERM");
+        if let Some(running) = &mut self.running {
+            let begin = Instant::now();
+            while begin.elapsed() < PATIENCE && !matches!(running.server.try_wait(), Ok(Some(_))) {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
+        self.kill();
+    }
+
+    /// Ends it at once, as SIGKILL or a power cut does.
+    pub fn kill(&mut self) {
+        if let Some(mut running) = self.running.take() {
+            // The guard first: once the server is waited for, its process id may be another's.
+            let _ = running.guard.kill();
+            let _ = running.guard.wait();
+            let _ = running.server.kill();
+            let _ = running.server.wait();
+        }
+    }
+
+    /// Keeps it from doing anything, its connections open: what a stuck machine looks like from outside.
+    pub fn pause(&self) {
+        self.signal("STOP");
+        // The signal stops one thread first, which stops the others: on a busy machine not before the next call.
+        let begin = Instant::now();
+        while begin.elapsed() < Duration::from_millis(500) || (!self.is_paused() && begin.elapsed() < PATIENCE) {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// As Linux tells; elsewhere the time that passed has to do.
+    fn is_paused(&self) -> bool {
+        let process = self.running.as_ref().map_or(0, |running| running.server.id());
+        std::fs::read_to_string(format!("/proc/{process}/stat")).map_or(true, |stat| stat.contains(") T "))
+    }
+
+    pub fn resume(&self) {
+        self.signal("CONT");
+    }
+
+    fn signal(&self, name: &str) {
+        if let Some(running) = &self.running {
+            let sent = Command::new("sh").args(["-c", &format!("kill -{name} {}", running.server.id())]).status();
+            assert!(sent.is_ok_and(|status| status.success()), "SIG{name} did not reach mongod");
+        }
+    }
+
+    /// Makes a replica set of it. Two commands are too few to need a driver for.
+    fn initiate(&mut self) -> Result<()> {
+        let host = format!("127.0.0.1:{}", self.port);
+        let member = [element(0x10, "_id", &[0; 4]), element(0x02, "host", &text(&host))].concat();
+        let members = element(0x03, "0", &document(&member));
+        let set = [element(0x02, "_id", &text("rs0")), element(0x04, "members", &document(&members))].concat();
+        self.command(&element(0x03, "replSetInitiate", &document(&set)))?;
+        let begin = Instant::now();
+        while begin.elapsed() < PATIENCE {
+            let reply = self.command(&element(0x10, "hello", &[1, 0, 0, 0]))?;
+            let primary = element(0x08, "isWritablePrimary", &[1]);
+            if reply.windows(primary.len()).any(|part| part == primary) {
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        Err(Error::other("the replica set has no primary"))
+    }
+
+    /// Sends one command to the `admin` database, as an OP_MSG, and returns the reply's bytes.
+    fn command(&self, elements: &[u8]) -> Result<Vec<u8>> {
+        const OP_MSG: u32 = 2013;
+        let body = document(&[elements, &element(0x02, "$db", &text("admin"))].concat());
+        // The header, no flags, one section with the body.
+        let length = 16 + 4 + 1 + body.len() as u32;
+        let mut message = [length, 1, 0, OP_MSG, 0].map(u32::to_le_bytes).concat();
+        message.push(0);
+        message.extend_from_slice(&body);
+        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port))?;
+        stream.write_all(&message)?;
+        let mut length = [0; 4];
+        stream.read_exact(&mut length)?;
+        let mut reply = vec![0; (u32::from_le_bytes(length) as usize).saturating_sub(4)];
+        stream.read_exact(&mut reply)?;
+        Ok(reply)
+    }
+}
+
+impl Drop for Mongod {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn listens(port: u16) -> bool {
+    TcpStream::connect_timeout(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)), Duration::from_secs(1)).is_ok()
+}
+
+// As much BSON as the commands above need.
+
+fn element(kind: u8, name: &str, value: &[u8]) -> Vec<u8> {
+    [&[kind], name.as_bytes(), &[0], value].concat()
+}
+
+fn document(elements: &[u8]) -> Vec<u8> {
+    [&(elements.len() as u32 + 5).to_le_bytes(), elements, &[0]].concat()
+}
+
+fn text(text: &str) -> Vec<u8> {
+    [&(text.len() as u32 + 1).to_le_bytes(), text.as_bytes(), &[0]].concat()
+}
