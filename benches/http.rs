@@ -26,7 +26,8 @@ fn requests(criterion: &mut Criterion) {
             Place::Directory => format!("{}:{}", backend.name, directory.path().display()),
             Place::Server => continue,
         };
-        let options = store::Options { collection: "records".into(), timeout: Duration::from_secs(5) };
+        let options =
+            store::Options { collection: "records".into(), timeout: Duration::from_secs(5), ..Default::default() };
         let store = runtime.block_on(store::open(&url, options)).unwrap();
         let documents = (0..RECORDS).map(|id| {
             let line = format!(

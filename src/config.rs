@@ -295,7 +295,7 @@ fn store_of(shared: Shared, matches: &clap::ArgMatches) -> Result<Store, clap::E
             )
         })?,
     };
-    let options = store::Options { collection: shared.collection, timeout: shared.store_timeout };
+    let options = store::Options { collection: shared.collection, timeout: shared.store_timeout, ..Default::default() };
     Ok(Store { url: Secret(url), options })
 }
 

@@ -17,6 +17,9 @@ use tokio::runtime::Runtime;
 /// Stored, but for what was skipped.
 const SKIPPED: u8 = 3;
 
+/// What an import leaves to a store on the disk for its cache.
+const IMPORT_CACHE_BYTES: u64 = 16 * 1024 * 1024;
+
 /// What went wrong, said to whoever started the program.
 struct Failure(String);
 
@@ -111,11 +114,14 @@ async fn importing(settings: Import) -> Outcome {
     let name = settings.file.as_ref().map_or("standard input".into(), |file| file.display().to_string());
     let input =
         Input::open(settings.file.as_deref()).map_err(|error| Failure(format!("cannot read {name}: {error}")))?;
-    let store = open(&settings.store).await?;
+    let mut place = settings.store;
+    // Nothing is read again.
+    place.options.cache_bytes = IMPORT_CACHE_BYTES;
+    let store = open(&place).await?;
     let report = import::run(&*store, input, settings.skip_invalid, Bar::default())
         .await
         .map_err(|error| Failure(format!("{name}: {error}")))?;
-    println!("{} documents stored in {}, {} skipped", report.stored, settings.store.url, report.skipped);
+    println!("{} documents stored in {}, {} skipped", report.stored, place.url, report.skipped);
     Ok(if report.skipped > 0 { ExitCode::from(SKIPPED) } else { ExitCode::SUCCESS })
 }
 

@@ -68,7 +68,7 @@ fn main() -> ExitCode {
 
 async fn open(url: &str) -> Arc<dyn Store> {
     let (url, query) = url.split_once("/?").map_or((url, String::new()), |(url, query)| (url, format!("?{query}")));
-    let options = Options { collection: "records".to_owned(), timeout: TIMEOUT };
+    let options = Options { collection: "records".to_owned(), timeout: TIMEOUT, ..Default::default() };
     records::store::open(&format!("{url}/outage{query}"), options).await.expect("a store opens without its server")
 }
 

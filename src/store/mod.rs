@@ -129,6 +129,15 @@ pub struct Options {
     pub collection: String,
     /// How long one call to a store in another process may take.
     pub timeout: Duration,
+    /// How much memory a store on this machine's disk may take to keep what it has read, in bytes. It takes no more than
+    /// its records need.
+    pub cache_bytes: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { collection: "records".to_owned(), timeout: Duration::from_secs(5), cache_bytes: 1024 * 1024 * 1024 }
+    }
 }
 
 /// Where a backend keeps its records, which decides what its URL is and what a test must provide.

@@ -179,7 +179,7 @@ pub fn documents(lines: &[&str]) -> Vec<Document> {
 
 /// A memory store that holds what `lines` say.
 pub async fn memory(lines: &[&str]) -> Arc<dyn Store> {
-    let options = store::Options { collection: "records".into(), timeout: PATIENCE };
+    let options = store::Options { collection: "records".into(), timeout: PATIENCE, ..Default::default() };
     let store = store::open("memory:", options).await.unwrap();
     store.upsert(documents(lines)).await.unwrap();
     store

@@ -155,7 +155,7 @@ impl Context {
             Area::Directory(directory) => format!("{}:{}", self.backend.name, directory.path().join(name).display()),
             Area::Server(url) => url.clone(),
         };
-        let options = Options { collection: name.to_owned(), timeout: TIMEOUT };
+        let options = Options { collection: name.to_owned(), timeout: TIMEOUT, ..Default::default() };
         let opened = records::store::open(&url, options).await;
         opened.unwrap_or_else(|error| panic!("the store does not open: {}", chain(&error)))
     }
@@ -168,7 +168,7 @@ async fn reach(name: &'static str, url: &str) -> Result<(), String> {
     if let Some(known) = reached.get(name) {
         return known.clone();
     }
-    let options = Options { collection: "records".to_owned(), timeout: Duration::from_secs(10) };
+    let options = Options { collection: "records".to_owned(), timeout: Duration::from_secs(10), ..Default::default() };
     let ping = async { records::store::open(url, options).await?.ping().await };
     let result = ping.await.map_err(|error| format!("the {name} server of the environment: {}", chain(&error)));
     reached.insert(name, result.clone());

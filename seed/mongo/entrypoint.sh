@@ -1,0 +1,51 @@
+#!/bin/bash
+# In front of the public image's entrypoint, which initialises an empty data directory and takes any other for
+# initialised. So a load that failed, or a container that was stopped during it, would pass for a whole database on the
+# next start. Two files in the data directory tell them apart:
+#
+#   .records-loading   the directory was empty, and the load began: nothing in it is anybody's data yet
+#   .records-loaded    seed, user and marker are in the database
+set -euo pipefail
+
+data=/data/db
+
+die() {
+  echo "records-mongo: $*" >&2
+  exit 1
+}
+
+# $NAME, or what the file $NAME_FILE holds.
+value_of() {
+  local file=${1}_FILE
+  if [ -n "${!1:-}" ]; then
+    echo "${!1}"
+  elif [ -n "${!file:-}" ]; then
+    cat "${!file}" || die "cannot read \$$file"
+  fi
+}
+
+if [ "${1:-mongod}" != mongod ]; then
+  exec docker-entrypoint.sh "$@"
+fi
+
+[ -w "$data" ] || die "$data is not writable for user $(id -u): give the volume to it"
+
+if [ -e "$data/.records-loading" ] && [ ! -e "$data/.records-loaded" ]; then
+  echo 'records-mongo: the last load of the seed did not finish: beginning again' >&2
+  find "$data" -mindepth 1 -maxdepth 1 ! -name lost+found -exec rm -rf {} +
+fi
+
+if [ ! -e "$data/.records-loaded" ]; then
+  if [ -e "$data/WiredTiger" ]; then
+    die "$data holds a database that this image did not load: it is left alone." \
+      "Use an empty volume; or, if it is to be served as it is, create the file .records-loaded in it"
+  fi
+  # Without a root user there would be no authentication at all.
+  for name in MONGO_INITDB_ROOT_USERNAME MONGO_INITDB_ROOT_PASSWORD RECORDS_MONGO_USERNAME RECORDS_MONGO_PASSWORD; do
+    value=$(value_of "$name")
+    [ -n "$value" ] || die "$name or ${name}_FILE must be set on the first start"
+  done
+  touch "$data/.records-loading"
+fi
+
+exec docker-entrypoint.sh "$@"

@@ -1,0 +1,63 @@
+// Loads the seed, creates the service's user, and writes the marker, in this order. Any error ends mongosh with status 1.
+const fs = require('fs');
+
+const SEED = '/usr/local/share/records/seed.jsonl';
+const BATCH = 1000;
+
+// $NAME, or what the file $NAME_FILE holds.
+function setting(name, otherwise) {
+  const file = process.env[`${name}_FILE`];
+  const value = process.env[name] || (file && fs.readFileSync(file, 'utf8').trim()) || otherwise;
+  if (!value) throw new Error(`${name} or ${name}_FILE must be set`);
+  return value;
+}
+
+// JavaScript has one kind of number: it would read 1615.0 as 1615, and store an integer. So numbers are written out with
+// their kind before they are parsed, as Extended JSON can. Strings come first in the pattern, so that digits in them stay.
+function parse(line) {
+  const canonical = line.replace(/"(?:[^"\\]|\\.)*"|-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?/g, (token) => {
+    if (token[0] === '"') return token;
+    if (/[.eE]/.test(token)) return `{"$numberDouble":"${token}"}`;
+    const fits = BigInt(token) >= -(2n ** 31n) && BigInt(token) < 2n ** 31n;
+    return `{"${fits ? '$numberInt' : '$numberLong'}":"${token}"}`;
+  });
+  return EJSON.parse(canonical, { relaxed: false });
+}
+
+const database = db.getSiblingDB(setting('RECORDS_MONGO_DATABASE', 'records'));
+const collection = database.getCollection(setting('RECORDS_COLLECTION', 'records'));
+
+// The API looks records up by _id, and lists them in its order: MongoDB's own index on _id is the one it needs.
+let batch = [];
+let documents = 0;
+function flush() {
+  if (batch.length > 0) collection.insertMany(batch, { ordered: true });
+  batch = [];
+}
+fs.readFileSync(SEED, 'utf8').split('\n').forEach((line, index) => {
+  if (line.trim() === '') return;
+  try {
+    batch.push(parse(line));
+  } catch (error) {
+    throw new Error(`line ${index + 1} of the seed: ${error.message}`);
+  }
+  documents += 1;
+  if (batch.length === BATCH) flush();
+});
+flush();
+
+const stored = collection.countDocuments({});
+if (stored !== documents) throw new Error(`the seed has ${documents} documents, the collection ${stored}`);
+
+database.createUser({
+  user: setting('RECORDS_MONGO_USERNAME'),
+  pwd: setting('RECORDS_MONGO_PASSWORD'),
+  roles: [{ role: 'read', db: database.getName() }],
+});
+
+// Last, and on disk when this returns: who finds it finds all of the above.
+database.getCollection('seed').insertOne(
+  { _id: 'loaded', documents, at: new Date() },
+  { writeConcern: { w: 1, j: true } },
+);
+print(`records-mongo: ${documents} documents in ${collection.getFullName()}`);

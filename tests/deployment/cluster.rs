@@ -1,0 +1,45 @@
+//! k8s/: rendered as `kubectl apply -k` would, and run.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use crate::Outcome;
+use crate::compose::{is_whole, secret};
+use crate::http;
+use crate::run::{self, Finally, ROOT, ensure, wait};
+
+pub fn whole_life() -> Outcome {
+    let program = std::env::var_os("TEST_KUBE_PLAY").unwrap_or_default();
+    let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
+    run::output(Command::new("cp").arg("-R").arg(Path::new(ROOT).join("k8s")).arg(folder.path()))?;
+    let overlay = folder.path().join("k8s/overlays/local");
+    // A developer's own, if there are any.
+    for name in ["store.secret.env", "mongo.secret.env"] {
+        let _ = std::fs::remove_file(overlay.join(name));
+    }
+    let said = run::failure(Command::new("kubectl").arg("kustomize").arg(&overlay))?;
+    ensure(said.contains("secret.env"), || format!("without passwords it says: {said}"))?;
+
+    let write = |name: &str, text: String| std::fs::write(overlay.join(name), text).map_err(|error| error.to_string());
+    let password = secret()?;
+    write("store.secret.env", format!("RECORDS_STORE=mongodb://records:{password}@records-mongo:27017/records\n"))?;
+    write("mongo.secret.env", format!("MONGO_ROOT_PASSWORD={}\nRECORDS_MONGO_PASSWORD={password}\n", secret()?))?;
+    let file = overlay.join("kustomization.yaml");
+    let text = std::fs::read_to_string(&file).map_err(|error| error.to_string())?;
+    let text = text.replace("newName: localhost/records\n", "newName: localhost/records-test\n");
+    let text = text.replace("newName: localhost/records-mongo\n", "newName: localhost/records-mongo-test\n");
+    write("kustomization.yaml", text.replace("newTag: latest", "newTag: first"))?;
+
+    let port = http::free_port()?;
+    let play = || Command::new(&program);
+    let _down = Finally(|| drop(run::output(play().arg("down").arg(&overlay))));
+    let begin = Instant::now();
+    run::output(play().args(["up", "--publish", &format!("records={port}")]).arg(&overlay))?;
+    wait("200 on /livez", Duration::from_secs(10), || http::status(port, "/livez") == 200)?;
+    wait("200 on /readyz", Duration::from_secs(120), || http::status(port, "/readyz") == 200)?;
+    let ready = begin.elapsed();
+    is_whole(port)?;
+    run::output(play().arg("down").arg(&overlay))?;
+    Ok(format!("ready {:.1} s after it was applied", ready.as_secs_f32()))
+}

@@ -1,0 +1,284 @@
+//! podman-compose.yml: a whole life, from an empty volume to the end.
+
+use std::fmt::Write as _;
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::Outcome;
+use crate::http::{self, Connection, Failure};
+use crate::images::{MONGO, RECORDS};
+use crate::run::{self, Finally, ROOT, ensure, podman, unique, wait};
+
+const LIST: &str = "/api/v1/records";
+const HIT: &str = "/api/v1/records/Fe";
+const MISS: &str = "/api/v1/records/none";
+
+/// How much earlier than its database the service starts.
+const EARLIER: Duration = Duration::from_secs(30);
+/// How soon after its database the service serves.
+const SOON: Duration = Duration::from_secs(2);
+const LOAD_CONNECTIONS: usize = 64;
+
+pub fn whole_life() -> Outcome {
+    let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
+    std::fs::copy(Path::new(ROOT).join("podman-compose.yml"), folder.path().join("podman-compose.yml"))
+        .map_err(|error| error.to_string())?;
+    let project = unique("records-test");
+    let port = http::free_port()?;
+    let compose = |arguments: &[&str]| {
+        let mut command = Command::new("podman-compose");
+        command.current_dir(folder.path()).args(["-p", &project]).args(arguments);
+        command
+    };
+    let said = run::failure(&mut compose(&["config"]))?;
+    ensure(said.contains(".env.sample"), || format!("without passwords it says: {said}"))?;
+    let settings = format!(
+        "RECORDS_IMAGE={RECORDS}\nRECORDS_MONGO_IMAGE={MONGO}\nRECORDS_PUBLISH=127.0.0.1:{port}\n\
+         MONGO_ROOT_PASSWORD={}\nRECORDS_MONGO_PASSWORD={}\n",
+        secret()?,
+        secret()?,
+    );
+    std::fs::write(folder.path().join(".env"), settings).map_err(|error| error.to_string())?;
+
+    let (app, mongo) = (format!("{project}_records_1"), format!("{project}_mongo_1"));
+    let _down = Finally(|| drop(run::output(&mut compose(&["down", "--volumes"]))));
+    let mut found = String::new();
+
+    let begin = Instant::now();
+    run::output(&mut compose(&["up", "--detach", "--no-build"]))?;
+    wait("the first 200 after podman-compose up", Duration::from_secs(120), || http::status(port, LIST) == 200)?;
+    let _ = write!(found, "first 200 after {:.1} s", begin.elapsed().as_secs_f32());
+
+    is_whole(port)?;
+    is_confined(&app, &mongo)?;
+    health(&app)?;
+    health(&mongo)?;
+    reads_only(&mongo)?;
+
+    for container in [&mongo, &app] {
+        podman(["restart", container])?;
+        wait("200 after a restart", Duration::from_secs(60), || http::status(port, LIST) == 200)?;
+        is_whole(port)?;
+    }
+    health(&mongo)?;
+
+    podman(["kill", &mongo])?;
+    wait("503 without a database", Duration::from_secs(10), || http::status(port, "/readyz") == 503)?;
+    for path in [LIST, HIT, MISS] {
+        let status = http::status(port, path);
+        ensure(status == 503, || format!("{path} without a database: {status}"))?;
+    }
+    podman(["start", &mongo])?;
+    let back = wait("200 after the database was killed", Duration::from_secs(60), || http::status(port, LIST) == 200)?;
+    is_whole(port)?;
+    let _ = write!(found, "; back {:.1} s after the start of a killed database", back.as_secs_f32());
+
+    let _ = write!(found, "; {}", start_early(&app, &mongo)?);
+    let _ = write!(found, "; {}", stop_under_load(&app, &mongo)?);
+    run::output(&mut compose(&["down", "--volumes"]))?;
+    for (kind, left) in [
+        ("container", podman(["ps", "--all", "--quiet", "--filter", &format!("name={project}")])?),
+        ("volume", podman(["volume", "ls", "--quiet", "--filter", &format!("name={project}")])?),
+    ] {
+        ensure(left.is_empty(), || format!("a {kind} is left: {left}"))?;
+    }
+    Ok(found)
+}
+
+/// A password that nobody has had before.
+pub fn secret() -> Result<String, String> {
+    let bytes = std::fs::read("/proc/sys/kernel/random/uuid").map_err(|error| error.to_string())?;
+    Ok(String::from_utf8_lossy(&bytes).trim().replace('-', ""))
+}
+
+/// Every record, to the byte as the reference store has it, a hit and a miss.
+pub fn is_whole(port: u16) -> Result<(), String> {
+    let list = http::get(port, LIST)?;
+    let reference = Reference::start()?;
+    ensure(list == http::get(reference.port, LIST)?, || "the list differs from the reference store's".to_owned())?;
+    let hit = http::get(port, HIT)?;
+    ensure(hit == http::get(reference.port, HIT)?, || format!("{HIT} differs from the reference store's"))?;
+    let miss = http::get(port, MISS)?;
+    ensure(miss.status == 204 && miss.body.is_empty(), || format!("{MISS}: {miss:?}"))
+}
+
+/// The seed in the memory store.
+struct Reference {
+    server: Child,
+    port: u16,
+}
+
+impl Reference {
+    fn start() -> Result<Self, String> {
+        let port = http::free_port()?;
+        let server = Command::new(env!("CARGO_BIN_EXE_records"))
+            .args(["serve", "--store", "memory:", "--seed", "seed/elements.jsonl"])
+            .args(["--log", "error", "--listen", &format!("127.0.0.1:{port}")])
+            .current_dir(ROOT)
+            .stdout(Stdio::null())
+            .spawn()
+            .map_err(|error| error.to_string())?;
+        let reference = Self { server, port };
+        wait("the reference store", Duration::from_secs(20), || http::status(port, "/livez") == 200)?;
+        Ok(reference)
+    }
+}
+
+impl Drop for Reference {
+    fn drop(&mut self) {
+        let _ = self.server.kill();
+        let _ = self.server.wait();
+    }
+}
+
+fn is_confined(app: &str, mongo: &str) -> Result<(), String> {
+    for container in [app, mongo] {
+        let host = podman(["inspect", "--format", "{{.HostConfig.ReadonlyRootfs}} {{.EffectiveCaps}}", container])?;
+        ensure(host == "true []", || format!("{container}: read-only and capabilities: {host}"))?;
+        let options = podman(["inspect", "--format", "{{.HostConfig.SecurityOpt}} {{.HostConfig.Memory}}", container])?;
+        ensure(options.contains("no-new-privileges") && !options.ends_with(" 0"), || {
+            format!("{container}: {options}")
+        })?;
+    }
+    let ports = podman(["port", mongo])?;
+    ensure(ports.is_empty(), || format!("the database is published: {ports}"))
+}
+
+fn health(container: &str) -> Result<(), String> {
+    podman(["healthcheck", "run", container]).map(drop)
+}
+
+/// The service's user may not write, nor read another database.
+fn reads_only(mongo: &str) -> Result<(), String> {
+    let script = r#"
+        const url = `mongodb://records:${process.env.RECORDS_MONGO_PASSWORD}@${require('os').hostname()}/records`;
+        const mine = connect(url);
+        for (const forbidden of [
+            () => mine.records.insertOne({ _id: 'x' }),
+            () => mine.records.deleteMany({}),
+            () => mine.getSiblingDB('admin').system.users.findOne(),
+            () => mine.getSiblingDB('other').records.findOne(),
+        ]) {
+            try { forbidden() } catch (error) { continue }
+            throw new Error(`allowed: ${forbidden}`);
+        }
+        const anybody = connect(`mongodb://${require('os').hostname()}/records`);
+        let read = true;
+        try { anybody.records.findOne() } catch (error) { read = false }
+        if (read) throw new Error('anybody may read');"#;
+    podman(["exec", "-e", "HOME=/tmp", mongo, "mongosh", "--quiet", "--nodb", "--eval", script]).map(drop)
+}
+
+/// Another container of the service on the same network: Podman starts the one of the compose file after its database only.
+fn another(app: &str, mongo: &str, name: &str, flags: &[&str]) -> Result<u16, String> {
+    let port = http::free_port()?;
+    let network =
+        podman(["inspect", "--format", "{{range $name, $_ := .NetworkSettings.Networks}}{{$name}}{{end}}", mongo])?;
+    let settings = podman(["inspect", "--format", "{{range .Config.Env}}{{println .}}{{end}}", app])?;
+    let store = settings.lines().find(|line| line.starts_with("RECORDS_STORE=")).ok_or("no RECORDS_STORE")?;
+    let mut command = Command::new("podman");
+    command.args(["run", "--detach", "--name", name, "--network", &network, "--read-only", "--cap-drop", "all"]);
+    command.args(["-e", store, "-p", &format!("127.0.0.1:{port}:8080")]).args(flags).arg(RECORDS);
+    run::output(&mut command)?;
+    Ok(port)
+}
+
+/// Half a minute before its database.
+fn start_early(app: &str, mongo: &str) -> Outcome {
+    podman(["stop", "--time", "60", mongo])?;
+    let name = unique("records-early");
+    let _remove = Finally(|| drop(podman(["rm", "--force", &name])));
+    let port = another(app, mongo, &name, &[])?;
+    let begin = Instant::now();
+    wait("alive without a database", Duration::from_secs(10), || http::status(port, "/livez") == 200)?;
+    while begin.elapsed() < EARLIER {
+        let (live, ready) = (http::status(port, "/livez"), http::status(port, "/readyz"));
+        ensure((live, ready) == (200, 503), || format!("without a database /livez is {live}, /readyz {ready}"))?;
+        thread::sleep(Duration::from_secs(1));
+    }
+    podman(["start", mongo])?;
+    let address = podman(["inspect", "--format", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", mongo])?;
+    let address = SocketAddr::from((address.parse::<Ipv4Addr>().map_err(|error| error.to_string())?, 27017));
+    wait("a database that listens", Duration::from_secs(60), || {
+        TcpStream::connect_timeout(&address, Duration::from_millis(200)).is_ok()
+    })?;
+    let late = wait("200 after the database was ready", SOON, || http::status(port, LIST) == 200)?;
+    is_whole(port)?;
+    Ok(format!("started {} s too early, serves {} ms after its database", EARLIER.as_secs(), late.as_millis()))
+}
+
+/// SIGTERM while 64 clients ask without a pause.
+///
+/// With a drain delay as in Kubernetes: until that is over nothing may fail. After that connections end, but only between
+/// two answers.
+fn stop_under_load(app: &str, mongo: &str) -> Outcome {
+    let delay = Duration::from_secs(3);
+    let name = unique("records-drain");
+    let _remove = Finally(|| drop(podman(["rm", "--force", &name])));
+    let port = another(app, mongo, &name, &["-e", "RECORDS_DRAIN_DELAY=3s"])?;
+    wait("a service to stop", Duration::from_secs(30), || http::status(port, "/readyz") == 200)?;
+
+    let over = &OnceLock::new();
+    let (answers, stopped, unready) = thread::scope(|scope| {
+        let clients: Vec<_> =
+            (0..LOAD_CONNECTIONS).map(|index| scope.spawn(move || client(port, index, over))).collect();
+        thread::sleep(Duration::from_secs(2));
+        let begin = Instant::now();
+        let signalled = podman(["kill", "--signal", "TERM", &name]);
+        // Counted from before the signal, and so a little early.
+        let _ = over.set(begin + delay);
+        let mut unready = false;
+        while !unready && begin.elapsed() < delay {
+            unready = http::status(port, "/readyz") == 503;
+        }
+        let code = signalled.and_then(|_| podman(["wait", &name]));
+        let stopped = code.map(|code| (code, begin.elapsed()));
+        let answers =
+            clients.into_iter().map(|client| client.join().unwrap_or_else(|_| Err("a client panicked".into())));
+        (answers.sum::<Result<usize, String>>(), stopped, unready)
+    });
+    let (answers, (code, time)) = (answers?, stopped?);
+    ensure(code == "0", || format!("SIGTERM under load: exit status {code}"))?;
+    ensure(unready, || "it was ready while it drained".to_owned())?;
+    Ok(format!(
+        "SIGTERM under {LOAD_CONNECTIONS} connections: {answers} answers, none lost, exit 0 after {:.1} s",
+        time.as_secs_f32()
+    ))
+}
+
+/// Asks until the server ends the connection, which it may from `over` on, and only instead of an answer.
+fn client(port: u16, index: usize, over: &OnceLock<Instant>) -> Result<usize, String> {
+    let path = if index.is_multiple_of(8) { LIST } else { HIT };
+    let may_end = || over.get().is_some_and(|over| Instant::now() >= *over);
+    let mut answers = 0;
+    loop {
+        let mut connection = match Connection::open(port) {
+            Ok(connection) => connection,
+            Err(_) if may_end() => return Ok(answers),
+            Err(error) => return Err(format!("a connection was refused before the drain was over: {error}")),
+        };
+        loop {
+            let begin = Instant::now();
+            match connection.get(path) {
+                Ok(answer) if answer.status == 200 => {
+                    answers += 1;
+                    if answer.last {
+                        break;
+                    }
+                }
+                Ok(answer) => return Err(format!("under load {path} was answered {}", answer.status)),
+                Err(Failure::Cut(how)) => return Err(format!("an answer was cut {how}")),
+                Err(Failure::Unanswered) if may_end() => return Ok(answers),
+                Err(Failure::Unanswered) => {
+                    let told = if over.get().is_some() { "after" } else { "before" };
+                    let waited = begin.elapsed();
+                    return Err(format!("a request was lost after {waited:?}, {told} the signal ({answers} answered)"));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! As much of an HTTP client as tells a whole answer from a cut one.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::time::Duration;
+
+pub fn free_port() -> Result<u16, String> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(|error| error.to_string())?;
+    Ok(listener.local_addr().map_err(|error| error.to_string())?.port())
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub struct Answer {
+    pub status: u16,
+    pub body: Vec<u8>,
+    /// The server closes the connection after it.
+    pub last: bool,
+}
+
+pub struct Connection(BufReader<TcpStream>);
+
+pub enum Failure {
+    /// Nothing came.
+    Unanswered,
+    /// It began and did not end.
+    Cut(String),
+}
+
+impl Connection {
+    pub fn open(port: u16) -> io::Result<Self> {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let stream = TcpStream::connect_timeout(&address, Duration::from_secs(2))?;
+        stream.set_read_timeout(Some(Duration::from_secs(15)))?;
+        stream.set_nodelay(true)?;
+        Ok(Self(BufReader::new(stream)))
+    }
+
+    pub fn get(&mut self, path: &str) -> Result<Answer, Failure> {
+        let request = format!("GET {path} HTTP/1.1\r\nhost: records\r\n\r\n");
+        self.0.get_mut().write_all(request.as_bytes()).map_err(|_| Failure::Unanswered)?;
+        let mut line = String::new();
+        match self.0.read_line(&mut line) {
+            Ok(1..) => {}
+            _ => return Err(Failure::Unanswered),
+        }
+        self.rest(&line).map_err(|error| Failure::Cut(format!("after {line:?}: {error}")))
+    }
+
+    fn rest(&mut self, line: &str) -> io::Result<Answer> {
+        let status = line.split(' ').nth(1).and_then(|code| code.parse().ok()).ok_or(io::ErrorKind::InvalidData)?;
+        let (mut length, mut chunked, mut last) = (0, false, false);
+        loop {
+            let header = self.line()?.to_ascii_lowercase();
+            match header.split_once(':').map(|(name, value)| (name, value.trim())) {
+                None => break,
+                Some(("content-length", value)) => length = value.parse().map_err(|_| io::ErrorKind::InvalidData)?,
+                Some(("transfer-encoding", value)) => chunked = value == "chunked",
+                Some(("connection", value)) => last = value == "close",
+                Some(_) => {}
+            }
+        }
+        let mut body = Vec::new();
+        if !chunked {
+            self.part(&mut body, length)?;
+            return Ok(Answer { status, body, last });
+        }
+        loop {
+            let size = usize::from_str_radix(&self.line()?, 16).map_err(|_| io::ErrorKind::InvalidData)?;
+            self.part(&mut body, size)?;
+            self.line()?;
+            if size == 0 {
+                return Ok(Answer { status, body, last });
+            }
+        }
+    }
+
+    fn line(&mut self) -> io::Result<String> {
+        let mut line = String::new();
+        match self.0.read_line(&mut line)? {
+            0 => Err(io::ErrorKind::UnexpectedEof.into()),
+            _ => Ok(line.trim_end().to_owned()),
+        }
+    }
+
+    fn part(&mut self, body: &mut Vec<u8>, size: usize) -> io::Result<()> {
+        let start = body.len();
+        body.resize(start + size, 0);
+        self.0.read_exact(&mut body[start..])
+    }
+}
+
+/// One request on a connection of its own.
+pub fn get(port: u16, path: &str) -> Result<Answer, String> {
+    let mut connection = Connection::open(port).map_err(|error| format!("port {port}: {error}"))?;
+    connection.get(path).map_err(|failure| match failure {
+        Failure::Unanswered => format!("GET {path}: no answer"),
+        Failure::Cut(how) => format!("GET {path}: cut {how}"),
+    })
+}
+
+/// Its status, or 0 for no answer.
+pub fn status(port: u16, path: &str) -> u16 {
+    get(port, path).map_or(0, |answer| answer.status)
+}

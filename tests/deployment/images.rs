@@ -1,0 +1,141 @@
+//! The two images: what is in them, what they refuse, and that a build can be repeated.
+
+use std::collections::BTreeSet;
+use std::process::Command;
+use std::sync::Mutex;
+
+use crate::Outcome;
+use crate::run::{self, Finally, ROOT, ensure, podman, unique};
+
+pub const RECORDS: &str = "localhost/records-test:first";
+pub const MONGO: &str = "localhost/records-mongo-test:first";
+const AGAIN: [&str; 2] = ["localhost/records-test:second", "localhost/records-mongo-test:second"];
+
+const MAX_BYTES: u64 = 8_000_000;
+
+/// Layers of builds that were made to be thrown away.
+static LEFT_OVER: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+
+pub fn lint() -> Outcome {
+    run::output(Command::new("hadolint").args(["Containerfile", "Containerfile.mongo"]).current_dir(ROOT))?;
+    run::output(Command::new("k8s/validate").current_dir(ROOT))
+}
+
+/// Each exactly as README.md says, but for the name.
+fn build_one(file: &str, image: &str, flags: &[&str]) -> Result<(), String> {
+    let git = |arguments: &[&str]| run::output(Command::new("git").args(arguments).current_dir(ROOT));
+    let time = git(&["log", "-1", "--format=%ct"])?;
+    let revision = format!("REVISION={}", git(&["rev-parse", "HEAD"])?);
+    let mut command = Command::new("podman");
+    command.args(["build", "--network", "host", "--timestamp", &time, "--build-arg", &revision]);
+    command.args(["-f", file, "-t", image]).args(flags).arg(".");
+    run::output(command.current_dir(ROOT)).map(drop)
+}
+
+pub fn build() -> Outcome {
+    build_one("Containerfile", RECORDS, &[])?;
+    build_one("Containerfile.mongo", MONGO, &[])?;
+
+    let size: u64 = inspect(RECORDS, "{{.Size}}")?.parse().map_err(|_| "a size that is no number")?;
+    ensure(size <= MAX_BYTES, || format!("the image has {size} bytes, more than {MAX_BYTES}"))?;
+    let mount = podman(["image", "mount", RECORDS])?;
+    let _unmount = Finally(|| drop(podman(["image", "unmount", RECORDS])));
+    let files = run::output(Command::new("find").args([mount.as_str(), "-mindepth", "1", "-printf", "%P\n"]))?;
+    ensure(files == "records", || format!("the image should hold one file, and holds:\n{files}"))?;
+
+    for (image, field, value) in [
+        (RECORDS, "{{.User}}", "65532:65532"),
+        (RECORDS, "{{.Config.Entrypoint}}", "[/records]"),
+        (RECORDS, "{{.Config.ExposedPorts}}", "map[8080/tcp:{}]"),
+        (RECORDS, r#"{{index .Labels "org.opencontainers.image.licenses"}}"#, "MIT OR Apache-2.0"),
+        (MONGO, "{{.User}}", "999:999"),
+    ] {
+        let found = inspect(image, field)?;
+        ensure(found == value, || format!("{image}: {field} is {found:?}, not {value:?}"))?;
+    }
+    for image in [RECORDS, MONGO] {
+        let revision = inspect(image, r#"{{index .Labels "org.opencontainers.image.revision"}}"#)?;
+        ensure(revision.len() == 40, || format!("{image}: no revision in its labels"))?;
+        let settings = inspect(image, "{{.Config.Env}}")?;
+        ensure(!settings.contains("PASSWORD"), || format!("{image} has a password: {settings}"))?;
+    }
+
+    let refusal = run::failure(Command::new("podman").args(["run", "--rm", "--read-only", RECORDS]))?;
+    ensure(refusal.contains("RECORDS_STORE"), || format!("without a store it says: {refusal}"))?;
+    Ok(format!("{size} bytes, one file"))
+}
+
+fn inspect(image: &str, field: &str) -> Outcome {
+    podman(["image", "inspect", "--format", field, image])
+}
+
+/// From nothing, in particular without the layers of the first build.
+pub fn build_again() -> Outcome {
+    let before = all_images()?;
+    let built = build_one("Containerfile", AGAIN[0], &["--no-cache"])
+        .and_then(|()| build_one("Containerfile.mongo", AGAIN[1], &["--no-cache"]));
+    if let Ok(mut left_over) = LEFT_OVER.lock() {
+        left_over.extend(all_images()?.difference(&before).cloned());
+    }
+    built?;
+    let mut digests = Vec::new();
+    for (first, second) in [RECORDS, MONGO].into_iter().zip(AGAIN) {
+        let (first, second) = (inspect(first, "{{.Digest}} {{.Id}}")?, inspect(second, "{{.Digest}} {{.Id}}")?);
+        ensure(first == second, || format!("two builds of the same commit differ: {first}, {second}"))?;
+        digests.push(first.split(' ').next().unwrap_or_default().to_owned());
+    }
+    Ok(digests.join(", "))
+}
+
+fn all_images() -> Result<BTreeSet<String>, String> {
+    Ok(podman(["images", "--all", "--quiet", "--no-trunc"])?.lines().map(str::to_owned).collect())
+}
+
+/// Removes the images, but not the first build's layers: they make the next one quick.
+pub fn forget() {
+    for image in [RECORDS, MONGO].into_iter().chain(AGAIN) {
+        let _ = podman(["untag", image, image]);
+    }
+    if let Ok(left_over) = LEFT_OVER.lock() {
+        for image in left_over.iter() {
+            let _ = podman(["rmi", "--force", image]);
+        }
+    }
+}
+
+/// A load that fails ends the container with a reason; the next start begins again; and what somebody else has put there
+/// stays untouched.
+pub fn refuse() -> Outcome {
+    let volume = unique("records-refuse");
+    podman(["volume", "create", &volume])?;
+    let _remove = Finally(|| drop(podman(["volume", "rm", "--force", &volume])));
+    let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
+    let seed = folder.path().join("seed.jsonl");
+    std::fs::write(&seed, "{\"_id\":\"twice\"}\n{\"_id\":\"twice\"}\n").map_err(|error| error.to_string())?;
+    let mut permissions = std::fs::metadata(&seed).map_err(|error| error.to_string())?.permissions();
+    std::os::unix::fs::PermissionsExt::set_mode(&mut permissions, 0o644);
+    std::fs::set_permissions(&seed, permissions).map_err(|error| error.to_string())?;
+
+    let data = format!("{volume}:/data/db");
+    let seed = format!("{}:/usr/local/share/records/seed.jsonl:ro", seed.display());
+    let start = |flags: &[&str]| {
+        let mut command = Command::new("podman");
+        command.args(["run", "--rm", "--read-only", "--tmpfs", "/tmp", "--cap-drop", "all", "-v", &data]);
+        command.args(["-e", "MONGO_INITDB_ROOT_USERNAME=root", "-e", "MONGO_INITDB_ROOT_PASSWORD=root"]);
+        command.args(["-e", "RECORDS_MONGO_USERNAME=records"]).args(flags).arg(MONGO);
+        command
+    };
+    let said = run::failure(&mut start(&[]))?;
+    ensure(said.contains("RECORDS_MONGO_PASSWORD"), || format!("without a password it says: {said}"))?;
+    // Twice: the second start may not pass for a whole one.
+    for _ in 0..2 {
+        let said = run::failure(&mut start(&["-e", "RECORDS_MONGO_PASSWORD=pass", "-v", &seed]))?;
+        let reasons = ["E11000", "the seed could not be loaded"];
+        ensure(reasons.iter().all(|reason| said.contains(reason)), || format!("a bad seed: {said}"))?;
+    }
+    let foreign = "rm -rf /data/db/.records-* && touch /data/db/WiredTiger";
+    run::output(start(&[]).args(["bash", "-c", foreign]))?;
+    let said = run::failure(&mut start(&["-e", "RECORDS_MONGO_PASSWORD=pass"]))?;
+    ensure(said.contains("left alone"), || format!("with somebody else's database it says: {said}"))?;
+    Ok("a failed load ends the container, twice; a foreign database is left alone".to_owned())
+}

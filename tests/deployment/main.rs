@@ -1,0 +1,66 @@
+//! The files that deploy the service, proved by running them: images, compose, Kubernetes manifests, CI.
+//!
+//! Takes minutes, and needs root's Podman, so all of it is shown as ignored unless asked for:
+//!
+//! - `TEST_DEPLOYMENT=1` runs what this machine can run, and shows the rest as ignored; with `TEST_DEPLOYMENT=all` what
+//!   cannot run is a failure. Needs `podman`, `podman-compose` and `git`; for `lint` also `hadolint`, `kubectl` and
+//!   `kubernetes-validate`.
+//! - `TEST_KUBE_PLAY` names a program that runs a kustomization: `up [--publish SERVICE=PORT] FOLDER`, `down`.
+//! - `TEST_WOODPECKER_EXEC` names one that runs a Woodpecker file: `--event EVENT [--list] [--only STEP] FILE`. With
+//!   `TEST_WOODPECKER=full` every step runs, for every event, which takes an hour; without, the quick ones.
+//!
+//! The trials build on one another, and run in their order, one at a time. What they start they end, also when they fail.
+
+mod cluster;
+mod compose;
+mod http;
+mod images;
+mod run;
+mod woodpecker;
+
+use std::process::ExitCode;
+
+use libtest_mimic::{Arguments, Trial};
+
+/// What a trial says when it went well, or why it did not.
+type Outcome = Result<String, String>;
+
+struct Check {
+    name: &'static str,
+    /// Programs, and variables (in capitals) that name one.
+    needs: &'static [&'static str],
+    run: fn() -> Outcome,
+}
+
+const CHECKS: &[Check] = &[
+    Check { name: "lint", needs: &["hadolint", "kubectl", "kubernetes-validate"], run: images::lint },
+    Check { name: "images", needs: &["podman"], run: images::build },
+    Check { name: "database_that_was_not_loaded", needs: &["podman"], run: images::refuse },
+    Check { name: "compose", needs: &["podman", "podman-compose"], run: compose::whole_life },
+    Check { name: "kubernetes", needs: &["podman", "kubectl", "TEST_KUBE_PLAY"], run: cluster::whole_life },
+    Check { name: "woodpecker", needs: &["podman", "TEST_WOODPECKER_EXEC"], run: woodpecker::every_event },
+    Check { name: "same_digest_twice", needs: &["podman"], run: images::build_again },
+];
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    // One after the other, whatever was asked for.
+    arguments.test_threads = Some(1);
+    let asked = std::env::var("TEST_DEPLOYMENT").unwrap_or_default();
+    let trials = CHECKS.iter().map(|check| {
+        let missing = check.needs.iter().find(|need| !run::is_there(need));
+        let run = move || {
+            if let Some(missing) = missing {
+                return Err(format!("TEST_DEPLOYMENT=all, and there is no {missing}").into());
+            }
+            let begin = std::time::Instant::now();
+            let found = (check.run)()?;
+            println!("{}, in {:.0} s: {found}", check.name, begin.elapsed().as_secs_f32());
+            Ok(())
+        };
+        Trial::test(check.name, run).with_ignored_flag(asked.is_empty() || (missing.is_some() && asked != "all"))
+    });
+    let conclusion = libtest_mimic::run(&arguments, trials.collect());
+    images::forget();
+    conclusion.exit_code()
+}

@@ -1,0 +1,77 @@
+//! Programs that are run, and what became of them.
+
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// Where the project is.
+pub const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+
+/// Whether `need`, a program, or a variable that names one, is there.
+pub fn is_there(need: &str) -> bool {
+    if need.starts_with("TEST_") {
+        return std::env::var_os(need).is_some_and(|path| Path::new(&path).is_file());
+    }
+    std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(|folder| folder.join(need).is_file()))
+}
+
+/// Its standard output, if it exits with 0; all it said otherwise.
+pub fn output(command: &mut Command) -> Result<String, String> {
+    let output = run(command)?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned());
+    }
+    Err(format!("{command:?}: {}\n{}", output.status, said(&output)))
+}
+
+/// What it said on its way to an exit status that is not 0.
+pub fn failure(command: &mut Command) -> Result<String, String> {
+    let output = run(command)?;
+    if output.status.success() { Err(format!("{command:?} should have failed")) } else { Ok(said(&output)) }
+}
+
+fn run(command: &mut Command) -> Result<Output, String> {
+    command.stdin(Stdio::null()).output().map_err(|error| format!("{command:?}: {error}"))
+}
+
+fn said(output: &Output) -> String {
+    let text = [output.stdout.as_slice(), output.stderr.as_slice()].concat();
+    let text = String::from_utf8_lossy(&text).into_owned();
+    // The end says why; a build's beginning only fills the screen.
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(60)..].join("\n")
+}
+
+pub fn podman<const N: usize>(arguments: [&str; N]) -> Result<String, String> {
+    output(Command::new("podman").args(arguments).current_dir(ROOT))
+}
+
+pub fn ensure(holds: bool, otherwise: impl FnOnce() -> String) -> Result<(), String> {
+    if holds { Ok(()) } else { Err(otherwise()) }
+}
+
+/// How long it took until `done`.
+pub fn wait(what: &str, within: Duration, mut done: impl FnMut() -> bool) -> Result<Duration, String> {
+    let begin = Instant::now();
+    while !done() {
+        if begin.elapsed() > within {
+            return Err(format!("{what}: not within {within:?}"));
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(begin.elapsed())
+}
+
+/// Does something when it goes out of scope, however that comes.
+pub struct Finally<F: FnMut()>(pub F);
+
+impl<F: FnMut()> Drop for Finally<F> {
+    fn drop(&mut self) {
+        (self.0)();
+    }
+}
+
+/// A name that no other run has.
+pub fn unique(name: &str) -> String {
+    format!("{name}-{}", std::process::id())
+}
