@@ -98,7 +98,7 @@ fn shown(document: &Document) -> String {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(512))]
+    #![proptest_config(ProptestConfig::with_cases(256))]
 
     #[test]
     fn the_text_that_a_record_shows_as_its_id_finds_it(id in id()) {

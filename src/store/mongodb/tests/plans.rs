@@ -45,7 +45,11 @@ impl Watched {
         let client = Client::with_options(options).expect("a client");
         let inner = Inner {
             uri,
-            options: Options { collection: "records".into(), timeout: std::time::Duration::from_secs(30), ..Default::default() },
+            options: Options {
+                collection: "records".into(),
+                timeout: std::time::Duration::from_secs(30),
+                ..Default::default()
+            },
             database: database.clone(),
             client: OnceCell::new_with(Some(client.clone())),
             calls: Arc::new(Semaphore::new(10)),

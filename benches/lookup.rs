@@ -1,0 +1,122 @@
+//! Get by id, through `&dyn Store` as the service does it: every embedded backend, few and many records, hits and misses,
+//! ids as MongoDB makes them and strings. In random order, so that the processor's caches do not help more than they
+//! would in earnest.
+
+use std::hint::black_box;
+use std::sync::Arc;
+use std::time::Duration;
+
+use criterion::{Criterion, criterion_group, criterion_main};
+use futures::FutureExt;
+use records::document::{Document, Value};
+use records::record::RecordId;
+use records::store::{self, BACKENDS, Place, Store};
+
+const COUNTS: [u32; 2] = [1_000, 1_000_000];
+
+/// How many documents go into the store at a time.
+const BATCH: u32 = 10_000;
+
+/// Makes an `_id` of the `index`-th record; `there` or not, it has the same form.
+type MakeId = fn(index: u32, there: bool) -> Value;
+
+const KINDS: [(&str, MakeId); 2] = [("object_id", object_id), ("string", string)];
+
+/// A time, a machine, a counter: ObjectIds made by one process differ in the first and the last bytes only.
+fn object_id(index: u32, there: bool) -> Value {
+    let mut id = [0x5f, 0, 0, 0, 0x9a, 0x3c, 0x77, 0xe1, u8::from(there), 0, 0, 0];
+    id[1..4].copy_from_slice(&(index / 50).to_be_bytes()[1..]);
+    id[9..].copy_from_slice(&index.to_be_bytes()[1..]);
+    Value::ObjectId(id)
+}
+
+fn string(index: u32, there: bool) -> Value {
+    let shop = if there { "berlin" } else { "lisbon" };
+    Value::String(format!("order-{index:07}-{shop}").into())
+}
+
+/// About 250 bytes of JSON.
+fn document(id: Value, index: u32) -> Document {
+    let text = |text: &str| Value::String(text.into());
+    let size = Value::Document(vec![("width".into(), Value::Double(21.0)), ("height".into(), Value::Double(29.7))]);
+    let fields = vec![
+        ("_id".into(), id),
+        ("name".into(), text("Notebook, ruled, 96 sheets")),
+        ("number".into(), Value::Int32(index as i32)),
+        ("price".into(), Value::Double(f64::from(index % 10_000) / 100.0)),
+        ("size".into(), size),
+        ("tags".into(), Value::Array(vec![text("paper"), text("school"), text("office")])),
+        ("made".into(), Value::Date(1_441_875_347_000 + i64::from(index))),
+        ("note".into(), text("Élégant, and long enough to be a sentence.")),
+    ];
+    Document::new(fields).expect("a document")
+}
+
+/// The ids of all records in random order. A request's id was just read, so it is close: made before the store is filled,
+/// these stand one after the other in memory, rather than in the holes that filling leaves.
+fn shuffled(count: u32, make: MakeId, there: bool) -> Vec<RecordId> {
+    let mut order: Vec<u32> = (0..count).collect();
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    for last in (1..order.len()).rev() {
+        // Knuth's generator; its high bits are random enough to shuffle by.
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        order.swap(last, (state >> 33) as usize % (last + 1));
+    }
+    let id = |index| match make(index, there) {
+        Value::String(text) => RecordId::from(&*text),
+        Value::ObjectId(id) => RecordId::from(id.iter().map(|byte| format!("{byte:02x}")).collect::<String>()),
+        other => unreachable!("no id of this bench: {other:?}"),
+    };
+    order.into_iter().map(id).collect()
+}
+
+fn fill(runtime: &tokio::runtime::Runtime, url: &str, count: u32, make: MakeId) -> Arc<dyn Store> {
+    let options =
+        store::Options { collection: "records".into(), timeout: Duration::from_secs(5), ..Default::default() };
+    runtime.block_on(async {
+        let store = store::open(url, options).await.expect("the store opens");
+        for start in (0..count).step_by(BATCH as usize) {
+            let end = count.min(start + BATCH);
+            let documents = (start..end).map(|index| document(make(index, true), index)).collect();
+            store.upsert(documents).await.expect("the store takes documents");
+        }
+        store
+    })
+}
+
+fn lookup(criterion: &mut Criterion) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    for backend in BACKENDS {
+        for (kind, make) in KINDS {
+            for count in COUNTS {
+                let directory = tempfile::tempdir().expect("a directory");
+                let url = match backend.place {
+                    Place::Memory => format!("{}:", backend.name),
+                    Place::Directory => format!("{}:{}", backend.name, directory.path().display()),
+                    Place::Server => continue,
+                };
+                // Filled only when a benchmark of it is run, since a million records take a while.
+                let mut filled = None;
+                let mut group = criterion.benchmark_group(format!("{}/{kind}/{count}", backend.name));
+                for (name, there) in [("hit", true), ("miss", false)] {
+                    group.bench_function(name, |bencher| {
+                        let (store, hits, misses) = filled.get_or_insert_with(|| {
+                            let (hits, misses) = (shuffled(count, make, true), shuffled(count, make, false));
+                            (fill(&runtime, &url, count, make), hits, misses)
+                        });
+                        let ids = if there { hits } else { misses };
+                        let mut next = ids.iter().cycle();
+                        bencher.iter(|| {
+                            let id = black_box(next.next()).expect("ids without end");
+                            let found = store.get(id).now_or_never().expect("an embedded store answers at once");
+                            assert_eq!(found.expect("an answer").is_some(), there);
+                        });
+                    });
+                }
+            }
+        }
+    }
+}
+
+criterion_group!(benches, lookup);
+criterion_main!(benches);
