@@ -1,5 +1,5 @@
 //! BSON, read and written as bytes ([bsonspec.org](https://bsonspec.org/spec.html)): what comes from the server becomes
-//! wire JSON without a tree in between, what goes to it is written straight from a [`Document`].
+//! wire JSON without a tree in between, what goes to it is written straight from a [`Document`](crate::document::Document).
 
 use mongodb::bson::oid::ObjectId;
 use mongodb::bson::spec::BinarySubtype;
