@@ -109,7 +109,7 @@ fn lookup(criterion: &mut Criterion) {
                         bencher.iter(|| {
                             let id = black_box(next.next()).expect("ids without end");
                             let found = store.get(id).now_or_never().expect("an embedded store answers at once");
-                            assert_eq!(found.expect("an answer").is_some(), there);
+                            assert_eq!(found.expect("an answer").record.is_some(), there);
                         });
                     });
                 }

@@ -10,14 +10,16 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use compact_str::CompactString;
 
 use crate::wire;
 
 /// The id a client asks by: a record's `_id` as it appears in the record's JSON, without the quotes of a string.
 ///
 /// Any text is an id; one that no `_id` can look like simply finds nothing.
+// Compact: the 24 digits of an ObjectId fit into the value itself, so that the usual id takes no allocation.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct RecordId(Arc<str>);
+pub struct RecordId(CompactString);
 
 impl RecordId {
     pub fn as_str(&self) -> &str {
@@ -90,7 +92,7 @@ pub enum Key {
     Integer(i64),
     /// Any other double. Build it with [`Key::double`].
     Double(f64),
-    String(Arc<str>),
+    String(CompactString),
     Uuid([u8; 16]),
     ObjectId([u8; 12]),
     Bool(bool),
@@ -224,9 +226,14 @@ impl Hash for Key {
     }
 }
 
-/// One JSON object with an `_id`, ready to send. Cloning shares the bytes.
+/// One JSON object with an `_id`, ready to send. Cloning shares it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Record {
+// One pointer to all of it: a store that holds millions reaches a record, compares its key and counts one reader more in
+// a single line of memory.
+pub struct Record(Arc<Content>);
+
+#[derive(Debug, PartialEq, Eq)]
+struct Content {
     key: Key,
     json: Bytes,
 }
@@ -235,19 +242,15 @@ impl Record {
     /// `json` must be one JSON object in the wire form of [`crate::wire`], with nothing around it; stores and
     /// [`crate::document`] are the only makers of records.
     pub fn new(key: Key, json: impl Into<Bytes>) -> Self {
-        Self { key, json: json.into() }
+        Self(Arc::new(Content { key, json: json.into() }))
     }
 
     pub fn key(&self) -> &Key {
-        &self.key
+        &self.0.key
     }
 
     /// The record's wire JSON: UTF-8, one line.
     pub fn json(&self) -> &Bytes {
-        &self.json
-    }
-
-    pub fn into_json(self) -> Bytes {
-        self.json
+        &self.0.json
     }
 }

@@ -15,7 +15,7 @@ use futures::future::join_all;
 use futures::{StreamExt, TryStreamExt};
 use libtest_mimic::{Arguments, Trial};
 use records::document::{Document, extended_json};
-use records::store::{BACKENDS, Error, Kind, Options, Result, Store};
+use records::store::{BACKENDS, Error, Kind, Options, Query, Result, Store};
 use servers::mongod::{self, Mongod};
 use tokio::runtime::Runtime;
 
@@ -81,7 +81,7 @@ async fn running() -> (Mongod, Arc<dyn Store>) {
     let server = Mongod::start().expect("a server");
     let store = open(&server.url()).await;
     store.upsert(numbered(0..100)).await.expect("an upsert");
-    assert!(store.get(&"99".into()).await.expect("a get").is_some());
+    assert!(store.get(&"99".into()).await.expect("a get").record.is_some());
     (server, store)
 }
 
@@ -104,7 +104,7 @@ async fn all_unavailable(store: &dyn Store) {
         is_unavailable("get", &in_time("get", store.get(&id.into())).await);
     }
     is_unavailable("ping", &in_time("ping", store.ping()).await);
-    is_unavailable("list", &in_time("list", store.list(None).try_collect::<Vec<_>>()).await);
+    is_unavailable("list", &in_time("list", store.list(Query::all()).try_collect::<Vec<_>>()).await);
     is_unavailable("upsert", &in_time("upsert", store.upsert(numbered(0..1))).await);
 }
 
@@ -114,7 +114,7 @@ async fn answers_again(store: &dyn Store) {
     loop {
         match in_time("get", store.get(&"99".into())).await {
             Ok(found) => {
-                assert!(found.is_some(), "a record that is there was said not to be");
+                assert!(found.record.is_some(), "a record that is there was said not to be");
                 break;
             }
             error => is_unavailable("get", &error),
@@ -123,7 +123,7 @@ async fn answers_again(store: &dyn Store) {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     store.ping().await.expect("a ping");
-    assert_eq!(store.list(None).try_collect::<Vec<_>>().await.expect("a list").len(), 100);
+    assert_eq!(store.list(Query::all()).try_collect::<Vec<_>>().await.expect("a list").len(), 100);
 }
 
 async fn a_store_opens_without_its_server_and_finds_it_later() {
@@ -209,16 +209,16 @@ async fn a_network_that_swallows_everything_is_unavailable_until_it_is_mended() 
 }
 
 /// Stores so much that a list cannot have read it all ahead, and begins to list it.
-async fn list_under_way(store: &dyn Store) -> (usize, records::store::RecordStream) {
+async fn list_under_way(store: &dyn Store) -> (usize, records::store::Listing) {
     let total = 20_000;
     store.upsert(numbered(0..total)).await.expect("an upsert");
-    let mut listing = store.list(None);
+    let mut listing = store.list(Query::all());
     assert!(listing.next().await.is_some_and(|first| first.is_ok()));
     (total as usize, listing)
 }
 
 /// The rest of a list that was cut: fewer than all records, one error as the last item, and nothing after it.
-async fn ends_with_an_error(total: usize, mut listing: records::store::RecordStream) {
+async fn ends_with_an_error(total: usize, mut listing: records::store::Listing) {
     let mut listed = 1;
     let error = loop {
         let begin = Instant::now();
@@ -247,7 +247,7 @@ async fn a_list_ends_with_an_error_when_the_server_is_stuck() {
     server.pause();
     ends_with_an_error(total, listing).await;
     server.resume();
-    let whole = store.list(None).try_collect::<Vec<_>>().await.expect("a list");
+    let whole = store.list(Query::all()).try_collect::<Vec<_>>().await.expect("a list");
     assert_eq!(whole.len(), total);
 }
 
@@ -267,7 +267,7 @@ async fn an_upsert_that_failed_can_be_made_again() {
     }
     while in_time("ping", store.ping()).await.is_err() {}
     store.upsert(numbered(0..50_000)).await.expect("the same upsert again");
-    assert_eq!(store.list(None).try_collect::<Vec<_>>().await.expect("a list").len(), 50_000);
+    assert_eq!(store.list(Query::all()).try_collect::<Vec<_>>().await.expect("a list").len(), 50_000);
 }
 
 async fn a_replica_set_is_a_store_as_any_other() {

@@ -12,6 +12,8 @@ pub mod extended_json;
 pub mod reader;
 mod wrapper;
 
+use bytes::Bytes;
+
 use crate::record::{Key, Record};
 use crate::wire;
 use decimal::Decimal128;
@@ -145,9 +147,10 @@ impl Document {
 
     /// The form in which the document leaves any store.
     pub fn to_record(&self) -> Record {
-        let mut json = Vec::with_capacity(256);
+        let mut json = Vec::with_capacity(self.encoded_len * 2);
         write_fields(&mut json, &self.fields);
-        Record::new(self.key.clone(), json)
+        // A record may stay for long, and there may be millions: in as many bytes as it has, and not one more.
+        Record::new(self.key.clone(), Bytes::copy_from_slice(&json))
     }
 }
 

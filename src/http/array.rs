@@ -8,7 +8,7 @@ use futures::{Stream, StreamExt};
 
 use super::finish::RequestId;
 use crate::record::Record;
-use crate::store::{self, RecordStream};
+use crate::store::{self, Listing};
 
 /// How many bytes are gathered before they are sent, if that many are at hand: enough that the cost of a chunk does not
 /// count, and little beside what a socket buffers. A record larger than this goes out in one piece.
@@ -20,7 +20,7 @@ const CHUNK_BYTES: usize = 64 * 1024;
 /// end the body, so that no client takes what it got for the whole.
 pub struct JsonArray {
     /// `None` when there is nothing more to read.
-    records: Option<RecordStream>,
+    records: Option<Listing>,
     chunk: Vec<u8>,
     /// Whether a record was written, so that the next one needs a comma before it.
     begun: bool,
@@ -31,7 +31,7 @@ pub struct JsonArray {
 impl JsonArray {
     /// Gathers the first chunk: until it is sent, a failure can still be told by the status.
     pub async fn begin(
-        records: RecordStream,
+        records: Listing,
         request_id: RequestId,
     ) -> store::Result<impl Stream<Item = store::Result<Bytes>>> {
         let mut array = Self { records: Some(records), chunk: vec![b'['], begun: false, failure: None, request_id };

@@ -3,6 +3,7 @@
 use std::hash::{BuildHasher, RandomState};
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -12,6 +13,7 @@ use axum::middleware::Next;
 use axum::response::Response;
 
 use super::App;
+use super::metrics::Route;
 use super::problem::Problem;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -47,8 +49,10 @@ fn new_id() -> HeaderValue {
     HeaderValue::try_from(id).unwrap_or(HeaderValue::from_static("-"))
 }
 
-/// Gives the request its id, and a problem its body; logs what went wrong, once.
+/// Gives the request its id, and a problem its body; logs what went wrong, once; counts it.
 pub async fn finish(State(app): State<App>, mut request: Request, next: Next) -> Response {
+    let begun = Instant::now();
+    let in_flight = app.metrics.begin(Route::of(request.uri().path()));
     let id = RequestId::of(&request);
     let head = request.method() == Method::HEAD;
     request.extensions_mut().insert(id.clone());
@@ -70,5 +74,6 @@ pub async fn finish(State(app): State<App>, mut request: Request, next: Next) ->
         // A client that keeps its connection would lose it at the end of the drain, perhaps with a request in it.
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
+    in_flight.answered(response.status(), begun.elapsed());
     response
 }

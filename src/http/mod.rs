@@ -1,11 +1,12 @@
 //! The HTTP contract: what is asked at which path, and how it is answered.
 //!
-//! [`records`] and [`health`] are the handlers; [`problem`] is the one table from failures to answers; [`finish`] is what
+//! [`records`], [`health`] and [`metrics`] are the handlers; [`problem`] is the one table from failures to answers; [`finish`] is what
 //! happens to every request. No file in here knows which backend the store is.
 
 mod array;
 mod finish;
 mod health;
+mod metrics;
 mod path;
 mod problem;
 mod records;
@@ -28,6 +29,7 @@ use tower::{Service, ServiceBuilder};
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::store::Store;
+use metrics::Metrics;
 use problem::Problem;
 
 /// What the handlers share.
@@ -35,6 +37,7 @@ use problem::Problem;
 struct App {
     store: Arc<dyn Store>,
     draining: Draining,
+    metrics: Arc<Metrics>,
 }
 
 /// Whether the server is about to stop. Raised once, by whoever stops it.
@@ -62,7 +65,8 @@ pub fn service<B>(
 where
     B: HttpBody<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
 {
-    let app = App { store, draining };
+    let metrics = Metrics::of(&*store);
+    let app = App { store, draining, metrics };
     let router = Router::new()
         .route("/api/v1/records", reads(get(records::list)))
         // With and without something behind the slash, and whatever that is: the handler says what an id looks like.
@@ -70,6 +74,7 @@ where
         .route("/api/v1/records/{*id}", reads(get(records::one)))
         .route("/livez", reads(get(health::live)))
         .route("/readyz", reads(get(health::ready)))
+        .route("/metrics", reads(get(metrics::metrics)))
         .fallback(problem::not_found)
         .with_state(app.clone());
     // From the outside in. The outermost sees every answer, also those of the layers below it; a panic is caught inside

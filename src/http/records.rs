@@ -11,6 +11,7 @@ use super::array::JsonArray;
 use super::finish::RequestId;
 use super::problem::Problem;
 use super::{App, path};
+use crate::store::Query;
 
 /// What an id stands behind.
 pub const PREFIX: &str = "/api/v1/records/";
@@ -19,8 +20,8 @@ pub const PREFIX: &str = "/api/v1/records/";
 pub async fn one(State(app): State<App>, uri: Uri) -> Result<Response, Problem> {
     path::no_parameters(&uri)?;
     let id = path::record_id(uri.path().strip_prefix(PREFIX).unwrap_or_default())?;
-    match app.store.get(&id).await? {
-        Some(record) => Ok(json(record.into_json().into())),
+    match app.store.get(&id).await?.record {
+        Some(record) => Ok(json(record.json().clone().into())),
         // A 204 may be kept by a cache for as long as it sees fit (RFC 9110, section 15.3.5), and the record be put in
         // the meantime.
         None => Ok((StatusCode::NO_CONTENT, [(CACHE_CONTROL, "no-store")]).into_response()),
@@ -34,7 +35,7 @@ pub async fn list(
     uri: Uri,
 ) -> Result<Response, Problem> {
     path::no_parameters(&uri)?;
-    Ok(json(Body::from_stream(JsonArray::begin(app.store.list(None), request_id).await?)))
+    Ok(json(Body::from_stream(JsonArray::begin(app.store.list(Query::all()), request_id).await?)))
 }
 
 fn json(body: Body) -> Response {

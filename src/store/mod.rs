@@ -10,12 +10,14 @@ use std::fmt::Debug;
 use std::future::Future;
 use std::path::PathBuf;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use futures::Stream;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
+use prometheus_client::registry::Registry;
 
 pub use error::{Error, Kind, Result};
 
@@ -25,6 +27,72 @@ use crate::record::{Key, Record, RecordId};
 /// Records in `_id` order. Owns what it needs: it may outlive the call that made it.
 pub type RecordStream = BoxStream<'static, Result<Record>>;
 
+/// What a lookup found, and how far it can be relied on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    pub record: Option<Record>,
+    /// `None` when the store itself answered. Otherwise a copy of it did, which was last known to be current that long
+    /// ago.
+    pub age: Option<Duration>,
+}
+
+impl From<Option<Record>> for Found {
+    fn from(record: Option<Record>) -> Self {
+        Self { record, age: None }
+    }
+}
+
+/// The records of a list as they come, and how far they can be relied on.
+pub struct Listing {
+    records: RecordStream,
+    age: Arc<OnceLock<Duration>>,
+}
+
+impl Listing {
+    /// A list out of `records`. Whoever makes it may set `age` until the stream has given its first item, or its end.
+    pub fn new(records: RecordStream, age: Arc<OnceLock<Duration>>) -> Self {
+        Self { records, age }
+    }
+
+    /// As [`Found::age`]. Known once the stream has given its first item, or its end.
+    pub fn age(&self) -> Option<Duration> {
+        self.age.get().copied()
+    }
+}
+
+impl From<RecordStream> for Listing {
+    fn from(records: RecordStream) -> Self {
+        Self::new(records, Arc::default())
+    }
+}
+
+impl Stream for Listing {
+    type Item = Result<Record>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.records.as_mut().poll_next(context)
+    }
+}
+
+/// Which records a list is of.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Query {
+    /// Only records whose key is greater.
+    pub after: Option<Key>,
+}
+
+impl Query {
+    /// Every record.
+    pub fn all() -> Self {
+        Self::default()
+    }
+
+    /// Every record behind `key`.
+    pub fn after(key: Key) -> Self {
+        Self { after: Some(key) }
+    }
+}
+
 /// A place that records live in. A server holds one, as `Arc<dyn Store>`, chosen at run time.
 ///
 /// # Contract
@@ -33,7 +101,7 @@ pub type RecordStream = BoxStream<'static, Result<Record>>;
 ///
 /// - **Bytes.** A document that went in by [`upsert`](Store::upsert) comes out as the bytes of
 ///   [`Document::to_record`], whatever the backend.
-/// - **Absence** is `Ok(None)`, or an empty list; never an error. An error is never absence: after one, nothing is known.
+/// - **Absence** is `None`, or an empty list; never an error. An error is never absence: after one, nothing is known.
 /// - **Order.** Lists are in `_id` order, as [`Key`] compares; there is one record for each key.
 /// - **Concurrency.** All calls may be made at once from any number of tasks. A call sees every write that returned
 ///   before it began. One record is read and written whole; a list is not a snapshot.
@@ -48,14 +116,14 @@ pub trait Store: Debug + Send + Sync + 'static {
     ///
     /// The id is compared as text with what the record's JSON shows, except that numbers compare by value: see
     /// [`RecordId::keys`]. No id is an error.
-    fn get<'a>(&'a self, id: &'a RecordId) -> Reply<'a, Option<Record>>;
+    fn get<'a>(&'a self, id: &'a RecordId) -> Reply<'a, Found>;
 
-    /// Every record whose key is greater than `after` (all of them, when it is `None`), in `_id` order.
+    /// Every record that `query` asks for, in `_id` order. Nothing is done before the list is read.
     ///
     /// In bounded memory, however many there are: the store reads ahead of the consumer by a bounded number of records,
     /// and waits when the consumer does. A record that is there all the while is listed exactly once; one that is written
     /// or removed meanwhile may be listed or not. The stream ends after its first error; without one, it is whole.
-    fn list(&self, after: Option<&Key>) -> RecordStream;
+    fn list(&self, query: Query) -> Listing;
 
     /// Puts every document where its key is, in place of what was there, its `_id` included: `5.0` put over `5` shows as
     /// `5.0`. Of two with the same key, the later one stays. Of two calls at once, either may be the later one.
@@ -68,6 +136,12 @@ pub trait Store: Debug + Send + Sync + 'static {
 
     /// Whether a [`get`](Store::get) that was made now would be answered.
     fn ping(&self) -> BoxFuture<'_, Result<()>>;
+
+    /// Makes what the store counts and measures known to `registry`, under names that begin with `store_`. No record, id or
+    /// secret is part of it.
+    fn register(&self, registry: &mut Registry) {
+        let _ = registry;
+    }
 
     /// The store as an embedded one, if it lives in this process.
     fn as_embedded(&self) -> Option<&dyn EmbeddedStore> {

@@ -3,6 +3,7 @@
 
 mod errors;
 mod limits;
+mod metrics;
 mod records;
 mod shutdown;
 mod support;

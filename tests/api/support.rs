@@ -12,7 +12,7 @@ use records::document::{Document, extended_json};
 use records::http::{self, Draining};
 use records::record::{Key, Record, RecordId};
 use records::server::{self, Limits};
-use records::store::{self, Error, RecordStream, Reply, Store};
+use records::store::{self, Error, Found, Listing, Query, Reply, Store};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, mpsc};
@@ -242,12 +242,13 @@ pub fn record(id: i64) -> Record {
 }
 
 impl Store for Failing {
-    fn get<'a>(&'a self, _: &'a RecordId) -> Reply<'a, Option<Record>> {
-        Reply::Pending((self.get)())
+    fn get<'a>(&'a self, _: &'a RecordId) -> Reply<'a, Found> {
+        let found = (self.get)();
+        Reply::Pending(Box::pin(async { found.await.map(Found::from) }))
     }
 
-    fn list(&self, _: Option<&Key>) -> RecordStream {
-        (self.list)()
+    fn list(&self, _: Query) -> Listing {
+        (self.list)().into()
     }
 
     fn upsert(&self, _: Vec<Document>) -> BoxFuture<'_, store::Result<()>> {

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use futures::future::{FutureExt, join_all};
 use futures::{StreamExt, TryStreamExt};
 use records::record::Key;
-use records::store::Store;
+use records::store::{Query, Store};
 
 use crate::harness::{cases, chain, document, get, get_json, list_keys, numbered, upsert};
 
@@ -133,7 +133,7 @@ async fn what_is_there_all_the_while_is_listed_exactly_once(store: Arc<dyn Store
     });
     for _ in 0..3 {
         let mut seen = HashMap::new();
-        let mut listing = store.list(None).chunks(500);
+        let mut listing = store.list(Query::all()).chunks(500);
         while let Some(chunk) = listing.next().await {
             for record in chunk {
                 *seen.entry(record.expect("a list").key().clone()).or_insert(0) += 1;
@@ -145,6 +145,7 @@ async fn what_is_there_all_the_while_is_listed_exactly_once(store: Arc<dyn Store
     }
     ended.store(true, Ordering::Relaxed);
     writer.await.expect("the writer");
-    let keys: Vec<Key> = store.list(None).map_ok(|record| record.key().clone()).try_collect().await.expect("a list");
+    let keys: Vec<Key> =
+        store.list(Query::all()).map_ok(|record| record.key().clone()).try_collect().await.expect("a list");
     assert!(keys.is_sorted());
 }

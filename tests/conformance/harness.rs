@@ -10,7 +10,7 @@ use proptest::strategy::Strategy;
 use proptest::test_runner::{Config, TestRunner};
 use records::document::{Document, Value, extended_json};
 use records::record::{Key, Record, RecordId};
-use records::store::{Backend, Options, Place, Store};
+use records::store::{Backend, Options, Place, Query, Store};
 use tempfile::TempDir;
 use tokio::runtime::Handle;
 use tokio::sync::Mutex;
@@ -206,7 +206,7 @@ pub async fn upsert_texts(store: &dyn Store, texts: &[&str]) {
 }
 
 pub async fn get(store: &dyn Store, id: &str) -> Option<Record> {
-    store.get(&id.into()).await.unwrap_or_else(|error| panic!("get of {id:?}: {}", chain(&error)))
+    store.get(&id.into()).await.unwrap_or_else(|error| panic!("get of {id:?}: {}", chain(&error))).record
 }
 
 /// The JSON of the record with this id.
@@ -215,7 +215,7 @@ pub async fn get_json(store: &dyn Store, id: &str) -> Option<String> {
 }
 
 pub async fn list(store: &dyn Store, after: Option<&Key>) -> Vec<Record> {
-    let listed = store.list(after).try_collect().await;
+    let listed = store.list(Query { after: after.cloned() }).try_collect().await;
     listed.unwrap_or_else(|error| panic!("list: {}", chain(&error)))
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures::{StreamExt, TryStreamExt};
 use records::document::{Document, Value};
 use records::record::{Key, Record};
-use records::store::Store;
+use records::store::{Query, Store};
 
 use crate::harness::{cases, document, get, json, large, list, list_keys, numbered, upsert};
 
@@ -183,12 +183,12 @@ async fn a_list_of_large_records_is_whole(store: Arc<dyn Store>) {
 async fn a_list_may_be_dropped_half_way(store: Arc<dyn Store>) {
     upsert(&*store, numbered(0..MANY)).await;
     for taken in [0, 1, 255, 256, 257, 1_000, 1_001, 2_500] {
-        let some: Vec<_> = store.list(None).take(taken).try_collect().await.expect("a list");
+        let some: Vec<_> = store.list(Query::all()).take(taken).try_collect().await.expect("a list");
         assert_eq!(some.len(), taken);
     }
     // Many more than there are connections to a server, each of which would be held by a list that was not closed.
     for _ in 0..200 {
-        assert!(store.list(None).next().await.is_some_and(|first| first.is_ok()));
+        assert!(store.list(Query::all()).next().await.is_some_and(|first| first.is_ok()));
     }
     assert!(get(&*store, "4999").await.is_some());
     assert_eq!(list_keys(&*store, None).await.len() as i64, MANY);
@@ -196,7 +196,7 @@ async fn a_list_may_be_dropped_half_way(store: Arc<dyn Store>) {
 
 async fn a_list_may_outlive_the_store_handle(store: Arc<dyn Store>) {
     upsert(&*store, numbered(0..MANY)).await;
-    let mut listing = store.list(None);
+    let mut listing = store.list(Query::all());
     assert!(listing.next().await.is_some_and(|first| first.is_ok()));
     drop(store);
     assert_eq!(listing.try_collect::<Vec<_>>().await.expect("the rest").len() as i64, MANY - 1);
@@ -205,8 +205,8 @@ async fn a_list_may_outlive_the_store_handle(store: Arc<dyn Store>) {
 async fn a_list_that_is_never_read_harms_nobody(store: Arc<dyn Store>) {
     upsert(&*store, numbered(0..MANY)).await;
     // Some are never polled, some are held after their first record.
-    let unread: Vec<_> = (0..100).map(|_| store.list(None)).collect();
-    let mut begun: Vec<_> = (0..100).map(|_| store.list(None)).collect();
+    let unread: Vec<_> = (0..100).map(|_| store.list(Query::all())).collect();
+    let mut begun: Vec<_> = (0..100).map(|_| store.list(Query::all())).collect();
     for listing in &mut begun {
         assert!(listing.next().await.is_some_and(|first| first.is_ok()));
     }
@@ -217,7 +217,7 @@ async fn a_list_that_is_never_read_harms_nobody(store: Arc<dyn Store>) {
 
 async fn a_list_that_ended_stays_ended(store: Arc<dyn Store>) {
     upsert(&*store, numbered(0..3)).await;
-    let mut listing = store.list(None).fuse();
+    let mut listing = store.list(Query::all()).fuse();
     while let Some(record) = listing.next().await {
         record.expect("a list");
     }

@@ -313,7 +313,7 @@ pub fn from_key(key: &Key) -> Bson {
     match key {
         Key::Integer(value) => Bson::Int64(*value),
         Key::Double(value) => Bson::Double(*value),
-        Key::String(text) => Bson::String(text.as_ref().to_owned()),
+        Key::String(text) => Bson::String(text.to_string()),
         Key::Uuid(bytes) => Bson::Binary(Binary { subtype: BinarySubtype::Uuid, bytes: bytes.to_vec() }),
         Key::ObjectId(id) => Bson::ObjectId(ObjectId::from_bytes(*id)),
         Key::Bool(value) => Bson::Boolean(*value),

@@ -30,7 +30,7 @@ use mongodb::{Client, Collection};
 use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::timeout;
 
-use super::{Error, Options, RecordStream, Reply, Result, Store};
+use super::{Error, Found, Listing, Options, Query, Reply, Result, Store};
 use crate::document::Document;
 use crate::record::{Key, Record, RecordId};
 
@@ -262,16 +262,16 @@ impl MongoDb {
 }
 
 impl Store for MongoDb {
-    fn get<'a>(&'a self, id: &'a RecordId) -> Reply<'a, Option<Record>> {
+    fn get<'a>(&'a self, id: &'a RecordId) -> Reply<'a, Found> {
         let keys: Vec<Key> = id.keys().collect();
-        Reply::Pending(Box::pin(self.bounded(|inner| async move { inner.find(keys).await })))
+        Reply::Pending(Box::pin(self.bounded(|inner| async move { inner.find(keys).await.map(Found::from) })))
     }
 
-    fn list(&self, after: Option<&Key>) -> RecordStream {
+    fn list(&self, query: Query) -> Listing {
         let within = self.inner.options.timeout;
         let (sender, receiver) = mpsc::channel(1);
-        let reader = self.clone().read(after.cloned(), sender);
-        let after = after.cloned();
+        let after = query.after;
+        let reader = self.clone().read(after.clone(), sender);
         // The task begins when the stream is first polled: a list that is never read costs nothing.
         let batches = stream::unfold((receiver, Some(reader)), move |(mut receiver, mut reader)| async move {
             if let Some(reader) = reader.take() {
@@ -303,6 +303,7 @@ impl Store for MongoDb {
                 futures::future::ready(record.as_ref().is_ok_and(|record| Some(record.key()) == after.as_ref()))
             })
             .boxed()
+            .into()
     }
 
     fn upsert(&self, documents: Vec<Document>) -> BoxFuture<'_, Result<()>> {

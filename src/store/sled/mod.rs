@@ -34,7 +34,7 @@ use futures::future::BoxFuture;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use sled::{Db, Tree};
 
-use super::{EmbeddedStore, Error, Options, RecordStream, Reply, Result, Store};
+use super::{EmbeddedStore, Error, Found, Listing, Options, Query, Reply, Result, Store};
 use crate::document::Document;
 use crate::record::{Key, Record, RecordId};
 use directory::Directory;
@@ -213,20 +213,20 @@ fn open_database(directory: &Directory, cache_bytes: u64) -> Result<Db> {
 }
 
 impl Store for Sled {
-    fn get<'a>(&'a self, id: &'a RecordId) -> Reply<'a, Option<Record>> {
-        Reply::ready(self.find(id))
+    fn get<'a>(&'a self, id: &'a RecordId) -> Reply<'a, Found> {
+        Reply::ready(self.find(id).map(Found::from))
     }
 
-    fn list(&self, after: Option<&Key>) -> RecordStream {
+    fn list(&self, query: Query) -> Listing {
         let store = self.clone();
-        let pages = stream::try_unfold(after.cloned(), move |after| {
+        let pages = stream::try_unfold(query.after, move |after| {
             let page = store.blocking(move |store| store.page(after.as_ref()));
             async move {
                 let page = page.await?;
                 Ok::<_, Error>(page.last().map(|last| last.key().clone()).map(|last| (page, Some(last))))
             }
         });
-        pages.map_ok(|page| stream::iter(page.into_iter().map(Ok))).try_flatten().boxed()
+        pages.map_ok(|page| stream::iter(page.into_iter().map(Ok))).try_flatten().boxed().into()
     }
 
     fn upsert(&self, documents: Vec<Document>) -> BoxFuture<'_, Result<()>> {

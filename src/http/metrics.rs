@@ -1,0 +1,121 @@
+//! `/metrics`: what the service has counted and measured, for Prometheus.
+//!
+//! [OpenMetrics text](https://prometheus.io/docs/specs/om/open_metrics_spec/). Never part of it: an id, a record, a
+//! request's text, a secret. Every label has few values, fixed here.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::response::IntoResponse;
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, text};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+
+use super::App;
+use super::problem::Problem;
+use crate::store::{Error, Store};
+
+/// Upper bounds in seconds: what a lookup takes in memory, in a MongoDB nearby, and in trouble.
+const SECONDS: [f64; 12] = [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.5, 10.0];
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[allow(non_camel_case_types)]
+pub enum Route {
+    /// One record.
+    record,
+    /// The list.
+    records,
+    /// Health and metrics.
+    operation,
+    /// No route of ours.
+    none,
+}
+
+impl Route {
+    pub fn of(path: &str) -> Self {
+        match path {
+            "/api/v1/records" => Self::records,
+            "/livez" | "/readyz" | "/metrics" => Self::operation,
+            path if path.starts_with(super::records::PREFIX) => Self::record,
+            _ => Self::none,
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Outcome {
+    route: Route,
+    status: u16,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfRoute {
+    route: Route,
+}
+
+/// What is counted about requests, and the registry that also holds what the store counts.
+pub struct Metrics {
+    registry: Registry,
+    requests: Family<Outcome, Counter>,
+    seconds: Family<OfRoute, Histogram>,
+    in_flight: Gauge,
+}
+
+impl Metrics {
+    pub fn of(store: &dyn Store) -> Arc<Self> {
+        let mut registry = Registry::with_prefix("records");
+        let requests = Family::default();
+        let seconds = Family::new_with_constructor((|| Histogram::new(SECONDS)) as fn() -> Histogram);
+        let in_flight = Gauge::default();
+        registry.register("http_requests", "Requests answered, by route and status", requests.clone());
+        registry.register_with_unit(
+            "http_request_duration",
+            "Time from the request's head to the head of the answer, by route",
+            Unit::Seconds,
+            seconds.clone(),
+        );
+        registry.register("http_requests_in_flight", "Requests whose answer has not begun", in_flight.clone());
+        store.register(&mut registry);
+        Arc::new(Self { registry, requests, seconds, in_flight })
+    }
+
+    /// Counts a request that has come; dropped without [`InFlight::answered`], its client has gone.
+    pub fn begin(self: &Arc<Self>, route: Route) -> InFlight {
+        self.in_flight.inc();
+        InFlight { metrics: self.clone(), route }
+    }
+}
+
+/// A request under way.
+pub struct InFlight {
+    metrics: Arc<Metrics>,
+    route: Route,
+}
+
+impl InFlight {
+    pub fn answered(self, status: StatusCode, took: Duration) {
+        let Self { metrics, route } = &self;
+        metrics.requests.get_or_create(&Outcome { route: *route, status: status.as_u16() }).inc();
+        metrics.seconds.get_or_create(&OfRoute { route: *route }).observe(took.as_secs_f64());
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.metrics.in_flight.dec();
+    }
+}
+
+pub async fn metrics(State(app): State<App>) -> Result<impl IntoResponse, Problem> {
+    let mut body = String::new();
+    text::encode(&mut body, &app.metrics.registry)
+        .map_err(|error| Error::broken("cannot write the metrics").with_source(error))?;
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    Ok(([(CONTENT_TYPE, kind), (CACHE_CONTROL, "no-store")], body))
+}

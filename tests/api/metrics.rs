@@ -1,0 +1,44 @@
+//! `/metrics`, as a collector reads it.
+
+use rstest::rstest;
+
+use crate::support::{Failing, Server, memory, unavailable};
+
+/// The value of one series, by its whole name.
+fn value(text: &str, series: &str) -> Option<f64> {
+    text.lines().find_map(|line| line.strip_prefix(series)?.trim().parse().ok())
+}
+
+#[rstest]
+#[case::hit("/api/v1/records/Au", "record", 200)]
+#[case::miss("/api/v1/records/nothing", "record", 204)]
+#[case::list("/api/v1/records", "records", 200)]
+#[case::bad("/api/v1/records?colour=red", "records", 400)]
+#[case::health("/livez", "operation", 200)]
+#[case::elsewhere("/wp-login.php", "none", 404)]
+#[tokio::test]
+async fn requests_are_counted_by_route_and_status(#[case] path: &str, #[case] route: &str, #[case] status: u16) {
+    let server = Server::over(memory(&[r#"{"_id": "Au"}"#]).await).await;
+    for _ in 0..3 {
+        assert_eq!(server.get(path).await.status, status);
+    }
+    let metrics = server.get("/metrics").await;
+    assert_eq!(metrics.status, 200);
+    let text = metrics.body;
+    let series = format!("records_http_requests_total{{route=\"{route}\",status=\"{status}\"}}");
+    assert_eq!(value(&text, &series), Some(3.0), "{text}");
+    let timed = format!("records_http_request_duration_seconds_count{{route=\"{route}\"}}");
+    assert_eq!(value(&text, &timed), Some(3.0), "{text}");
+    assert!(text.ends_with("# EOF\n"), "{text}");
+}
+
+#[tokio::test]
+async fn metrics_say_nothing_of_records_ids_or_causes() {
+    let server = Server::over(Failing::with(unavailable)).await;
+    assert_eq!(server.get("/api/v1/records/a-private-id").await.status, 503);
+    let text = server.get("/metrics").await.body;
+    assert_eq!(value(&text, "records_http_requests_total{route=\"record\",status=\"503\"}"), Some(1.0), "{text}");
+    for secret in ["a-private-id", "hunter2", "10.0.0.7"] {
+        assert!(!text.contains(secret), "{text}");
+    }
+}
