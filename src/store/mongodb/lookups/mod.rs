@@ -57,6 +57,9 @@ type Answer = Result<Option<Record>>;
 /// Those who wait for one key. Nearly always one.
 type Waiters = Vec<oneshot::Sender<Answer>>;
 
+/// Keys, since when each is waited for, and by whom.
+type Batch = HashMap<Key, (Instant, Waiters)>;
+
 pub struct Lookups<F> {
     shared: Arc<Shared<F>>,
 }
@@ -70,7 +73,7 @@ struct Shared<F> {
 
 #[derive(Default)]
 struct State {
-    waiting: HashMap<Key, (Instant, Waiters)>,
+    waiting: Batch,
     /// The keys of `waiting`, the oldest first.
     order: VecDeque<Key>,
     /// Batches that will leave as soon as the runtime has nothing else at hand.
@@ -182,7 +185,7 @@ impl<F: Fetch> Shared<F> {
 
 impl State {
     /// The next batch: the keys that have waited longest, without those that nobody waits for any more.
-    fn gather(&mut self) -> Option<HashMap<Key, (Instant, Waiters)>> {
+    fn gather(&mut self) -> Option<Batch> {
         let mut batch = HashMap::new();
         while batch.len() < BATCH_KEYS
             && let Some(key) = self.order.pop_front()
@@ -262,7 +265,7 @@ impl<F: Fetch> Flight<F> {
 
     /// Takes on what has gathered, and how long to wait for it before the next one leaves. Nothing is left when others
     /// took it along, or nobody waits any more.
-    fn take_off(&mut self) -> Option<(HashMap<Key, (Instant, Waiters)>, Duration)> {
+    fn take_off(&mut self) -> Option<(Batch, Duration)> {
         let mut state = self.shared.lock();
         let batch = state.gather()?;
         state.boarding -= 1;
