@@ -88,7 +88,7 @@ impl Server {
                 break port[..port.find(|c: char| !c.is_ascii_digit()).unwrap_or(port.len())].parse().expect("a port");
             }
         };
-        while ureq(port, first) != 200 {
+        while status_of(port, first) != 200 {
             std::thread::sleep(Duration::from_micros(200));
         }
         Self { child, port, cold: begun.elapsed() }
@@ -120,7 +120,7 @@ impl Drop for Server {
 }
 
 /// The status of one GET.
-fn ureq(port: u16, path: &str) -> u16 {
+fn status_of(port: u16, path: &str) -> u16 {
     use std::io::{Read, Write};
     let Ok(mut stream) = std::net::TcpStream::connect(("127.0.0.1", port)) else { return 0 };
     let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
@@ -221,7 +221,7 @@ fn run(comparison: &Comparison, million: bool, save: bool) {
         let server = Server::records(&many, &many_paths[0]);
         let turn = comparison.turn;
         let among_many: Turn<'_> =
-            ("MongoDB, among 1,000,000", Box::new(|| load::run(server.port, &many_paths, 64, turn)));
+            ("records, MongoDB, among 1,000,000", Box::new(|| load::run(server.port, &many_paths, 64, turn)));
         comparison.hold("Lookups among many, 64 connections", vec![ask("records, MongoDB", &paths, 64), among_many]);
     }
     if save {
@@ -247,10 +247,15 @@ impl Comparison {
                 rounds[at].1.push(turns[at].1());
             }
         }
+        // The service is compared with the others; where there are no others, with its first row.
+        let mut others: Vec<_> = rounds.iter().filter(|(name, _)| !name.starts_with("records")).collect();
+        if others.is_empty() {
+            others.extend(rounds.first());
+        }
         println!("\n# {title}\n");
         print!("| | a second (least to most) | p50, ms | p99, ms |");
-        rounds.iter().for_each(|(name, _)| print!(" × {name} |"));
-        println!("\n|---|---|---|---|{}", "---|".repeat(rounds.len()));
+        others.iter().for_each(|(name, _)| print!(" × {name} |"));
+        println!("\n|---|---|---|---|{}", "---|".repeat(others.len()));
         for (name, seen) in &rounds {
             let rates = sorted(seen.iter().map(|seen| seen.per_second));
             let ms = |of: fn(&Seen) -> Duration| middle(&sorted(seen.iter().map(|seen| of(seen).as_secs_f64() * 1e3)));
@@ -262,7 +267,7 @@ impl Comparison {
                 ms(|seen| seen.p50),
                 ms(|seen| seen.p99)
             );
-            for (_, other) in &rounds {
+            for (_, other) in &others {
                 let ratios = sorted(seen.iter().zip(other).map(|(a, b)| a.per_second / b.per_second));
                 print!(" {:.2} ({:.2} to {:.2}) |", middle(&ratios), ratios[0], ratios[ratios.len() - 1]);
             }
