@@ -129,3 +129,12 @@ pub fn delete(server: &Mongod, id: i32) {
 pub fn drop_collection(server: &Mongod) {
     sent(server, &[element(0x02, "drop", &text("records"))]);
 }
+
+/// What the store tells Prometheus.
+pub fn metrics(store: &dyn Store) -> String {
+    let mut registry = prometheus_client::registry::Registry::default();
+    store.register(&mut registry);
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, &registry).expect("metrics");
+    text
+}
