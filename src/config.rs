@@ -190,19 +190,19 @@ struct FallbackFlags {
     #[arg(long, env = "RECORDS_FALLBACK", value_name = "URL")]
     fallback: Option<String>,
     /// Who answers: MongoDB, and the copy when MongoDB does not (standby); or always the copy, as soon as there is one (replica)
-    #[arg(long, env = "RECORDS_FALLBACK_MODE", value_name = "MODE", default_value = "standby", value_parser = mode)]
+    #[arg(long, env = "RECORDS_FALLBACK_MODE", requires = "fallback", value_name = "MODE", default_value = "standby", value_parser = mode)]
     fallback_mode: fallback::Mode,
     /// How long MongoDB may take for a lookup before the copy answers; a list may take four times that to begin
-    #[arg(long, env = "RECORDS_FALLBACK_AFTER", value_name = "TIME", default_value = "250ms", value_parser = positive)]
+    #[arg(long, env = "RECORDS_FALLBACK_AFTER", requires = "fallback", value_name = "TIME", default_value = "250ms", value_parser = positive)]
     fallback_after: Duration,
     /// How old the copy may become before it no longer answers [default: any age]
-    #[arg(long, env = "RECORDS_FALLBACK_MAX_AGE", value_name = "TIME", value_parser = positive)]
+    #[arg(long, env = "RECORDS_FALLBACK_MAX_AGE", requires = "fallback", value_name = "TIME", value_parser = positive)]
     fallback_max_age: Option<Duration>,
     /// How often to copy all records, where MongoDB is no replica set and tells no changes
-    #[arg(long, env = "RECORDS_FALLBACK_REFRESH", value_name = "TIME", default_value = "1m", value_parser = positive)]
+    #[arg(long, env = "RECORDS_FALLBACK_REFRESH", requires = "fallback", value_name = "TIME", default_value = "1m", value_parser = positive)]
     fallback_refresh: Duration,
     /// How large the copy may become, in bytes: the records' JSON and 150 for each. A larger one is given up
-    #[arg(long, env = "RECORDS_FALLBACK_MAX_BYTES", value_name = "BYTES", default_value = "1073741824", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, env = "RECORDS_FALLBACK_MAX_BYTES", requires = "fallback", value_name = "BYTES", default_value = "1073741824", value_parser = clap::value_parser!(u64).range(1..))]
     fallback_max_bytes: u64,
 }
 

@@ -186,7 +186,9 @@ impl Inner {
             },
         };
         match begun {
-            Ok((first, rest)) => stream::iter(first.map(Ok)).chain(rest).boxed(),
+            Ok((Some(first), rest)) => stream::iter([Ok(first)]).chain(rest).boxed(),
+            // A stream that has ended is not asked again.
+            Ok((None, _)) => stream::empty().boxed(),
             Err(error)
                 if error.is_unavailable()
                     && let Some(records) = copy() =>
