@@ -52,7 +52,7 @@ pub enum Command {
 #[derive(Debug)]
 pub struct Serve {
     pub store: Store,
-    pub fallback: Option<fallback::Settings>,
+    pub fallback: Option<Box<fallback::Settings>>,
     pub seed: Seed,
     pub listen: SocketAddr,
     pub request_timeout: Duration,
@@ -335,7 +335,7 @@ fn fallback_of(
     flags: FallbackFlags,
     store: &Store,
     request_timeout: Duration,
-) -> Result<Option<fallback::Settings>, clap::Error> {
+) -> Result<Option<Box<fallback::Settings>>, clap::Error> {
     // Set to nothing is not set.
     let Some(copy) = flags.fallback.filter(|url| !url.is_empty()) else { return Ok(None) };
     if matches!(store::place(store.url.expose()), Some(Place::Memory | Place::Directory)) {
@@ -350,7 +350,7 @@ fn fallback_of(
         let text = "--fallback-after must be at most half of --request-timeout: the copy needs time to answer too";
         return Err(wrong(text.into()));
     }
-    Ok(Some(fallback::Settings {
+    Ok(Some(Box::new(fallback::Settings {
         copy,
         source: format!("{}, collection {}", store.url, store.options.collection),
         mode: flags.fallback_mode,
@@ -359,7 +359,7 @@ fn fallback_of(
         refresh: flags.fallback_refresh,
         max_bytes: flags.fallback_max_bytes,
         options: store::Options::default(),
-    }))
+    })))
 }
 
 fn mode(text: &str) -> Result<fallback::Mode, String> {

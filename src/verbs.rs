@@ -68,7 +68,7 @@ async fn serving(settings: Serve) -> Outcome {
     let mut store = open(&settings.store).await?;
     fill(&*store, &settings.seed).await?;
     if let Some(fallback) = settings.fallback {
-        store = store::fallback::over(store, fallback).await.map_err(|error| Failure(error.report().to_string()))?;
+        store = store::fallback::over(store, *fallback).await.map_err(|error| Failure(error.report().to_string()))?;
     }
     let listener = TcpListener::bind(settings.listen)
         .await
