@@ -24,6 +24,7 @@ cases! {
     a_lasting_copy_answers_after_a_start_without_the_server,
     a_lasting_copy_goes_on_from_its_token,
     a_lasting_copy_of_another_source_is_not_used,
+    a_server_that_refuses_the_password_is_answered_for_until_it_takes_it,
 }
 
 /// What the copy may take to answer in place of a primary that does not, on a busy machine: far less than any time-out.
@@ -272,4 +273,26 @@ async fn a_lasting_copy_of_another_source_is_not_used() {
         let store = again(&server.url(), other).await;
         assert!(store.get(&"1".into()).await.is_err());
     }
+}
+
+async fn a_server_that_refuses_the_password_is_answered_for_until_it_takes_it() {
+    let mut server = filled().await;
+    create_user(&server);
+    let url = format!("mongodb://reader:secret@127.0.0.1:{}/?authSource=admin", server.port());
+    let store = over(&url, settings(Mode::Standby)).await;
+    ready(&*store).await;
+    drop_user(&server);
+    // In order: a kill could forget that the user is gone.
+    server.stop();
+    server.ask_for_passwords(true);
+    server.run().expect("a server");
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    copy_answers(&*store).await;
+    server.stop();
+    server.ask_for_passwords(false);
+    server.run().expect("a server");
+    // Who gives a password is still refused if it is wrong.
+    create_user(&server);
+    primary_answers(&*store).await;
+    ready(&*store).await;
 }

@@ -7,6 +7,7 @@
 mod changes;
 mod faults;
 mod load;
+mod process;
 mod support;
 
 #[path = "../support/proxy.rs"]
@@ -44,7 +45,7 @@ fn main() -> ExitCode {
         };
         Trial::test(name, run).with_ignored_flag(mongod::program().is_none() && !required)
     };
-    let cases = [changes::CASES, faults::CASES, load::CASES].concat();
+    let cases = [changes::CASES, faults::CASES, load::CASES, process::CASES].concat();
     let trials = if compiled_in { cases.iter().map(trial).collect() } else { Vec::new() };
     libtest_mimic::run(&arguments, trials).exit_code()
 }

@@ -104,7 +104,11 @@ fn integer(name: &str, value: i32) -> Vec<u8> {
 }
 
 fn sent(server: &Mongod, elements: &[Vec<u8>]) {
-    let reply = server.command(DATABASE, &elements.concat()).expect("a reply");
+    sent_to(server, DATABASE, elements);
+}
+
+fn sent_to(server: &Mongod, database: &str, elements: &[Vec<u8>]) {
+    let reply = server.command(database, &elements.concat()).expect("a reply");
     let ok = element(0x01, "ok", &1.0_f64.to_le_bytes());
     let refused = b"writeErrors";
     let said = String::from_utf8_lossy(&reply).into_owned();
@@ -128,6 +132,18 @@ pub fn delete(server: &Mongod, id: i32) {
 
 pub fn drop_collection(server: &Mongod) {
     sent(server, &[element(0x02, "drop", &text("records"))]);
+}
+
+/// A user `reader` with the password `secret`, who may read the records.
+pub fn create_user(server: &Mongod) {
+    let role = [element(0x02, "role", &text("read")), element(0x02, "db", &text(DATABASE))].concat();
+    let roles = document(&element(0x03, "0", &document(&role)));
+    let (name, password) = (element(0x02, "createUser", &text("reader")), element(0x02, "pwd", &text("secret")));
+    sent_to(server, "admin", &[name, password, element(0x04, "roles", &roles)]);
+}
+
+pub fn drop_user(server: &Mongod) {
+    sent_to(server, "admin", &[element(0x02, "dropUser", &text("reader"))]);
 }
 
 /// What the store tells Prometheus.

@@ -20,6 +20,7 @@ pub struct Mongod {
     data: tempfile::TempDir,
     port: u16,
     replica_set: bool,
+    auth: bool,
     running: Option<Running>,
 }
 
@@ -72,7 +73,7 @@ impl Mongod {
 
     pub fn stopped_on(port: u16) -> Result<Self> {
         let program = program().ok_or_else(|| Error::other("TEST_MONGOD must name a mongod executable"))?;
-        Ok(Self { program, data: tempfile::tempdir()?, port, replica_set: false, running: None })
+        Ok(Self { program, data: tempfile::tempdir()?, port, replica_set: false, auth: false, running: None })
     }
 
     fn started(mut self) -> Result<Self> {
@@ -100,6 +101,9 @@ impl Mongod {
         if self.replica_set {
             command.args(["--replSet", "rs0"]);
         }
+        if self.auth {
+            command.arg("--auth");
+        }
         let output = File::create(&log)?;
         let server = command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output).spawn()?;
         let guard = Command::new("sh")
@@ -123,6 +127,11 @@ impl Mongod {
             std::thread::sleep(Duration::from_millis(20));
         }
         Ok(())
+    }
+
+    /// Whether, from the next start on, only known users are served.
+    pub fn ask_for_passwords(&mut self, auth: bool) {
+        self.auth = auth;
     }
 
     /// Ends it in order, as SIGTERM does.
