@@ -65,8 +65,11 @@ async fn open(settings: &StoreSettings) -> Result<Arc<dyn Store>, Failure> {
 async fn serving(settings: Serve) -> Outcome {
     // Heard from the beginning: a stop while the seed is loaded is a stop.
     let stops = server::signals()?;
-    let store = open(&settings.store).await?;
+    let mut store = open(&settings.store).await?;
     fill(&*store, &settings.seed).await?;
+    if let Some(fallback) = settings.fallback {
+        store = store::fallback::over(store, *fallback).await.map_err(|error| Failure(error.report().to_string()))?;
+    }
     let listener = TcpListener::bind(settings.listen)
         .await
         .map_err(|error| Failure(format!("cannot listen on {}: {error}", settings.listen)))?;

@@ -3,6 +3,7 @@
 //! [`records`], [`health`] and [`metrics`] are the handlers; [`problem`] is the one table from failures to answers; [`finish`] is what
 //! happens to every request. No file in here knows which backend the store is.
 
+mod age;
 mod array;
 mod finish;
 mod health;

@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Response};
 use super::array::JsonArray;
 use super::finish::RequestId;
 use super::problem::Problem;
-use super::{App, path};
+use super::{App, age, path};
 use crate::store::Query;
 
 /// What an id stands behind.
@@ -20,12 +20,14 @@ pub const PREFIX: &str = "/api/v1/records/";
 pub async fn one(State(app): State<App>, uri: Uri) -> Result<Response, Problem> {
     path::no_parameters(&uri)?;
     let id = path::record_id(uri.path().strip_prefix(PREFIX).unwrap_or_default())?;
-    match app.store.get(&id).await?.record {
-        Some(record) => Ok(json(record.json().clone().into())),
+    let found = app.store.get(&id).await?;
+    let response = match found.record {
+        Some(record) => json(record.json().clone().into()),
         // A 204 may be kept by a cache for as long as it sees fit (RFC 9110, section 15.3.5), and the record be put in
         // the meantime.
-        None => Ok((StatusCode::NO_CONTENT, [(CACHE_CONTROL, "no-store")]).into_response()),
-    }
+        None => (StatusCode::NO_CONTENT, [(CACHE_CONTROL, "no-store")]).into_response(),
+    };
+    Ok(age::told(response, found.age))
 }
 
 /// All records, as an array that is written while it is read.
@@ -35,7 +37,10 @@ pub async fn list(
     uri: Uri,
 ) -> Result<Response, Problem> {
     path::no_parameters(&uri)?;
-    Ok(json(Body::from_stream(JsonArray::begin(app.store.list(Query::all()), request_id).await?)))
+    let listing = app.store.list(Query::all());
+    let known = listing.known_age();
+    let body = Body::from_stream(JsonArray::begin(listing, request_id).await?);
+    Ok(age::told(json(body), known.get().copied()))
 }
 
 fn json(body: Body) -> Response {

@@ -11,9 +11,10 @@
 //! - **The client is made when it is first needed,** and again until that succeeds, so that the service starts while
 //!   MongoDB, or the DNS that knows where it is, is down.
 //!
-//! [`bson`] turns the server's bytes into wire JSON; [`error`] sorts the driver's errors.
+//! [`bson`] turns the server's bytes into wire JSON; [`changes`] follows what changes; [`error`] sorts the driver's errors.
 
 mod bson;
+mod changes;
 mod error;
 mod lookups;
 
@@ -21,20 +22,20 @@ use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::{self, StreamExt};
 use mongodb::bson::{Document as Bson, RawDocumentBuf, doc};
-use mongodb::options::{Acknowledgment, ClientOptions, ConnectionString, Hint, HostInfo};
+use mongodb::options::{Acknowledgment, ClientOptions, ConnectionString, Hint, HostInfo, ReadConcern, ReadPreference};
 use mongodb::raw_batch_cursor::{RawBatch, RawBatchCursor};
 use mongodb::{Client, Collection};
 use prometheus_client::registry::Registry;
 use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::timeout;
 
-use super::{Error, Found, Listing, Options, Query, Reply, Result, Store};
+use super::{Error, Feed, Found, Listing, Options, Query, Reply, Result, Store, Token};
 use crate::document::Document;
 use crate::record::{Key, Record, RecordId};
 use lookups::{Fetch, Lookups};
@@ -73,6 +74,8 @@ struct Inner {
     database: String,
     client: OnceCell<Client>,
     calls: Arc<Semaphore>,
+    /// How far the server was at most, as a change stream has heard: see [`changes`].
+    seen: AtomicU64,
 }
 
 /// Reads the URI, and connects to nothing.
@@ -89,7 +92,8 @@ pub async fn open(url: String, options: Options) -> Result<Arc<dyn Store>> {
     let calls =
         Arc::new(Semaphore::new((pool.saturating_mul(CALLS_PER_CONNECTION) as usize).min(Semaphore::MAX_PERMITS)));
     let database = uri.default_database.clone().unwrap_or_else(|| DEFAULT_DATABASE.to_owned());
-    Ok(Arc::new(MongoDb::new(Inner { uri, options, database, client: OnceCell::new(), calls }, pool)))
+    let inner = Inner { uri, options, database, client: OnceCell::new(), calls, seen: AtomicU64::new(0) };
+    Ok(Arc::new(MongoDb::new(inner, pool)))
 }
 
 impl Inner {
@@ -120,10 +124,15 @@ impl Inner {
         }
     }
 
-    async fn cursor(&self, after: Option<&Key>) -> mongodb::error::Result<RawBatchCursor> {
+    /// `settled`: only what no failover takes back, as of this moment.
+    async fn cursor(&self, after: Option<&Key>, settled: bool) -> mongodb::error::Result<RawBatchCursor> {
         let collection = self.collection().await?;
         let by_id = doc! { "_id": 1 };
         let find = collection.find(doc! {}).sort(by_id.clone()).hint(Hint::Keys(by_id)).batch_size(BATCH_RECORDS);
+        let find = match settled {
+            true => find.read_concern(ReadConcern::majority()).selection_criteria(ReadPreference::Primary.into()),
+            false => find,
+        };
         match after {
             // `$gt` would compare within the key's type only; a bound of the index compares across all types.
             Some(key) => find.min(doc! { "_id": bson::from_key(key) }),
@@ -284,7 +293,7 @@ impl MongoDb {
 
     /// Reads the list from the server, batch by batch, one ahead of what `batches` has taken, and says when that was all:
     /// a reader that ends without a word has failed.
-    async fn read(self, after: Option<Key>, batches: mpsc::Sender<Result<Option<Vec<Record>>>>) {
+    async fn read(self, after: Option<Key>, settled: bool, batches: mpsc::Sender<Result<Option<Vec<Record>>>>) {
         let mut cursor = None;
         loop {
             let next = async {
@@ -292,7 +301,7 @@ impl MongoDb {
                 let batch = async {
                     let cursor = match &mut cursor {
                         Some(cursor) => cursor,
-                        none => none.insert(self.inner.cursor(after.as_ref()).await?),
+                        none => none.insert(self.inner.cursor(after.as_ref(), settled).await?),
                     };
                     cursor.next().await.transpose()
                 };
@@ -306,21 +315,13 @@ impl MongoDb {
             }
         }
     }
-}
 
-impl Store for MongoDb {
-    fn get<'a>(&'a self, id: &'a RecordId) -> Reply<'a, Found> {
-        Reply::Pending(Box::pin(async move {
-            let found = timeout(self.inner.options.timeout, self.find(id)).await;
-            found.unwrap_or_else(|_| Err(self.late())).map(Found::from)
-        }))
-    }
-
-    fn list(&self, query: Query) -> Listing {
+    /// Every record that `query` asks for; `settled`: only what no failover takes back.
+    fn listed(&self, query: Query, settled: bool) -> Listing {
         let within = self.inner.options.timeout;
         let (sender, receiver) = mpsc::channel(1);
         let after = query.after;
-        let reader = self.clone().read(after.clone(), sender);
+        let reader = self.clone().read(after.clone(), settled, sender);
         // The task begins when the stream is first polled: a list that is never read costs nothing.
         let batches = stream::unfold((receiver, Some(reader)), move |(mut receiver, mut reader)| async move {
             if let Some(reader) = reader.take() {
@@ -353,6 +354,27 @@ impl Store for MongoDb {
             })
             .boxed()
             .into()
+    }
+}
+
+impl Store for MongoDb {
+    fn get<'a>(&'a self, id: &'a RecordId) -> Reply<'a, Found> {
+        Reply::Pending(Box::pin(async move {
+            let found = timeout(self.inner.options.timeout, self.find(id)).await;
+            found.unwrap_or_else(|_| Err(self.late())).map(Found::from)
+        }))
+    }
+
+    fn list(&self, query: Query) -> Listing {
+        self.listed(query, false)
+    }
+
+    fn snapshot(&self) -> Listing {
+        self.listed(Query::all(), true)
+    }
+
+    fn changes(&self, after: Option<Token>) -> Feed {
+        changes::feed(self, after)
     }
 
     fn upsert(&self, documents: Vec<Document>) -> BoxFuture<'_, Result<()>> {

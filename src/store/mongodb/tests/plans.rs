@@ -53,6 +53,7 @@ impl Watched {
             database: database.clone(),
             client: OnceCell::new_with(Some(client.clone())),
             calls: Arc::new(Semaphore::new(10)),
+            seen: Default::default(),
         };
         let store = MongoDb::new(inner, 10);
         let documents = (0..300).flat_map(|n| {
