@@ -34,6 +34,7 @@ pub mod document;
 pub mod healthcheck;
 pub mod http;
 pub mod import;
+pub mod query;
 pub mod record;
 pub mod server;
 pub mod store;

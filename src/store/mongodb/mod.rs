@@ -14,6 +14,7 @@
 
 mod bson;
 mod error;
+mod filter;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -131,11 +132,23 @@ impl Inner {
             .map(|at| found.swap_remove(at)))
     }
 
-    async fn cursor(&self, after: Option<&Key>) -> mongodb::error::Result<RawBatchCursor> {
+    async fn cursor(&self, query: &Query) -> mongodb::error::Result<RawBatchCursor> {
         let collection = self.collection().await?;
         let by_id = doc! { "_id": 1 };
-        let find = collection.find(doc! {}).sort(by_id.clone()).hint(Hint::Keys(by_id)).batch_size(BATCH_RECORDS);
-        match after {
+        let batch = query.page(BATCH_RECORDS as usize) as u32;
+        if !query.filters.is_empty() {
+            // The planner chooses the index; what has none to use is given up by the server too.
+            let filter = filter::candidates(&query.filters, query.after.as_ref());
+            let find = collection.find(filter).sort(by_id).batch_size(batch);
+            return find.max_time(self.options.timeout).batch().await;
+        }
+        let find = collection.find(doc! {}).sort(by_id.clone()).hint(Hint::Keys(by_id)).batch_size(batch);
+        // The bound of the index includes what it names.
+        let find = match query.limit.and_then(|limit| i64::try_from(limit).ok()?.checked_add(1)) {
+            Some(limit) => find.limit(limit).batch_size(batch + 1),
+            None => find,
+        };
+        match &query.after {
             // `$gt` would compare within the key's type only; a bound of the index compares across all types.
             Some(key) => find.min(doc! { "_id": bson::from_key(key) }),
             None => find,
@@ -237,7 +250,7 @@ impl MongoDb {
 
     /// Reads the list from the server, batch by batch, one ahead of what `batches` has taken, and says when that was all:
     /// a reader that ends without a word has failed.
-    async fn read(self, after: Option<Key>, batches: mpsc::Sender<Result<Option<Vec<Record>>>>) {
+    async fn read(self, query: Query, batches: mpsc::Sender<Result<Option<Vec<Record>>>>) {
         let mut cursor = None;
         loop {
             let next = async {
@@ -245,7 +258,7 @@ impl MongoDb {
                 let batch = async {
                     let cursor = match &mut cursor {
                         Some(cursor) => cursor,
-                        none => none.insert(self.inner.cursor(after.as_ref()).await?),
+                        none => none.insert(self.inner.cursor(&query).await?),
                     };
                     cursor.next().await.transpose()
                 };
@@ -270,8 +283,8 @@ impl Store for MongoDb {
     fn list(&self, query: Query) -> Listing {
         let within = self.inner.options.timeout;
         let (sender, receiver) = mpsc::channel(1);
-        let after = query.after;
-        let reader = self.clone().read(after.clone(), sender);
+        let after = query.after.clone();
+        let reader = self.clone().read(query, sender);
         // The task begins when the stream is first polled: a list that is never read costs nothing.
         let batches = stream::unfold((receiver, Some(reader)), move |(mut receiver, mut reader)| async move {
             if let Some(reader) = reader.take() {
