@@ -1,20 +1,25 @@
 //! The HTTP contract: what is asked at which path, and how it is answered.
 //!
-//! [`records`], [`health`] and [`metrics`] are the handlers; [`problem`] is the one table from failures to answers; [`finish`] is what
+//! [`list`], [`records`], [`health`] and [`metrics`] are the handlers; [`problem`] is the one table from failures to answers; [`finish`] is what
 //! happens to every request. No file in here knows which backend the store is.
 
+mod accept;
+mod answer;
 mod array;
+mod compress;
+mod etag;
 mod finish;
 mod health;
+mod list;
 mod metrics;
 mod path;
 mod problem;
 mod records;
+mod settings;
 
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use axum::body::Body;
 use axum::error_handling::HandleErrorLayer;
@@ -28,6 +33,8 @@ use tower::timeout::TimeoutLayer;
 use tower::{Service, ServiceBuilder};
 use tower_http::catch_panic::CatchPanicLayer;
 
+pub use settings::Settings;
+
 use crate::store::Store;
 use metrics::Metrics;
 use problem::Problem;
@@ -38,6 +45,7 @@ struct App {
     store: Arc<dyn Store>,
     draining: Draining,
     metrics: Arc<Metrics>,
+    settings: Arc<Settings>,
 }
 
 /// Whether the server is about to stop. Raised once, by whoever stops it.
@@ -55,20 +63,22 @@ impl Draining {
     }
 }
 
-/// The whole service over `store`. An answer begins within `deadline`, or is a 503; how long its body then takes is
-/// the client's matter.
+/// The whole service over `store`. An answer begins within the deadline of `settings`, which may be all there is of them,
+/// or is a 503; how long its body then takes is the client's matter.
 pub fn service<B>(
     store: Arc<dyn Store>,
-    deadline: Duration,
+    settings: impl Into<Settings>,
     draining: Draining,
 ) -> impl Service<Request<B>, Response = Response, Error = Infallible, Future: Send> + Clone + Send + 'static
 where
     B: HttpBody<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
 {
     let metrics = Metrics::of(&*store);
-    let app = App { store, draining, metrics };
+    let settings = settings.into();
+    let deadline = settings.deadline;
+    let app = App { store, draining, metrics, settings: Arc::new(settings) };
     let router = Router::new()
-        .route("/api/v1/records", reads(get(records::list)))
+        .route("/api/v1/records", reads(get(list::list)))
         // With and without something behind the slash, and whatever that is: the handler says what an id looks like.
         .route(records::PREFIX, reads(get(records::one)))
         .route("/api/v1/records/{*id}", reads(get(records::one)))

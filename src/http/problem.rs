@@ -11,7 +11,8 @@ use axum::http::{HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
-use crate::store;
+use super::accept::Form;
+use crate::{query, store};
 
 /// When to try again, in seconds. A store that is away is looked for anew at every request, so there is no better guess
 /// than soon.
@@ -51,6 +52,20 @@ impl Problem {
         Self { parameter: Some(parameter.into()), ..Self::new(StatusCode::BAD_REQUEST, detail) }
     }
 
+    /// 406, with what there is.
+    pub fn not_acceptable(forms: &[Form]) -> Self {
+        let types: Vec<_> = forms.iter().map(|form| form.media_type()).collect();
+        let detail = format!("`Accept` takes nothing that there is: ask for {}.", types.join(" or "));
+        Self { parameter: Some("Accept".into()), ..Self::new(StatusCode::NOT_ACCEPTABLE, detail) }
+    }
+
+    /// 406, because even the plain form is refused.
+    pub fn not_acceptable_coding() -> Self {
+        let detail =
+            "`Accept-Encoding` refuses every coding there is, and the plain form too: leave out `identity;q=0`.";
+        Self { parameter: Some("Accept-Encoding".into()), ..Self::new(StatusCode::NOT_ACCEPTABLE, detail) }
+    }
+
     /// 503, because the request's deadline has passed.
     pub fn late() -> Self {
         let mut problem = Self::unavailable("The records could not be read in time. Try again.");
@@ -84,6 +99,12 @@ impl Problem {
         };
         // Strings and a number: nothing in here can fail to serialise.
         serde_json::to_vec(&body).unwrap_or_default()
+    }
+}
+
+impl From<query::Bad> for Problem {
+    fn from(bad: query::Bad) -> Self {
+        Self::bad(bad.parameter, bad.detail)
     }
 }
 

@@ -1,45 +1,45 @@
-//! `GET /api/v1/records` and `GET /api/v1/records/{id}`.
+//! `GET /api/v1/records/{id}`.
 
-use axum::Extension;
-use axum::body::Body;
-use axum::extract::State;
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
-use axum::http::{HeaderValue, StatusCode, Uri};
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
+use axum::http::header::{CACHE_CONTROL, ETAG};
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 
-use super::array::JsonArray;
-use super::finish::RequestId;
+use super::accept::{self, Form};
+use super::etag::ETag;
 use super::problem::Problem;
-use super::{App, path};
-use crate::store::Query;
+use super::{App, answer, compress, path};
+use crate::query::Selection;
 
 /// What an id stands behind.
 pub const PREFIX: &str = "/api/v1/records/";
 
 /// One object, or 204 when there is none.
-pub async fn one(State(app): State<App>, uri: Uri) -> Result<Response, Problem> {
-    path::no_parameters(&uri)?;
+// The whole request, and not its parts by extractors of their own, which would copy them.
+pub async fn one(State(app): State<App>, request: Request) -> Result<Response, Problem> {
+    let (uri, headers) = (request.uri(), request.headers());
     let id = path::record_id(uri.path().strip_prefix(PREFIX).unwrap_or_default())?;
-    match app.store.get(&id).await?.record {
-        Some(record) => Ok(json(record.json().clone().into())),
+    let fields = Selection::fields_alone(&path::parameters(uri)?)?;
+    let form = accept::choose(headers, Form::RECORD).ok_or_else(|| Problem::not_acceptable(Form::RECORD))?;
+    let Some(record) = app.store.get(&id).await?.record else {
         // A 204 may be kept by a cache for as long as it sees fit (RFC 9110, section 15.3.5), and the record be put in
         // the meantime.
-        None => Ok((StatusCode::NO_CONTENT, [(CACHE_CONTROL, "no-store")]).into_response()),
-    }
-}
-
-/// All records, as an array that is written while it is read.
-pub async fn list(
-    State(app): State<App>,
-    Extension(request_id): Extension<RequestId>,
-    uri: Uri,
-) -> Result<Response, Problem> {
-    path::no_parameters(&uri)?;
-    Ok(json(Body::from_stream(JsonArray::begin(app.store.list(Query::all()), request_id).await?)))
-}
-
-fn json(body: Body) -> Response {
-    let mut response = Response::new(body);
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    response
+        return Ok((StatusCode::NO_CONTENT, [(CACHE_CONTROL, "no-store")]).into_response());
+    };
+    let body = match fields {
+        None => record.json().clone(),
+        Some(fields) => {
+            let mut kept = Vec::new();
+            fields.project(&mut kept, record.json());
+            Bytes::from(kept)
+        }
+    };
+    let tag = ETag::of(&body, &[]);
+    let mut response = match tag.is_known(headers) {
+        true => answer::not_modified(&app),
+        false => answer::records(&app, form, body.into()),
+    };
+    response.headers_mut().insert(ETAG, tag.to_value());
+    compress::compressed(headers, response).await
 }

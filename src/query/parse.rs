@@ -35,18 +35,19 @@ impl Bad {
 ///
 /// When what is decoded is not UTF-8.
 pub fn decode(query: &str) -> Result<Vec<(String, String)>, Bad> {
-    let text = |text: &str| {
-        let text = text.replace('+', " ");
-        percent_decode_str(&text).decode_utf8().map(Into::into).map_err(|_| {
-            let lossy = percent_decode_str(&text).decode_utf8_lossy();
-            Bad::new(&lossy, "The query, percent-decoded, is not UTF-8.")
-        })
-    };
+    let spaced = |text: &str| text.replace('+', " ");
     let parameters = query.split('&').filter(|parameter| !parameter.is_empty());
     parameters
         .map(|parameter| {
             let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
-            Ok((text(name)?, text(value)?))
+            let (name, value) = (spaced(name), spaced(value));
+            match (percent_decode_str(&name).decode_utf8(), percent_decode_str(&value).decode_utf8()) {
+                (Ok(name), Ok(value)) => Ok((name.into_owned(), value.into_owned())),
+                _ => {
+                    let name = percent_decode_str(&name).decode_utf8_lossy();
+                    Err(Bad::new(&name, format!("The parameter `{}`, percent-decoded, is not UTF-8.", quoted(&name))))
+                }
+            }
         })
         .collect()
 }
@@ -130,7 +131,13 @@ fn limit(value: &str) -> Result<usize, Bad> {
 }
 
 fn path(parameter: &str, text: &str) -> Result<Path, Bad> {
-    Path::parse(text).map_err(|wrong| Bad::new(parameter, format!("`{}` {wrong}.", quoted(text))))
+    Path::parse(text).map_err(|wrong| {
+        let detail = format!(
+            "`{}` {wrong}. A field is written as in `{parameter}=name`, or `{parameter}=name.de`.",
+            quoted(text)
+        );
+        Bad::new(parameter, detail)
+    })
 }
 
 fn sort(value: &str) -> Result<Sort, Bad> {
