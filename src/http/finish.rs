@@ -16,7 +16,7 @@ use super::App;
 use super::metrics::Route;
 use super::problem::Problem;
 
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// The longest id that is taken over from a client, in bytes: a UUID, a trace id and then some.
 const REQUEST_ID_MAX: usize = 128;

@@ -7,6 +7,7 @@ mod accept;
 mod answer;
 mod array;
 mod compress;
+mod cors;
 mod etag;
 mod finish;
 mod health;
@@ -16,6 +17,7 @@ mod path;
 mod problem;
 mod records;
 mod settings;
+mod shed;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -29,7 +31,9 @@ use axum::routing::{MethodRouter, get};
 use axum::{BoxError, Router, middleware};
 use bytes::Bytes;
 use hyper::body::Body as HttpBody;
+use tokio::sync::Semaphore;
 use tower::timeout::TimeoutLayer;
+use tower::util::option_layer;
 use tower::{Service, ServiceBuilder};
 use tower_http::catch_panic::CatchPanicLayer;
 
@@ -46,6 +50,8 @@ struct App {
     draining: Draining,
     metrics: Arc<Metrics>,
     settings: Arc<Settings>,
+    /// For requests under way; who gets none is told to come back.
+    places: Arc<Semaphore>,
 }
 
 /// Whether the server is about to stop. Raised once, by whoever stops it.
@@ -76,7 +82,9 @@ where
     let metrics = Metrics::of(&*store);
     let settings = settings.into();
     let deadline = settings.deadline;
-    let app = App { store, draining, metrics, settings: Arc::new(settings) };
+    let cors = Some(&settings.cors_origins).filter(|origins| !origins.is_empty()).map(|origins| cors::layer(origins));
+    let places = Arc::new(Semaphore::new(settings.max_requests.min(Semaphore::MAX_PERMITS)));
+    let app = App { store, draining, metrics, settings: Arc::new(settings), places };
     let router = Router::new()
         .route("/api/v1/records", reads(get(list::list)))
         // With and without something behind the slash, and whatever that is: the handler says what an id looks like.
@@ -92,7 +100,9 @@ where
     // every answer to a HEAD a length once more, also those that must have none.
     ServiceBuilder::new()
         .map_request(|request: Request<B>| request.map(Body::new))
-        .layer(middleware::from_fn_with_state(app, finish::finish))
+        .layer(middleware::from_fn_with_state(app.clone(), finish::finish))
+        .layer(option_layer(cors))
+        .layer(middleware::from_fn_with_state(app, shed::shed))
         .layer(HandleErrorLayer::new(async |_: BoxError| Problem::late()))
         .layer(TimeoutLayer::new(deadline))
         .layer(CatchPanicLayer::custom(problem::panicked))

@@ -78,6 +78,11 @@ impl Problem {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, detail)
     }
 
+    /// 503, because enough others are being answered.
+    pub fn overloaded() -> Self {
+        Self::unavailable("The server has as many requests as it takes. Try again.")
+    }
+
     pub fn status(&self) -> StatusCode {
         self.status
     }

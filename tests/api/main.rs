@@ -2,6 +2,7 @@
 //! and with a store that fails on purpose.
 
 mod caching;
+mod cors;
 mod errors;
 mod formats;
 mod limits;
