@@ -13,6 +13,7 @@ mod finish;
 mod health;
 mod list;
 mod metrics;
+mod pages;
 mod path;
 mod problem;
 mod records;
@@ -92,9 +93,8 @@ where
         .route("/api/v1/records/{*id}", reads(get(records::one)))
         .route("/livez", reads(get(health::live)))
         .route("/readyz", reads(get(health::ready)))
-        .route("/metrics", reads(get(metrics::metrics)))
-        .fallback(problem::not_found)
-        .with_state(app.clone());
+        .route("/metrics", reads(get(metrics::metrics)));
+    let router = pages::add(router).fallback(problem::not_found).with_state(app.clone());
     // From the outside in. The outermost sees every answer, also those of the layers below it; a panic is caught inside
     // the deadline, so that it is an answer like any other. Around the router and not its own `layer`: that would give
     // every answer to a HEAD a length once more, also those that must have none.

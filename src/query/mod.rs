@@ -57,7 +57,7 @@ mod walk;
 pub use cursor::Cursor;
 pub use fields::Fields;
 pub use filter::{Comparison, Filter, Filters, Operand, Test};
-pub use parse::{Bad, decode};
+pub use parse::{Bad, OPERATORS, decode};
 pub use path::Path;
 pub use sort::Sort;
 

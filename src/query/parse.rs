@@ -14,7 +14,8 @@ const MAX_FIELDS: usize = 64;
 /// How much of a client's text an answer repeats, in characters.
 const QUOTED_MAX: usize = 64;
 
-const OPERATORS: &str = "eq, ne, gt, gte, lt, lte, in, exists";
+/// What a filter can ask of a field.
+pub const OPERATORS: [&str; 8] = ["eq", "ne", "gt", "gte", "lt", "lte", "in", "exists"];
 
 /// What is wrong with a query: the parameter, and what would be right.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -164,9 +165,10 @@ fn fields(value: &str) -> Result<Fields, Bad> {
 fn filter(parameter: &str, value: &str) -> Result<Filter, Bad> {
     let unknown = || {
         let name = quoted(parameter);
+        let operators = OPERATORS.join(", ");
         let detail = format!(
             "There is no parameter `{name}`. A list has `limit`, `after`, `after_id`, `sort` and `fields`, and filters: a \
-             field and an operator, as in `{name}.eq`. Operators are {OPERATORS}."
+             field and an operator, as in `{name}.eq`. Operators are {operators}."
         );
         Bad::new(parameter, detail)
     };
