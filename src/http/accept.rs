@@ -3,6 +3,8 @@
 use axum::http::header::ACCEPT;
 use axum::http::{HeaderMap, HeaderValue};
 
+use super::problem::Problem;
+
 /// How records can be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
@@ -40,8 +42,22 @@ impl Form {
     }
 }
 
-/// The form out of `forms` that the client prefers; `None` when it takes none of them.
-pub fn choose(headers: &HeaderMap, forms: &[Form]) -> Option<Form> {
+/// The form out of `forms` that the client prefers.
+///
+/// # Errors
+///
+/// When it takes none of them.
+pub fn choose(headers: &HeaderMap, forms: &[Form]) -> Result<Form, Problem> {
+    preferred(headers, forms).ok_or_else(|| {
+        let types: Vec<_> = forms.iter().map(|form| form.media_type()).collect();
+        Problem::not_acceptable(
+            "Accept",
+            format!("`Accept` takes nothing that there is: ask for {}.", types.join(" or ")),
+        )
+    })
+}
+
+fn preferred(headers: &HeaderMap, forms: &[Form]) -> Option<Form> {
     if !headers.contains_key(ACCEPT) {
         return forms.first().copied();
     }
@@ -115,6 +131,6 @@ mod tests {
     #[case(&[""], None)]
     fn the_form_that_is_wanted_most_is_chosen(#[case] accept: &[&'static str], #[case] form: Option<Form>) {
         let headers = accept.iter().map(|value| (ACCEPT, HeaderValue::from_static(value))).collect();
-        assert_eq!(choose(&headers, Form::LIST), form);
+        assert_eq!(preferred(&headers, Form::LIST), form);
     }
 }

@@ -19,8 +19,8 @@ const MIN_BYTES: u64 = 1024;
 #[cfg(feature = "gzip")]
 pub async fn compressed(headers: &HeaderMap, response: Response) -> Result<Response, Problem> {
     use axum::body::Body;
-    use axum::http::header::{ACCEPT_ENCODING, CONTENT_ENCODING};
-    use axum::http::{Request, StatusCode};
+    use axum::http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, ETAG};
+    use axum::http::{HeaderValue, Request, StatusCode};
     use tower::ServiceExt;
     use tower_http::compression::Compression;
     use tower_http::compression::predicate::SizeAbove;
@@ -32,19 +32,28 @@ pub async fn compressed(headers: &HeaderMap, response: Response) -> Result<Respo
     for value in headers.get_all(ACCEPT_ENCODING) {
         request.headers_mut().append(ACCEPT_ENCODING, value.clone());
     }
+    let refused = || {
+        let detail =
+            "`Accept-Encoding` refuses every coding there is, and the plain form too: leave out `identity;q=0`.";
+        Problem::not_acceptable("Accept-Encoding", detail)
+    };
     let status = response.status();
     let mut response = Some(response);
     let ready = tower::service_fn(move |_: Request<()>| {
         std::future::ready(response.take().ok_or_else(|| std::io::Error::other("one request has one response")))
     });
     let compression = Compression::new(ready).compress_when(SizeAbove::new(MIN_BYTES));
-    let response = compression.oneshot(request).await.map_err(|_| Problem::not_acceptable_coding())?;
+    let response = compression.oneshot(request).await.map_err(|_| refused())?;
     if response.status() == StatusCode::NOT_ACCEPTABLE && status != StatusCode::NOT_ACCEPTABLE {
-        return Err(Problem::not_acceptable_coding());
+        return Err(refused());
     }
     let mut response = response.map(Body::new);
-    if response.headers().contains_key(CONTENT_ENCODING) {
-        super::etag::weaken(response.headers_mut());
+    if response.headers().contains_key(CONTENT_ENCODING)
+        && let Some(tag) = response.headers().get(ETAG)
+        // No longer byte for byte what it was.
+        && let Ok(weak) = HeaderValue::from_bytes(&[b"W/", tag.as_bytes()].concat())
+    {
+        response.headers_mut().insert(ETAG, weak);
     }
     Ok(response)
 }

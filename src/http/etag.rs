@@ -56,14 +56,6 @@ fn any_of(list: &[u8], tag: &[u8]) -> bool {
     false
 }
 
-/// The tag of the same answer in another coding: no longer byte for byte what it was.
-pub fn weaken(headers: &mut HeaderMap) {
-    let Some(tag) = headers.get(axum::http::header::ETAG) else { return };
-    if let Ok(weak) = HeaderValue::from_bytes(&[b"W/", tag.as_bytes()].concat()) {
-        headers.insert(axum::http::header::ETAG, weak);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use rstest::rstest;

@@ -37,11 +37,12 @@ pub async fn list(
     Extension(request_id): Extension<RequestId>,
     request: Request,
 ) -> Result<Response, Problem> {
+    let _place = app.place()?;
     let (parts, _) = request.into_parts();
     let parameters = path::parameters(&parts.uri)?;
     let selection = Selection::parse(&parameters)?;
     let limit = limit(&app.settings, &selection)?;
-    let form = accept::choose(&parts.headers, Form::LIST).ok_or_else(|| Problem::not_acceptable(Form::LIST))?;
+    let form = accept::choose(&parts.headers, Form::LIST)?;
     match limit {
         Some(limit) => page(&app, &parts, &parameters, selection, form, limit).await,
         None => stream(&app, &parts.headers, selection, form, request_id).await,

@@ -100,9 +100,8 @@ where
     // every answer to a HEAD a length once more, also those that must have none.
     ServiceBuilder::new()
         .map_request(|request: Request<B>| request.map(Body::new))
-        .layer(middleware::from_fn_with_state(app.clone(), finish::finish))
+        .layer(middleware::from_fn_with_state(app, finish::finish))
         .layer(option_layer(cors))
-        .layer(middleware::from_fn_with_state(app, shed::shed))
         .layer(HandleErrorLayer::new(async |_: BoxError| Problem::late()))
         .layer(TimeoutLayer::new(deadline))
         .layer(CatchPanicLayer::custom(problem::panicked))

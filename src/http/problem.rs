@@ -11,7 +11,6 @@ use axum::http::{HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
-use super::accept::Form;
 use crate::{query, store};
 
 /// When to try again, in seconds. A store that is away is looked for anew at every request, so there is no better guess
@@ -52,18 +51,9 @@ impl Problem {
         Self { parameter: Some(parameter.into()), ..Self::new(StatusCode::BAD_REQUEST, detail) }
     }
 
-    /// 406, with what there is.
-    pub fn not_acceptable(forms: &[Form]) -> Self {
-        let types: Vec<_> = forms.iter().map(|form| form.media_type()).collect();
-        let detail = format!("`Accept` takes nothing that there is: ask for {}.", types.join(" or "));
-        Self { parameter: Some("Accept".into()), ..Self::new(StatusCode::NOT_ACCEPTABLE, detail) }
-    }
-
-    /// 406, because even the plain form is refused.
-    pub fn not_acceptable_coding() -> Self {
-        let detail =
-            "`Accept-Encoding` refuses every coding there is, and the plain form too: leave out `identity;q=0`.";
-        Self { parameter: Some("Accept-Encoding".into()), ..Self::new(StatusCode::NOT_ACCEPTABLE, detail) }
+    /// 406. `header` is what refuses, `detail` says what there is.
+    pub fn not_acceptable(header: &'static str, detail: impl Into<Cow<'static, str>>) -> Self {
+        Self { parameter: Some(header.into()), ..Self::new(StatusCode::NOT_ACCEPTABLE, detail) }
     }
 
     /// 503, because the request's deadline has passed.

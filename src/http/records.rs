@@ -18,10 +18,11 @@ pub const PREFIX: &str = "/api/v1/records/";
 /// One object, or 204 when there is none.
 // The whole request, and not its parts by extractors of their own, which would copy them.
 pub async fn one(State(app): State<App>, request: Request) -> Result<Response, Problem> {
+    let _place = app.place()?;
     let (uri, headers) = (request.uri(), request.headers());
     let id = path::record_id(uri.path().strip_prefix(PREFIX).unwrap_or_default())?;
     let fields = Selection::fields_alone(&path::parameters(uri)?)?;
-    let form = accept::choose(headers, Form::RECORD).ok_or_else(|| Problem::not_acceptable(Form::RECORD))?;
+    let form = accept::choose(headers, Form::RECORD)?;
     let Some(record) = app.store.get(&id).await?.record else {
         // A 204 may be kept by a cache for as long as it sees fit (RFC 9110, section 15.3.5), and the record be put in
         // the meantime.

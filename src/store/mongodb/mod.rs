@@ -135,13 +135,16 @@ impl Inner {
     async fn cursor(&self, query: &Query) -> mongodb::error::Result<RawBatchCursor> {
         let collection = self.collection().await?;
         let by_id = doc! { "_id": 1 };
-        let batch = query.page(BATCH_RECORDS as usize) as u32;
         if !query.filters.is_empty() {
+            let few = query.limit.map_or(BATCH_RECORDS, |limit| u32::try_from(limit).unwrap_or(BATCH_RECORDS));
+            // Some of the candidates may be left out, and should not cost a round trip each.
+            let batch = few.clamp(100, BATCH_RECORDS);
             // The planner chooses the index; what has none to use is given up by the server too.
             let filter = filter::candidates(&query.filters, query.after.as_ref());
             let find = collection.find(filter).sort(by_id).batch_size(batch);
             return find.max_time(self.options.timeout).batch().await;
         }
+        let batch = query.page(BATCH_RECORDS as usize) as u32;
         let find = collection.find(doc! {}).sort(by_id.clone()).hint(Hint::Keys(by_id)).batch_size(batch);
         // The bound of the index includes what it names.
         let find = match query.limit.and_then(|limit| i64::try_from(limit).ok()?.checked_add(1)) {
