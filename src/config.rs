@@ -1,5 +1,7 @@
 //! Flags and environment: the only place that reads them. Each setting is a flag and a variable, and the flag wins.
 
+mod effective;
+
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -47,12 +49,15 @@ pub enum Command {
     Import(Import),
     Healthcheck(Healthcheck),
     Completions(Shell),
+    /// The text that `records config` prints.
+    Config(String),
 }
 
 #[derive(Debug)]
 pub struct Serve {
     pub store: Store,
     pub fallback: Option<Box<fallback::Settings>>,
+    pub api: Api,
     pub seed: Seed,
     pub listen: SocketAddr,
     pub request_timeout: Duration,
@@ -61,6 +66,16 @@ pub struct Serve {
     pub drain_delay: Duration,
     pub drain_timeout: Duration,
     pub log: String,
+}
+
+/// What the operator decides about answers.
+#[derive(Debug)]
+pub struct Api {
+    pub default_limit: Option<usize>,
+    pub max_limit: Option<usize>,
+    pub cache_control: String,
+    pub cors_origins: Vec<String>,
+    pub max_requests: usize,
 }
 
 #[derive(Debug)]
@@ -180,6 +195,8 @@ struct ServeFlags {
     #[arg(long, env = "RECORDS_DRAIN_TIMEOUT", value_name = "TIME", default_value = "20s", value_parser = humantime::parse_duration)]
     drain_timeout: Duration,
     #[command(flatten)]
+    api: ApiFlags,
+    #[command(flatten)]
     fallback: FallbackFlags,
 }
 
@@ -204,6 +221,26 @@ struct FallbackFlags {
     /// How large the copy may become, in bytes: the records' JSON and 150 for each. A larger one is given up
     #[arg(long, env = "RECORDS_FALLBACK_MAX_BYTES", requires = "fallback", value_name = "BYTES", default_value = "1073741824", value_parser = clap::value_parser!(u64).range(1..))]
     fallback_max_bytes: u64,
+}
+
+#[derive(Args)]
+#[command(next_help_heading = "Answers")]
+struct ApiFlags {
+    /// How many records a list without `limit` has [default: all]
+    #[arg(long, env = "RECORDS_DEFAULT_LIMIT", value_name = "NUMBER", value_parser = count)]
+    default_limit: Option<usize>,
+    /// How many records any list has at most [default: all; 10000 for a list with `limit`]
+    #[arg(long, env = "RECORDS_MAX_LIMIT", value_name = "NUMBER", value_parser = count)]
+    max_limit: Option<usize>,
+    /// The Cache-Control of answers that are records; empty for none
+    #[arg(long, env = "RECORDS_CACHE_CONTROL", value_name = "VALUE", default_value = "no-cache")]
+    cache_control: String,
+    /// The origins whose pages may read the answers, with commas between them; * for all [default: none]
+    #[arg(long, env = "RECORDS_CORS_ORIGIN", value_name = "ORIGINS", value_delimiter = ',')]
+    cors_origin: Vec<String>,
+    /// How many requests for records are answered at once; more are told to come back
+    #[arg(long, env = "RECORDS_MAX_REQUESTS", value_name = "NUMBER", default_value = "1024", value_parser = count)]
+    max_requests: usize,
 }
 
 #[derive(Subcommand)]
@@ -231,6 +268,8 @@ enum Verb {
         #[arg(long, value_name = "TIME", default_value = "3s", value_parser = positive)]
         timeout: Duration,
     },
+    /// Print the settings that `serve` would have, and where each comes from
+    Config(ServeFlags),
     /// Print a completion script for a shell
     Completions { shell: Shell },
 }
@@ -267,6 +306,7 @@ fn command(cli: Cli, matches: &clap::ArgMatches) -> Result<Command, clap::Error>
                     Some("none") => Seed::None,
                     Some(file) => Seed::File(file.into()),
                 },
+                api: api_of(serve.api)?,
                 log,
                 store,
                 listen: serve.listen,
@@ -284,7 +324,28 @@ fn command(cli: Cli, matches: &clap::ArgMatches) -> Result<Command, clap::Error>
             skip_invalid,
         }),
         Verb::Healthcheck { listen, live, timeout } => Command::Healthcheck(Healthcheck { listen, live, timeout }),
+        Verb::Config(serve) => {
+            let store = store_of(shared, matches)?;
+            api_of(serve.api)?;
+            let matches = matches.subcommand_matches("config").unwrap_or(matches);
+            Command::Config(effective::describe(&Cli::command(), matches, &store.url))
+        }
         Verb::Completions { shell } => Command::Completions(shell),
+    })
+}
+
+fn api_of(flags: ApiFlags) -> Result<Api, clap::Error> {
+    if let (Some(usual), Some(most)) = (flags.default_limit, flags.max_limit)
+        && usual > most
+    {
+        return Err(wrong(format!("--default-limit is {usual}, and --max-limit {most}: it must not be less")));
+    }
+    Ok(Api {
+        default_limit: flags.default_limit,
+        max_limit: flags.max_limit,
+        cache_control: flags.cache_control,
+        cors_origins: flags.cors_origin.into_iter().filter(|origin| !origin.is_empty()).collect(),
+        max_requests: flags.max_requests,
     })
 }
 
@@ -376,6 +437,10 @@ fn positive(text: &str) -> Result<Duration, String> {
         Ok(duration) => Ok(duration),
         Err(error) => Err(format!("{error}: write it as in 500ms, 5s or 2m")),
     }
+}
+
+fn count(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|count| *count > 0).ok_or_else(|| "it must be a whole number, 1 or more".into())
 }
 
 fn connections(text: &str) -> Result<usize, String> {

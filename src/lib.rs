@@ -7,6 +7,7 @@
 //! | room | what it is |
 //! |---|---|
 //! | [`record`], [`wire`], [`document`] | the domain: what enters, what leaves, and how the one becomes the other |
+//! | [`query`] | the domain of asking: filters, order, projection, cursors, all defined on wire JSON |
 //! | [`store`] | where records live: the trait with its contract, and one file per backend |
 //! | [`import`] | files into a store, whole or not at all |
 //! | [`http`] | the router, the handlers, the one table from errors to status codes |
@@ -34,6 +35,7 @@ pub mod document;
 pub mod healthcheck;
 pub mod http;
 pub mod import;
+pub mod query;
 pub mod record;
 pub mod server;
 pub mod store;

@@ -11,6 +11,10 @@ fn main() -> ExitCode {
         Command::Serve(serve) => verbs::serve(serve),
         Command::Import(import) => verbs::import(import),
         Command::Healthcheck(healthcheck) => verbs::healthcheck(healthcheck),
+        Command::Config(text) => {
+            print!("{text}");
+            ExitCode::SUCCESS
+        }
         Command::Completions(shell) => {
             config::completions(shell);
             ExitCode::SUCCESS

@@ -65,6 +65,7 @@ async fn open(settings: &StoreSettings) -> Result<Arc<dyn Store>, Failure> {
 async fn serving(settings: Serve) -> Outcome {
     // Heard from the beginning: a stop while the seed is loaded is a stop.
     let stops = server::signals()?;
+    let answers = answers(&settings)?;
     let mut store = open(&settings.store).await?;
     fill(&*store, &settings.seed).await?;
     if let Some(fallback) = settings.fallback {
@@ -74,7 +75,7 @@ async fn serving(settings: Serve) -> Outcome {
         .await
         .map_err(|error| Failure(format!("cannot listen on {}: {error}", settings.listen)))?;
     let draining = http::Draining::default();
-    let service = http::service(store, settings.request_timeout, draining.clone());
+    let service = http::service(store, answers, draining.clone());
     let limits = server::Limits {
         header_timeout: settings.header_timeout,
         max_connections: settings.max_connections,
@@ -89,6 +90,20 @@ async fn serving(settings: Serve) -> Outcome {
     let cut = server::run(listener, service, limits, stops, begin_drain).await;
     tracing::info!(cut, "stopped");
     Ok(ExitCode::SUCCESS)
+}
+
+/// What the HTTP room is told of the settings.
+fn answers(settings: &Serve) -> Result<http::Settings, Failure> {
+    let api = &settings.api;
+    let mut answers = http::Settings::from(settings.request_timeout)
+        .cache_control(&api.cache_control)
+        .map_err(|wrong| Failure(format!("--cache-control: {wrong}")))?
+        .cors_origins(api.cors_origins.iter().map(String::as_str))
+        .map_err(|wrong| Failure(format!("--cors-origin: {wrong}")))?;
+    answers.default_limit = api.default_limit;
+    answers.max_limit = api.max_limit;
+    answers.max_requests = api.max_requests;
+    Ok(answers)
 }
 
 async fn fill(store: &dyn Store, seed: &Seed) -> Result<(), Failure> {

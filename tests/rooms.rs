@@ -31,7 +31,7 @@ fn sources() -> Vec<(String, String)> {
 }
 
 #[rstest]
-#[case::features_are_asked_for_in_one_place("feature =", &["store/mod.rs"])]
+#[case::features_are_asked_for_where_they_are_the_matter("feature =", &["store/mod.rs", "http/compress.rs", "http/pages.rs"])]
 #[case::the_environment_is_read_in_one_place("env = \"", &["config.rs"])]
 #[case::the_environment_is_not_read_by_hand("std::env", &[])]
 #[case::the_driver_stays_in_its_backend("mongodb::", &["store/mongodb/"])]
@@ -55,6 +55,7 @@ fn only(#[case] word: &str, #[case] rooms: &[&str]) {
 #[case("record.rs", &["crate::store", "crate::document", "crate::import"])]
 #[case("wire.rs", &["crate::"])]
 #[case("document/", &["crate::store", "crate::import"])]
+#[case("query/", &["crate::store", "crate::document", "crate::import"])]
 #[case("store/", &["crate::import"])]
 #[case("http/", &["crate::import", "crate::document"])]
 fn imports_lead_leftwards(#[case] room: &str, #[case] words: &[&str]) {

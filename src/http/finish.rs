@@ -16,7 +16,7 @@ use super::App;
 use super::metrics::Route;
 use super::problem::Problem;
 
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// The longest id that is taken over from a client, in bytes: a UUID, a trace id and then some.
 const REQUEST_ID_MAX: usize = 128;
@@ -65,8 +65,9 @@ pub async fn finish(State(app): State<App>, mut request: Request, next: Next) ->
         response.headers_mut().insert(CONTENT_LENGTH, body.len().into());
         *response.body_mut() = if head { Body::empty() } else { body.into() };
     }
-    if response.status() == StatusCode::NO_CONTENT {
-        // The router gives every answer to a HEAD a length; this status must not have one (RFC 9110, section 8.6).
+    if matches!(response.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
+        // The router gives every answer to a HEAD a length, and every empty body; the first of these statuses must not have
+        // one, and that of the second would be of what is not sent (RFC 9110, section 8.6).
         response.headers_mut().remove(CONTENT_LENGTH);
     }
     response.headers_mut().insert(REQUEST_ID, id.0);

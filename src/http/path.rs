@@ -4,10 +4,8 @@ use axum::http::Uri;
 use percent_encoding::percent_decode_str;
 
 use super::problem::Problem;
+use crate::query;
 use crate::record::RecordId;
-
-/// How much of a client's text an answer repeats, in characters.
-const QUOTED_MAX: usize = 64;
 
 /// The id in `segment`, what stands behind the last fixed slash.
 ///
@@ -32,14 +30,11 @@ pub fn record_id(segment: &str) -> Result<RecordId, Problem> {
     }
 }
 
-/// No parameter is ignored: one that was meant to change the answer and does not would mislead.
-pub fn no_parameters(uri: &Uri) -> Result<(), Problem> {
-    let Some(query) = uri.query().filter(|query| !query.is_empty()) else { return Ok(()) };
-    let name = query.split(['&', '=']).next().unwrap_or_default();
-    let name: String = percent_decode_str(name).decode_utf8_lossy().chars().take(QUOTED_MAX).collect();
-    let detail = format!(
-        "There is no parameter `{name}`: {} takes none.",
-        uri.path().chars().take(QUOTED_MAX).collect::<String>()
-    );
-    Err(Problem::bad(name, detail))
+/// The parameters of the query. None is ignored by who takes them: one that was meant to change the answer and does not
+/// would mislead.
+pub fn parameters(uri: &Uri) -> Result<Vec<(String, String)>, Problem> {
+    match uri.query() {
+        Some(query) => Ok(query::decode(query)?),
+        None => Ok(Vec::new()),
+    }
 }

@@ -11,7 +11,7 @@ use axum::http::{HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
-use crate::store;
+use crate::{query, store};
 
 /// When to try again, in seconds. A store that is away is looked for anew at every request, so there is no better guess
 /// than soon.
@@ -51,6 +51,11 @@ impl Problem {
         Self { parameter: Some(parameter.into()), ..Self::new(StatusCode::BAD_REQUEST, detail) }
     }
 
+    /// 406. `header` is what refuses, `detail` says what there is.
+    pub fn not_acceptable(header: &'static str, detail: impl Into<Cow<'static, str>>) -> Self {
+        Self { parameter: Some(header.into()), ..Self::new(StatusCode::NOT_ACCEPTABLE, detail) }
+    }
+
     /// 503, because the request's deadline has passed.
     pub fn late() -> Self {
         let mut problem = Self::unavailable("The records could not be read in time. Try again.");
@@ -61,6 +66,11 @@ impl Problem {
     /// 503.
     pub fn unavailable(detail: &'static str) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, detail)
+    }
+
+    /// 503, because enough others are being answered.
+    pub fn overloaded() -> Self {
+        Self::unavailable("The server has as many requests as it takes. Try again.")
     }
 
     pub fn status(&self) -> StatusCode {
@@ -84,6 +94,12 @@ impl Problem {
         };
         // Strings and a number: nothing in here can fail to serialise.
         serde_json::to_vec(&body).unwrap_or_default()
+    }
+}
+
+impl From<query::Bad> for Problem {
+    fn from(bad: query::Bad) -> Self {
+        Self::bad(bad.parameter, bad.detail)
     }
 }
 

@@ -1,50 +1,48 @@
-//! `GET /api/v1/records` and `GET /api/v1/records/{id}`.
+//! `GET /api/v1/records/{id}`.
 
-use axum::Extension;
-use axum::body::Body;
-use axum::extract::State;
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
-use axum::http::{HeaderValue, StatusCode, Uri};
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
+use axum::http::header::{CACHE_CONTROL, ETAG};
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 
-use super::array::JsonArray;
-use super::finish::RequestId;
+use super::accept::{self, Form};
+use super::etag::ETag;
 use super::problem::Problem;
-use super::{App, age, path};
-use crate::store::Query;
+use super::{App, age, answer, compress, path};
+use crate::query::Selection;
 
 /// What an id stands behind.
 pub const PREFIX: &str = "/api/v1/records/";
 
 /// One object, or 204 when there is none.
-pub async fn one(State(app): State<App>, uri: Uri) -> Result<Response, Problem> {
-    path::no_parameters(&uri)?;
+// The whole request, and not its parts by extractors of their own, which would copy them.
+pub async fn one(State(app): State<App>, request: Request) -> Result<Response, Problem> {
+    let _place = app.place()?;
+    let (uri, headers) = (request.uri(), request.headers());
     let id = path::record_id(uri.path().strip_prefix(PREFIX).unwrap_or_default())?;
+    let fields = Selection::fields_alone(&path::parameters(uri)?)?;
+    let form = accept::choose(headers, Form::RECORD)?;
     let found = app.store.get(&id).await?;
-    let response = match found.record {
-        Some(record) => json(record.json().clone().into()),
+    let Some(record) = found.record else {
         // A 204 may be kept by a cache for as long as it sees fit (RFC 9110, section 15.3.5), and the record be put in
         // the meantime.
-        None => (StatusCode::NO_CONTENT, [(CACHE_CONTROL, "no-store")]).into_response(),
+        let nothing = (StatusCode::NO_CONTENT, [(CACHE_CONTROL, "no-store")]).into_response();
+        return Ok(age::told(nothing, found.age));
     };
-    Ok(age::told(response, found.age))
-}
-
-/// All records, as an array that is written while it is read.
-pub async fn list(
-    State(app): State<App>,
-    Extension(request_id): Extension<RequestId>,
-    uri: Uri,
-) -> Result<Response, Problem> {
-    path::no_parameters(&uri)?;
-    let listing = app.store.list(Query::all());
-    let known = listing.known_age();
-    let body = Body::from_stream(JsonArray::begin(listing, request_id).await?);
-    Ok(age::told(json(body), known.get().copied()))
-}
-
-fn json(body: Body) -> Response {
-    let mut response = Response::new(body);
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    response
+    let body = match fields {
+        None => record.json().clone(),
+        Some(fields) => {
+            let mut kept = Vec::new();
+            fields.project(&mut kept, record.json());
+            Bytes::from(kept)
+        }
+    };
+    let tag = ETag::of(&body, &[]);
+    let mut response = match tag.is_known(headers) {
+        true => answer::not_modified(&app),
+        false => answer::records(&app, form, body.into()),
+    };
+    response.headers_mut().insert(ETAG, tag.to_value());
+    compress::compressed(headers, age::told(response, found.age)).await
 }

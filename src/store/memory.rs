@@ -75,10 +75,10 @@ impl Memory {
         write(&mut self.indexes.write().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn page(&self, after: Option<&Key>) -> Vec<Record> {
+    fn page(&self, after: Option<&Key>, size: usize) -> Vec<Record> {
         let start = after.map_or(Bound::Unbounded, Bound::Excluded);
         self.read(|indexes| {
-            indexes.in_order.range((start, Bound::Unbounded)).take(PAGE).map(|(_, record)| record.clone()).collect()
+            indexes.in_order.range((start, Bound::Unbounded)).take(size).map(|(_, record)| record.clone()).collect()
         })
     }
 }
@@ -99,8 +99,9 @@ impl Store for Memory {
 
     fn list(&self, query: Query) -> Listing {
         let store = self.clone();
+        let size = query.page(PAGE);
         let pages = stream::unfold(query.after, move |after| {
-            let page = store.page(after.as_ref());
+            let page = store.page(after.as_ref(), size);
             ready(page.last().map(|last| last.key().clone()).map(|last| (page, Some(last))))
         });
         pages.flat_map(stream::iter).map(Ok).boxed().into()

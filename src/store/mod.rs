@@ -7,6 +7,7 @@
 mod changes;
 mod error;
 pub mod fallback;
+mod select;
 
 use std::fmt::Debug;
 use std::future::Future;
@@ -23,8 +24,10 @@ use prometheus_client::registry::Registry;
 
 pub use changes::{Batch, Change, Feed, Interruption, Token};
 pub use error::{Error, Kind, Result};
+pub use select::{PAGE_BYTES, Page, page, selected};
 
 use crate::document::Document;
+use crate::query::Filters;
 use crate::record::{Key, Record, RecordId};
 
 /// Records in `_id` order. Owns what it needs: it may outlive the call that made it.
@@ -94,6 +97,11 @@ pub struct Health {
 pub struct Query {
     /// Only records whose key is greater.
     pub after: Option<Key>,
+    /// Records of which not all of these hold may be left out. They need not be: [`selected`] decides about each record,
+    /// the same for every store, so a store may use what it can of them to find fewer, and ignore the rest.
+    pub filters: Filters,
+    /// How many records of which the filters hold the reader takes at most. The list may end there, or go on.
+    pub limit: Option<usize>,
 }
 
 impl Query {
@@ -102,9 +110,15 @@ impl Query {
         Self::default()
     }
 
+    /// How many records to read at a time, where it would be `usual` many for a whole list: the reader of a short page
+    /// takes no more.
+    fn page(&self, usual: usize) -> usize {
+        self.limit.filter(|_| self.filters.is_empty()).map_or(usual, |limit| limit.clamp(1, usual))
+    }
+
     /// Every record behind `key`.
     pub fn after(key: Key) -> Self {
-        Self { after: Some(key) }
+        Self { after: Some(key), ..Self::default() }
     }
 }
 

@@ -149,7 +149,8 @@ async fn other_methods_are_405_and_told_the_right_ones(
 #[tokio::test]
 async fn other_paths_are_404(
     #[values(
-        "/",
+        "/pages/none",
+        "/docs/none",
         "/api",
         "/api/v1",
         "/api/v1/record",

@@ -1,10 +1,12 @@
 //! What a client may take of the server, and what happens when it wants more.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use records::server::Limits;
+use tokio::sync::Notify;
 
-use crate::support::{PATIENCE, Server, limits, memory};
+use crate::support::{Failing, PATIENCE, Server, limits, memory};
 
 #[tokio::test]
 async fn a_head_that_is_never_finished_is_cut() {
@@ -71,4 +73,24 @@ async fn a_body_that_nobody_asked_for_does_not_disturb() {
         .send("GET /api/v1/records/Au HTTP/1.1\r\nHost: test\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello")
         .await;
     assert!(String::from_utf8(connection.read_to_end().await).unwrap().starts_with("HTTP/1.1 200"));
+}
+
+#[tokio::test]
+async fn requests_beyond_the_limit_are_told_to_come_back_at_once() {
+    let (go, asked) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let server = Server::set(Failing::until(go.clone(), asked.clone()), |settings| settings.max_requests = 1).await;
+    let mut first = server.connect().await;
+    first.send("GET /api/v1/records/1 HTTP/1.1\r\nHost: test\r\n\r\n").await;
+    tokio::time::timeout(PATIENCE, asked.notified()).await.unwrap();
+    for path in ["/api/v1/records/1", "/api/v1/records"] {
+        let refused = server.get(path).await;
+        assert_eq!((refused.status, refused.header("retry-after")), (503, Some("1")), "{path}");
+        assert!(refused.problem()["detail"].as_str().unwrap().contains("as many requests as it takes"));
+    }
+    assert_eq!(server.get("/livez").await.status, 200);
+    assert_eq!(server.get("/metrics").await.status, 200);
+    go.notify_one();
+    assert!(first.read_until("}").await.starts_with("HTTP/1.1 200"));
+    go.notify_one();
+    assert_eq!(server.get("/api/v1/records/1").await.status, 200, "there is a place again");
 }

@@ -1,9 +1,15 @@
 //! The HTTP contract, over real connections: what stands on the wire for every request, with the memory store behind it
 //! and with a store that fails on purpose.
 
+mod browse;
+mod caching;
+mod cors;
 mod errors;
+mod formats;
 mod limits;
 mod metrics;
+mod pages;
+mod queries;
 mod records;
 mod shutdown;
 mod support;

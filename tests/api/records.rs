@@ -146,7 +146,7 @@ async fn head_of_the_list_says_nothing_of_a_length_it_does_not_know() {
 }
 
 #[rstest]
-#[case("/api/v1/records?limit=5", "limit")]
+#[case("/api/v1/records?page=5", "page")]
 #[case("/api/v1/records?a%20b", "a b")]
 #[case("/api/v1/records/Au?pretty", "pretty")]
 #[tokio::test]

@@ -9,7 +9,7 @@ use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::{self, BoxStream};
 use records::document::{Document, extended_json};
-use records::http::{self, Draining};
+use records::http::{self, Draining, Settings};
 use records::record::{Key, Record, RecordId};
 use records::server::{self, Limits};
 use records::store::{self, Error, Found, Listing, Query, Reply, Store};
@@ -38,7 +38,14 @@ impl Server {
         Self::start(store, PATIENCE, limits()).await
     }
 
-    pub async fn start(store: Arc<dyn Store>, deadline: Duration, limits: Limits) -> Self {
+    /// With settings changed by `set`.
+    pub async fn set(store: Arc<dyn Store>, set: impl FnOnce(&mut Settings)) -> Self {
+        let mut settings = Settings::from(PATIENCE);
+        set(&mut settings);
+        Self::start(store, settings, limits()).await
+    }
+
+    pub async fn start(store: Arc<dyn Store>, settings: impl Into<Settings>, limits: Limits) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stops, mut received) = mpsc::unbounded_channel();
@@ -46,7 +53,7 @@ impl Server {
         let state = Draining::default();
         let draining = Arc::new(Notify::new());
         let begun = draining.clone();
-        let service = http::service(store, deadline, state.clone());
+        let service = http::service(store, settings, state.clone());
         let task = tokio::spawn(async move {
             let begin = || {
                 state.begin();
@@ -122,7 +129,11 @@ pub struct Answer {
 
 impl Answer {
     fn parse(bytes: &[u8], method: &str) -> Self {
-        let text = String::from_utf8(bytes.to_vec()).unwrap();
+        let text = String::from_utf8(bytes.to_vec())
+            // What is compressed is taken apart by other means: a character for each byte keeps the lengths.
+            .unwrap_or_else(|_| {
+                bytes.iter().map(|byte| if byte.is_ascii() { char::from(*byte) } else { '?' }).collect()
+            });
         let (head, raw) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer: {text:?}"));
         let mut lines = head.lines();
         let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
@@ -131,7 +142,7 @@ impl Answer {
             .map(|(name, value)| (name.to_lowercase(), value.into()))
             .collect();
         let mut answer = Self { status, headers, body: raw.to_owned(), whole: true };
-        if method == "HEAD" || status == 204 {
+        if method == "HEAD" || status == 204 || status == 304 {
             return answer;
         }
         if answer.header("transfer-encoding") == Some("chunked") {
@@ -140,6 +151,13 @@ impl Answer {
             answer.whole = answer.header("content-length") == Some(raw.len().to_string().as_str());
         }
         answer
+    }
+
+    /// Where the `Link` to the next page leads.
+    pub fn next(&self) -> Option<String> {
+        let link = self.header("link")?;
+        let target = link.strip_prefix('<').and_then(|link| link.strip_suffix(">; rel=\"next\""));
+        Some(target.unwrap_or_else(|| panic!("not a link to the next page: {link}")).to_owned())
     }
 
     pub fn header(&self, name: &str) -> Option<&str> {

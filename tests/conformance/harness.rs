@@ -272,7 +272,7 @@ pub async fn get_json(store: &dyn Store, id: &str) -> Option<String> {
 }
 
 pub async fn list(store: &dyn Store, after: Option<&Key>) -> Vec<Record> {
-    let listed = store.list(Query { after: after.cloned() }).try_collect().await;
+    let listed = store.list(Query { after: after.cloned(), ..Query::all() }).try_collect().await;
     listed.unwrap_or_else(|error| panic!("list: {}", chain(&error)))
 }
 

@@ -11,7 +11,9 @@ mod embedded;
 mod harness;
 mod lists;
 mod model;
+mod pages;
 mod properties;
+mod queries;
 mod writes;
 
 // Shared with the other test binaries.
@@ -34,7 +36,9 @@ const CASES: &[&[Case]] = &[
     embedded::CASES,
     lists::CASES,
     model::CASES,
+    pages::CASES,
     properties::CASES,
+    queries::CASES,
     writes::CASES,
 ];
 

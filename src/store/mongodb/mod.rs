@@ -16,6 +16,7 @@
 mod bson;
 mod changes;
 mod error;
+mod filter;
 mod lookups;
 
 use std::collections::HashMap;
@@ -125,15 +126,30 @@ impl Inner {
     }
 
     /// `settled`: only what no failover takes back, as of this moment.
-    async fn cursor(&self, after: Option<&Key>, settled: bool) -> mongodb::error::Result<RawBatchCursor> {
+    async fn cursor(&self, query: &Query, settled: bool) -> mongodb::error::Result<RawBatchCursor> {
         let collection = self.collection().await?;
         let by_id = doc! { "_id": 1 };
-        let find = collection.find(doc! {}).sort(by_id.clone()).hint(Hint::Keys(by_id)).batch_size(BATCH_RECORDS);
+        if !query.filters.is_empty() {
+            let few = query.limit.map_or(BATCH_RECORDS, |limit| u32::try_from(limit).unwrap_or(BATCH_RECORDS));
+            // Some of the candidates may be left out, and should not cost a round trip each.
+            let batch = few.clamp(100, BATCH_RECORDS);
+            // The planner chooses the index; what has none to use is given up by the server too.
+            let filter = filter::candidates(&query.filters, query.after.as_ref());
+            let find = collection.find(filter).sort(by_id).batch_size(batch);
+            return find.max_time(self.options.timeout).batch().await;
+        }
+        let batch = query.page(BATCH_RECORDS as usize) as u32;
+        let find = collection.find(doc! {}).sort(by_id.clone()).hint(Hint::Keys(by_id)).batch_size(batch);
+        // The bound of the index includes what it names.
+        let find = match query.limit.and_then(|limit| i64::try_from(limit).ok()?.checked_add(1)) {
+            Some(limit) => find.limit(limit).batch_size(batch + 1),
+            None => find,
+        };
         let find = match settled {
             true => find.read_concern(ReadConcern::majority()).selection_criteria(ReadPreference::Primary.into()),
             false => find,
         };
-        match after {
+        match &query.after {
             // `$gt` would compare within the key's type only; a bound of the index compares across all types.
             Some(key) => find.min(doc! { "_id": bson::from_key(key) }),
             None => find,
@@ -293,7 +309,7 @@ impl MongoDb {
 
     /// Reads the list from the server, batch by batch, one ahead of what `batches` has taken, and says when that was all:
     /// a reader that ends without a word has failed.
-    async fn read(self, after: Option<Key>, settled: bool, batches: mpsc::Sender<Result<Option<Vec<Record>>>>) {
+    async fn read(self, query: Query, settled: bool, batches: mpsc::Sender<Result<Option<Vec<Record>>>>) {
         let mut cursor = None;
         loop {
             let next = async {
@@ -301,7 +317,7 @@ impl MongoDb {
                 let batch = async {
                     let cursor = match &mut cursor {
                         Some(cursor) => cursor,
-                        none => none.insert(self.inner.cursor(after.as_ref(), settled).await?),
+                        none => none.insert(self.inner.cursor(&query, settled).await?),
                     };
                     cursor.next().await.transpose()
                 };
@@ -320,8 +336,8 @@ impl MongoDb {
     fn listed(&self, query: Query, settled: bool) -> Listing {
         let within = self.inner.options.timeout;
         let (sender, receiver) = mpsc::channel(1);
-        let after = query.after;
-        let reader = self.clone().read(after.clone(), settled, sender);
+        let after = query.after.clone();
+        let reader = self.clone().read(query, settled, sender);
         // The task begins when the stream is first polled: a list that is never read costs nothing.
         let batches = stream::unfold((receiver, Some(reader)), move |(mut receiver, mut reader)| async move {
             if let Some(reader) = reader.take() {

@@ -152,15 +152,15 @@ impl Sled {
         Ok(None)
     }
 
-    fn page(&self, after: Option<&Key>) -> Result<Vec<Record>> {
+    fn page(&self, after: Option<&Key>, size: usize) -> Result<Vec<Record>> {
         let start = after.map_or(Bound::Unbounded, |key| Bound::Excluded(encode(key)));
-        let mut page = Vec::with_capacity(PAGE);
+        let mut page = Vec::with_capacity(size);
         let mut bytes = 0;
         for entry in self.records.range::<Vec<u8>, _>((start, Bound::Unbounded)) {
             let (key, json) = entry.map_err(|error| self.failed("read", error))?;
             bytes += json.len();
             page.push(Record::new(self.decode(&key)?, json.to_vec()));
-            if page.len() == PAGE || bytes >= PAGE_BYTES {
+            if page.len() == size || bytes >= PAGE_BYTES {
                 break;
             }
         }
@@ -219,8 +219,9 @@ impl Store for Sled {
 
     fn list(&self, query: Query) -> Listing {
         let store = self.clone();
+        let size = query.page(PAGE);
         let pages = stream::try_unfold(query.after, move |after| {
-            let page = store.blocking(move |store| store.page(after.as_ref()));
+            let page = store.blocking(move |store| store.page(after.as_ref(), size));
             async move {
                 let page = page.await?;
                 Ok::<_, Error>(page.last().map(|last| last.key().clone()).map(|last| (page, Some(last))))

@@ -204,8 +204,13 @@ async fn a_list_walks_the_index_and_sorts_nothing() {
     let watched = Watched::filled().await;
     let keys = [Key::Integer(17), Key::String("17".into()), Key::ObjectId([0; 12]), Key::Uuid([0; 16]), Key::Date(0)];
     for after in std::iter::once(None).chain(keys.iter().map(Some)) {
-        let listed =
-            watched.store.list(Query { after: after.cloned() }).try_collect::<Vec<_>>().await.expect("a list").len();
+        let listed = watched
+            .store
+            .list(Query { after: after.cloned(), ..Query::all() })
+            .try_collect::<Vec<_>>()
+            .await
+            .expect("a list")
+            .len();
         let explained = watched.explained().await;
         assert!(explained.uses_the_index_of_ids(), "after {after:?}: {explained:?}");
         // The bound itself is read, and left out by the store.
@@ -222,4 +227,34 @@ async fn a_ping_touches_one_document() {
     watched.store.ping().await.expect("a ping");
     let explained = watched.explained().await;
     assert!(explained.documents <= 1, "{explained:?}");
+}
+
+#[tokio::test]
+#[ignore = "needs TEST_MONGOD or TEST_MONGODB_URL"]
+async fn a_filter_uses_the_index_of_its_field() {
+    let watched = Watched::filled().await;
+    let collection = watched.client.database(&watched.database).collection::<Tree>("records");
+    collection.create_index(mongodb::IndexModel::builder().keys(doc! { "v.n": 1 }).build()).await.expect("an index");
+    let documents = (0..300).map(|n| format!(r#"{{"_id":"n{n}","v":{{"n":{n},"other":{n}}}}}"#));
+    let documents = documents.map(|text| extended_json::parse(text.as_bytes()).expect("a document")).collect();
+    watched.store.upsert(documents).await.expect("an upsert");
+    for (name, value, most) in [
+        ("v.n.eq", "17", 1),
+        ("v.n.in", "17,18,nothing", 2),
+        ("v.n.gte", "290", 10),
+        ("v.n.lt", "2015-09-10", 0),
+        ("v.n.eq", "507f1f77bcf86cd799439011", 0),
+        ("v.n.eq", "gold", 0),
+        ("v.n.eq", "true", 0),
+        ("_id.eq", "n17", 1),
+    ] {
+        let filters = crate::query::Selection::parse(&[(name.to_owned(), value.to_owned())]).expect("a filter").filters;
+        for after in [None, Some(Key::String("a".into()))] {
+            let query = Query { after, filters: filters.clone(), limit: Some(10) };
+            watched.store.list(query).try_collect::<Vec<_>>().await.expect("a list");
+            let explained = watched.explained().await;
+            assert!(!explained.stages.iter().any(|stage| stage == "COLLSCAN"), "{name}={value}: {explained:?}");
+            assert!(explained.documents <= most, "{name}={value}: {explained:?}");
+        }
+    }
 }

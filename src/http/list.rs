@@ -1,0 +1,146 @@
+//! `GET /api/v1/records`: all of it as a stream, or a page.
+//!
+//! A page is gathered before it is sent, so that its head can say where the next one begins and what its bytes are; what
+//! bounds it is [`store::PAGE_BYTES`]. Without a limit nothing is gathered, and nothing is said beforehand.
+
+use std::fmt::Write;
+
+use axum::Extension;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::header::LINK;
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderValue};
+use axum::response::Response;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+
+use super::accept::{self, Form};
+use super::array::Records;
+use super::etag::{self, ETag};
+use super::finish::RequestId;
+use super::problem::Problem;
+use super::settings::Settings;
+use super::{App, age, answer, path};
+use crate::query::{After, Cursor, Selection};
+use crate::record::Key;
+use crate::store::{self, Query};
+
+/// A `Link` that the server would take again as a request, whose head may have 16 KiB.
+const LINK_MAX: usize = 8 * 1024;
+
+/// What stands in a query as it is: enough that a link can be read.
+const PLAIN: &AsciiSet =
+    &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~').remove(b':').remove(b',');
+
+pub async fn list(
+    State(app): State<App>,
+    Extension(request_id): Extension<RequestId>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let _place = app.place()?;
+    let (parts, _) = request.into_parts();
+    let parameters = path::parameters(&parts.uri)?;
+    let selection = Selection::parse(&parameters)?;
+    let limit = limit(&app.settings, &selection)?;
+    let form = accept::choose(&parts.headers, Form::LIST)?;
+    match limit {
+        Some(limit) => page(&app, &parts, &parameters, selection, form, limit).await,
+        None => stream(&app, &parts.headers, selection, form, request_id).await,
+    }
+}
+
+/// How many records to send, if not all.
+fn limit(settings: &Settings, selection: &Selection) -> Result<Option<usize>, Problem> {
+    let largest = settings.largest_limit();
+    match selection.limit {
+        Some(limit) if limit > largest => {
+            let whole =
+                if settings.implied_limit().is_none() { " Without a limit the whole list is streamed." } else { "" };
+            let detail =
+                format!("`limit` may be {largest} at most: follow the `Link` with rel=\"next\" for more.{whole}");
+            Err(Problem::bad("limit", detail))
+        }
+        None if settings.implied_limit().is_none() && selection.sort.is_some() => {
+            let detail = format!("A sorted list needs a `limit`, of {largest} at most: it is sorted page by page.");
+            Err(Problem::bad("limit", detail))
+        }
+        limit => Ok(limit.or(settings.implied_limit())),
+    }
+}
+
+async fn page(
+    app: &App,
+    parts: &Parts,
+    parameters: &[(String, String)],
+    selection: Selection,
+    form: Form,
+    limit: usize,
+) -> Result<Response, Problem> {
+    let sort = selection.sort.as_ref();
+    let after = match selection.after {
+        Some(After::Cursor(cursor)) => Some(cursor),
+        Some(After::Id(id)) => Some(Cursor { key: key_of(app, &id).await?, value: None }),
+        None => None,
+    };
+    let page = store::page(&*app.store, selection.filters, sort, after, limit).await?;
+    let next = page.next.map(|next| link(parts.uri.path(), parameters, &next.encode(sort))).transpose()?;
+    let mut body = Records::writer(form, selection.fields);
+    page.records.iter().for_each(|record| body.push(record));
+    let body = body.end();
+    let tag = ETag::of(&body, next.as_ref().map(HeaderValue::as_bytes).unwrap_or_default());
+    let mut response = match tag.is_known(&parts.headers) {
+        true => answer::not_modified(app),
+        false => answer::records(app, form, body.into()),
+    };
+    response.headers_mut().insert(axum::http::header::ETAG, tag.to_value());
+    if let Some(next) = next {
+        response.headers_mut().insert(LINK, next);
+    }
+    super::compress::compressed(&parts.headers, age::told(response, page.age)).await
+}
+
+async fn stream(
+    app: &App,
+    headers: &HeaderMap,
+    selection: Selection,
+    form: Form,
+    request_id: RequestId,
+) -> Result<Response, Problem> {
+    let after = match selection.after {
+        Some(After::Cursor(cursor)) => Some(cursor.key),
+        Some(After::Id(id)) => Some(key_of(app, &id).await?),
+        None => None,
+    };
+    let records = store::selected(&*app.store, Query { after, filters: selection.filters, limit: None });
+    let known = records.known_age();
+    let body = Records::begin(records, Records::writer(form, selection.fields), request_id).await?;
+    let age = known.get().copied();
+    if etag::anything_is_known(headers) {
+        return Ok(age::told(answer::not_modified(app), age));
+    }
+    let response = age::told(answer::records(app, form, Body::from_stream(body)), age);
+    super::compress::compressed(headers, response).await
+}
+
+/// The key of the record with this id; of one that is gone, what it was, as far as its text tells.
+async fn key_of(app: &App, id: &crate::record::RecordId) -> Result<Key, Problem> {
+    match app.store.get(id).await?.record {
+        Some(record) => Ok(record.key().clone()),
+        None => id.keys().next().ok_or_else(|| Problem::bad("after_id", "`after_id` is the id of a record.")),
+    }
+}
+
+/// `<…>; rel="next"` ([RFC 8288](https://www.rfc-editor.org/rfc/rfc8288)): the same request, from `cursor` on.
+fn link(path: &str, parameters: &[(String, String)], cursor: &str) -> Result<HeaderValue, Problem> {
+    let mut text = format!("<{path}?");
+    for (name, value) in parameters.iter().filter(|(name, _)| name != "after" && name != "after_id") {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{}={}&", utf8_percent_encode(name, PLAIN), utf8_percent_encode(value, PLAIN));
+    }
+    let _ = write!(text, "after={cursor}>; rel=\"next\"");
+    HeaderValue::try_from(text).ok().filter(|link| link.len() <= LINK_MAX).ok_or_else(|| {
+        let detail = "The link to the next page would be too long: the `_id` of the last record is, or the filters are. Ask \
+                      for another `limit`, or for less.";
+        Problem::bad("limit", detail)
+    })
+}

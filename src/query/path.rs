@@ -1,0 +1,79 @@
+//! Paths: the names of fields, one inside the other.
+
+use std::fmt;
+use std::sync::Arc;
+
+/// Deeper than anybody nests; each level takes stack where records are read.
+const MAX_DEPTH: usize = 32;
+
+/// The names that lead to a value. Never empty.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Path(Arc<[Box<str>]>);
+
+impl Path {
+    /// Reads `a.b`, with backslashes before what is to be taken literally.
+    ///
+    /// # Errors
+    ///
+    /// Says what is wrong, as the end of a sentence.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        Self::of(split(text, '.').into_iter().map(|part| literal(&part)).collect())
+    }
+
+    pub fn of(names: Vec<Box<str>>) -> Result<Self, String> {
+        if names.is_empty() || (names.len() == 1 && names[0].is_empty()) {
+            return Err("names no field".to_owned());
+        }
+        if names.len() > MAX_DEPTH {
+            return Err(format!("is deeper than {MAX_DEPTH} fields"));
+        }
+        Ok(Self(names.into()))
+    }
+
+    pub fn names(&self) -> &[Box<str>] {
+        &self.0
+    }
+}
+
+impl fmt::Display for Path {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, name) in self.0.iter().enumerate() {
+            if index > 0 {
+                f.write_str(".")?;
+            }
+            for character in name.chars() {
+                if matches!(character, '.' | '\\' | ',') {
+                    f.write_str("\\")?;
+                }
+                fmt::Write::write_char(f, character)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The parts between separators that no backslash precedes. The backslashes stay.
+pub fn split(text: &str, separator: char) -> Vec<String> {
+    let mut parts = vec![String::new()];
+    let mut escaped = false;
+    for character in text.chars() {
+        let escapes = character == '\\' && !escaped;
+        match parts.last_mut() {
+            Some(part) if escaped || character != separator => part.push(character),
+            _ => parts.push(String::new()),
+        }
+        escaped = escapes;
+    }
+    parts
+}
+
+/// The text without the backslashes that were there to protect what follows them.
+pub fn literal(text: &str) -> Box<str> {
+    let mut out = String::with_capacity(text.len());
+    let mut characters = text.chars();
+    while let Some(character) = characters.next() {
+        // One at the very end protects nothing, and stands for itself.
+        out.push(if character == '\\' { characters.next().unwrap_or('\\') } else { character });
+    }
+    out.into()
+}

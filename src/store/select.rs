@@ -1,0 +1,191 @@
+//! What a store lists, narrowed down to what was asked for: the same code over every store, so the same answer.
+
+use std::cmp::Ordering;
+use std::collections::BinaryHeap;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures::{Stream, StreamExt};
+
+use super::{Listing, Query, RecordStream, Result, Store};
+use crate::query::{Cursor, Filters, Sort, sort};
+use crate::record::{Key, Record};
+
+/// How many bytes of records a page holds at most; a single larger record is a page of its own. What bounds the memory of
+/// a request for a page, whatever its limit.
+pub const PAGE_BYTES: usize = 8 * 1024 * 1024;
+
+/// How many records are judged before other tasks get their turn: some hundred microseconds of work.
+const TURN: usize = 256;
+
+/// The records of `query` of which all its filters hold, at most its limit of them, in `_id` order.
+pub fn selected(store: &dyn Store, query: Query) -> Listing {
+    let (filters, limit) = (query.filters.clone(), query.limit);
+    let Listing { records, age } = store.list(query);
+    let records: RecordStream = match (filters.is_empty(), limit) {
+        (true, None) => records,
+        (true, Some(limit)) => records.take(limit).boxed(),
+        (false, None) => Judged { records, filters, turn: 0 }.boxed(),
+        (false, Some(limit)) => Judged { records, filters, turn: 0 }.take(limit).boxed(),
+    };
+    Listing::new(records, age)
+}
+
+/// Those records of which the filters hold.
+struct Judged {
+    records: RecordStream,
+    filters: Filters,
+    /// How many were judged since other tasks had their turn.
+    turn: usize,
+}
+
+impl Stream for Judged {
+    type Item = Result<Record>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        loop {
+            if self.turn == TURN {
+                self.turn = 0;
+                context.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            match std::task::ready!(self.records.as_mut().poll_next(context)) {
+                Some(Ok(record)) if !self.filters.hold(record.json()) => self.turn += 1,
+                other => return Poll::Ready(other),
+            }
+        }
+    }
+}
+
+/// Some records in order, and where the next ones begin.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page {
+    pub records: Vec<Record>,
+    /// `None` when there is nothing behind them.
+    pub next: Option<Cursor>,
+    /// As [`Listing::age`].
+    pub age: Option<Duration>,
+}
+
+/// At most `limit` records of which `filters` hold, in the order of `sort` or else of `_id`, from behind `after`. Fewer, but
+/// one at least, where so many would be more than [`PAGE_BYTES`].
+///
+/// In the order of `_id` this reads no more than it returns and one record more, but for what the filters leave out. In
+/// any other it reads every record of which the filters hold, in the memory of one page.
+///
+/// # Errors
+///
+/// As the store's list has them.
+pub async fn page(
+    store: &dyn Store,
+    filters: Filters,
+    sort: Option<&Sort>,
+    after: Option<Cursor>,
+    limit: usize,
+) -> Result<Page> {
+    let Some(sort) = sort else {
+        return page_by_id(store, Query { after: after.map(|after| after.key), filters, limit: Some(limit + 1) }).await;
+    };
+    let mut listing = selected(store, Query { filters, ..Query::all() });
+    let after = after.map(|Cursor { key, value }| (value.unwrap_or(sort::Value::Null), key));
+    let mut first = First { sort, limit, heap: BinaryHeap::new(), bytes: 0, ceiling: None };
+    let mut turn = 0;
+    while let Some(record) = listing.next().await.transpose()? {
+        let value = sort.value(record.json());
+        let is_behind = |(after, key): &(sort::Value, Key)| sort.compare((&value, record.key()), (after, key)).is_gt();
+        if after.as_ref().is_none_or(is_behind) {
+            first.offer(Ranked { sort, value, record });
+        }
+        turn += 1;
+        if turn % TURN == 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+    let more = first.ceiling.is_some();
+    let ranked = first.heap.into_sorted_vec();
+    let next = ranked.last().filter(|_| more).map(|last| last.place());
+    let records = ranked.into_iter().map(|ranked| ranked.record).collect();
+    Ok(Page { records, next, age: listing.age() })
+}
+
+/// `query.limit` is one record more than the page may have, to know whether there is one.
+async fn page_by_id(store: &dyn Store, query: Query) -> Result<Page> {
+    let limit = query.limit.map_or(usize::MAX, |limit| limit - 1);
+    let mut listing = selected(store, query);
+    let mut records: Vec<Record> = Vec::new();
+    let mut bytes = 0;
+    let mut more = false;
+    while let Some(record) = listing.next().await.transpose()? {
+        bytes += record.json().len();
+        more = records.len() == limit || (bytes > PAGE_BYTES && !records.is_empty());
+        if more {
+            break;
+        }
+        records.push(record);
+    }
+    let next = records.last().filter(|_| more).map(|last| Cursor { key: last.key().clone(), value: None });
+    Ok(Page { records, next, age: listing.age() })
+}
+
+/// The first records of all that were offered: no more than `limit`, and no more than [`PAGE_BYTES`] of them.
+struct First<'a> {
+    sort: &'a Sort,
+    limit: usize,
+    /// The last one on top.
+    heap: BinaryHeap<Ranked<'a>>,
+    bytes: usize,
+    /// The first of those that there was no room for: what comes behind it has no place either.
+    ceiling: Option<(sort::Value, Key)>,
+}
+
+impl<'a> First<'a> {
+    fn offer(&mut self, ranked: Ranked<'a>) {
+        let place = (&ranked.value, ranked.record.key());
+        if self.ceiling.as_ref().is_some_and(|(value, key)| self.sort.compare(place, (value, key)).is_gt()) {
+            return;
+        }
+        // A copy: a store may have cut the record out of a batch, all of which it would keep in memory.
+        let record = Record::new(ranked.record.key().clone(), ranked.record.json().to_vec());
+        self.bytes += record.json().len();
+        self.heap.push(Ranked { record, ..ranked });
+        while self.heap.len() > self.limit || (self.bytes > PAGE_BYTES && self.heap.len() > 1) {
+            let Some(last) = self.heap.pop() else { return };
+            self.bytes -= last.record.json().len();
+            self.ceiling = Some((last.value, last.record.key().clone()));
+        }
+    }
+}
+
+/// A record and what decides its place.
+struct Ranked<'a> {
+    sort: &'a Sort,
+    value: sort::Value,
+    record: Record,
+}
+
+impl Ranked<'_> {
+    fn place(&self) -> Cursor {
+        Cursor { key: self.record.key().clone(), value: Some(self.value.clone()) }
+    }
+}
+
+impl Ord for Ranked<'_> {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.sort.compare((&self.value, self.record.key()), (&other.value, other.record.key()))
+    }
+}
+
+impl PartialOrd for Ranked<'_> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Ranked<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Ranked<'_> {}

@@ -1,0 +1,86 @@
+//! The pages for people, where they are compiled in.
+#![cfg(feature = "pages")]
+
+use rstest::rstest;
+use serde_json::Value;
+
+use crate::support::{Server, memory};
+
+#[rstest]
+#[case("/", "text/html; charset=utf-8", "<title>Records</title>")]
+#[case("/pages/browse.js", "text/javascript; charset=utf-8", "use strict")]
+#[case("/pages/browse.css", "text/css; charset=utf-8", "body {")]
+#[tokio::test]
+async fn a_file_comes_with_a_strict_policy(#[case] path: &str, #[case] content_type: &str, #[case] holds: &str) {
+    let server = Server::over(memory(&[]).await).await;
+    let answer = server.get(path).await;
+    assert_eq!((answer.status, answer.header("content-type")), (200, Some(content_type)));
+    assert!(answer.body.contains(holds));
+    let policy = answer.header("content-security-policy").unwrap();
+    assert!(policy.starts_with("default-src 'none'") && !policy.contains("unsafe"), "{policy}");
+    assert_eq!(answer.header("x-content-type-options"), Some("nosniff"));
+    let known = format!("If-None-Match: {}\r\n", answer.header("etag").unwrap());
+    assert_eq!(server.request("GET", path, &known).await.status, 304);
+    for host in ["http://", "https://"] {
+        assert!(!answer.body.contains(host), "nothing comes from elsewhere");
+    }
+}
+
+#[tokio::test]
+async fn the_page_keeps_to_its_policy() {
+    let server = Server::over(memory(&[]).await).await;
+    let page = server.get("/").await.body;
+    assert!(!page.contains("style=") && !page.contains("onclick") && !page.contains("<style"), "{page}");
+    assert_eq!(page.matches("<script").count(), page.matches("<script src=").count());
+}
+
+#[rstest]
+#[case("/docs/", "text/html")]
+#[case("/docs/swagger-ui-bundle.js", "text/javascript")]
+#[case("/docs/swagger-ui.css", "text/css")]
+#[case("/docs/swagger-initializer.js", "text/javascript")]
+#[tokio::test]
+async fn the_docs_are_out_of_the_binary(#[case] path: &str, #[case] content_type: &str) {
+    let server = Server::over(memory(&[]).await).await;
+    let answer = server.get(path).await;
+    assert_eq!((answer.status, answer.header("content-type")), (200, Some(content_type)));
+    if path.ends_with("initializer.js") {
+        assert!(answer.body.contains("/openapi.json"), "{}", answer.body);
+    }
+    let moved = server.get("/docs").await;
+    assert_eq!((moved.status, moved.header("location")), (308, Some("/docs/")));
+}
+
+async fn openapi(server: &Server) -> Value {
+    let answer = server.get("/openapi.json").await;
+    assert_eq!((answer.status, answer.header("content-type")), (200, Some("application/json")));
+    serde_json::from_str(&answer.body).unwrap()
+}
+
+#[tokio::test]
+async fn what_is_described_is_what_is_answered() {
+    let server = Server::over(memory(&[r#"{"_id":"Au","z":79}"#]).await).await;
+    let openapi = openapi(&server).await;
+    assert!(openapi["openapi"].as_str().unwrap().starts_with("3.1."), "{openapi}");
+    for (path, item) in openapi["paths"].as_object().unwrap() {
+        let answer = server.get(&path.replace("{id}", "Au")).await;
+        assert_eq!(answer.status, 200, "{path}");
+        let described = item["get"]["responses"]["200"]["content"].as_object().unwrap();
+        let content_type = answer.header("content-type").unwrap().split(';').next().unwrap();
+        assert!(described.contains_key(content_type), "{path}: {content_type} is not among {described:?}");
+    }
+    let parameters = openapi["paths"]["/api/v1/records"]["get"]["parameters"].as_array().unwrap();
+    let names: Vec<_> = parameters.iter().map(|parameter| parameter["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["limit", "after", "after_id", "sort", "fields", "filters", "If-None-Match"]);
+    for name in ["limit", "after", "after_id", "sort", "fields"] {
+        let problem = server.get(&format!("/api/v1/records?{name}=&{name}=")).await.problem();
+        assert_eq!(problem["parameter"], *name, "it is a parameter");
+    }
+}
+
+#[tokio::test]
+async fn the_description_says_what_this_server_is_set_to() {
+    let server = Server::set(memory(&[]).await, |settings| settings.max_limit = Some(50)).await;
+    let openapi = openapi(&server).await;
+    assert_eq!(openapi["paths"]["/api/v1/records"]["get"]["parameters"][0]["schema"]["maximum"], 50);
+}

@@ -1,0 +1,56 @@
+//! Pages of other origins.
+
+use rstest::rstest;
+
+use crate::support::{Answer, Server, memory};
+
+const PREFLIGHT: &str = "Origin: https://app.example\r\nAccess-Control-Request-Method: GET\r\n\
+                         Access-Control-Request-Headers: if-none-match\r\n";
+
+async fn server(origins: &'static [&'static str]) -> Server {
+    let store = memory(&[r#"{"_id":1}"#]).await;
+    Server::set(store, |settings| *settings = settings.clone().cors_origins(origins.iter().copied()).unwrap()).await
+}
+
+fn allowed(answer: &Answer) -> Option<&str> {
+    answer.header("access-control-allow-origin")
+}
+
+#[tokio::test]
+async fn without_the_setting_nothing_is_said() {
+    let server = server(&[]).await;
+    let answer = server.request("GET", "/api/v1/records/1", "Origin: https://app.example\r\n").await;
+    assert_eq!((answer.status, allowed(&answer)), (200, None));
+    assert_eq!(server.request("OPTIONS", "/api/v1/records", PREFLIGHT).await.status, 405);
+}
+
+#[rstest]
+#[case(&["https://app.example"], Some("https://app.example"))]
+#[case(&["https://other.example", "https://app.example"], Some("https://app.example"))]
+#[case(&["*"], Some("*"))]
+#[case(&["https://other.example"], None)]
+#[tokio::test]
+async fn an_origin_that_is_named_may_read(
+    #[case] origins: &'static [&'static str],
+    #[case] expected: Option<&str>,
+    #[values("/api/v1/records/1", "/api/v1/records?limit=1", "/api/v1/records?x=1", "/nowhere")] path: &str,
+) {
+    let server = server(origins).await;
+    let answer = server.request("GET", path, "Origin: https://app.example\r\n").await;
+    assert_eq!(allowed(&answer), expected);
+    assert!(answer.header("access-control-expose-headers").unwrap().contains("link"));
+    let varies = answer.headers.iter().any(|(name, value)| name == "vary" && value.contains("origin"));
+    assert_eq!(varies, origins != ["*"], "{answer:?}");
+    let preflight = server.request("OPTIONS", path, PREFLIGHT).await;
+    assert_eq!((preflight.status, allowed(&preflight)), (200, expected));
+    assert_eq!(preflight.header("access-control-allow-methods"), Some("GET,HEAD"));
+    assert!(preflight.header("access-control-allow-headers").unwrap().contains("if-none-match"));
+}
+
+#[rstest]
+fn what_is_no_origin_is_refused(
+    #[values("app.example", "https://", "https://a.example/", "https://*.a", "")] origin: &str,
+) {
+    let settings = records::http::Settings::from(std::time::Duration::from_secs(1));
+    assert!(settings.cors_origins([origin]).unwrap_err().contains("https://example.com"));
+}

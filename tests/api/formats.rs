@@ -1,0 +1,113 @@
+//! The forms of an answer: arrays, lines, and compressed.
+
+use rstest::rstest;
+
+use crate::support::{Failing, Server, memory};
+
+const LINES: &[&str] = &[r#"{"_id":1,"a":"x\ny"}"#, r#"{"_id":2,"a":[1.0]}"#];
+
+#[rstest]
+#[case("", "application/json", "[{\"_id\":1,\"a\":\"x\\ny\"},{\"_id\":2,\"a\":[1.0]}]")]
+#[case("application/x-ndjson", "application/x-ndjson", "{\"_id\":1,\"a\":\"x\\ny\"}\n{\"_id\":2,\"a\":[1.0]}\n")]
+#[tokio::test]
+async fn a_list_has_the_form_that_the_client_asks_for(
+    #[case] accept: &str,
+    #[case] content_type: &str,
+    #[case] body: &str,
+    #[values("", "?limit=2", "?limit=2&sort=_id", "?_id.exists=true")] query: &str,
+) {
+    let server = Server::over(memory(LINES).await).await;
+    let header = if accept.is_empty() { String::new() } else { format!("Accept: {accept}\r\n") };
+    let answer = server.request("GET", &format!("/api/v1/records{query}"), &header).await;
+    assert_eq!((answer.status, answer.header("content-type")), (200, Some(content_type)));
+    assert_eq!((answer.body.as_str(), answer.whole), (body, true));
+}
+
+#[tokio::test]
+async fn lines_of_nothing_are_nothing() {
+    let server = Server::over(memory(&[]).await).await;
+    for query in ["", "?limit=1"] {
+        let path = format!("/api/v1/records{query}");
+        let answer = server.request("GET", &path, "Accept: application/x-ndjson\r\n").await;
+        assert_eq!((answer.status, answer.body.as_str(), answer.whole), (200, "", true));
+    }
+}
+
+#[tokio::test]
+async fn lines_that_fail_half_way_do_not_look_whole() {
+    let server = Server::over(Failing::after(100_000)).await;
+    let answer = server.request("GET", "/api/v1/records", "Accept: application/x-ndjson\r\n").await;
+    assert_eq!((answer.status, answer.whole), (200, false));
+}
+
+#[rstest]
+#[case("/api/v1/records", "application/json or application/x-ndjson")]
+#[case("/api/v1/records/1", "application/json")]
+#[tokio::test]
+async fn a_form_that_there_is_not_is_406(#[case] path: &str, #[case] forms: &str) {
+    let server = Server::over(memory(LINES).await).await;
+    let answer = server.request("GET", path, "Accept: text/csv\r\n").await;
+    assert_eq!(answer.status, 406);
+    let problem = answer.problem();
+    assert_eq!(problem["parameter"], "Accept");
+    assert!(problem["detail"].as_str().unwrap().contains(&format!("ask for {forms}.")), "{problem}");
+}
+
+/// Whether this build compresses: what is offered says so.
+async fn compresses(server: &Server) -> bool {
+    server.get("/api/v1/records").await.header("vary").unwrap().contains("accept-encoding")
+}
+
+#[rstest]
+#[case("gzip", "gzip")]
+#[case("br", "br")]
+#[case("zstd", "zstd")]
+#[case("gzip;q=0.5, br;q=0.1", "gzip")]
+#[tokio::test]
+async fn what_is_large_is_compressed_as_the_client_asks(
+    #[case] accept: &str,
+    #[case] coding: &str,
+    #[values("/api/v1/records", "/api/v1/records?limit=100", "/api/v1/records/1")] path: &str,
+) {
+    let long = format!(r#"{{"_id":1,"text":"{}"}}"#, "abc".repeat(1_000));
+    let server = Server::over(memory(&[&long]).await).await;
+    if !compresses(&server).await {
+        return;
+    }
+    let headers = format!("Accept-Encoding: {accept}\r\nX-Request-Id: same\r\n");
+    let answer = server.request("GET", path, &headers).await;
+    assert_eq!((answer.status, answer.header("content-encoding")), (200, Some(coding)));
+    assert!(answer.body.len() < 200, "{} bytes", answer.body.len());
+    assert!(answer.header("etag").is_none_or(|tag| tag.starts_with("W/\"")), "{answer:?}");
+    assert_eq!(answer.header("vary"), Some("accept, accept-encoding"));
+    let head = server.request("HEAD", path, &headers).await;
+    let comparable = |headers: &[(String, String)]| {
+        headers.iter().filter(|(name, _)| name != "date" && name != "transfer-encoding").cloned().collect::<Vec<_>>()
+    };
+    assert_eq!(comparable(&head.headers), comparable(&answer.headers));
+    if let Some(tag) = answer.header("etag") {
+        let known = format!("{headers}If-None-Match: {tag}\r\n");
+        assert_eq!(server.request("GET", path, &known).await.status, 304);
+    }
+}
+
+#[rstest]
+#[case::small(r#"{"_id":1}"#.to_owned(), "gzip, br, zstd")]
+#[case::not_asked_for(format!(r#"{{"_id":1,"text":"{}"}}"#, "abc".repeat(1_000)), "identity")]
+#[case::refused(format!(r#"{{"_id":1,"text":"{}"}}"#, "abc".repeat(1_000)), "gzip;q=0")]
+#[tokio::test]
+async fn what_need_not_be_compressed_is_not(#[case] line: String, #[case] accept: &str) {
+    let server = Server::over(memory(&[&line]).await).await;
+    let answer = server.request("GET", "/api/v1/records/1", &format!("Accept-Encoding: {accept}\r\n")).await;
+    assert_eq!((answer.header("content-encoding"), &answer.body), (None, &line));
+    assert!(answer.header("etag").is_some_and(|tag| tag.starts_with('"')));
+}
+
+#[tokio::test]
+async fn a_client_that_refuses_everything_is_told() {
+    let server = Server::over(memory(LINES).await).await;
+    if compresses(&server).await {
+        let answer = server.request("GET", "/api/v1/records/1", "Accept-Encoding: identity;q=0\r\n").await;
+        assert_eq!((answer.status, answer.problem()["parameter"].as_str()), (406, Some("Accept-Encoding")));
+    }
+}

@@ -1,0 +1,167 @@
+//! Large collections, a page at a time.
+
+use std::sync::Arc;
+
+use records::store::Store;
+use rstest::rstest;
+use serde_json::Value;
+
+use crate::support::{Answer, Failing, Server, memory};
+
+async fn numbers(count: i64) -> Arc<dyn Store> {
+    let lines: Vec<String> = (0..count).map(|id| format!(r#"{{"_id":{id},"v":{}}}"#, id % 3)).collect();
+    memory(&lines.iter().map(String::as_str).collect::<Vec<_>>()).await
+}
+
+fn ids(answer: &Answer) -> Vec<Value> {
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let list: Vec<Value> = serde_json::from_str(&answer.body).unwrap();
+    list.iter().map(|record| record["_id"].clone()).collect()
+}
+
+/// From this page to the last.
+async fn walk(server: &Server, path: &str) -> Vec<Vec<Value>> {
+    let mut pages = Vec::new();
+    let mut path = Some(path.to_owned());
+    while let Some(here) = path {
+        let answer = server.get(&here).await;
+        pages.push(ids(&answer));
+        path = answer.next();
+        assert!(pages.len() < 100, "it does not end");
+    }
+    pages
+}
+
+#[rstest]
+#[case(1, 10)]
+#[case(3, 4)]
+#[case(5, 2)]
+#[case(10, 1)]
+#[case(11, 1)]
+#[case(10_000, 1)]
+#[tokio::test]
+async fn the_links_lead_through_the_whole_list(#[case] limit: usize, #[case] pages: usize) {
+    let server = Server::over(numbers(10).await).await;
+    let walked = walk(&server, &format!("/api/v1/records?limit={limit}")).await;
+    assert_eq!(walked.len(), pages);
+    assert!(walked.concat().into_iter().eq((0..10).map(Value::from)));
+}
+
+#[tokio::test]
+async fn the_link_keeps_what_else_was_asked_for() {
+    let server = Server::over(numbers(10).await).await;
+    let answer = server.get("/api/v1/records?v.in=1%2C2&limit=2&fields=_id&sort=-v").await;
+    let next = answer.next().unwrap();
+    assert!(
+        next.starts_with("/api/v1/records?v.in=1,2&limit=2&fields=_id&sort=%2Dv&after=")
+            || next.starts_with("/api/v1/records?v.in=1,2&limit=2&fields=_id&sort=-v&after="),
+        "{next}"
+    );
+    assert_eq!(answer.body, r#"[{"_id":2},{"_id":5}]"#);
+    assert_eq!(walk(&server, &next).await.concat(), [8, 1, 4, 7]);
+}
+
+#[tokio::test]
+async fn a_link_holds_nothing_that_would_end_it() {
+    let server = Server::over(memory(&[r#"{"_id":1,"é>\"":"<a>; b"}"#, r#"{"_id":2,"é>\"":"<a>; b"}"#]).await).await;
+    let answer = server.get("/api/v1/records?limit=1&%C3%A9%3E%22.eq=%3Ca%3E%3B+b").await;
+    let next = answer.next().unwrap();
+    assert!(next.bytes().all(|byte| byte.is_ascii_graphic() && !b"<>\"".contains(&byte)), "{next}");
+    assert_eq!(ids(&server.get(&next).await), [2]);
+}
+
+#[tokio::test]
+async fn a_whole_list_has_no_link() {
+    let server = Server::over(numbers(10).await).await;
+    assert_eq!(server.get("/api/v1/records").await.next(), None);
+}
+
+#[rstest]
+#[case("limit=0", "limit")]
+#[case("limit=-1", "limit")]
+#[case("limit=%2B1", "limit")]
+#[case("limit=", "limit")]
+#[case("limit=x", "limit")]
+#[case("limit=99999999999999", "limit")]
+#[case("limit=10001", "limit")]
+#[case("limit=1&limit=1", "limit")]
+#[case("limit=1&after=", "after")]
+#[case("limit=1&after=xyz", "after")]
+#[case("limit=1&after=AAAAAAAAAAAAAAAA", "after")]
+#[case("after_id=1&after=xyz", "after_id")]
+#[case("after_id=1&sort=v&limit=1", "after_id")]
+#[case("sort=v", "limit")]
+#[case("sort=", "sort")]
+#[case("sort=a,b&limit=1", "sort")]
+#[case("fields=", "fields")]
+#[case("fields=a,,b", "fields")]
+#[case("offset=5", "offset")]
+#[case("count=true", "count")]
+#[case("v.exists=1", "v.exists")]
+#[case("v.like=a", "v.like")]
+#[case("v.=a", "v.")]
+#[case(".eq=a", ".eq")]
+#[case("v%5B%24gt%5D=1", "v[$gt]")]
+#[case("a=%ff", "a")]
+#[tokio::test]
+async fn what_means_nothing_is_400_and_says_what_would_be_right(#[case] query: &str, #[case] parameter: &str) {
+    let server = Server::over(numbers(3).await).await;
+    let answer = server.get(&format!("/api/v1/records?{query}")).await;
+    assert_eq!(answer.status, 400, "{answer:?}");
+    let problem = answer.problem();
+    assert_eq!(problem["parameter"], parameter, "{problem}");
+    assert!(problem["detail"].as_str().unwrap().len() > 20, "{problem}");
+}
+
+#[tokio::test]
+async fn a_cursor_that_was_changed_or_is_of_another_order_is_400() {
+    let server = Server::over(numbers(10).await).await;
+    let next = server.get("/api/v1/records?limit=2").await.next().unwrap();
+    let cursor = next.split("after=").nth(1).unwrap();
+    for at in 0..cursor.len() {
+        let mut changed = cursor.to_owned().into_bytes();
+        changed[at] = if changed[at] == b'A' { b'B' } else { b'A' };
+        let changed = String::from_utf8(changed).unwrap();
+        let answer = server.get(&format!("/api/v1/records?limit=2&after={changed}")).await;
+        assert_eq!(answer.status, 400, "{changed}");
+    }
+    for other in [format!("sort=v&limit=2&after={cursor}"), format!("sort=_id&limit=2&after={cursor}")] {
+        let problem = server.get(&format!("/api/v1/records?{other}")).await.problem();
+        assert_eq!(problem["parameter"], "after");
+    }
+}
+
+#[tokio::test]
+async fn a_maximum_is_one_for_all_lists() {
+    let server = Server::set(numbers(10).await, |settings| settings.max_limit = Some(4)).await;
+    let answer = server.get("/api/v1/records?limit=5").await;
+    assert_eq!(answer.status, 400);
+    assert!(answer.problem()["detail"].as_str().unwrap().contains("4 at most"));
+    let walked = walk(&server, "/api/v1/records").await;
+    assert_eq!(walked.iter().map(Vec::len).collect::<Vec<_>>(), [4, 4, 2]);
+}
+
+#[tokio::test]
+async fn a_default_is_for_lists_without_a_limit() {
+    let server = Server::set(numbers(10).await, |settings| settings.default_limit = Some(3)).await;
+    assert_eq!(walk(&server, "/api/v1/records").await.len(), 4);
+    assert_eq!(walk(&server, "/api/v1/records?limit=10").await.len(), 1);
+    assert_eq!(walk(&server, "/api/v1/records?sort=-_id").await.concat()[0], 9);
+}
+
+#[tokio::test]
+async fn a_page_that_fails_says_so_by_its_status() {
+    let server = Server::over(Failing::after(5)).await;
+    assert_eq!(server.get("/api/v1/records?limit=4").await.status, 200);
+    assert_eq!(server.get("/api/v1/records?limit=5").await.status, 500, "whether there are more is not known");
+    assert_eq!(server.get("/api/v1/records?limit=1&sort=v").await.status, 500);
+}
+
+#[tokio::test]
+async fn a_list_goes_on_behind_an_id() {
+    let server =
+        Server::over(memory(&[r#"{"_id":1}"#, r#"{"_id":"1"}"#, r#"{"_id":"b"}"#, r#"{"_id":"d"}"#]).await).await;
+    assert_eq!(ids(&server.get("/api/v1/records?after_id=b").await), ["d"]);
+    assert_eq!(ids(&server.get("/api/v1/records?after_id=c").await), ["d"], "also of one that is gone");
+    assert_eq!(ids(&server.get("/api/v1/records?after_id=1&limit=1").await), ["1"]);
+}

@@ -1,0 +1,86 @@
+//! `records config`: what holds, and who says so.
+
+use std::fs;
+
+use crate::support::{Serving, code, directory, finish, records, run, stderr, stdout};
+
+/// Value and source of a setting.
+fn setting(text: &str, flag: &str) -> (String, String) {
+    let line = text.lines().find(|line| line.split_whitespace().next() == Some(flag));
+    let line = line.unwrap_or_else(|| panic!("{flag} is not shown: {text}"));
+    let parts: Vec<_> = line.split("  ").map(str::trim).filter(|part| !part.is_empty()).collect();
+    (parts[1].to_owned(), parts[2].to_owned())
+}
+
+#[test]
+fn each_setting_is_shown_with_where_it_comes_from() {
+    let directory = directory();
+    let mut command =
+        records(&directory, &["config", "--store", "memory:", "--max-limit", "100", "--listen", "127.0.0.1:1"]);
+    command.env("RECORDS_DEFAULT_LIMIT", "10").env("RECORDS_LISTEN", "127.0.0.1:2");
+    let output = finish(command, "");
+    let text = stdout(&output);
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    for (flag, value, source) in [
+        ("--store", "memory:", "flag --store"),
+        ("--max-limit", "100", "flag --max-limit"),
+        ("--default-limit", "10", "environment RECORDS_DEFAULT_LIMIT"),
+        ("--listen", "127.0.0.1:1", "flag --listen"),
+        ("--cache-control", "no-cache", "default"),
+        ("--cors-origin", "-", "default"),
+        ("--collection", "records", "default"),
+        ("--request-timeout", "10s", "default"),
+        ("--log", "info", "default"),
+    ] {
+        assert_eq!(setting(&text, flag), (value.to_owned(), source.to_owned()), "{text}");
+    }
+}
+
+#[test]
+fn a_secret_is_hidden_wherever_it_comes_from() {
+    let url = "mongodb://user:hunter2@127.0.0.1/shop?authSource=admin";
+    let directory = directory();
+    fs::write(directory.path().join("url"), url).unwrap();
+    let mut of_environment = records(&directory, &["config"]);
+    of_environment.env("RECORDS_STORE", url);
+    for (command, source) in [
+        (records(&directory, &["config", "--store", url]), "flag --store"),
+        (records(&directory, &["--store", url, "config"]), "flag --store"),
+        (of_environment, "environment RECORDS_STORE"),
+        (records(&directory, &["config", "--store-file", "url"]), "file url"),
+    ] {
+        let output = finish(command, "");
+        let text = stdout(&output);
+        assert_eq!(setting(&text, "--store"), ("mongodb://***@127.0.0.1/shop".to_owned(), source.to_owned()));
+        assert!(!format!("{text}{}", stderr(&output)).contains("hunter2"), "{text}");
+    }
+}
+
+#[test]
+fn settings_that_contradict_each_other_are_refused() {
+    for arguments in [["--default-limit", "5", "--max-limit", "4"], ["--max-limit", "0", "--max-requests", "1"]] {
+        for verb in ["serve", "config"] {
+            let output = run(&directory(), &[&[verb, "--store", "memory:"], &arguments[..]].concat(), "");
+            assert_eq!(code(&output), 2, "{}", stderr(&output));
+            assert!(stderr(&output).contains("--max-limit"), "{}", stderr(&output));
+        }
+    }
+}
+
+#[test]
+fn what_cannot_stand_in_a_header_is_refused_at_start() {
+    for (flag, value) in [("--cors-origin", "example.com"), ("--cache-control", "a\nb")] {
+        let output = run(&directory(), &["--store", "memory:", flag, value], "");
+        assert_eq!(code(&output), 1, "{}", stderr(&output));
+        assert!(stderr(&output).contains(flag), "{}", stderr(&output));
+    }
+}
+
+#[test]
+fn the_server_keeps_to_its_settings() {
+    let serving = Serving::start(&directory(), &["--store", "memory:", "--max-limit", "3"]);
+    let (status, body) = serving.get("/api/v1/records");
+    let list: Vec<serde_json::Value> = serde_json::from_str(&body).unwrap();
+    assert_eq!((status, list.len()), (200, 3.min(list.len())));
+    assert_eq!(serving.get("/api/v1/records?limit=4").0, 400);
+}

@@ -1,0 +1,125 @@
+//! Pages: a list in parts is the list.
+
+use std::sync::Arc;
+
+use records::document::Value;
+use records::query::{Cursor, Filters};
+use records::record::Record;
+use records::store::{Query, Store, page, selected};
+
+use futures::TryStreamExt;
+
+use crate::harness::{Context, cases, large, list, numbered, upsert, upsert_texts};
+
+cases! {
+    Any by store {
+        pages_of_any_size_are_the_list,
+        a_page_has_as_many_bytes_as_it_may_and_says_that_there_are_more,
+        a_page_of_nothing_is_the_last,
+        a_page_behind_a_record_that_is_gone_begins_at_the_next,
+        a_sorted_page_has_as_many_bytes_as_it_may,
+        a_limited_list_is_as_long_as_asked,
+    }
+    Any by property {
+        a_cursor_comes_back_from_its_text,
+    }
+}
+
+async fn pages(store: &dyn Store, limit: usize) -> Vec<Vec<Record>> {
+    let mut pages = Vec::new();
+    let mut after: Option<Cursor> = None;
+    loop {
+        let page = page(store, Filters::default(), None, after, limit).await.expect("a page");
+        pages.push(page.records);
+        match page.next {
+            None => return pages,
+            Some(next) => {
+                let text = next.encode(None);
+                assert!(text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_'));
+                after = Some(Cursor::decode(&text, None).expect("the cursor of before"));
+                assert_eq!(after, Some(next));
+            }
+        }
+    }
+}
+
+async fn pages_of_any_size_are_the_list(store: Arc<dyn Store>) {
+    let mut documents = numbered(0..700);
+    documents.push(crate::harness::document(r#"{"_id":{"$oid":"507f1f77bcf86cd799439011"}}"#));
+    documents.push(crate::harness::document(r#"{"_id":"text"}"#));
+    documents.push(crate::harness::document(r#"{"_id":0.5}"#));
+    documents.push(crate::harness::document(r#"{"_id":true}"#));
+    upsert(&*store, documents).await;
+    let whole = list(&*store, None).await;
+    for limit in [1, 2, 63, 256, 352, 703, 704, 705, 10_000] {
+        let pages = pages(&*store, limit).await;
+        assert_eq!(pages.len(), whole.len().div_ceil(limit), "no page more than needed, at {limit}");
+        assert!(pages.concat() == whole, "at {limit}");
+    }
+}
+
+async fn a_page_has_as_many_bytes_as_it_may_and_says_that_there_are_more(store: Arc<dyn Store>) {
+    // Base64 makes 4 MB of 3.
+    upsert(&*store, (0..5).map(|id| large(Value::Int32(id), 3_000_000)).collect()).await;
+    let sizes: Vec<_> = pages(&*store, 1_000).await.iter().map(Vec::len).collect();
+    assert_eq!(sizes, [2, 2, 1]);
+    upsert(&*store, vec![large(Value::Int32(9), 9_000_000)]).await;
+    let sizes: Vec<_> = pages(&*store, 1_000).await.iter().map(Vec::len).collect();
+    assert_eq!(sizes, [2, 2, 1, 1], "a record larger than a page is a page");
+}
+
+async fn a_sorted_page_has_as_many_bytes_as_it_may(store: Arc<dyn Store>) {
+    upsert(&*store, [3, 1, 4, 0, 2].map(|id| large(Value::Int32(id), 3_000_000)).into()).await;
+    let sort = records::query::Sort { path: records::query::Path::parse("_id").expect("a path"), descending: true };
+    let mut after = None;
+    let mut ids = Vec::new();
+    loop {
+        let page = page(&*store, Filters::default(), Some(&sort), after, 100).await.expect("a page");
+        assert!(!page.records.is_empty() && page.records.len() <= 2);
+        ids.extend(page.records.iter().map(|record| record.key().clone()));
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    assert_eq!(ids, [4, 3, 2, 1, 0].map(records::record::Key::Integer));
+}
+
+async fn a_page_of_nothing_is_the_last(store: Arc<dyn Store>) {
+    assert_eq!(pages(&*store, 10).await, [vec![]]);
+}
+
+async fn a_page_behind_a_record_that_is_gone_begins_at_the_next(store: Arc<dyn Store>) {
+    upsert_texts(&*store, &[r#"{"_id":"a"}"#, r#"{"_id":"c"}"#]).await;
+    let after = Cursor { key: records::record::Key::String("b".into()), value: None };
+    let page = page(&*store, Filters::default(), None, Some(after), 10).await.expect("a page");
+    assert_eq!(page.records.len(), 1);
+    assert!(page.next.is_none());
+}
+
+async fn a_limited_list_is_as_long_as_asked(store: Arc<dyn Store>) {
+    upsert(&*store, numbered(0..50)).await;
+    for limit in [1, 49, 50, 51] {
+        let query = Query { limit: Some(limit), ..Query::all() };
+        let listed: Vec<Record> = selected(&*store, query).try_collect().await.expect("a list");
+        assert_eq!(listed.len(), limit.min(50));
+    }
+}
+
+fn a_cursor_comes_back_from_its_text(context: &Context) {
+    context.check(64, &crate::documents::document(), async |_, document| {
+        let sort = records::query::Sort { path: records::query::Path::parse("a.b").expect("a path"), descending: true };
+        let record = document.to_record();
+        for sort in [None, Some(&sort)] {
+            let value = sort.map(|sort| sort.value(record.json()));
+            let cursor = Cursor { key: document.key().clone(), value };
+            let text = cursor.encode(sort);
+            assert_eq!(Cursor::decode(&text, sort), Some(cursor));
+            let other =
+                records::query::Sort { path: records::query::Path::parse("c").expect("a path"), descending: true };
+            assert_eq!(Cursor::decode(&text, Some(&other)), None, "a cursor of another order");
+            assert_eq!(Cursor::decode(&text[1..], sort), None);
+            assert_eq!(Cursor::decode(&(text.clone() + "A"), sort), None);
+        }
+    });
+}
