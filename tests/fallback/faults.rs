@@ -8,7 +8,7 @@ use futures::future::join_all;
 use records::store::fallback::{self, Mode, Settings};
 use records::store::{BACKENDS, Place, Query, Store};
 
-use crate::servers::mongod::Mongod;
+use crate::servers::mongod::{Mongod, document, element, text};
 use crate::support::*;
 use crate::{cases, proxy};
 
@@ -24,6 +24,8 @@ cases! {
     a_lasting_copy_answers_after_a_start_without_the_server,
     a_lasting_copy_goes_on_from_its_token,
     a_lasting_copy_of_another_source_is_not_used,
+    a_lasting_copy_whose_token_is_worth_nothing_is_made_anew,
+    a_replica_behind_a_network_that_swallows_everything_follows_again,
     a_server_that_refuses_the_password_is_answered_for_until_it_takes_it,
 }
 
@@ -295,4 +297,57 @@ async fn a_server_that_refuses_the_password_is_answered_for_until_it_takes_it() 
     create_user(&server);
     primary_answers(&*store).await;
     ready(&*store).await;
+}
+
+async fn a_lasting_copy_whose_token_is_worth_nothing_is_made_anew() {
+    let directory = tempfile::tempdir().expect("a directory");
+    for copy in lasting(&directory) {
+        let server = filled_set().await;
+        let store = over(&server.url(), beside(&copy, Mode::Replica)).await;
+        ready(&*store).await;
+        drop(store);
+        delete(&server, 2);
+        set_n(&server, 3, 3);
+        // As a history that has been cut off looks, and a token that somebody has written over.
+        let file = std::path::Path::new(copy.split_once(':').expect("a URL").1).join("copy.json");
+        let mut state: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(&file).expect("a state")).expect("a state");
+        let token = document(&element(0x02, "_data", &text("8200")));
+        state["token"] = base64::Engine::encode(&base64::prelude::BASE64_STANDARD, token).into();
+        std::fs::write(&file, state.to_string()).expect("a state");
+        let store = again(&server.url(), beside(&copy, Mode::Replica)).await;
+        until("the deletion", async || get(&*store, "2").await.record.is_none()).await;
+        until("the update", async || json(&get(&*store, "3").await).contains(r#""n":3"#)).await;
+        assert_eq!(count(&*store).await, 99);
+        let metrics = metrics(&*store);
+        assert!(metrics.contains("store_copy_snapshots_total 1\n"), "{metrics}");
+        // And nothing is left of the copy before.
+        let left = || std::fs::read_dir(file.parent().expect("a directory")).expect("a directory");
+        let generations = || left().filter(|entry| entry.as_ref().is_ok_and(|entry| entry.path().is_dir())).count();
+        until("a tidy directory", async || generations() == 1).await;
+    }
+}
+
+async fn a_replica_behind_a_network_that_swallows_everything_follows_again() {
+    let server = filled_set().await;
+    let network = proxy::Proxy::to(server.port()).await.expect("a port");
+    let url = format!("mongodb://127.0.0.1:{}/?directConnection=true", network.port());
+    let store = over(&url, settings(Mode::Replica)).await;
+    ready(&*store).await;
+    network.cut();
+    set_n(&server, 1, 1);
+    delete(&server, 2);
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    let found = get(&*store, "1").await;
+    assert!(found.age.is_some_and(|age| age >= Duration::from_secs(5)), "{found:?}");
+    assert!(health(&*store).await.degraded.is_some());
+    network.mend();
+    let took = until("the changes", async || {
+        json(&get(&*store, "1").await).contains(r#""n":1"#) && get(&*store, "2").await.record.is_none()
+    })
+    .await;
+    eprintln!("the copy follows again after {took:?}");
+    ready(&*store).await;
+    let metrics = metrics(&*store);
+    assert!(metrics.contains("store_copy_snapshots_total 1\n"), "it was copied anew:\n{metrics}");
 }

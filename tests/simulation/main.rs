@@ -1,7 +1,8 @@
 //! The fallback over a primary that fails, hangs, is slow, lags and loses its changes, on a schedule drawn from a seed,
 //! under a clock that stands still while anybody computes. The same seed gives the same run, to the millisecond.
 //!
-//! - `SIMULATION_SEEDS=20000 cargo test --test simulation` tries more seeds than the 500 of an ordinary run.
+//! - `SIMULATION_SEEDS=20000 cargo test --test simulation` tries so many seeds; an ordinary run tries 500, or as many of them
+//!   as it finds time for.
 //! - `SIMULATION_SEED=1234 cargo test --test simulation` repeats one, and tells what happened in it.
 
 mod check;
@@ -11,17 +12,22 @@ mod world;
 use std::ops::Range;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use rstest::rstest;
 use run::Tally;
 use world::Bug;
+
+/// How long an ordinary run looks for a failure.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok()?.parse().ok()
 }
 
 /// The seeds that fail among these, with the first promise that was broken; and what happened in all of them.
-fn failures(seeds: Range<u64>, bug: Bug, enough: usize) -> (Vec<(u64, String)>, Tally) {
+fn failures(seeds: Range<u64>, bug: Bug, enough: usize, within: Duration) -> (Vec<(u64, String)>, Tally) {
+    let begin = Instant::now();
     let (next, failures) = (AtomicU64::new(seeds.start), Mutex::new(Vec::new()));
     let total = Mutex::new(Tally::default());
     std::thread::scope(|scope| {
@@ -29,7 +35,7 @@ fn failures(seeds: Range<u64>, bug: Bug, enough: usize) -> (Vec<(u64, String)>, 
             scope.spawn(|| {
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= seeds.end || failures.lock().unwrap().len() >= enough {
+                    if seed >= seeds.end || failures.lock().unwrap().len() >= enough || begin.elapsed() > within {
                         break;
                     }
                     match run::seed(seed, bug) {
@@ -51,15 +57,18 @@ fn every_promise_is_kept_under_every_schedule() {
         outcome.unwrap();
         return;
     }
-    let (failures, tally) = failures(0..number("SIMULATION_SEEDS").unwrap_or(500), Bug::None, 5);
+    let (failures, tally) = match number("SIMULATION_SEEDS") {
+        Some(seeds) => failures(0..seeds, Bug::None, 5, Duration::MAX),
+        None => failures(0..500, Bug::None, 5, PATIENCE),
+    };
     println!("{tally:?}");
     for (seed, broken) in &failures {
         println!("SIMULATION_SEED={seed} cargo test --test simulation: {broken}");
     }
     assert!(failures.is_empty(), "{} seeds failed: see above", failures.len());
     // A simulation in which nothing happens keeps every promise.
-    assert!(tally.from_primary > 1_000 && tally.from_copy > 1_000 && tally.errors > 100, "{tally:?}");
-    assert!(tally.lists > 1_000 && tally.absent > 1_000, "{tally:?}");
+    assert!(tally.from_primary > 100 && tally.from_copy > 100 && tally.errors > 10, "{tally:?}");
+    assert!(tally.lists > 100 && tally.absent > 100, "{tally:?}");
 }
 
 #[test]
@@ -80,7 +89,7 @@ fn a_seed_gives_the_same_run_twice() {
 #[case::an_answer_says_that_it_is_younger_than_it_is(Bug::YoungAge)]
 #[case::a_list_is_cut_short(Bug::ShortList)]
 fn a_planted_bug_is_found(#[case] bug: Bug) {
-    let (failures, _) = failures(0..300, bug, 1);
+    let (failures, _) = failures(0..300, bug, 1, Duration::MAX);
     let (seed, broken) = failures.first().unwrap_or_else(|| panic!("{bug:?} was not found in 300 seeds"));
     println!("{bug:?} was found by seed {seed}: {broken}");
 }

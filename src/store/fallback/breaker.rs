@@ -76,7 +76,7 @@ impl Breaker {
     pub fn failed(&self, cause: &str) {
         let failures = self.failures.fetch_add(1, Ordering::Relaxed) + 1;
         if failures >= FAILURES && self.set(State::Closed, State::Open) {
-            tracing::warn!(cause, "the store does not answer: its copy does from now on");
+            tracing::warn!(cause, "the store does not answer: it is not waited for where its copy can");
             self.opened.notify_waiters();
         }
     }

@@ -115,8 +115,12 @@ impl Generation {
     }
 
     /// What is behind it goes when the last reader has gone.
-    pub fn retire(&self) {
+    pub fn discard(self: Arc<Self>) {
         self.remains.retired.store(true, Ordering::Relaxed);
+        if self.records() > MANY_RECORDS || self.remains.directory.is_some() {
+            // Closing a store waits for the disk, freeing a large one takes its time.
+            tokio::task::spawn_blocking(move || drop(self));
+        }
     }
 }
 
@@ -189,10 +193,7 @@ impl Copy {
         let before = std::mem::replace(&mut *served, generation);
         drop(served);
         if let Ok(before) = before {
-            before.retire();
-            if before.records() > MANY_RECORDS {
-                tokio::task::spawn_blocking(move || drop(before));
-            }
+            before.discard();
         }
     }
 

@@ -118,7 +118,7 @@ impl Keeper {
     fn start_anew(&mut self) {
         self.token = None;
         if let Some(draft) = self.draft.take() {
-            draft.generation.retire();
+            draft.generation.discard();
         }
     }
 
@@ -211,12 +211,10 @@ impl Keeper {
     async fn copied(&mut self) -> std::result::Result<Draft, End> {
         let begun = Instant::now();
         let (generation, number) = self.home.fresh().await.map_err(End::Copy)?;
-        let copied = self.copy_into(&generation).await;
-        // If it comes to nothing, it goes.
-        if copied.is_err() {
-            generation.retire();
+        if let Err(end) = self.copy_into(&generation).await {
+            generation.discard();
+            return Err(end);
         }
-        copied?;
         Ok(Draft { generation, number, begun, copied: Instant::now() })
     }
 
@@ -235,7 +233,7 @@ impl Keeper {
         let Draft { generation, number, begun, .. } = draft;
         let age = self.copy.age_of(&generation);
         if let Err(error) = self.home.remember(&generation, number, self.token.as_ref(), age).await {
-            generation.retire();
+            generation.discard();
             self.token = None;
             return Err(error);
         }
@@ -243,8 +241,8 @@ impl Keeper {
         self.number = number;
         let (records, bytes) = (generation.records(), generation.size());
         let first = self.copy.served().is_err();
-        self.copy.serve(Ok(generation));
         self.copy.snapshots.fetch_add(1, Ordering::Relaxed);
+        self.copy.serve(Ok(generation));
         let took = begun.elapsed().as_millis();
         if first || self.token.is_some() {
             tracing::info!(records, bytes, took, "the copy is complete");
