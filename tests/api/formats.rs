@@ -111,3 +111,11 @@ async fn a_client_that_refuses_everything_is_told() {
         assert_eq!((answer.status, answer.problem()["parameter"].as_str()), (406, Some("Accept-Encoding")));
     }
 }
+
+#[rstest]
+#[tokio::test]
+async fn what_is_cut_does_not_look_whole_compressed_either(#[values("gzip", "br", "zstd")] coding: &str) {
+    let server = Server::over(Failing::after(100_000)).await;
+    let answer = server.request("GET", "/api/v1/records", &format!("Accept-Encoding: {coding}\r\n")).await;
+    assert_eq!((answer.status, answer.whole), (200, false));
+}
