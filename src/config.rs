@@ -11,7 +11,7 @@ use clap::parser::ValueSource;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
 
-use crate::store;
+use crate::store::{self, Place, fallback};
 
 const ABOUT: &str = "Serves JSON records over HTTP, out of MongoDB or out of a store in this process";
 
@@ -27,6 +27,7 @@ Which of them a build has is decided when it is built.
 Examples:
   records                                              serve the sample data on 127.0.0.1:8080
   records --store mongodb://127.0.0.1/records          serve a MongoDB
+  records --store mongodb://… --fallback memory:       the same, and go on while it is away
   RECORDS_STORE_FILE=/run/secrets/uri records          the same, the URI out of a file
   mongoexport … | records import - --store sled:data   fill a store";
 
@@ -55,6 +56,7 @@ pub enum Command {
 #[derive(Debug)]
 pub struct Serve {
     pub store: Store,
+    pub fallback: Option<Box<fallback::Settings>>,
     pub api: Api,
     pub seed: Seed,
     pub listen: SocketAddr,
@@ -194,6 +196,31 @@ struct ServeFlags {
     drain_timeout: Duration,
     #[command(flatten)]
     api: ApiFlags,
+    #[command(flatten)]
+    fallback: FallbackFlags,
+}
+
+#[derive(Args)]
+#[command(next_help_heading = "Fallback")]
+struct FallbackFlags {
+    /// Where to keep a copy of a MongoDB that answers when MongoDB does not: memory: or sled:DIRECTORY
+    #[arg(long, env = "RECORDS_FALLBACK", value_name = "URL")]
+    fallback: Option<String>,
+    /// Who answers: MongoDB, and the copy when MongoDB does not (standby); or always the copy, as soon as there is one (replica)
+    #[arg(long, env = "RECORDS_FALLBACK_MODE", requires = "fallback", value_name = "MODE", default_value = "standby", value_parser = mode)]
+    fallback_mode: fallback::Mode,
+    /// How long MongoDB may take for a lookup before the copy answers; a list may take four times that to begin
+    #[arg(long, env = "RECORDS_FALLBACK_AFTER", requires = "fallback", value_name = "TIME", default_value = "250ms", value_parser = positive)]
+    fallback_after: Duration,
+    /// How old the copy may become before it no longer answers [default: any age]
+    #[arg(long, env = "RECORDS_FALLBACK_MAX_AGE", requires = "fallback", value_name = "TIME", value_parser = positive)]
+    fallback_max_age: Option<Duration>,
+    /// How often to copy all records, where MongoDB is no replica set and tells no changes
+    #[arg(long, env = "RECORDS_FALLBACK_REFRESH", requires = "fallback", value_name = "TIME", default_value = "1m", value_parser = positive)]
+    fallback_refresh: Duration,
+    /// How large the copy may become, in bytes: the records' JSON and 150 for each. A larger one is given up
+    #[arg(long, env = "RECORDS_FALLBACK_MAX_BYTES", requires = "fallback", value_name = "BYTES", default_value = "1073741824", value_parser = clap::value_parser!(u64).range(1..))]
+    fallback_max_bytes: u64,
 }
 
 #[derive(Args)]
@@ -269,22 +296,27 @@ fn command(cli: Cli, matches: &clap::ArgMatches) -> Result<Command, clap::Error>
         }
     };
     Ok(match verb {
-        Verb::Serve(serve) => Command::Serve(Serve {
-            seed: match serve.seed.as_deref() {
-                None | Some("") => Seed::BuiltIn,
-                Some("none") => Seed::None,
-                Some(file) => Seed::File(file.into()),
-            },
-            log: shared.log.clone(),
-            store: store_of(shared, matches)?,
-            api: api_of(serve.api)?,
-            listen: serve.listen,
-            request_timeout: serve.request_timeout,
-            header_timeout: serve.header_timeout,
-            max_connections: serve.max_connections,
-            drain_delay: serve.drain_delay,
-            drain_timeout: serve.drain_timeout,
-        }),
+        Verb::Serve(serve) => {
+            let log = shared.log.clone();
+            let store = store_of(shared, matches)?;
+            Command::Serve(Serve {
+                fallback: fallback_of(serve.fallback, &store, serve.request_timeout)?,
+                seed: match serve.seed.as_deref() {
+                    None | Some("") => Seed::BuiltIn,
+                    Some("none") => Seed::None,
+                    Some(file) => Seed::File(file.into()),
+                },
+                api: api_of(serve.api)?,
+                log,
+                store,
+                listen: serve.listen,
+                request_timeout: serve.request_timeout,
+                header_timeout: serve.header_timeout,
+                max_connections: serve.max_connections,
+                drain_delay: serve.drain_delay,
+                drain_timeout: serve.drain_timeout,
+            })
+        }
         Verb::Import { file, skip_invalid } => Command::Import(Import {
             log: shared.log.clone(),
             store: store_of(shared, matches)?,
@@ -358,6 +390,45 @@ fn store_of(shared: Shared, matches: &clap::ArgMatches) -> Result<Store, clap::E
     };
     let options = store::Options { collection: shared.collection, timeout: shared.store_timeout, ..Default::default() };
     Ok(Store { url: Secret(url), options })
+}
+
+fn fallback_of(
+    flags: FallbackFlags,
+    store: &Store,
+    request_timeout: Duration,
+) -> Result<Option<Box<fallback::Settings>>, clap::Error> {
+    // Set to nothing is not set.
+    let Some(copy) = flags.fallback.filter(|url| !url.is_empty()) else { return Ok(None) };
+    if matches!(store::place(store.url.expose()), Some(Place::Memory | Place::Directory)) {
+        let text =
+            format!("a fallback is for a store that can be away, which {} cannot: leave --fallback out", store.url);
+        return Err(wrong(text));
+    }
+    if store::place(&copy) == Some(Place::Server) {
+        return Err(wrong("the fallback must be in this process: memory: or sled:DIRECTORY".into()));
+    }
+    if flags.fallback_after * 2 > request_timeout {
+        let text = "--fallback-after must be at most half of --request-timeout: the copy needs time to answer too";
+        return Err(wrong(text.into()));
+    }
+    Ok(Some(Box::new(fallback::Settings {
+        copy,
+        source: format!("{}, collection {}", store.url, store.options.collection),
+        mode: flags.fallback_mode,
+        after: flags.fallback_after,
+        max_age: flags.fallback_max_age,
+        refresh: flags.fallback_refresh,
+        max_bytes: flags.fallback_max_bytes,
+        options: store::Options::default(),
+    })))
+}
+
+fn mode(text: &str) -> Result<fallback::Mode, String> {
+    match text {
+        "standby" => Ok(fallback::Mode::Standby),
+        "replica" => Ok(fallback::Mode::Replica),
+        _ => Err("it is standby or replica".into()),
+    }
 }
 
 fn positive(text: &str) -> Result<Duration, String> {

@@ -65,13 +65,17 @@ async fn open(settings: &StoreSettings) -> Result<Arc<dyn Store>, Failure> {
 async fn serving(settings: Serve) -> Outcome {
     // Heard from the beginning: a stop while the seed is loaded is a stop.
     let stops = server::signals()?;
-    let store = open(&settings.store).await?;
+    let answers = answers(&settings)?;
+    let mut store = open(&settings.store).await?;
     fill(&*store, &settings.seed).await?;
+    if let Some(fallback) = settings.fallback {
+        store = store::fallback::over(store, *fallback).await.map_err(|error| Failure(error.report().to_string()))?;
+    }
     let listener = TcpListener::bind(settings.listen)
         .await
         .map_err(|error| Failure(format!("cannot listen on {}: {error}", settings.listen)))?;
     let draining = http::Draining::default();
-    let service = http::service(store, answers(&settings)?, draining.clone());
+    let service = http::service(store, answers, draining.clone());
     let limits = server::Limits {
         header_timeout: settings.header_timeout,
         max_connections: settings.max_connections,

@@ -14,11 +14,15 @@ pub async fn live() -> impl IntoResponse {
     ([(CACHE_CONTROL, "no-store")], Json(json!({ "status": "alive" })))
 }
 
-/// Whether requests should come here: the store answers, and the server is not about to stop.
+/// Whether requests should come here: they would be answered, and the server is not about to stop. What is not as it should
+/// be all the same stands in the body.
 pub async fn ready(State(app): State<App>) -> Result<impl IntoResponse, Problem> {
     if app.draining.has_begun() {
         return Err(Problem::unavailable("The server is about to stop."));
     }
-    app.store.ping().await?;
-    Ok(([(CACHE_CONTROL, "no-store")], Json(json!({ "status": "ready" }))))
+    let body = match app.store.health().await?.degraded {
+        None => json!({ "status": "ready" }),
+        Some(detail) => json!({ "status": "degraded", "detail": detail }),
+    };
+    Ok(([(CACHE_CONTROL, "no-store")], Json(body)))
 }

@@ -20,7 +20,7 @@ use super::etag::{self, ETag};
 use super::finish::RequestId;
 use super::problem::Problem;
 use super::settings::Settings;
-use super::{App, answer, path};
+use super::{App, age, answer, path};
 use crate::query::{After, Cursor, Selection};
 use crate::record::Key;
 use crate::store::{self, Query};
@@ -96,7 +96,7 @@ async fn page(
     if let Some(next) = next {
         response.headers_mut().insert(LINK, next);
     }
-    super::compress::compressed(&parts.headers, response).await
+    super::compress::compressed(&parts.headers, age::told(response, page.age)).await
 }
 
 async fn stream(
@@ -112,11 +112,14 @@ async fn stream(
         None => None,
     };
     let records = store::selected(&*app.store, Query { after, filters: selection.filters, limit: None });
+    let known = records.known_age();
     let body = Records::begin(records, Records::writer(form, selection.fields), request_id).await?;
+    let age = known.get().copied();
     if etag::anything_is_known(headers) {
-        return Ok(answer::not_modified(app));
+        return Ok(age::told(answer::not_modified(app), age));
     }
-    super::compress::compressed(headers, answer::records(app, form, Body::from_stream(body))).await
+    let response = age::told(answer::records(app, form, Body::from_stream(body)), age);
+    super::compress::compressed(headers, response).await
 }
 
 /// The key of the record with this id; of one that is gone, what it was, as far as its text tells.

@@ -4,6 +4,7 @@
 //! happens to every request. No file in here knows which backend the store is.
 
 mod accept;
+mod age;
 mod answer;
 mod array;
 mod compress;

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use super::accept::{self, Form};
 use super::etag::ETag;
 use super::problem::Problem;
-use super::{App, answer, compress, path};
+use super::{App, age, answer, compress, path};
 use crate::query::Selection;
 
 /// What an id stands behind.
@@ -23,10 +23,12 @@ pub async fn one(State(app): State<App>, request: Request) -> Result<Response, P
     let id = path::record_id(uri.path().strip_prefix(PREFIX).unwrap_or_default())?;
     let fields = Selection::fields_alone(&path::parameters(uri)?)?;
     let form = accept::choose(headers, Form::RECORD)?;
-    let Some(record) = app.store.get(&id).await?.record else {
+    let found = app.store.get(&id).await?;
+    let Some(record) = found.record else {
         // A 204 may be kept by a cache for as long as it sees fit (RFC 9110, section 15.3.5), and the record be put in
         // the meantime.
-        return Ok((StatusCode::NO_CONTENT, [(CACHE_CONTROL, "no-store")]).into_response());
+        let nothing = (StatusCode::NO_CONTENT, [(CACHE_CONTROL, "no-store")]).into_response();
+        return Ok(age::told(nothing, found.age));
     };
     let body = match fields {
         None => record.json().clone(),
@@ -42,5 +44,5 @@ pub async fn one(State(app): State<App>, request: Request) -> Result<Response, P
         false => answer::records(&app, form, body.into()),
     };
     response.headers_mut().insert(ETAG, tag.to_value());
-    compress::compressed(headers, response).await
+    compress::compressed(headers, age::told(response, found.age)).await
 }

@@ -2,6 +2,7 @@
 
 use std::error::Error as StdError;
 use std::fmt;
+use std::sync::Arc;
 
 /// Each kind is a decision of the caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,11 +20,12 @@ pub enum Kind {
 ///
 /// `Display` and the chain of sources are for logs and for the operator's terminal. They may quote the backend, so they
 /// are never sent to a client.
-#[derive(Debug)]
+/// Cloning shares the cause: one failure may be that of several callers.
+#[derive(Clone, Debug)]
 pub struct Error {
     kind: Kind,
     message: String,
-    source: Option<Box<dyn StdError + Send + Sync>>,
+    source: Option<Arc<dyn StdError + Send + Sync>>,
 }
 
 pub type Result<T> = std::result::Result<T, Error>;
@@ -46,7 +48,7 @@ impl Error {
     }
 
     pub fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
-        self.source = Some(source.into());
+        self.source = Some(source.into().into());
         self
     }
 

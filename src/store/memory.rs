@@ -84,9 +84,9 @@ impl Memory {
 }
 
 impl Indexes {
-    fn put(&mut self, record: Record) {
+    fn put(&mut self, record: Record) -> Option<Record> {
         self.by_key.replace(ByKey(record.clone()));
-        self.in_order.insert(record.key().clone(), record);
+        self.in_order.insert(record.key().clone(), record)
     }
 }
 
@@ -111,7 +111,7 @@ impl Store for Memory {
         Box::pin(async move {
             // Written out before the lock is taken, so that readers wait for the inserts alone.
             let records: Vec<Record> = documents.iter().map(Document::to_record).collect();
-            self.write(|indexes| records.into_iter().for_each(|record| indexes.put(record)));
+            self.write(|indexes| records.into_iter().for_each(|record| drop(indexes.put(record))));
             Ok(())
         })
     }
@@ -126,16 +126,16 @@ impl Store for Memory {
 }
 
 impl EmbeddedStore for Memory {
-    fn put(&self, record: Record) -> Result<()> {
-        self.write(|indexes| indexes.put(record));
-        Ok(())
+    fn put(&self, record: Record) -> Result<Option<usize>> {
+        Ok(self.write(|indexes| indexes.put(record)).map(|old| old.json().len()))
     }
 
-    fn remove(&self, key: &Key) -> Result<bool> {
-        Ok(self.write(|indexes| {
-            indexes.in_order.remove(key);
-            indexes.by_key.remove(key)
-        }))
+    fn remove(&self, key: &Key) -> Result<Option<usize>> {
+        let removed = self.write(|indexes| {
+            indexes.by_key.remove(key);
+            indexes.in_order.remove(key)
+        });
+        Ok(removed.map(|old| old.json().len()))
     }
 
     fn flush(&self) -> BoxFuture<'_, Result<()>> {

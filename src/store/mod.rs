@@ -4,7 +4,9 @@
 //! end of this module, and one Cargo feature with its optional dependency. Tests and benches read [`BACKENDS`], so they
 //! pick a new one up by themselves.
 
+mod changes;
 mod error;
+pub mod fallback;
 mod select;
 
 use std::fmt::Debug;
@@ -15,11 +17,12 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures::Stream;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
+use futures::{Stream, StreamExt};
 use prometheus_client::registry::Registry;
 
+pub use changes::{Batch, Change, Feed, Interruption, Token};
 pub use error::{Error, Kind, Result};
 pub use select::{PAGE_BYTES, Page, page, selected};
 
@@ -61,6 +64,11 @@ impl Listing {
     pub fn age(&self) -> Option<Duration> {
         self.age.get().copied()
     }
+
+    /// Where [`age`](Self::age) will be found by whoever hands the list on.
+    pub fn known_age(&self) -> Arc<OnceLock<Duration>> {
+        self.age.clone()
+    }
 }
 
 impl From<RecordStream> for Listing {
@@ -75,6 +83,13 @@ impl Stream for Listing {
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         self.records.as_mut().poll_next(context)
     }
+}
+
+/// How a store is that can be asked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Health {
+    /// What is not as it should be although requests are answered, for the operator. Quotes no backend.
+    pub degraded: Option<String>,
 }
 
 /// Which records a list is of.
@@ -151,6 +166,23 @@ pub trait Store: Debug + Send + Sync + 'static {
     /// Whether a [`get`](Store::get) that was made now would be answered.
     fn ping(&self) -> BoxFuture<'_, Result<()>>;
 
+    /// As [`ping`](Store::ping), and what the operator should know although requests are answered.
+    fn health(&self) -> BoxFuture<'_, Result<Health>> {
+        Box::pin(async { self.ping().await.map(|()| Health::default()) })
+    }
+
+    /// Every record, as a copy of the store is made from: never one that the store may yet take back. Otherwise as
+    /// [`list`](Store::list).
+    fn snapshot(&self) -> Listing {
+        self.list(Query::all())
+    }
+
+    /// What changes from now on, or from behind the batch that `after` came with. Nothing is done before it is read.
+    fn changes(&self, after: Option<Token>) -> Feed {
+        let _ = after;
+        futures::stream::once(async { Err(Interruption::Unsupported) }).boxed()
+    }
+
     /// Makes what the store counts and measures known to `registry`, under names that begin with `store_`. No record, id or
     /// secret is part of it.
     fn register(&self, registry: &mut Registry) {
@@ -168,11 +200,11 @@ pub trait Store: Debug + Send + Sync + 'static {
 /// A copy of another store is kept this way. Where many writers meet, the last one wins.
 pub trait EmbeddedStore: Store {
     /// Puts `record` where its key is. Readers see it when this returns; it survives a crash after the next
-    /// [`flush`](EmbeddedStore::flush).
-    fn put(&self, record: Record) -> Result<()>;
+    /// [`flush`](EmbeddedStore::flush). Returns how long the JSON was that it replaces, in bytes, if there was any.
+    fn put(&self, record: Record) -> Result<Option<usize>>;
 
-    /// Removes the record with this key; whether there was one.
-    fn remove(&self, key: &Key) -> Result<bool>;
+    /// Removes the record with this key. Returns how long its JSON was, in bytes, if there was one.
+    fn remove(&self, key: &Key) -> Result<Option<usize>>;
 
     /// Returns when all that was written before is as lasting as the store can make it.
     fn flush(&self) -> BoxFuture<'_, Result<()>>;
@@ -274,6 +306,12 @@ pub async fn open(url: &str, options: Options) -> Result<Arc<dyn Store>> {
     }))
 }
 
+/// Where the store that `url` names would keep its records; `None` when this build has no such store.
+pub fn place(url: &str) -> Option<Place> {
+    let name = url.split([':', '+']).next()?;
+    BACKENDS.iter().find(|backend| backend.name == name).map(|backend| backend.place)
+}
+
 fn examples() -> String {
     let form = |backend: &Backend| match backend.place {
         Place::Memory => format!("{}:", backend.name),
@@ -284,8 +322,6 @@ fn examples() -> String {
 }
 
 /// What comes after the scheme of an embedded store's URL, as a path.
-// Used by backends of that place, which a build may do without.
-#[cfg_attr(not(feature = "sled"), expect(dead_code))]
 fn directory(url: &str) -> Result<PathBuf> {
     let path = url.split_once(':').map(|(_, path)| path).unwrap_or_default();
     let path = path.strip_prefix("//").unwrap_or(path);

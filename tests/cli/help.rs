@@ -1,6 +1,6 @@
 //! What a person is told: help, versions, mistakes. And what nobody is told: passwords.
 
-use records::store::{BACKENDS, DEFAULT_URL};
+use records::store::{BACKENDS, DEFAULT_URL, Place};
 use rstest::rstest;
 
 use crate::support::{code, directory, finish, records, run, stderr, stdout};
@@ -19,6 +19,8 @@ fn help_names_every_verb_and_every_setting() {
         "--listen",
         "--seed",
         "--collection",
+        "--fallback",
+        "RECORDS_FALLBACK_MAX_AGE",
         "RECORDS_STORE",
         "RECORDS_STORE_FILE",
         "RECORDS_LISTEN",
@@ -63,6 +65,10 @@ fn completions_are_printed_for_every_shell(#[values("bash", "zsh", "fish", "elvi
 #[case::log_filter(&["--store", "memory:", "--log", "records=loud"], 1, "log filter")]
 #[case::seed_that_is_not_there(&["--store", "memory:", "--seed", "nothing.jsonl"], 1, "nothing.jsonl")]
 #[case::address_of_another_machine(&["--store", "memory:", "--listen", "192.0.2.1:1"], 1, "cannot listen on 192.0.2.1:1")]
+#[case::fallback_of_a_store_here(&["--store", "memory:", "--fallback", "memory:"], 2, "leave --fallback out")]
+#[case::fallback_of_no_kind(&["--store", "memory:", "--fallback", "memory:", "--fallback-mode", "both"], 2, "standby or replica")]
+#[case::fallback_of_no_size(&["--store", "memory:", "--fallback", "memory:", "--fallback-max-bytes", "0"], 2, "--fallback-max-bytes")]
+#[case::part_of_no_fallback(&["--store", "memory:", "--fallback-mode", "replica"], 2, "--fallback <URL>")]
 #[case::file_with_the_url_not_there(&["--store-file", "nothing"], 2, "nothing")]
 fn a_mistake_is_named_in_words_that_say_what_to_do(
     #[case] arguments: &[&str],
@@ -72,6 +78,23 @@ fn a_mistake_is_named_in_words_that_say_what_to_do(
     let output = run(&directory(), arguments, "");
     assert_eq!(code(&output), status, "{}", stderr(&output));
     assert!(stderr(&output).contains(says), "{}", stderr(&output));
+}
+
+#[rstest]
+#[case::not_here(&["--fallback", "{url}"], 2, "must be in this process")]
+#[case::of_no_such_store(&["--fallback", "paper:"], 1, "there is no \"paper\" store")]
+#[case::a_name_for_memory(&["--fallback", "memory:mine"], 1, "memory:")]
+#[case::without_time_to_answer(&["--fallback", "memory:", "--fallback-after", "3s", "--request-timeout", "5s"], 2, "half")]
+fn a_mistake_about_the_fallback_is_named(#[case] arguments: &[&str], #[case] status: i32, #[case] says: &str) {
+    // Of stores that can be away; the offline flavour has none.
+    for backend in BACKENDS.iter().filter(|backend| backend.place == Place::Server) {
+        let url = format!("{}://127.0.0.1:1", backend.name);
+        let arguments: Vec<String> = arguments.iter().map(|argument| argument.replace("{url}", &url)).collect();
+        let arguments: Vec<&str> = ["--store", &url].into_iter().chain(arguments.iter().map(String::as_str)).collect();
+        let output = run(&directory(), &arguments, "");
+        assert_eq!(code(&output), status, "{}", stderr(&output));
+        assert!(stderr(&output).contains(says), "{}", stderr(&output));
+    }
 }
 
 #[rstest]

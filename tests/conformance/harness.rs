@@ -6,11 +6,13 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use futures::TryStreamExt;
+use futures::future::BoxFuture;
 use proptest::strategy::Strategy;
 use proptest::test_runner::{Config, TestRunner};
 use records::document::{Document, Value, extended_json};
 use records::record::{Key, Record, RecordId};
-use records::store::{Backend, Options, Place, Query, Store};
+use records::store::fallback::{self, Mode, Settings};
+use records::store::{self, Backend, Found, Listing, Options, Place, Query, Reply, Store};
 use tempfile::TempDir;
 use tokio::runtime::Handle;
 use tokio::sync::Mutex;
@@ -73,6 +75,30 @@ enum Area {
     Directory(TempDir),
     /// The URL of a database.
     Server(String),
+    /// Memory stores by name, each behind a fallback: what is promised of a store is promised of one made of two.
+    Fallback(Mutex<BTreeMap<String, Arc<dyn Store>>>),
+}
+
+/// A memory store that does not say that it is one, so that it may have a fallback.
+#[derive(Debug)]
+struct Elsewhere(Arc<dyn Store>);
+
+impl Store for Elsewhere {
+    fn get<'a>(&'a self, id: &'a RecordId) -> Reply<'a, Found> {
+        self.0.get(id)
+    }
+
+    fn list(&self, query: Query) -> Listing {
+        self.0.list(query)
+    }
+
+    fn upsert(&self, documents: Vec<Document>) -> BoxFuture<'_, store::Result<()>> {
+        self.0.upsert(documents)
+    }
+
+    fn ping(&self) -> BoxFuture<'_, store::Result<()>> {
+        self.0.ping()
+    }
 }
 
 impl Context {
@@ -93,8 +119,16 @@ impl Context {
         Ok(Self { backend, runtime, area, stores: AtomicU32::new(0) })
     }
 
+    /// Beside a memory store, which is as good as a server then.
+    pub fn fallback(backend: &'static Backend, runtime: Handle) -> Self {
+        Self { backend, runtime, area: Area::Fallback(Mutex::default()), stores: AtomicU32::new(0) }
+    }
+
     pub fn place(&self) -> Place {
-        self.backend.place
+        match self.area {
+            Area::Fallback(_) => Place::Server,
+            _ => self.backend.place,
+        }
     }
 
     pub fn block_on<F: Future>(&self, future: F) -> F::Output {
@@ -154,11 +188,34 @@ impl Context {
             Area::Memory => format!("{}:", self.backend.name),
             Area::Directory(directory) => format!("{}:{}", self.backend.name, directory.path().join(name).display()),
             Area::Server(url) => url.clone(),
+            Area::Fallback(primaries) => {
+                let mut primaries = primaries.lock().await;
+                if !primaries.contains_key(name) {
+                    let primary = store::open("memory:", Options::default()).await.expect("a memory store");
+                    primaries.insert(name.to_owned(), Arc::new(Elsewhere(primary)));
+                }
+                return beside(primaries[name].clone()).await;
+            }
         };
         let options = Options { collection: name.to_owned(), timeout: TIMEOUT, ..Default::default() };
         let opened = records::store::open(&url, options).await;
         opened.unwrap_or_else(|error| panic!("the store does not open: {}", chain(&error)))
     }
+}
+
+async fn beside(primary: Arc<dyn Store>) -> Arc<dyn Store> {
+    let settings = Settings {
+        copy: "memory:".to_owned(),
+        source: "conformance".to_owned(),
+        mode: Mode::Standby,
+        // Nothing here is away, and a busy machine is no reason to ask the copy.
+        after: TIMEOUT,
+        max_age: None,
+        refresh: Duration::from_millis(250),
+        max_bytes: u64::MAX,
+        options: Options::default(),
+    };
+    fallback::over(primary, settings).await.expect("a fallback")
 }
 
 /// Asks a server once whether it is there: if it is not, every trial says so at once, not after a time-out each.

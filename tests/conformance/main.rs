@@ -1,8 +1,8 @@
 //! The contract of `records::store::Store`, clause by clause, against every backend that is compiled in.
 //!
-//! One trial for each backend and case, named `BACKEND::CASE`. A backend in a server needs one: see
-//! `tests/support/servers.rs` for the environment variables that name it. Without them its trials are shown as ignored;
-//! with its name in `TEST_REQUIRE` that is a failure.
+//! One trial for each backend and case, named `BACKEND::CASE`, and for a memory store with a fallback beside it, named
+//! `fallback::CASE`. A backend in a server needs one: see `tests/support/servers.rs` for the environment variables that name
+//! it. Without them its trials are shown as ignored; with its name in `TEST_REQUIRE` that is a failure.
 
 mod addresses;
 mod concurrency;
@@ -49,6 +49,16 @@ fn main() -> ExitCode {
     for backend in BACKENDS {
         let cases = CASES.iter().copied().flatten().filter(|case| case.needs.are_met_by(backend.place));
         trials.extend(cases.map(|case| trial(backend, case, runtime.handle().clone())));
+    }
+    if let Some(memory) = BACKENDS.iter().find(|backend| backend.place == Place::Memory) {
+        let cases = CASES.iter().copied().flatten().filter(|case| case.needs.are_met_by(Place::Server));
+        trials.extend(cases.map(|case| {
+            let runtime = runtime.handle().clone();
+            Trial::test(format!("fallback::{}", case.name), move || {
+                (case.run)(&Context::fallback(memory, runtime));
+                Ok(())
+            })
+        }));
     }
     let conclusion = libtest_mimic::run(&arguments, trials);
     servers::stop_all();

@@ -100,7 +100,7 @@ async fn apply(store: &dyn Store, model: &mut Model, operation: Operation) {
             store.put(document.to_record()).expect("put");
         }
         (Operation::Remove(key), Some(store)) => {
-            assert_eq!(store.remove(&key).expect("remove"), model.remove(&key).is_some(), "remove {key:?}");
+            assert_eq!(store.remove(&key).expect("remove").is_some(), model.remove(&key).is_some(), "remove {key:?}");
         }
         (Operation::Flush, Some(store)) => store.flush().await.expect("flush"),
         (Operation::IsEmpty, Some(store)) => assert_eq!(store.is_empty().expect("is_empty"), model.is_empty()),

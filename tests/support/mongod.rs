@@ -20,6 +20,7 @@ pub struct Mongod {
     data: tempfile::TempDir,
     port: u16,
     replica_set: bool,
+    auth: bool,
     running: Option<Running>,
 }
 
@@ -48,11 +49,21 @@ impl Mongod {
 
     /// The only member of a replica set, running, and its primary.
     pub fn start_replica_set() -> Result<Self> {
-        let mut server = Self::stopped()?;
-        server.replica_set = true;
-        server.run()?;
-        server.initiate()?;
-        Ok(server)
+        Ok(Self::start_set_of(1)?.remove(0))
+    }
+
+    /// The members of a replica set, running, and with a primary, which is the first.
+    pub fn start_set_of(members: usize) -> Result<Vec<Self>> {
+        let mut set = Vec::new();
+        for _ in 0..members {
+            let mut server = Self::stopped()?;
+            server.replica_set = true;
+            server.run()?;
+            set.push(server);
+        }
+        let ports: Vec<u16> = set.iter().map(|server| server.port).collect();
+        set[0].initiate(&ports)?;
+        Ok(set)
     }
 
     /// A server with a port and a directory, which runs from [`run`](Self::run) on.
@@ -62,7 +73,7 @@ impl Mongod {
 
     pub fn stopped_on(port: u16) -> Result<Self> {
         let program = program().ok_or_else(|| Error::other("TEST_MONGOD must name a mongod executable"))?;
-        Ok(Self { program, data: tempfile::tempdir()?, port, replica_set: false, running: None })
+        Ok(Self { program, data: tempfile::tempdir()?, port, replica_set: false, auth: false, running: None })
     }
 
     fn started(mut self) -> Result<Self> {
@@ -90,6 +101,9 @@ impl Mongod {
         if self.replica_set {
             command.args(["--replSet", "rs0"]);
         }
+        if self.auth {
+            command.arg("--auth");
+        }
         let output = File::create(&log)?;
         let server = command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output).spawn()?;
         let guard = Command::new("sh")
@@ -113,6 +127,11 @@ impl Mongod {
             std::thread::sleep(Duration::from_millis(20));
         }
         Ok(())
+    }
+
+    /// Whether, from the next start on, only known users are served.
+    pub fn ask_for_passwords(&mut self, auth: bool) {
+        self.auth = auth;
     }
 
     /// Ends it in order, as SIGTERM does.
@@ -166,17 +185,24 @@ impl Mongod {
     }
 
     /// Makes a replica set of it. Two commands are too few to need a driver for.
-    fn initiate(&mut self) -> Result<()> {
-        let host = format!("127.0.0.1:{}", self.port);
-        let member = [element(0x10, "_id", &[0; 4]), element(0x02, "host", &text(&host))].concat();
-        let members = element(0x03, "0", &document(&member));
+    fn initiate(&mut self, ports: &[u16]) -> Result<()> {
+        let mut members = Vec::new();
+        for (id, port) in ports.iter().enumerate() {
+            let host = format!("127.0.0.1:{port}");
+            // The first one is preferred, so that tests know where they are.
+            let priority = if id == 0 { 2.0_f64 } else { 1.0 };
+            let member = [
+                element(0x10, "_id", &(id as u32).to_le_bytes()),
+                element(0x02, "host", &text(&host)),
+                element(0x01, "priority", &priority.to_le_bytes()),
+            ];
+            members.extend(element(0x03, &id.to_string(), &document(&member.concat())));
+        }
         let set = [element(0x02, "_id", &text("rs0")), element(0x04, "members", &document(&members))].concat();
-        self.command(&element(0x03, "replSetInitiate", &document(&set)))?;
+        self.command("admin", &element(0x03, "replSetInitiate", &document(&set)))?;
         let begin = Instant::now();
         while begin.elapsed() < PATIENCE {
-            let reply = self.command(&element(0x10, "hello", &[1, 0, 0, 0]))?;
-            let primary = element(0x08, "isWritablePrimary", &[1]);
-            if reply.windows(primary.len()).any(|part| part == primary) {
+            if self.is_primary()? {
                 return Ok(());
             }
             std::thread::sleep(Duration::from_millis(50));
@@ -184,10 +210,16 @@ impl Mongod {
         Err(Error::other("the replica set has no primary"))
     }
 
-    /// Sends one command to the `admin` database, as an OP_MSG, and returns the reply's bytes.
-    fn command(&self, elements: &[u8]) -> Result<Vec<u8>> {
+    pub fn is_primary(&self) -> Result<bool> {
+        let reply = self.command("admin", &element(0x10, "hello", &[1, 0, 0, 0]))?;
+        let primary = element(0x08, "isWritablePrimary", &[1]);
+        Ok(reply.windows(primary.len()).any(|part| part == primary))
+    }
+
+    /// Sends one command to `database`, as an OP_MSG, and returns the reply's bytes.
+    pub fn command(&self, database: &str, elements: &[u8]) -> Result<Vec<u8>> {
         const OP_MSG: u32 = 2013;
-        let body = document(&[elements, &element(0x02, "$db", &text("admin"))].concat());
+        let body = document(&[elements, &element(0x02, "$db", &text(database))].concat());
         // The header, no flags, one section with the body.
         let length = 16 + 4 + 1 + body.len() as u32;
         let mut message = [length, 1, 0, OP_MSG, 0].map(u32::to_le_bytes).concat();
@@ -215,14 +247,14 @@ fn listens(port: u16) -> bool {
 
 // As much BSON as the commands above need.
 
-fn element(kind: u8, name: &str, value: &[u8]) -> Vec<u8> {
+pub fn element(kind: u8, name: &str, value: &[u8]) -> Vec<u8> {
     [&[kind], name.as_bytes(), &[0], value].concat()
 }
 
-fn document(elements: &[u8]) -> Vec<u8> {
+pub fn document(elements: &[u8]) -> Vec<u8> {
     [&(elements.len() as u32 + 5).to_le_bytes(), elements, &[0]].concat()
 }
 
-fn text(text: &str) -> Vec<u8> {
+pub fn text(text: &str) -> Vec<u8> {
     [&(text.len() as u32 + 1).to_le_bytes(), text.as_bytes(), &[0]].concat()
 }

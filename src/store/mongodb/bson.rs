@@ -58,6 +58,21 @@ pub fn to_json(out: &mut Vec<u8>, document: &[u8]) -> Result<Key> {
     id.ok_or(Malformed("a document has no _id"))?
 }
 
+/// The key of `document`'s `_id`.
+///
+/// # Errors
+///
+/// When the bytes are not a BSON document with an `_id`.
+pub fn key_of(document: &[u8]) -> Result<Key> {
+    let mut elements = Elements::of(document)?;
+    while let Some((kind, name, value)) = elements.next()? {
+        if name == b"_id" {
+            return key(kind, value);
+        }
+    }
+    Err(Malformed("a document has no _id"))
+}
+
 /// `id` is called with the type and the bytes of a field `_id`.
 fn write_document(out: &mut Vec<u8>, document: &[u8], depth: usize, mut id: impl FnMut(u8, &[u8])) -> Result<()> {
     let mut elements = Elements::of(document)?;

@@ -7,33 +7,39 @@
 //! - **Every wait is bounded in seconds.** The driver selects a server for up to 30 s, and waits for a free connection
 //!   without end. Here one deadline spans it all, and so many calls are let in at once and no more, that a stuck server
 //!   cannot pile up tasks without limit.
+//! - **Lookups in flight share a round trip:** see [`lookups`].
 //! - **The client is made when it is first needed,** and again until that succeeds, so that the service starts while
 //!   MongoDB, or the DNS that knows where it is, is down.
 //!
-//! [`bson`] turns the server's bytes into wire JSON; [`error`] sorts the driver's errors.
+//! [`bson`] turns the server's bytes into wire JSON; [`changes`] follows what changes; [`error`] sorts the driver's errors.
 
 mod bson;
+mod changes;
 mod error;
 mod filter;
+mod lookups;
 
 use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use futures::stream::{self, StreamExt, TryStreamExt};
+use futures::stream::{self, StreamExt};
 use mongodb::bson::{Document as Bson, RawDocumentBuf, doc};
-use mongodb::options::{Acknowledgment, ClientOptions, ConnectionString, Hint, HostInfo};
+use mongodb::options::{Acknowledgment, ClientOptions, ConnectionString, Hint, HostInfo, ReadConcern, ReadPreference};
 use mongodb::raw_batch_cursor::{RawBatch, RawBatchCursor};
 use mongodb::{Client, Collection};
+use prometheus_client::registry::Registry;
 use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::timeout;
 
-use super::{Error, Found, Listing, Options, Query, Reply, Result, Store};
+use super::{Error, Feed, Found, Listing, Options, Query, Reply, Result, Store, Token};
 use crate::document::Document;
 use crate::record::{Key, Record, RecordId};
+use lookups::{Fetch, Lookups};
 
 /// The database, where the URI's path names none.
 const DEFAULT_DATABASE: &str = "records";
@@ -58,6 +64,9 @@ const COMMAND_DOCUMENTS: usize = 5_000;
 #[derive(Clone)]
 pub struct MongoDb {
     inner: Arc<Inner>,
+    lookups: Arc<Lookups<Arc<Inner>>>,
+    /// Whether the last id that may be two keys was found as a string.
+    strings: Arc<AtomicBool>,
 }
 
 struct Inner {
@@ -66,6 +75,8 @@ struct Inner {
     database: String,
     client: OnceCell<Client>,
     calls: Arc<Semaphore>,
+    /// How far the server was at most, as a change stream has heard: see [`changes`].
+    seen: AtomicU64,
 }
 
 /// Reads the URI, and connects to nothing.
@@ -82,7 +93,8 @@ pub async fn open(url: String, options: Options) -> Result<Arc<dyn Store>> {
     let calls =
         Arc::new(Semaphore::new((pool.saturating_mul(CALLS_PER_CONNECTION) as usize).min(Semaphore::MAX_PERMITS)));
     let database = uri.default_database.clone().unwrap_or_else(|| DEFAULT_DATABASE.to_owned());
-    Ok(Arc::new(MongoDb { inner: Arc::new(Inner { uri, options, database, client: OnceCell::new(), calls }) }))
+    let inner = Inner { uri, options, database, client: OnceCell::new(), calls, seen: AtomicU64::new(0) };
+    Ok(Arc::new(MongoDb::new(inner, pool)))
 }
 
 impl Inner {
@@ -113,26 +125,8 @@ impl Inner {
         }
     }
 
-    async fn find(&self, keys: Vec<Key>) -> Result<Option<Record>> {
-        let find = async {
-            let collection = self.collection().await?;
-            let limit = keys.len() as i64;
-            let find = collection.find(Self::filter(&keys)).limit(limit).max_time(self.options.timeout);
-            // One batch, but for two records that together are too large for it.
-            find.batch().await?.try_collect::<Vec<_>>().await
-        };
-        let mut found = Vec::new();
-        for batch in find.await.map_err(error::sorted)? {
-            found.append(&mut records(&batch)?);
-        }
-        // In the order of the keys, not in the one that the server found them in.
-        Ok(keys
-            .iter()
-            .find_map(|key| found.iter().position(|record| record.key() == key))
-            .map(|at| found.swap_remove(at)))
-    }
-
-    async fn cursor(&self, query: &Query) -> mongodb::error::Result<RawBatchCursor> {
+    /// `settled`: only what no failover takes back, as of this moment.
+    async fn cursor(&self, query: &Query, settled: bool) -> mongodb::error::Result<RawBatchCursor> {
         let collection = self.collection().await?;
         let by_id = doc! { "_id": 1 };
         if !query.filters.is_empty() {
@@ -150,6 +144,10 @@ impl Inner {
         let find = match query.limit.and_then(|limit| i64::try_from(limit).ok()?.checked_add(1)) {
             Some(limit) => find.limit(limit).batch_size(batch + 1),
             None => find,
+        };
+        let find = match settled {
+            true => find.read_concern(ReadConcern::majority()).selection_criteria(ReadPreference::Primary.into()),
+            false => find,
         };
         match &query.after {
             // `$gt` would compare within the key's type only; a bound of the index compares across all types.
@@ -196,6 +194,23 @@ impl Inner {
     }
 }
 
+impl Fetch for Arc<Inner> {
+    async fn fetch(&self, keys: Vec<Key>, mut found: impl FnMut(Record) + Send) -> Result<()> {
+        let begin = async {
+            let collection = self.collection().await?;
+            let count = keys.len() as i64;
+            // All in one batch, but for records that together are too large for it.
+            let find = collection.find(Inner::filter(&keys)).limit(count).batch_size(keys.len() as u32);
+            find.max_time(self.options.timeout).batch().await
+        };
+        let mut batches = begin.await.map_err(error::sorted)?;
+        while let Some(batch) = batches.next().await {
+            records(&batch.map_err(error::sorted)?)?.into_iter().for_each(&mut found);
+        }
+        Ok(())
+    }
+}
+
 /// The records of one batch, as slices of one buffer.
 fn records(batch: &RawBatch) -> Result<Vec<Record>> {
     let malformed = |error: Box<dyn std::error::Error + Send + Sync>| {
@@ -223,6 +238,48 @@ fn records(batch: &RawBatch) -> Result<Vec<Record>> {
 }
 
 impl MongoDb {
+    fn new(inner: Inner, connections: u32) -> Self {
+        let inner = Arc::new(inner);
+        let lookups = Arc::new(Lookups::new(inner.clone(), connections as usize));
+        Self { inner, lookups, strings: Arc::default() }
+    }
+
+    /// What `id` addresses, by the keys it may stand for.
+    async fn find(&self, id: &RecordId) -> Result<Option<Record>> {
+        let mut keys = id.keys();
+        let (Some(first), second) = (keys.next(), keys.next()) else { return Ok(None) };
+        let Some(second) = second else {
+            let [lookup] = self.lookups.get([first]);
+            return lookup.answer().await;
+        };
+        // The typed key comes first, and nearly always finds it: the string is asked for only then, which is the faster
+        // way for a collection with ObjectIds. Where strings look like something else, both are asked for at once.
+        let (found, string) = if self.strings.load(Ordering::Relaxed) {
+            let [typed, string] = self.lookups.get([first, second]);
+            match typed.answer().await? {
+                Some(record) => (Some(record), false),
+                None => (string.answer().await?, true),
+            }
+        } else {
+            let [typed] = self.lookups.get([first]);
+            match typed.answer().await? {
+                Some(record) => (Some(record), false),
+                None => {
+                    let [string] = self.lookups.get([second]);
+                    (string.answer().await?, true)
+                }
+            }
+        };
+        if found.is_some() && string != self.strings.load(Ordering::Relaxed) {
+            self.strings.store(string, Ordering::Relaxed);
+        }
+        Ok(found)
+    }
+
+    fn late(&self) -> Error {
+        Error::unavailable(format!("MongoDB did not answer within {} ms", self.inner.options.timeout.as_millis()))
+    }
+
     /// Runs `call` to its end in a task of its own, and waits for it as long as a call may take.
     async fn bounded<T, F>(&self, call: impl FnOnce(Arc<Inner>) -> F) -> Result<T>
     where
@@ -230,7 +287,6 @@ impl MongoDb {
         F: Future<Output = Result<T>> + Send + 'static,
     {
         let within = self.inner.options.timeout;
-        let late = || Error::unavailable(format!("MongoDB did not answer within {} ms", within.as_millis()));
         timeout(within, async {
             let permit = self.permit().await?;
             let call = call(self.inner.clone());
@@ -243,7 +299,7 @@ impl MongoDb {
             task.await.unwrap_or_else(|error| Err(Error::broken("a call to MongoDB gave up").with_source(error)))
         })
         .await
-        .unwrap_or_else(|_| Err(late()))
+        .unwrap_or_else(|_| Err(self.late()))
     }
 
     async fn permit(&self) -> Result<OwnedSemaphorePermit> {
@@ -253,7 +309,7 @@ impl MongoDb {
 
     /// Reads the list from the server, batch by batch, one ahead of what `batches` has taken, and says when that was all:
     /// a reader that ends without a word has failed.
-    async fn read(self, query: Query, batches: mpsc::Sender<Result<Option<Vec<Record>>>>) {
+    async fn read(self, query: Query, settled: bool, batches: mpsc::Sender<Result<Option<Vec<Record>>>>) {
         let mut cursor = None;
         loop {
             let next = async {
@@ -261,7 +317,7 @@ impl MongoDb {
                 let batch = async {
                     let cursor = match &mut cursor {
                         Some(cursor) => cursor,
-                        none => none.insert(self.inner.cursor(&query).await?),
+                        none => none.insert(self.inner.cursor(&query, settled).await?),
                     };
                     cursor.next().await.transpose()
                 };
@@ -275,19 +331,13 @@ impl MongoDb {
             }
         }
     }
-}
 
-impl Store for MongoDb {
-    fn get<'a>(&'a self, id: &'a RecordId) -> Reply<'a, Found> {
-        let keys: Vec<Key> = id.keys().collect();
-        Reply::Pending(Box::pin(self.bounded(|inner| async move { inner.find(keys).await.map(Found::from) })))
-    }
-
-    fn list(&self, query: Query) -> Listing {
+    /// Every record that `query` asks for; `settled`: only what no failover takes back.
+    fn listed(&self, query: Query, settled: bool) -> Listing {
         let within = self.inner.options.timeout;
         let (sender, receiver) = mpsc::channel(1);
         let after = query.after.clone();
-        let reader = self.clone().read(query, sender);
+        let reader = self.clone().read(query, settled, sender);
         // The task begins when the stream is first polled: a list that is never read costs nothing.
         let batches = stream::unfold((receiver, Some(reader)), move |(mut receiver, mut reader)| async move {
             if let Some(reader) = reader.take() {
@@ -321,6 +371,27 @@ impl Store for MongoDb {
             .boxed()
             .into()
     }
+}
+
+impl Store for MongoDb {
+    fn get<'a>(&'a self, id: &'a RecordId) -> Reply<'a, Found> {
+        Reply::Pending(Box::pin(async move {
+            let found = timeout(self.inner.options.timeout, self.find(id)).await;
+            found.unwrap_or_else(|_| Err(self.late())).map(Found::from)
+        }))
+    }
+
+    fn list(&self, query: Query) -> Listing {
+        self.listed(query, false)
+    }
+
+    fn snapshot(&self) -> Listing {
+        self.listed(Query::all(), true)
+    }
+
+    fn changes(&self, after: Option<Token>) -> Feed {
+        changes::feed(self, after)
+    }
 
     fn upsert(&self, documents: Vec<Document>) -> BoxFuture<'_, Result<()>> {
         Box::pin(async move {
@@ -349,6 +420,10 @@ impl Store for MongoDb {
             }
             self.bounded(|inner| async move { inner.replace(&command).await }).await
         })
+    }
+
+    fn register(&self, registry: &mut Registry) {
+        self.lookups.register(registry);
     }
 
     /// Finds one `_id`, which asks for what a lookup needs: a server that is there, and the right to read.

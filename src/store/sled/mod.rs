@@ -250,14 +250,14 @@ impl Store for Sled {
 }
 
 impl EmbeddedStore for Sled {
-    fn put(&self, record: Record) -> Result<()> {
+    fn put(&self, record: Record) -> Result<Option<usize>> {
         let put = self.records.insert(encode(record.key()), record.json().as_ref());
-        put.map(drop).map_err(|error| self.failed("write", error))
+        Ok(put.map_err(|error| self.failed("write", error))?.map(|old| old.len()))
     }
 
-    fn remove(&self, key: &Key) -> Result<bool> {
+    fn remove(&self, key: &Key) -> Result<Option<usize>> {
         let removed = self.records.remove(encode(key)).map_err(|error| self.failed("write", error))?;
-        Ok(removed.is_some())
+        Ok(removed.map(|old| old.len()))
     }
 
     fn flush(&self) -> BoxFuture<'_, Result<()>> {

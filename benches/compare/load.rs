@@ -1,0 +1,104 @@
+//! Clients: each has a connection, asks, waits for the whole answer, and asks the next.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+/// What clients saw in one round.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    pub per_second: f64,
+    pub p50: Duration,
+    pub p99: Duration,
+}
+
+/// Asks for `paths` in turn over `connections` for `time`. Counts nothing but 200s; anything else ends the comparison.
+pub fn run(port: u16, paths: &Arc<Vec<String>>, connections: usize, time: Duration) -> Seen {
+    // One thread, as a load generator on the same machine must not take more than it needs.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let (took, seconds) = runtime.block_on(async {
+        let begun = Instant::now();
+        let end = begun + time;
+        let clients: Vec<_> = (0..connections)
+            .map(|client| {
+                let paths = paths.clone();
+                tokio::spawn(async move { one(port, &paths, client * paths.len() / connections, end).await })
+            })
+            .collect();
+        let mut took = Vec::new();
+        for client in clients {
+            took.extend(client.await.expect("a client"));
+        }
+        (took, begun.elapsed().as_secs_f64())
+    });
+    seen(took, seconds)
+}
+
+pub fn seen(mut took: Vec<Duration>, seconds: f64) -> Seen {
+    assert!(!took.is_empty(), "nothing was answered");
+    took.sort_unstable();
+    let at = |part: f64| took[((took.len() - 1) as f64 * part) as usize];
+    Seen { per_second: took.len() as f64 / seconds, p50: at(0.5), p99: at(0.99) }
+}
+
+async fn one(port: u16, paths: &[String], start: usize, end: Instant) -> Vec<Duration> {
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let mut stream = TcpStream::connect(address).await.expect("a connection");
+    stream.set_nodelay(true).expect("no delay");
+    let mut buffer = vec![0; 256 * 1024];
+    let mut took = Vec::new();
+    for path in paths.iter().cycle().skip(start) {
+        let begun = Instant::now();
+        if begun >= end {
+            break;
+        }
+        let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.expect("a request");
+        answer(&mut stream, &mut buffer).await;
+        took.push(begun.elapsed());
+    }
+    took
+}
+
+/// Reads one answer to its end.
+async fn answer(stream: &mut TcpStream, buffer: &mut [u8]) {
+    let mut filled = 0;
+    let (head, length) = loop {
+        let read = stream.read(&mut buffer[filled..]).await.expect("an answer");
+        assert_ne!(read, 0, "the server closed the connection");
+        filled += read;
+        let mut headers = [httparse::EMPTY_HEADER; 32];
+        let mut response = httparse::Response::new(&mut headers);
+        if let httparse::Status::Complete(head) = response.parse(&buffer[..filled]).expect("an HTTP answer") {
+            assert_eq!(response.code, Some(200));
+            let header = response.headers.iter().find(|header| header.name.eq_ignore_ascii_case("content-length"));
+            let length: Option<usize> =
+                header.map(|header| std::str::from_utf8(header.value).expect("a number").parse().expect("a number"));
+            break (head, length);
+        }
+    };
+    match length {
+        Some(length) => {
+            let mut rest: usize = head + length - filled;
+            while rest > 0 {
+                let upto = rest.min(buffer.len());
+                let read = stream.read(&mut buffer[..upto]).await.expect("a body");
+                assert_ne!(read, 0, "a body is cut");
+                rest -= read;
+            }
+        }
+        // Chunks: the last one is empty, and nothing follows it.
+        None => {
+            let mut tail: Vec<u8> = buffer[head..filled].iter().rev().take(5).rev().copied().collect();
+            while tail != b"0\r\n\r\n" {
+                let read = stream.read(buffer).await.expect("a body");
+                assert_ne!(read, 0, "a body is cut");
+                tail.extend_from_slice(&buffer[read.saturating_sub(5)..read]);
+                tail.drain(..tail.len().saturating_sub(5));
+            }
+        }
+    }
+}

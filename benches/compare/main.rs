@@ -1,0 +1,321 @@
+//! The whole service beside what it is made of, in one run: `cargo bench --bench compare`.
+//!
+//! Needs a MongoDB: `TEST_MONGOD` names an executable to start, or `TEST_MONGODB_URL` one that runs. Every contestant is a
+//! process of its own and stands still while another is asked. They take turns, round after round, because the machine is
+//! not the same from one minute to the next; so what is compared is always within a round, and what is printed is the
+//! median of the rounds' ratios, with the least and the greatest.
+//!
+//! - `--seconds 3` each turn, `--rounds 5`.
+//! - `--million` compares lookups among a million records with those among a few, too; loading them takes a minute.
+//! - `--save` draws the plot that BENCHMARKS.md shows.
+
+mod baselines;
+mod data;
+mod load;
+mod plot;
+
+#[path = "../../tests/support/servers.rs"]
+mod servers;
+
+use std::collections::HashMap;
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::future::join_all;
+use load::Seen;
+use mongodb::bson::{RawDocumentBuf, doc, oid::ObjectId};
+use records::store::{self, Options};
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let [serve, name, argument] = arguments.as_slice()
+        && serve == "serve"
+    {
+        return baselines::serve(name, argument);
+    }
+    let value = |name: &str, default: u64| {
+        let at = arguments.iter().position(|argument| argument == name);
+        at.and_then(|at| arguments.get(at + 1)).map_or(default, |value| value.parse().expect("a number"))
+    };
+    let test = arguments.iter().any(|argument| argument == "--test");
+    let comparison = Comparison {
+        turn: if test { Duration::from_millis(200) } else { Duration::from_secs(value("--seconds", 3)) },
+        rounds: if test { 1 } else { value("--rounds", 5) as usize },
+    };
+    if !servers::is_configured("mongodb") {
+        println!("nothing is compared: {}", servers::how_to_configure("mongodb"));
+        return;
+    }
+    run(&comparison, arguments.iter().any(|a| a == "--million"), arguments.iter().any(|a| a == "--save"));
+    servers::stop_all();
+}
+
+struct Comparison {
+    turn: Duration,
+    rounds: usize,
+}
+
+/// A process that serves, ended with this value.
+struct Server {
+    child: Child,
+    port: u16,
+    /// From its start to the first 200.
+    cold: Duration,
+}
+
+impl Server {
+    fn start(command: &mut Command, first: &str) -> Self {
+        let begun = Instant::now();
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("a process");
+        // The baselines say where they listen on standard output, the service in its log.
+        let (out, log) = (child.stdout.take().expect("piped"), child.stderr.take().expect("piped"));
+        let (sender, receiver) = std::sync::mpsc::channel();
+        for reader in [Box::new(out) as Box<dyn std::io::Read + Send>, Box::new(log)] {
+            let sender = sender.clone();
+            std::thread::spawn(move || {
+                for line in BufReader::new(reader).lines().map_while(Result::ok) {
+                    // Nobody listens after the first; the pipe must be emptied nonetheless.
+                    let _ = sender.send(line);
+                }
+            });
+        }
+        let port = loop {
+            let line = receiver.recv_timeout(Duration::from_secs(30)).expect("a server says where it listens");
+            if let Some((_, address)) = line.split_once("listening on http://") {
+                let port = address.split_once(':').expect("an address and a port").1;
+                break port[..port.find(|c: char| !c.is_ascii_digit()).unwrap_or(port.len())].parse().expect("a port");
+            }
+        };
+        while status_of(port, first) != 200 {
+            std::thread::sleep(Duration::from_micros(200));
+        }
+        Self { child, port, cold: begun.elapsed() }
+    }
+
+    fn records(store: &str, first: &str) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_records"));
+        command.args(["serve", "--listen", "127.0.0.1:0", "--seed", "none", "--store", store]);
+        Self::start(&mut command, first)
+    }
+
+    fn baseline(name: &str, argument: &str, first: &str) -> Self {
+        Self::start(Command::new(std::env::current_exe().expect("this program")).args(["serve", name, argument]), first)
+    }
+
+    /// What of it is in memory, in MB.
+    fn memory(&self) -> f64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or("0");
+        line.trim().trim_end_matches(" kB").trim().parse::<f64>().unwrap_or(0.0) / 1024.0
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The status of one GET.
+fn status_of(port: u16, path: &str) -> u16 {
+    use std::io::{Read, Write};
+    let Ok(mut stream) = std::net::TcpStream::connect(("127.0.0.1", port)) else { return 0 };
+    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    let mut answer = Vec::new();
+    if stream.write_all(request.as_bytes()).and_then(|()| stream.read_to_end(&mut answer)).is_err() {
+        return 0;
+    }
+    std::str::from_utf8(answer.get(9..12).unwrap_or_default()).ok().and_then(|status| status.parse().ok()).unwrap_or(0)
+}
+
+fn fill(url: &str, count: u32) {
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    runtime.block_on(async {
+        let options = Options { timeout: Duration::from_secs(60), ..Options::default() };
+        let store = store::open(url, options).await.expect("a store");
+        let mut documents = data::documents(count).map(|(_, document)| document);
+        loop {
+            let some: Vec<_> = documents.by_ref().take(20_000).collect();
+            if some.is_empty() {
+                break;
+            }
+            store.upsert(some).await.expect("an import");
+        }
+    });
+}
+
+type Turn<'a> = (&'a str, Box<dyn Fn() -> Seen + 'a>);
+
+fn run(comparison: &Comparison, million: bool, save: bool) {
+    let directory = tempfile::tempdir().expect("a directory");
+    let seed = directory.path().join("seed.jsonl");
+    let lines: String = data::documents(data::FEW)
+        .map(|(id, document)| {
+            let json = String::from_utf8(document.to_record().json().to_vec()).expect("UTF-8");
+            json.replace(&format!("\"{id}\""), &format!("{{\"$oid\":\"{id}\"}}")) + "\n"
+        })
+        .collect();
+    std::fs::write(&seed, lines).expect("a file");
+    let sled = format!("sled:{}", directory.path().join("sled").display());
+    let mongodb = servers::url("mongodb", &format!("compare_{}", std::process::id())).expect("a MongoDB");
+    fill(&sled, data::FEW);
+    fill(&mongodb, data::FEW);
+
+    let paths = Arc::new(data::paths(data::FEW, data::FEW));
+    let list = Arc::new(vec!["/api/v1/records".to_owned()]);
+    let first = &paths[0];
+    let mut memory = Command::new(env!("CARGO_BIN_EXE_records"));
+    memory.args(["serve", "--listen", "127.0.0.1:0", "--store", "memory:", "--seed"]).arg(&seed);
+    let names =
+        ["records, memory", "records, sled", "records, MongoDB", "bare hyper", "bare axum", "axum and the driver"];
+    let servers: HashMap<&str, Server> = names
+        .into_iter()
+        .zip([
+            Server::start(&mut memory, first),
+            Server::records(&sled, first),
+            Server::records(&mongodb, first),
+            Server::baseline("hyper", "", first),
+            Server::baseline("axum", "", first),
+            Server::baseline("driver", &mongodb, first),
+        ])
+        .collect();
+
+    println!("# Start and memory\n\n| | start to first 200, ms | idle, MB |\n|---|---|---|");
+    for name in names {
+        println!("| {name} | {:.0} | {:.1} |", servers[name].cold.as_secs_f64() * 1e3, servers[name].memory());
+    }
+
+    let ask = |name: &'static str, paths: &Arc<Vec<String>>, connections: usize| -> Turn<'_> {
+        let (port, paths, turn) = (servers[name].port, paths.clone(), comparison.turn);
+        (name, Box::new(move || load::run(port, &paths, connections, turn)))
+    };
+    let driver: Turn<'_> =
+        ("the driver alone, no HTTP", Box::new(|| driver_alone(&mongodb, &paths, 64, comparison.turn)));
+    let lookups = comparison
+        .hold("Lookups, 64 connections", names.iter().map(|name| ask(name, &paths, 64)).chain([driver]).collect());
+    comparison.hold(
+        "Lookups, 1 connection",
+        ["records, MongoDB", "axum and the driver", "records, memory", "bare axum"]
+            .map(|name| ask(name, &paths, 1))
+            .into(),
+    );
+    comparison.hold(
+        "Lists of 2,500 records, 4 connections",
+        ["records, MongoDB", "axum and the driver", "records, memory", "records, sled"]
+            .map(|name| ask(name, &list, 4))
+            .into(),
+    );
+
+    println!("\n# Memory after the load\n\n| | MB |\n|---|---|");
+    for name in names {
+        println!("| {name} | {:.1} |", servers[name].memory());
+    }
+
+    if million {
+        let many = servers::url("mongodb", &format!("compare_many_{}", std::process::id())).expect("a MongoDB");
+        fill(&many, 1_000_000);
+        let many_paths = Arc::new(data::paths(1_000_000, 200_000));
+        let server = Server::records(&many, &many_paths[0]);
+        let turn = comparison.turn;
+        let among_many: Turn<'_> =
+            ("records, MongoDB, among 1,000,000", Box::new(|| load::run(server.port, &many_paths, 64, turn)));
+        comparison.hold("Lookups among many, 64 connections", vec![ask("records, MongoDB", &paths, 64), among_many]);
+    }
+    if save {
+        plot::draw("benches/compare/lookups.svg", "Lookups per second, 64 connections", &lookups);
+    }
+}
+
+/// A contestant and what was seen of it in each round.
+pub type Rounds = Vec<(String, Vec<Seen>)>;
+
+impl Comparison {
+    /// Lets all take turns, and prints what was seen.
+    fn hold(&self, title: &str, turns: Vec<Turn<'_>>) -> Rounds {
+        let mut rounds: Rounds = turns.iter().map(|(name, _)| ((*name).to_owned(), Vec::new())).collect();
+        for (_, turn) in &turns {
+            // Connections, caches, the pool of the driver: not what is compared.
+            turn();
+        }
+        for round in 0..self.rounds {
+            // Each round begins with another, so that none always follows the same.
+            for step in 0..turns.len() {
+                let at = (round + step) % turns.len();
+                rounds[at].1.push(turns[at].1());
+            }
+        }
+        // The service is compared with the others; where there are no others, with its first row.
+        let mut others: Vec<_> = rounds.iter().filter(|(name, _)| !name.starts_with("records")).collect();
+        if others.is_empty() {
+            others.extend(rounds.first());
+        }
+        println!("\n# {title}\n");
+        print!("| | a second (least to most) | p50, ms | p99, ms |");
+        others.iter().for_each(|(name, _)| print!(" × {name} |"));
+        println!("\n|---|---|---|---|{}", "---|".repeat(others.len()));
+        for (name, seen) in &rounds {
+            let rates = sorted(seen.iter().map(|seen| seen.per_second));
+            let ms = |of: fn(&Seen) -> Duration| middle(&sorted(seen.iter().map(|seen| of(seen).as_secs_f64() * 1e3)));
+            print!(
+                "| {name} | {:.0} ({:.0} to {:.0}) | {:.2} | {:.2} |",
+                middle(&rates),
+                rates[0],
+                rates[rates.len() - 1],
+                ms(|seen| seen.p50),
+                ms(|seen| seen.p99)
+            );
+            for (_, other) in &others {
+                let ratios = sorted(seen.iter().zip(other).map(|(a, b)| a.per_second / b.per_second));
+                print!(" {:.2} ({:.2} to {:.2}) |", middle(&ratios), ratios[0], ratios[ratios.len() - 1]);
+            }
+            println!();
+        }
+        rounds
+    }
+}
+
+pub fn sorted(values: impl Iterator<Item = f64>) -> Vec<f64> {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    values
+}
+
+pub fn middle(sorted: &[f64]) -> f64 {
+    sorted[sorted.len() / 2]
+}
+
+/// `find_one` after `find_one` in this process, so many at once: the driver's own limit.
+fn driver_alone(url: &str, paths: &[String], at_once: usize, time: Duration) -> Seen {
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    runtime.block_on(async {
+        let records = baselines::collection::<RawDocumentBuf>(url).await;
+        let ids: Arc<Vec<ObjectId>> = Arc::new(
+            paths
+                .iter()
+                .map(|path| ObjectId::parse_str(path.rsplit('/').next().expect("an id")).expect("an id"))
+                .collect(),
+        );
+        let begun = Instant::now();
+        let end = begun + time;
+        let tasks = (0..at_once).map(|task| {
+            let (records, ids) = (records.clone(), ids.clone());
+            tokio::spawn(async move {
+                let mut took = Vec::new();
+                for id in ids.iter().cycle().skip(task * ids.len() / at_once) {
+                    let begun = Instant::now();
+                    if begun >= end {
+                        break;
+                    }
+                    assert!(records.find_one(doc! { "_id": id }).await.expect("an answer").is_some());
+                    took.push(begun.elapsed());
+                }
+                took
+            })
+        });
+        let took: Vec<Duration> = join_all(tasks).await.into_iter().flat_map(|took| took.expect("a task")).collect();
+        load::seen(took, begun.elapsed().as_secs_f64())
+    })
+}

@@ -1,0 +1,84 @@
+//! Get by id from the copy, in replica mode, beside the memory store that such a copy is: what the way through the fallback
+//! costs.
+
+use std::hint::black_box;
+use std::sync::Arc;
+use std::time::Duration;
+
+use criterion::{Criterion, criterion_group, criterion_main};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use records::document::{Document, extended_json};
+use records::record::RecordId;
+use records::store::fallback::{self, Mode, Settings};
+use records::store::{self, Found, Listing, Options, Query, Reply, Result, Store};
+
+const COUNT: u32 = 100_000;
+
+/// A memory store that does not say that it is one.
+#[derive(Debug)]
+struct Elsewhere(Arc<dyn Store>);
+
+impl Store for Elsewhere {
+    fn get<'a>(&'a self, id: &'a RecordId) -> Reply<'a, Found> {
+        self.0.get(id)
+    }
+
+    fn list(&self, query: Query) -> Listing {
+        self.0.list(query)
+    }
+
+    fn upsert(&self, documents: Vec<Document>) -> BoxFuture<'_, Result<()>> {
+        self.0.upsert(documents)
+    }
+
+    fn ping(&self) -> BoxFuture<'_, Result<()>> {
+        self.0.ping()
+    }
+}
+
+async fn replica(primary: Arc<dyn Store>) -> Arc<dyn Store> {
+    let settings = Settings {
+        copy: "memory:".to_owned(),
+        source: "bench".to_owned(),
+        mode: Mode::Replica,
+        after: Duration::from_millis(250),
+        max_age: None,
+        refresh: Duration::from_secs(3_600),
+        max_bytes: u64::MAX,
+        options: Options::default(),
+    };
+    let store = fallback::over(Arc::new(Elsewhere(primary)), settings).await.expect("a fallback");
+    while !store.health().await.is_ok_and(|health| health.degraded.is_none()) {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    store
+}
+
+fn lookup(criterion: &mut Criterion) {
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let text = |id| format!(r#"{{"_id":"order-{id:07}-berlin","note":"Long enough to be a sentence of its own."}}"#);
+    let documents = (0..COUNT).map(|id| extended_json::parse(text(id).as_bytes()).expect("a document")).collect();
+    let memory = runtime.block_on(async {
+        let memory = store::open("memory:", Options::default()).await.expect("a store");
+        memory.upsert(documents).await.expect("an upsert");
+        memory
+    });
+    let replica = runtime.block_on(replica(memory.clone()));
+    // Far from one another, so that the processor's caches do not help more than in earnest.
+    let ids = (0..COUNT).map(|at| RecordId::from(format!("order-{:07}-berlin", at * 7_919 % COUNT)));
+    let ids: Vec<RecordId> = ids.collect();
+    for (name, store) in [("memory", memory), ("replica", replica)] {
+        let mut next = ids.iter().cycle();
+        criterion.bench_function(name, |bencher| {
+            bencher.iter(|| {
+                let id = black_box(next.next()).expect("ids without end");
+                let found = store.get(id).now_or_never().expect("an answer at once").expect("an answer");
+                assert!(found.record.is_some());
+            });
+        });
+    }
+}
+
+criterion_group!(benches, lookup);
+criterion_main!(benches);

@@ -1,0 +1,270 @@
+//! The copy as readers see it: one generation, whole, or none.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::stream::StreamExt;
+use tokio::time::Instant;
+
+use super::super::{EmbeddedStore, Error, Found, Query, RecordStream, Result, Store};
+use crate::record::{Key, Record, RecordId};
+
+/// What a record takes beside its JSON, in bytes, as far as the limit of the copy is concerned: its key, and its places in
+/// the indexes.
+pub const RECORD_BYTES: u64 = 150;
+
+/// A copy with more than this is freed by a thread of its own: it takes a while.
+const MANY_RECORDS: u64 = 10_000;
+
+/// Why the copy does not answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Off {
+    Incomplete,
+    TooLarge,
+    TooOld,
+}
+
+/// What the keeper does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Keeping {
+    /// Nothing yet, or it cannot.
+    Interrupted,
+    /// Follows the feed of changes.
+    Following,
+    /// Copies anew from time to time.
+    Refreshing,
+    /// Has given up until the primary holds less.
+    TooLarge,
+}
+
+/// The store of one copy, from its first record on.
+pub struct Generation {
+    store: Arc<dyn Store>,
+    /// Milliseconds from the copy's epoch.
+    current: AtomicI64,
+    records: AtomicU64,
+    bytes: AtomicU64,
+    // Behind the store: fields are dropped in their order.
+    remains: Remains,
+}
+
+pub struct Copy {
+    /// Times are counted from here, in milliseconds.
+    epoch: Instant,
+    max_age: Option<Duration>,
+    served: RwLock<std::result::Result<Arc<Generation>, Off>>,
+    keeping: AtomicU8,
+    too_old: AtomicBool,
+    pub answers: AtomicU64,
+    pub snapshots: AtomicU64,
+    pub interruptions: AtomicU64,
+}
+
+impl Generation {
+    /// `store` must be an embedded one; what it holds is counted from here. `directory` is where it lives.
+    pub fn new(store: Arc<dyn Store>, directory: Option<PathBuf>) -> Result<Arc<Self>> {
+        if store.as_embedded().is_none() {
+            return Err(Error::invalid("a copy must be in this process: memory:, or sled:DIRECTORY"));
+        }
+        let (records, bytes) = (AtomicU64::new(0), AtomicU64::new(0));
+        let current = AtomicI64::new(i64::MIN);
+        let remains = Remains { directory, retired: AtomicBool::new(false) };
+        Ok(Arc::new(Self { store, current, records, bytes, remains }))
+    }
+
+    pub fn embedded(&self) -> Result<&dyn EmbeddedStore> {
+        self.store.as_embedded().ok_or_else(|| Error::broken("a copy is not embedded"))
+    }
+
+    pub fn put(&self, record: Record) -> Result<()> {
+        let length = record.json().len() as u64;
+        let before = self.embedded()?.put(record)?;
+        self.bytes.fetch_add(length, Ordering::Relaxed);
+        match before {
+            Some(before) => self.bytes.fetch_sub(before as u64, Ordering::Relaxed),
+            None => self.records.fetch_add(1, Ordering::Relaxed),
+        };
+        Ok(())
+    }
+
+    pub fn remove(&self, key: &Key) -> Result<()> {
+        if let Some(before) = self.embedded()?.remove(key)? {
+            self.bytes.fetch_sub(before as u64, Ordering::Relaxed);
+            self.records.fetch_sub(1, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// What it holds, counted afterwards.
+    pub fn counted(&self, records: u64, bytes: u64) {
+        self.records.store(records, Ordering::Relaxed);
+        self.bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    pub fn records(&self) -> u64 {
+        self.records.load(Ordering::Relaxed)
+    }
+
+    /// As the limit counts.
+    pub fn size(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed) + self.records() * RECORD_BYTES
+    }
+
+    /// What is behind it goes when the last reader has gone.
+    pub fn retire(&self) {
+        self.remains.retired.store(true, Ordering::Relaxed);
+    }
+}
+
+/// What is left of a generation when its store is gone.
+struct Remains {
+    directory: Option<PathBuf>,
+    retired: AtomicBool,
+}
+
+impl Drop for Remains {
+    fn drop(&mut self) {
+        let Some(directory) = self.directory.take() else { return };
+        if !self.retired.load(Ordering::Relaxed) {
+            return;
+        }
+        let remove = move || {
+            if let Err(error) = std::fs::remove_dir_all(&directory) {
+                tracing::warn!(%error, "cannot remove the old copy in {}", directory.display());
+            }
+        };
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) => drop(runtime.spawn_blocking(remove)),
+            Err(_) => remove(),
+        }
+    }
+}
+
+impl Copy {
+    pub fn new(max_age: Option<Duration>) -> Self {
+        Self {
+            epoch: Instant::now(),
+            max_age,
+            served: RwLock::new(Err(Off::Incomplete)),
+            keeping: AtomicU8::new(Keeping::Interrupted as u8),
+            too_old: AtomicBool::new(false),
+            answers: AtomicU64::new(0),
+            snapshots: AtomicU64::new(0),
+            interruptions: AtomicU64::new(0),
+        }
+    }
+
+    fn millis(&self, at: Instant) -> i64 {
+        match at.checked_duration_since(self.epoch) {
+            Some(since) => since.as_millis() as i64,
+            // Rounded down too.
+            None => -(self.epoch.duration_since(at).as_millis() as i64) - 1,
+        }
+    }
+
+    /// `generation` is known to be what the primary was at `current`, or newer.
+    pub fn proven(&self, generation: &Generation, current: Instant) {
+        generation.current.fetch_max(self.millis(current), Ordering::Relaxed);
+    }
+
+    /// As [`proven`](Self::proven), for what may be before this process.
+    pub fn proven_ago(&self, generation: &Generation, ago: Duration) {
+        let current = self.millis(Instant::now()) - ago.as_millis() as i64 - 1;
+        generation.current.fetch_max(current, Ordering::Relaxed);
+    }
+
+    /// The age of `generation`.
+    pub fn age_of(&self, generation: &Generation) -> Duration {
+        let current = generation.current.load(Ordering::Relaxed);
+        Duration::from_millis(u64::try_from(self.millis(Instant::now()).saturating_sub(current)).unwrap_or_default())
+    }
+
+    /// From now on `generation` is read, or nothing is.
+    pub fn serve(&self, generation: std::result::Result<Arc<Generation>, Off>) {
+        let mut served = self.served.write().unwrap_or_else(PoisonError::into_inner);
+        let before = std::mem::replace(&mut *served, generation);
+        drop(served);
+        if let Ok(before) = before {
+            before.retire();
+            if before.records() > MANY_RECORDS {
+                tokio::task::spawn_blocking(move || drop(before));
+            }
+        }
+    }
+
+    pub fn served(&self) -> std::result::Result<Arc<Generation>, Off> {
+        self.served.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub fn keeping(&self) -> Keeping {
+        match self.keeping.load(Ordering::Relaxed) {
+            1 => Keeping::Following,
+            2 => Keeping::Refreshing,
+            3 => Keeping::TooLarge,
+            _ => Keeping::Interrupted,
+        }
+    }
+
+    /// Returns what it was before.
+    pub fn set_keeping(&self, keeping: Keeping) -> Keeping {
+        let before = self.keeping();
+        self.keeping.store(keeping as u8, Ordering::Relaxed);
+        before
+    }
+
+    pub fn is_kept(&self) -> bool {
+        matches!(self.keeping(), Keeping::Following | Keeping::Refreshing)
+    }
+
+    /// The age at which an answer would be given.
+    pub fn age(&self) -> std::result::Result<Duration, Off> {
+        self.allowed(self.age_of(&*self.served()?))
+    }
+
+    fn allowed(&self, age: Duration) -> std::result::Result<Duration, Off> {
+        let too_old = self.max_age.is_some_and(|max| age > max);
+        if too_old != self.too_old.load(Ordering::Relaxed) && too_old != self.too_old.swap(too_old, Ordering::Relaxed) {
+            match too_old {
+                true => tracing::warn!(age = age.as_secs(), "the copy is older than allowed: it does not answer"),
+                false => tracing::info!(age = age.as_secs(), "the copy is as young as it must be again"),
+            }
+        }
+        if too_old { Err(Off::TooOld) } else { Ok(age) }
+    }
+
+    /// `None` when the copy cannot answer.
+    pub fn get(&self, id: &RecordId) -> Option<Found> {
+        let served = self.served.read().unwrap_or_else(PoisonError::into_inner);
+        let generation = served.as_ref().ok()?;
+        // Before the record is read: it may become younger meanwhile, and then this says too much, not too little.
+        let age = self.allowed(self.age_of(generation)).ok()?;
+        // An embedded store answers at once.
+        match generation.store.get(id).now_or_never()? {
+            Ok(found) => {
+                self.answers.fetch_add(1, Ordering::Relaxed);
+                Some(Found { age: Some(age), ..found })
+            }
+            Err(error) => {
+                tracing::error!(cause = %error.report(), "the copy cannot be read");
+                None
+            }
+        }
+    }
+
+    /// `None` when the copy cannot answer.
+    pub fn list(&self, query: Query) -> Option<(RecordStream, Duration)> {
+        let generation = self.served().ok()?;
+        let age = self.allowed(self.age_of(&generation)).ok()?;
+        self.answers.fetch_add(1, Ordering::Relaxed);
+        // Held as long as it is read: its directory stays.
+        let records = generation.store.list(query).map(move |record| {
+            let _ = &generation;
+            record
+        });
+        Some((records.boxed(), age))
+    }
+}

@@ -1,0 +1,330 @@
+//! Keeps the copy true, in a task that ends with the store.
+//!
+//! The order in which a copy comes to be leaves no gap: the feed of changes is opened first, then every record is copied into
+//! a new generation, then the changes since are made in it. Among what was copied, some is older and some newer than the
+//! first changes, so the generation is shown to nobody before the feed has proven it to be current as of the moment when the
+//! last record was read, or later. Until then, and for ever should it come to nothing, the one before answers.
+//!
+//! A change goes straight into the generation: memory does not grow with what is under way.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use futures::stream::StreamExt;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::super::{Batch, Change, Error, Interruption, Result, Store, Token};
+use super::copy::{Copy, Generation, Keeping, Off};
+use super::home::{Home, Stored};
+
+/// How long to wait after a failure. A feed that is looked for is also what tells the driver to look for its server.
+const PAUSE: Duration = Duration::from_millis(250);
+
+/// How many records go into a generation between two looks at its size.
+const CHUNK: usize = 1_000;
+
+/// How often what a restart needs is written down: changes soon, since they would have to be made again; the mere passing of
+/// time less often.
+const REMEMBER_CHANGES: Duration = Duration::from_secs(1);
+const REMEMBER_TIME: Duration = Duration::from_secs(10);
+
+/// Why one way of keeping the copy ended.
+enum End {
+    Interruption(Interruption),
+    /// The copy's side failed.
+    Copy(Error),
+    TooLarge,
+}
+
+impl From<Interruption> for End {
+    fn from(interruption: Interruption) -> Self {
+        Self::Interruption(interruption)
+    }
+}
+
+/// A generation that nobody may see yet.
+struct Draft {
+    generation: Arc<Generation>,
+    number: u64,
+    begun: Instant,
+    /// It is whole once it is proven to be current as of here.
+    copied: Instant,
+}
+
+pub struct Keeper {
+    primary: Arc<dyn Store>,
+    copy: Arc<Copy>,
+    home: Home,
+    refresh: Duration,
+    max_bytes: u64,
+    /// From where the changes go on, in the draft if there is one, else in what is served.
+    token: Option<Token>,
+    draft: Option<Draft>,
+    /// The number of what is served.
+    number: u64,
+    remembered: Instant,
+    /// Whether there were changes since.
+    changed: bool,
+}
+
+impl Keeper {
+    pub fn new(
+        primary: Arc<dyn Store>,
+        copy: Arc<Copy>,
+        home: Home,
+        stored: Option<Stored>,
+        refresh: Duration,
+        max_bytes: u64,
+    ) -> Self {
+        let (mut token, mut number) = (None, 0);
+        if let Some(stored) = stored {
+            tracing::info!(
+                records = stored.generation.records(),
+                age = copy.age_of(&stored.generation).as_secs(),
+                "found the copy of an earlier run"
+            );
+            (token, number) = (stored.token, stored.number);
+            copy.serve(Ok(stored.generation));
+        }
+        let remembered = Instant::now();
+        Self { primary, copy, home, refresh, max_bytes, token, draft: None, number, remembered, changed: false }
+    }
+
+    pub async fn run(mut self) {
+        loop {
+            let began = Instant::now();
+            match self.follow().await {
+                End::Interruption(Interruption::Unsupported) => self.refresh(began).await,
+                End::Interruption(Interruption::Lost(why)) => {
+                    self.interrupted(&format!("changes were lost: {why}"));
+                    self.start_anew();
+                    // A feed that loses what it has at once must not turn this into a busy loop.
+                    sleep_until(began + PAUSE).await;
+                }
+                End::Interruption(Interruption::Failed(error)) => {
+                    self.interrupted(&error.report().to_string());
+                    sleep(PAUSE).await;
+                }
+                End::Copy(error) => {
+                    self.interrupted(&error.report().to_string());
+                    sleep(PAUSE * 4).await;
+                }
+                End::TooLarge => self.give_up().await,
+            }
+        }
+    }
+
+    fn start_anew(&mut self) {
+        self.token = None;
+        if let Some(draft) = self.draft.take() {
+            draft.generation.retire();
+        }
+    }
+
+    /// Follows the feed until it ends.
+    async fn follow(&mut self) -> End {
+        match self.try_follow().await {
+            Ok(()) => Interruption::Failed(Error::broken("a feed of changes ended without a word")).into(),
+            Err(end) => end,
+        }
+    }
+
+    async fn try_follow(&mut self) -> std::result::Result<(), End> {
+        let mut feed = self.primary.changes(self.token.clone());
+        let Some(opened) = feed.next().await else { return Ok(()) };
+        let mut batch = opened?;
+        if self.token.is_none() {
+            self.start_anew();
+            self.draft = Some(self.copied().await?);
+        }
+        loop {
+            self.take(batch).await?;
+            batch = match feed.next().await {
+                Some(next) => next?,
+                None => return Ok(()),
+            };
+        }
+    }
+
+    /// Makes the changes, and draws the conclusions.
+    async fn take(&mut self, batch: Batch) -> std::result::Result<(), End> {
+        let generation = match &self.draft {
+            Some(draft) => draft.generation.clone(),
+            None => match self.copy.served() {
+                Ok(served) => served,
+                Err(_) => {
+                    self.start_anew();
+                    return Err(Interruption::Lost("there is no copy to make changes in".to_owned()).into());
+                }
+            },
+        };
+        self.changed |= !batch.changes.is_empty();
+        self.write(&generation, batch.changes).await?;
+        if let Some(token) = batch.token {
+            self.token = Some(token);
+        }
+        let Some(current) = batch.current else { return Ok(()) };
+        self.copy.proven(&generation, current);
+        match self.draft.take() {
+            Some(draft) if current >= draft.copied => self.publish(draft).await.map_err(End::Copy)?,
+            draft => self.draft = draft,
+        }
+        if self.draft.is_none() {
+            self.now(Keeping::Following);
+            self.remember_in_time().await.map_err(End::Copy)?;
+        }
+        Ok(())
+    }
+
+    /// Writes in place, or where blocking is allowed if the writes may wait for a disk.
+    async fn write(&self, generation: &Arc<Generation>, changes: Vec<Change>) -> std::result::Result<(), End> {
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let max = self.max_bytes;
+        let write = move |generation: &Generation| {
+            for changes in changes.chunks(CHUNK) {
+                for change in changes {
+                    match change {
+                        Change::Put(record) => generation.put(record.clone()),
+                        Change::Remove(key) => generation.remove(key),
+                    }
+                    .map_err(End::Copy)?;
+                }
+                if generation.size() > max {
+                    return Err(End::TooLarge);
+                }
+            }
+            Ok(())
+        };
+        if !self.home.is_lasting() {
+            return write(generation);
+        }
+        let generation = generation.clone();
+        tokio::task::spawn_blocking(move || write(&generation))
+            .await
+            .unwrap_or_else(|panic| Err(End::Copy(Error::broken("a copy could not be written").with_source(panic))))
+    }
+
+    /// Every record of the primary, in a new generation.
+    async fn copied(&mut self) -> std::result::Result<Draft, End> {
+        let begun = Instant::now();
+        let (generation, number) = self.home.fresh().await.map_err(End::Copy)?;
+        let copied = self.copy_into(&generation).await;
+        // If it comes to nothing, it goes.
+        if copied.is_err() {
+            generation.retire();
+        }
+        copied?;
+        Ok(Draft { generation, number, begun, copied: Instant::now() })
+    }
+
+    async fn copy_into(&self, generation: &Arc<Generation>) -> std::result::Result<(), End> {
+        let mut records = self.primary.snapshot().ready_chunks(CHUNK);
+        while let Some(chunk) = records.next().await {
+            let chunk: Result<Vec<_>> = chunk.into_iter().map(|record| record.map(Change::Put)).collect();
+            let chunk = chunk.map_err(|error| End::Interruption(Interruption::Failed(error)))?;
+            self.write(generation, chunk).await?;
+        }
+        Ok(())
+    }
+
+    /// From now on `draft` is the copy.
+    async fn publish(&mut self, draft: Draft) -> Result<()> {
+        let Draft { generation, number, begun, .. } = draft;
+        let age = self.copy.age_of(&generation);
+        if let Err(error) = self.home.remember(&generation, number, self.token.as_ref(), age).await {
+            generation.retire();
+            self.token = None;
+            return Err(error);
+        }
+        (self.remembered, self.changed) = (Instant::now(), false);
+        self.number = number;
+        let (records, bytes) = (generation.records(), generation.size());
+        let first = self.copy.served().is_err();
+        self.copy.serve(Ok(generation));
+        self.copy.snapshots.fetch_add(1, Ordering::Relaxed);
+        let took = begun.elapsed().as_millis();
+        if first || self.token.is_some() {
+            tracing::info!(records, bytes, took, "the copy is complete");
+        } else {
+            tracing::debug!(records, bytes, took, "the copy is complete again");
+        }
+        Ok(())
+    }
+
+    async fn remember_in_time(&mut self) -> Result<()> {
+        let due = if self.changed { REMEMBER_CHANGES } else { REMEMBER_TIME };
+        if !self.home.is_lasting() || self.remembered.elapsed() < due {
+            return Ok(());
+        }
+        let Ok(served) = self.copy.served() else { return Ok(()) };
+        self.home.remember(&served, self.number, self.token.as_ref(), self.copy.age_of(&served)).await?;
+        (self.remembered, self.changed) = (Instant::now(), false);
+        Ok(())
+    }
+
+    /// One snapshot, and the wait for the next, where there is no feed.
+    async fn refresh(&mut self, began: Instant) {
+        self.start_anew();
+        match self.copied().await {
+            Ok(draft) => {
+                // Each record was read after this; nothing more is known.
+                self.copy.proven(&draft.generation, draft.begun);
+                match self.publish(draft).await {
+                    Ok(()) => {
+                        self.now(Keeping::Refreshing);
+                        sleep_until(began + self.refresh).await;
+                    }
+                    Err(error) => {
+                        self.interrupted(&error.report().to_string());
+                        sleep(PAUSE * 4).await;
+                    }
+                }
+            }
+            Err(End::TooLarge) => self.give_up().await,
+            Err(End::Copy(error) | End::Interruption(Interruption::Failed(error))) => {
+                self.interrupted(&error.report().to_string());
+                sleep(PAUSE).await;
+            }
+            Err(End::Interruption(_)) => sleep(PAUSE).await,
+        }
+    }
+
+    /// The copy is off, until there is less to copy.
+    async fn give_up(&mut self) {
+        self.start_anew();
+        self.home.forget();
+        self.copy.serve(Err(Off::TooLarge));
+        self.now(Keeping::TooLarge);
+        sleep(self.refresh).await;
+    }
+
+    fn interrupted(&self, cause: &str) {
+        self.copy.interruptions.fetch_add(1, Ordering::Relaxed);
+        if self.copy.keeping() == Keeping::TooLarge {
+            // Said once; it stays true until a copy is complete.
+            return;
+        }
+        let served = self.copy.served().is_ok();
+        if self.copy.set_keeping(Keeping::Interrupted) != Keeping::Interrupted {
+            tracing::warn!(cause, served, "the copy is no longer kept: it grows older");
+        } else {
+            tracing::debug!(cause, served, "the copy cannot be kept");
+        }
+    }
+
+    fn now(&self, keeping: Keeping) {
+        if self.copy.set_keeping(keeping) == keeping {
+            return;
+        }
+        let (every, limit) = (self.refresh.as_secs(), self.max_bytes);
+        match keeping {
+            Keeping::Following => tracing::info!("the copy follows every change"),
+            Keeping::Refreshing => tracing::info!(every, "the store tells no changes: it is copied anew so often"),
+            Keeping::TooLarge => tracing::error!(limit, "the copy would be larger than allowed, and is off"),
+            Keeping::Interrupted => {}
+        }
+    }
+}

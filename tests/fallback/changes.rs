@@ -1,0 +1,218 @@
+//! What changes in MongoDB arrives in the copy.
+
+use std::time::{Duration, Instant};
+
+use futures::StreamExt;
+use records::store::fallback::Mode;
+use records::store::{Batch, Change, Interruption, Token};
+
+use crate::cases;
+use crate::support::*;
+
+cases! {
+    a_server_alone_has_no_changes_and_is_copied_again_and_again,
+    puts_updates_and_deletes_arrive,
+    a_change_is_visible_soon,
+    an_idle_feed_proves_again_and_again_that_the_copy_is_current,
+    a_feed_goes_on_from_its_token_with_the_last_state_of_each_record,
+    a_token_that_means_nothing_is_lost,
+    a_collection_that_is_dropped_leaves_an_empty_copy,
+    a_busy_collection_never_goes_back_and_ends_the_same,
+}
+
+async fn a_server_alone_has_no_changes_and_is_copied_again_and_again() {
+    let server = filled().await;
+    let primary = open(&server.url()).await;
+    let first = primary.changes(None).next().await;
+    assert!(matches!(first, Some(Err(Interruption::Unsupported))), "{first:?}");
+    let store = over(&server.url(), settings(Mode::Replica)).await;
+    ready(&*store).await;
+    delete(&server, 7);
+    set_n(&server, 8, 88);
+    until("the deletion", async || get(&*store, "7").await.record.is_none()).await;
+    let found = get(&*store, "8").await;
+    assert!(json(&found).contains(r#""n":88"#), "{}", json(&found));
+    assert!(found.age.is_some_and(|age| age < Duration::from_secs(5)), "{found:?}");
+}
+
+async fn puts_updates_and_deletes_arrive() {
+    let server = filled_set().await;
+    let store = over(&server.url(), settings(Mode::Replica)).await;
+    ready(&*store).await;
+    assert_eq!(count(&*store).await, 100);
+    store.upsert(vec![parsed(r#"{"_id":"new"}"#)]).await.expect("an upsert");
+    until("a new record", async || get(&*store, "new").await.record.is_some()).await;
+    set_n(&server, 8, 1);
+    set_n(&server, 8, 2);
+    until("an update", async || json(&get(&*store, "8").await).contains(r#""n":2"#)).await;
+    delete(&server, 7);
+    until("a deletion", async || get(&*store, "7").await.record.is_none()).await;
+    store.upsert(vec![parsed(r#"{"_id":7,"again":true}"#)]).await.expect("an upsert");
+    until("a record put again", async || get(&*store, "7").await.record.is_some()).await;
+    assert_eq!(count(&*store).await, 101);
+    let listing = store.list(records::store::Query::all());
+    let age = listing.known_age();
+    assert_eq!(listing.count().await, 101);
+    assert!(age.get().is_some_and(|age| *age < Duration::from_secs(5)), "{age:?}");
+}
+
+async fn a_change_is_visible_soon() {
+    let server = filled_set().await;
+    let store = over(&server.url(), settings(Mode::Replica)).await;
+    ready(&*store).await;
+    let mut times = Vec::new();
+    for n in 0..50 {
+        set_n(&server, 1, n);
+        let written = Instant::now();
+        let wanted = format!(r#""n":{n}}}"#);
+        until("an update", async || json(&get(&*store, "1").await).contains(&wanted)).await;
+        times.push(written.elapsed());
+    }
+    times.sort();
+    let median = times[times.len() / 2];
+    eprintln!("a change is visible after {median:?} (median), {:?} (most)", times[times.len() - 1]);
+    // Twice and a half what is aimed at, for a machine that has other things to do.
+    assert!(median < Duration::from_millis(250), "{times:?}");
+}
+
+async fn an_idle_feed_proves_again_and_again_that_the_copy_is_current() {
+    let server = filled_set().await;
+    let primary = open(&server.url()).await;
+    let mut feed = primary.changes(None);
+    let mut proven = Vec::new();
+    let begin = Instant::now();
+    while begin.elapsed() < Duration::from_secs(3) {
+        let batch = feed.next().await.expect("a feed").expect("a batch");
+        assert!(batch.changes.is_empty(), "{batch:?}");
+        proven.extend(batch.current);
+    }
+    assert!(proven.len() > 10, "{} proofs in 3 s", proven.len());
+    let last = proven.last().expect("a proof").elapsed();
+    assert!(last < Duration::from_secs(1), "{last:?}");
+}
+
+/// All changes until the feed is current as of now.
+async fn caught_up(feed: &mut records::store::Feed) -> (Vec<Change>, Option<Token>) {
+    let (now, mut changes, mut token) = (tokio::time::Instant::now(), Vec::new(), None);
+    loop {
+        let batch: Batch = feed.next().await.expect("a feed").expect("a batch");
+        changes.extend(batch.changes);
+        token = batch.token.or(token);
+        if batch.current.is_some_and(|current| current >= now) {
+            return (changes, token);
+        }
+    }
+}
+
+async fn a_feed_goes_on_from_its_token_with_the_last_state_of_each_record() {
+    let server = filled_set().await;
+    let primary = open(&server.url()).await;
+    let mut feed = primary.changes(None);
+    let (changes, token) = caught_up(&mut feed).await;
+    assert!(changes.is_empty());
+    drop(feed);
+    set_n(&server, 1, 1);
+    delete(&server, 1);
+    primary.upsert(vec![parsed(r#"{"_id":1,"last":true}"#)]).await.expect("an upsert");
+    set_n(&server, 2, 1);
+    delete(&server, 2);
+    let (mut changes, again) = caught_up(&mut primary.changes(token.clone())).await;
+    changes.sort_by_key(|change| matches!(change, Change::Remove(_)));
+    assert_eq!(changes.len(), 2, "{changes:?}");
+    assert!(
+        matches!(&changes[0], Change::Put(record) if record.json().as_ref() == br#"{"_id":1,"last":true}"#),
+        "{changes:?}"
+    );
+    assert_eq!(changes[1], Change::Remove(records::record::Key::Integer(2)));
+    // And from behind them there is nothing.
+    assert_ne!(again, token);
+    assert!(caught_up(&mut primary.changes(again)).await.0.is_empty());
+}
+
+async fn a_token_that_means_nothing_is_lost() {
+    let server = filled_set().await;
+    let primary = open(&server.url()).await;
+    let data = crate::servers::mongod::element(0x02, "_data", &crate::servers::mongod::text("8200"));
+    let wrong = [crate::servers::mongod::document(&data), vec![5, 0, 0, 0, 0]];
+    for token in wrong {
+        let first = primary.changes(Some(Token(token.into()))).next().await;
+        assert!(matches!(first, Some(Err(Interruption::Lost(_)))), "{first:?}");
+    }
+}
+
+async fn a_collection_that_is_dropped_leaves_an_empty_copy() {
+    let server = filled_set().await;
+    let store = over(&server.url(), settings(Mode::Replica)).await;
+    ready(&*store).await;
+    drop_collection(&server);
+    until("an empty copy", async || count(&*store).await == 0).await;
+    store.upsert(numbered(0..3)).await.expect("an upsert");
+    until("new records", async || count(&*store).await == 3).await;
+}
+
+/// Many writers at the same few records, of all kinds, while readers watch a number that only grows.
+async fn a_busy_collection_never_goes_back_and_ends_the_same() {
+    let server = std::sync::Arc::new(filled_set().await);
+    let store = over(&server.url(), settings(Mode::Replica)).await;
+    ready(&*store).await;
+    let begin = Instant::now();
+    let busy = Duration::from_secs(4);
+    let writers = (0..4).map(|id| {
+        let server = server.clone();
+        // Raw sockets block.
+        tokio::task::spawn_blocking(move || {
+            let mut n = 0;
+            while begin.elapsed() < busy {
+                n += 1;
+                set_n(&server, id, n);
+            }
+            n
+        })
+    });
+    let writers: Vec<_> = writers.collect();
+    // Deleted and put again: a counter in the record tells the lives apart.
+    let lives = tokio::spawn({
+        let (store, server) = (store.clone(), server.clone());
+        async move {
+            let mut life = 0;
+            while begin.elapsed() < busy {
+                life += 1;
+                store.upsert(vec![parsed(&format!(r#"{{"_id":50,"n":{life}}}"#))]).await.expect("an upsert");
+                set_n(&server, 50, life);
+                delete(&server, 50);
+            }
+            life
+        }
+    });
+    let number = |found: &records::store::Found| -> Option<i64> {
+        let record: serde_json::Value = serde_json::from_slice(found.record.as_ref()?.json()).expect("JSON");
+        record.get("n")?.as_i64()
+    };
+    let (mut last, mut seen) = ([0; 5], 0);
+    while begin.elapsed() < busy {
+        for (at, id) in ["0", "1", "2", "3", "50"].into_iter().enumerate() {
+            let found = get(&*store, id).await;
+            if let Some(n) = number(&found) {
+                assert!(n >= last[at], "record {id} went back from {} to {n}", last[at]);
+                seen += usize::from(n > last[at]);
+                last[at] = n;
+            }
+        }
+        tokio::task::yield_now().await;
+    }
+    let mut written = Vec::new();
+    for writer in writers {
+        written.push(writer.await.expect("a writer"));
+    }
+    let lives = lives.await.expect("a writer");
+    eprintln!("{written:?} updates and {lives} lives written, {seen} changes seen");
+    assert!(seen > 100, "only {seen} changes were seen");
+    until("the end", async || {
+        let mut same = true;
+        for (id, n) in written.iter().enumerate() {
+            same &= number(&get(&*store, &id.to_string()).await) == Some(i64::from(*n));
+        }
+        same && get(&*store, "50").await.record.is_none()
+    })
+    .await;
+}

@@ -1,0 +1,298 @@
+//! MongoDB goes away in every way there is, and comes back.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::StreamExt;
+use futures::future::join_all;
+use records::store::fallback::{self, Mode, Settings};
+use records::store::{BACKENDS, Place, Query, Store};
+
+use crate::servers::mongod::Mongod;
+use crate::support::*;
+use crate::{cases, proxy};
+
+cases! {
+    a_killed_server_is_answered_for_until_it_is_back,
+    a_stuck_server_is_answered_for_soon_also_to_those_who_wait,
+    a_network_that_swallows_everything_is_answered_for_until_it_is_mended,
+    a_copy_that_never_was_whole_does_not_answer,
+    a_copy_that_is_too_large_is_off_and_says_so,
+    a_copy_that_is_too_old_does_not_answer,
+    a_list_begun_on_a_server_that_dies_fails,
+    a_replica_goes_on_from_where_it_was_when_the_server_is_back,
+    a_lasting_copy_answers_after_a_start_without_the_server,
+    a_lasting_copy_goes_on_from_its_token,
+    a_lasting_copy_of_another_source_is_not_used,
+    a_server_that_refuses_the_password_is_answered_for_until_it_takes_it,
+}
+
+/// What the copy may take to answer in place of a primary that does not, on a busy machine: far less than any time-out.
+const SOON: Duration = Duration::from_millis(1_500);
+
+/// Every kind of answer comes from the copy, soon and right.
+async fn copy_answers(store: &dyn Store) {
+    let begin = Instant::now();
+    let found = get(store, "99").await;
+    assert!(found.record.is_some(), "a record that is there was said not to be");
+    assert!(found.age.is_some(), "the answer does not say that it is the copy's");
+    let found = get(store, "nobody").await;
+    assert!(found.record.is_none() && found.age.is_some(), "{found:?}");
+    let listing = store.list(Query::all());
+    let age = listing.known_age();
+    assert_eq!(listing.count().await, 100);
+    assert!(age.get().is_some());
+    let took = begin.elapsed();
+    assert!(took < SOON * 2, "the copy took {took:?}");
+    assert!(store.health().await.is_ok_and(|health| health.degraded.is_some()));
+}
+
+/// Waits until the primary itself answers.
+async fn primary_answers(store: &dyn Store) -> Duration {
+    until("the primary", async || get(store, "99").await.age.is_none()).await
+}
+
+async fn a_killed_server_is_answered_for_until_it_is_back() {
+    let mut server = filled().await;
+    let store = over(&server.url(), settings(Mode::Standby)).await;
+    ready(&*store).await;
+    for _ in 0..2 {
+        assert_eq!(get(&*store, "1").await.age, None);
+        server.kill();
+        copy_answers(&*store).await;
+        server.run().expect("a server");
+        let took = primary_answers(&*store).await;
+        eprintln!("reads are back {took:?} after the server listens");
+        assert!(took < Duration::from_secs(4), "{took:?}");
+        ready(&*store).await;
+    }
+}
+
+async fn a_stuck_server_is_answered_for_soon_also_to_those_who_wait() {
+    let server = filled().await;
+    let store = over(&server.url(), settings(Mode::Standby)).await;
+    ready(&*store).await;
+    server.pause();
+    // Far more at once than there are connections, and than calls are let in.
+    let calls = (0..500).map(|_| {
+        let store = store.clone();
+        tokio::spawn(async move {
+            let begin = Instant::now();
+            let found = get(&*store, "1").await;
+            (found, begin.elapsed())
+        })
+    });
+    let mut slowest = Duration::ZERO;
+    for call in join_all(calls).await {
+        let (found, took) = call.expect("a call");
+        assert!(found.record.is_some() && found.age.is_some(), "{found:?}");
+        slowest = slowest.max(took);
+    }
+    eprintln!("the slowest of those who waited took {slowest:?}");
+    assert!(slowest < SOON, "{slowest:?}");
+    // Nobody waits any more.
+    let begin = Instant::now();
+    for _ in 0..100 {
+        assert!(get(&*store, "1").await.age.is_some());
+    }
+    assert!(begin.elapsed() < Duration::from_millis(250), "{:?}", begin.elapsed());
+    copy_answers(&*store).await;
+    server.resume();
+    let took = primary_answers(&*store).await;
+    eprintln!("reads are back {took:?} after the server goes on");
+    assert!(took < Duration::from_secs(4), "{took:?}");
+}
+
+async fn a_network_that_swallows_everything_is_answered_for_until_it_is_mended() {
+    let server = filled().await;
+    let network = proxy::Proxy::to(server.port()).await.expect("a port");
+    let store = over(&format!("mongodb://127.0.0.1:{}", network.port()), settings(Mode::Standby)).await;
+    ready(&*store).await;
+    network.cut();
+    copy_answers(&*store).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    copy_answers(&*store).await;
+    network.mend();
+    let took = primary_answers(&*store).await;
+    eprintln!("reads are back {took:?} after the network is");
+}
+
+async fn a_copy_that_never_was_whole_does_not_answer() {
+    let server = Mongod::stopped().expect("a port");
+    for mode in [Mode::Standby, Mode::Replica] {
+        let store = over(&server.url(), settings(mode)).await;
+        for id in ["1", "nobody"] {
+            let answer = store.get(&id.into()).await;
+            assert!(answer.as_ref().is_err_and(|error| error.is_unavailable()), "{answer:?}");
+        }
+        let first = store.list(Query::all()).next().await;
+        assert!(first.as_ref().is_some_and(|first| first.is_err()), "{first:?}");
+        assert!(store.health().await.is_err());
+    }
+}
+
+async fn a_copy_that_is_too_large_is_off_and_says_so() {
+    for mut server in [filled().await, filled_set().await] {
+        let settings = Settings { max_bytes: 10_000, ..settings(Mode::Standby) };
+        let store = over(&server.url(), settings).await;
+        let off = async || health(&*store).await.degraded.is_some_and(|detail| detail.contains("larger than allowed"));
+        until("a refusal", off).await;
+        assert_eq!(get(&*store, "1").await.age, None);
+        server.kill();
+        assert!(store.get(&"1".into()).await.is_err());
+        server.run().expect("a server");
+        until("the primary", async || store.get(&"1".into()).await.is_ok()).await;
+        // As soon as it fits, there is one.
+        (2..100).for_each(|id| delete(&server, id));
+        ready(&*store).await;
+    }
+}
+
+async fn a_copy_that_is_too_old_does_not_answer() {
+    let mut server = filled().await;
+    let settings = Settings { max_age: Some(Duration::from_secs(2)), ..settings(Mode::Standby) };
+    let store = over(&server.url(), settings).await;
+    ready(&*store).await;
+    server.kill();
+    assert!(get(&*store, "1").await.age.is_some());
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let answer = store.get(&"1".into()).await;
+    assert!(answer.as_ref().is_err_and(|error| error.is_unavailable()), "{answer:?}");
+    assert!(store.health().await.is_err());
+    server.run().expect("a server");
+    ready(&*store).await;
+}
+
+async fn a_list_begun_on_a_server_that_dies_fails() {
+    let mut server = filled().await;
+    let primary = open(&server.url()).await;
+    primary.upsert(numbered(0..20_000)).await.expect("an upsert");
+    let store = over(&server.url(), settings(Mode::Standby)).await;
+    ready(&*store).await;
+    let mut listing = store.list(Query::all());
+    assert!(listing.next().await.is_some_and(|first| first.is_ok()));
+    server.kill();
+    let mut last = None;
+    while let Some(item) = listing.next().await {
+        last = Some(item);
+    }
+    assert!(last.is_some_and(|last| last.is_err()), "a list that was cut ended as if it were whole");
+    // And the next one is the copy's.
+    assert_eq!(count(&*store).await, 20_000);
+}
+
+async fn a_replica_goes_on_from_where_it_was_when_the_server_is_back() {
+    let mut server = filled_set().await;
+    let store = over(&server.url(), settings(Mode::Replica)).await;
+    ready(&*store).await;
+    server.kill();
+    copy_answers(&*store).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert!(get(&*store, "1").await.age.is_some_and(|age| age >= Duration::from_secs(2)));
+    server.run().expect("a server");
+    until("an elected primary", async || server.is_primary().unwrap_or(false)).await;
+    set_n(&server, 1, 5);
+    let took = until("the change", async || json(&get(&*store, "1").await).contains(r#""n":5"#)).await;
+    eprintln!("the change was visible after {took:?}");
+    let metrics = metrics(&*store);
+    assert!(metrics.contains("store_copy_snapshots_total 1\n"), "it was copied anew:\n{metrics}");
+}
+
+/// The URLs of copies that outlive the process, in `directory`.
+fn lasting(directory: &tempfile::TempDir) -> Vec<String> {
+    let path = directory.path().display();
+    let lasting = BACKENDS.iter().filter(|backend| backend.place == Place::Directory);
+    lasting.map(|backend| format!("{}:{path}/{}", backend.name, backend.name)).collect()
+}
+
+fn beside(copy: &str, mode: Mode) -> Settings {
+    Settings { copy: copy.to_owned(), ..settings(mode) }
+}
+
+/// The copy again, as soon as its directory is free.
+async fn again(url: &str, settings: Settings) -> Arc<dyn Store> {
+    let begin = Instant::now();
+    loop {
+        match fallback::over(open(url).await, settings.clone()).await {
+            Ok(store) => return store,
+            Err(error) => assert!(begin.elapsed() < PATIENCE, "{}", error.report()),
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+async fn a_lasting_copy_answers_after_a_start_without_the_server() {
+    let directory = tempfile::tempdir().expect("a directory");
+    for copy in lasting(&directory) {
+        let mut server = filled().await;
+        let store = over(&server.url(), beside(&copy, Mode::Standby)).await;
+        ready(&*store).await;
+        drop(store);
+        server.kill();
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let store = again(&server.url(), beside(&copy, Mode::Standby)).await;
+        copy_answers(&*store).await;
+        let age = get(&*store, "1").await.age.expect("an age");
+        assert!(age >= Duration::from_secs(2) && age < Duration::from_secs(60), "{age:?}");
+        server.run().expect("a server");
+        primary_answers(&*store).await;
+    }
+}
+
+async fn a_lasting_copy_goes_on_from_its_token() {
+    let directory = tempfile::tempdir().expect("a directory");
+    for copy in lasting(&directory) {
+        let server = filled_set().await;
+        let store = over(&server.url(), beside(&copy, Mode::Replica)).await;
+        ready(&*store).await;
+        set_n(&server, 1, 1);
+        until("an update", async || json(&get(&*store, "1").await).contains(r#""n":1"#)).await;
+        // Without waiting for the word in the file: the change is made again then.
+        drop(store);
+        set_n(&server, 1, 2);
+        delete(&server, 2);
+        let store = again(&server.url(), beside(&copy, Mode::Replica)).await;
+        until("an update", async || json(&get(&*store, "1").await).contains(r#""n":2"#)).await;
+        until("a deletion", async || get(&*store, "2").await.record.is_none()).await;
+        assert_eq!(count(&*store).await, 99);
+        let metrics = metrics(&*store);
+        assert!(metrics.contains("store_copy_snapshots_total 0\n"), "it was copied anew:\n{metrics}");
+        assert!(metrics.contains("store_copy_records 99"), "{metrics}");
+    }
+}
+
+async fn a_lasting_copy_of_another_source_is_not_used() {
+    let directory = tempfile::tempdir().expect("a directory");
+    for copy in lasting(&directory) {
+        let mut server = filled().await;
+        let store = over(&server.url(), beside(&copy, Mode::Standby)).await;
+        ready(&*store).await;
+        drop(store);
+        server.kill();
+        let other = Settings { source: "another".to_owned(), ..beside(&copy, Mode::Standby) };
+        let store = again(&server.url(), other).await;
+        assert!(store.get(&"1".into()).await.is_err());
+    }
+}
+
+async fn a_server_that_refuses_the_password_is_answered_for_until_it_takes_it() {
+    let mut server = filled().await;
+    create_user(&server);
+    let url = format!("mongodb://reader:secret@127.0.0.1:{}/?authSource=admin", server.port());
+    let store = over(&url, settings(Mode::Standby)).await;
+    ready(&*store).await;
+    drop_user(&server);
+    // In order: a kill could forget that the user is gone.
+    server.stop();
+    server.ask_for_passwords(true);
+    server.run().expect("a server");
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    copy_answers(&*store).await;
+    server.stop();
+    server.ask_for_passwords(false);
+    server.run().expect("a server");
+    // Who gives a password is still refused if it is wrong.
+    create_user(&server);
+    primary_answers(&*store).await;
+    ready(&*store).await;
+}

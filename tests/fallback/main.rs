@@ -1,0 +1,51 @@
+//! The fallback beside a real MongoDB that is killed, stuck, cut off, stepped down, or not there at all. Every test has
+//! servers of its own, to break.
+//!
+//! Ignored where `TEST_MONGOD` names no executable; a failure where `TEST_REQUIRE` asks for the store all the same.
+//! `TEST_OUTAGE_SECONDS` is how long a MongoDB stays away under load: 3 unless set.
+
+mod changes;
+mod faults;
+mod load;
+mod process;
+mod support;
+
+#[path = "../support/proxy.rs"]
+mod proxy;
+#[path = "../support/servers.rs"]
+mod servers;
+
+use std::process::ExitCode;
+
+use libtest_mimic::{Arguments, Trial};
+use records::store::BACKENDS;
+use servers::mongod;
+use tokio::runtime::Runtime;
+
+type Case = (&'static str, fn(&Runtime));
+
+/// Lists the cases of a file.
+macro_rules! cases {
+    ($($name:ident,)*) => {
+        pub const CASES: &[crate::Case] = &[$((stringify!($name), |runtime| runtime.block_on($name())),)*];
+    };
+}
+pub(crate) use cases;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::from_args();
+    let required = servers::required().iter().any(|name| name == support::NAME);
+    let compiled_in = BACKENDS.iter().any(|backend| backend.name == support::NAME);
+    let trial = |&(name, case): &Case| {
+        let run = move || {
+            mongod::program().ok_or("set TEST_MONGOD to the path of a mongod executable")?;
+            // Of its own: what one test leaves waiting is gone with it.
+            case(&Runtime::new().map_err(|error| error.to_string())?);
+            Ok(())
+        };
+        Trial::test(name, run).with_ignored_flag(mongod::program().is_none() && !required)
+    };
+    let cases = [changes::CASES, faults::CASES, load::CASES, process::CASES].concat();
+    let trials = if compiled_in { cases.iter().map(trial).collect() } else { Vec::new() };
+    libtest_mimic::run(&arguments, trials).exit_code()
+}

@@ -1,0 +1,157 @@
+//! The service as a process that is killed itself, with a copy that outlives it.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use records::store::{BACKENDS, Place};
+use tempfile::TempDir;
+
+use crate::cases;
+use crate::support::*;
+
+cases! {
+    killed_while_it_copies_it_never_shows_half_a_copy,
+    killed_while_it_follows_it_goes_on_and_shows_what_was_known,
+}
+
+struct Service {
+    child: Child,
+    address: SocketAddr,
+}
+
+impl Service {
+    fn start(directory: &TempDir, server: &str, scheme: &str) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_records"));
+        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("RECORDS_")) {
+            command.env_remove(name);
+        }
+        let (host, query) = server.split_once("/?").map_or((server, String::new()), |(a, b)| (a, format!("?{b}")));
+        let copy = format!("{scheme}:{}", directory.path().join("copy").display());
+        command.args(["--store", &format!("{host}/{DATABASE}{query}"), "--listen", "127.0.0.1:0"]);
+        command.args(["--fallback", &copy, "--fallback-refresh", "1s", "--store-timeout", "2s"]);
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("it starts");
+        let mut log = BufReader::new(child.stderr.take().expect("a log"));
+        let mut text = String::new();
+        let address = loop {
+            let begin = text.len();
+            assert!(log.read_line(&mut text).expect("a log") > 0, "it ended without listening: {text}");
+            if let Some((_, rest)) = text[begin..].split_once("listening on http://") {
+                break rest.split_whitespace().next().expect("an address").parse().expect("an address");
+            }
+        };
+        // Read to the end, so that it never waits for somebody to read its log.
+        std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
+        Self { child, address }
+    }
+
+    /// The head and the body of an answer.
+    fn get(&self, path: &str) -> (String, String) {
+        let mut stream = TcpStream::connect(self.address).expect("a connection");
+        write!(stream, "GET {path} HTTP/1.0\r\n\r\n").expect("a request");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("an answer");
+        let (head, body) = answer.split_once("\r\n\r\n").expect("an answer");
+        (head.to_lowercase(), body.to_owned())
+    }
+
+    fn status(&self, path: &str) -> u16 {
+        self.get(path).0.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status")
+    }
+
+    fn is_ready(&self) -> bool {
+        self.get("/readyz").1 == r#"{"status":"ready"}"#
+    }
+
+    /// As a power cut does.
+    fn kill(mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn lasting() -> impl Iterator<Item = &'static str> {
+    BACKENDS.iter().filter(|backend| backend.place == Place::Directory).map(|backend| backend.name)
+}
+
+async fn killed_while_it_copies_it_never_shows_half_a_copy() {
+    for scheme in lasting() {
+        let total = 5_000;
+        let mut server = filled().await;
+        open(&server.url()).await.upsert(numbered(0..total)).await.expect("an upsert");
+        let directory = tempfile::tempdir().expect("a directory");
+        let mut whole = 0;
+        for after in [50, 150, 300, 600, 1_200, 2_500] {
+            let service = Service::start(&directory, &server.url(), scheme);
+            tokio::time::sleep(Duration::from_millis(after)).await;
+            service.kill();
+            // All or nothing, as long as MongoDB cannot help.
+            server.kill();
+            let service = Service::start(&directory, &server.url(), scheme);
+            let (head, body) = service.get("/api/v1/records");
+            if head.contains(" 200 ") {
+                assert_eq!(body.matches("\"_id\":").count(), total as usize);
+                assert!(head.contains("\r\nage: "), "{head}");
+                assert_eq!(service.status("/api/v1/records/nobody"), 204);
+                whole += 1;
+            } else {
+                assert!(head.contains(" 503 "), "{head}");
+                assert_eq!(service.status("/api/v1/records/nobody"), 503);
+            }
+            service.kill();
+            server.run().expect("a server");
+        }
+        eprintln!("{whole} of 6 were whole");
+        let service = Service::start(&directory, &server.url(), scheme);
+        until("a whole copy", async || service.is_ready()).await;
+    }
+}
+
+async fn killed_while_it_follows_it_goes_on_and_shows_what_was_known() {
+    for scheme in lasting() {
+        let mut server = filled_set().await;
+        let directory = tempfile::tempdir().expect("a directory");
+        let service = Service::start(&directory, &server.url(), scheme);
+        until("a whole copy", async || service.is_ready()).await;
+        let begin = Instant::now();
+        let mut n = 0;
+        while begin.elapsed() < Duration::from_secs(3) {
+            n += 1;
+            set_n(&server, 1, n);
+        }
+        delete(&server, 2);
+        service.kill();
+        set_n(&server, 3, 3);
+        // Long enough to be in the journal.
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        server.kill();
+        // Without MongoDB: a state that was, a little behind at most, and never one that was not.
+        let service = Service::start(&directory, &server.url(), scheme);
+        let (head, body) = service.get("/api/v1/records/1");
+        assert!(head.contains(" 200 ") && head.contains("\r\ncache-status: records; hit"), "{head}");
+        let known: serde_json::Value = serde_json::from_str(&body).expect("a record");
+        let known = known["n"].as_i64().unwrap_or(0);
+        assert!((1..=i64::from(n)).contains(&known), "{body}");
+        assert_eq!(service.status("/api/v1/records/nobody"), 204);
+        // With it: all that happened meanwhile.
+        server.run().expect("a server");
+        until("a primary", async || server.is_primary().unwrap_or(false)).await;
+        until("a ready service", async || service.is_ready()).await;
+        let last = format!("\"n\":{n}}}");
+        server.kill();
+        let caught_up = async || {
+            service.get("/api/v1/records/1").1.contains(&last)
+                && service.status("/api/v1/records/2") == 204
+                && service.get("/api/v1/records/3").1.contains("\"n\":3}")
+        };
+        until("the copy of what happened", caught_up).await;
+    }
+}

@@ -1,0 +1,156 @@
+//! A MongoDB, a store over it with a copy beside it, and changes to the first that the second knows nothing of.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::TryStreamExt;
+use records::document::{Document, extended_json};
+use records::store::fallback::{self, Mode, Settings};
+use records::store::{Found, Health, Options, Query, Store};
+
+use crate::servers::mongod::{Mongod, document, element, text};
+
+/// The store whose server can be started here.
+pub const NAME: &str = "mongodb";
+
+pub const DATABASE: &str = "fallback";
+
+/// What the stores are opened with: far more than the copy should make anyone wait.
+pub const TIMEOUT: Duration = Duration::from_secs(4);
+
+/// What no test waits longer for.
+pub const PATIENCE: Duration = Duration::from_secs(40);
+
+pub async fn open(url: &str) -> Arc<dyn Store> {
+    let (url, query) = url.split_once("/?").map_or((url, String::new()), |(url, query)| (url, format!("?{query}")));
+    let options = Options { collection: "records".to_owned(), timeout: TIMEOUT, ..Default::default() };
+    records::store::open(&format!("{url}/{DATABASE}{query}"), options).await.expect("a store opens without its server")
+}
+
+pub fn settings(mode: Mode) -> Settings {
+    Settings {
+        copy: "memory:".to_owned(),
+        source: "test".to_owned(),
+        mode,
+        after: Duration::from_millis(250),
+        max_age: None,
+        refresh: Duration::from_millis(500),
+        max_bytes: 1 << 30,
+        options: Options::default(),
+    }
+}
+
+pub async fn over(url: &str, settings: Settings) -> Arc<dyn Store> {
+    fallback::over(open(url).await, settings).await.expect("a copy beside a store")
+}
+
+pub fn parsed(text: &str) -> Document {
+    extended_json::parse(text.as_bytes()).expect("a document")
+}
+
+pub fn numbered(ids: std::ops::Range<i32>) -> Vec<Document> {
+    ids.map(|id| parsed(&format!(r#"{{"_id":{id},"text":"some text to make it as long as a record is"}}"#))).collect()
+}
+
+/// A server with a hundred records.
+pub async fn filled() -> Mongod {
+    let server = Mongod::start().expect("a server");
+    open(&server.url()).await.upsert(numbered(0..100)).await.expect("an upsert");
+    server
+}
+
+pub async fn filled_set() -> Mongod {
+    let server = Mongod::start_replica_set().expect("a server");
+    open(&server.url()).await.upsert(numbered(0..100)).await.expect("an upsert");
+    server
+}
+
+/// Waits until `check` says yes; returns how long that took.
+pub async fn until(what: &str, mut check: impl AsyncFnMut() -> bool) -> Duration {
+    let begin = Instant::now();
+    while !check().await {
+        assert!(begin.elapsed() < PATIENCE, "{what} did not come");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    begin.elapsed()
+}
+
+pub async fn health(store: &dyn Store) -> Health {
+    store.health().await.expect("health")
+}
+
+/// Waits until the primary answers and the copy could.
+pub async fn ready(store: &dyn Store) -> Duration {
+    until("a store with a whole copy", async || store.health().await.is_ok_and(|health| health.degraded.is_none()))
+        .await
+}
+
+pub async fn get(store: &dyn Store, id: &str) -> Found {
+    store.get(&id.into()).await.unwrap_or_else(|error| panic!("get of {id}: {}", error.report()))
+}
+
+pub fn json(found: &Found) -> String {
+    found.record.as_ref().map(|record| String::from_utf8_lossy(record.json()).into_owned()).unwrap_or_default()
+}
+
+pub async fn count(store: &dyn Store) -> usize {
+    store.list(Query::all()).try_collect::<Vec<_>>().await.expect("a list").len()
+}
+
+// Writes past the store.
+
+fn integer(name: &str, value: i32) -> Vec<u8> {
+    element(0x10, name, &value.to_le_bytes())
+}
+
+fn sent(server: &Mongod, elements: &[Vec<u8>]) {
+    sent_to(server, DATABASE, elements);
+}
+
+fn sent_to(server: &Mongod, database: &str, elements: &[Vec<u8>]) {
+    let reply = server.command(database, &elements.concat()).expect("a reply");
+    let ok = element(0x01, "ok", &1.0_f64.to_le_bytes());
+    let refused = b"writeErrors";
+    let said = String::from_utf8_lossy(&reply).into_owned();
+    assert!(reply.windows(ok.len()).any(|part| part == ok), "{said}");
+    assert!(!reply.windows(refused.len()).any(|part| part == refused), "{said}");
+}
+
+/// Sets the field `n` of the record `id`: an update, not a replacement.
+pub fn set_n(server: &Mongod, id: i32, n: i32) {
+    let change = element(0x03, "$set", &document(&integer("n", n)));
+    let update = [element(0x03, "q", &document(&integer("_id", id))), element(0x03, "u", &document(&change))].concat();
+    let updates = element(0x03, "0", &document(&update));
+    sent(server, &[element(0x02, "update", &text("records")), element(0x04, "updates", &document(&updates))]);
+}
+
+pub fn delete(server: &Mongod, id: i32) {
+    let delete = [element(0x03, "q", &document(&integer("_id", id))), integer("limit", 1)].concat();
+    let deletes = element(0x03, "0", &document(&delete));
+    sent(server, &[element(0x02, "delete", &text("records")), element(0x04, "deletes", &document(&deletes))]);
+}
+
+pub fn drop_collection(server: &Mongod) {
+    sent(server, &[element(0x02, "drop", &text("records"))]);
+}
+
+/// A user `reader` with the password `secret`, who may read the records.
+pub fn create_user(server: &Mongod) {
+    let role = [element(0x02, "role", &text("read")), element(0x02, "db", &text(DATABASE))].concat();
+    let roles = document(&element(0x03, "0", &document(&role)));
+    let (name, password) = (element(0x02, "createUser", &text("reader")), element(0x02, "pwd", &text("secret")));
+    sent_to(server, "admin", &[name, password, element(0x04, "roles", &roles)]);
+}
+
+pub fn drop_user(server: &Mongod) {
+    sent_to(server, "admin", &[element(0x02, "dropUser", &text("reader"))]);
+}
+
+/// What the store tells Prometheus.
+pub fn metrics(store: &dyn Store) -> String {
+    let mut registry = prometheus_client::registry::Registry::default();
+    store.register(&mut registry);
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, &registry).expect("metrics");
+    text
+}

@@ -1,0 +1,81 @@
+//! The promises, as something that can be broken.
+
+use std::time::Duration;
+
+use records::record::Record;
+use tokio::time::Instant;
+
+use crate::world::{KEYS, Version, World};
+
+/// Ages are in whole milliseconds, and so are timers.
+const ROUNDING: Duration = Duration::from_millis(2);
+
+/// An answer, or an item of a list, and when it was asked for and got.
+pub struct Answer<'a> {
+    pub key: i64,
+    pub record: Option<&'a Record>,
+    /// `None`: of the primary.
+    pub age: Option<Duration>,
+    pub asked: Instant,
+    pub got: Instant,
+}
+
+/// The versions of a key with the moment at which each ended.
+fn lives(history: &[Version]) -> impl Iterator<Item = (&Version, Option<Instant>)> {
+    history.iter().enumerate().map(|(index, version)| (version, history.get(index + 1).map(|next| next.from)))
+}
+
+impl Answer<'_> {
+    /// The moment before which what it says may not have ended.
+    fn since(&self) -> Instant {
+        self.asked - self.age.map_or(Duration::ZERO, |age| age + ROUNDING)
+    }
+
+    /// It is what the primary held at some moment from [`since`](Self::since) on.
+    pub fn is_true(&self, world: &World) -> Result<(), String> {
+        let history = &world.history[self.key as usize];
+        let fits = |(version, end): (&Version, Option<Instant>)| {
+            version.record.as_ref() == self.record
+                && version.from <= self.got
+                && end.is_none_or(|end| end >= self.since())
+        };
+        if lives(history).any(fits) {
+            return Ok(());
+        }
+        let (record, age) = (self.record.map(|record| String::from_utf8_lossy(record.json())), self.age);
+        let held: Vec<_> = lives(history)
+            .filter(|(_, end)| end.is_none_or(|end| end >= self.since()))
+            .map(|(version, _)| version.record.as_ref().map(|record| String::from_utf8_lossy(record.json())))
+            .collect();
+        Err(format!("key {}: {record:?} of age {age:?} was not what the primary held then: {held:?}", self.key))
+    }
+
+    /// A reader who has seen version `floor` of this key sees that one or a later one. Returns which.
+    pub fn goes_on(&self, world: &World, floor: u64) -> Result<u64, String> {
+        let history = &world.history[self.key as usize];
+        let fits = |version: &&Version| version.number >= floor && version.record.as_ref() == self.record;
+        history.iter().find(fits).map(|version| version.number).ok_or_else(|| {
+            let record = self.record.map(|record| String::from_utf8_lossy(record.json()));
+            format!("key {}: {record:?} was shown after version {floor}", self.key)
+        })
+    }
+}
+
+/// A list is in order, each of its records is true, and none is missing that was there all the while.
+pub fn list(
+    world: &World,
+    listed: &[Record],
+    age: Option<Duration>,
+    asked: Instant,
+    got: Instant,
+) -> Result<(), String> {
+    let keys: Vec<_> = listed.iter().map(|record| record.key().clone()).collect();
+    if !keys.is_sorted_by(|a, b| a < b) {
+        return Err(format!("a list is out of order: {keys:?}"));
+    }
+    for key in 0..KEYS {
+        let record = listed.iter().find(|record| *record.key() == records::record::Key::Integer(key));
+        Answer { key, record, age, asked, got }.is_true(world).map_err(|broken| format!("in a list, {broken}"))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,360 @@
+//! One run: a world, a store over it, somebody who writes, somebody who breaks things, and readers who check every answer.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures::future::{BoxFuture, join_all};
+use futures::stream::{self, StreamExt, TryStreamExt};
+use records::document::Document;
+use records::record::{Record, RecordId};
+use records::store::fallback::{self, Mode, Settings};
+use records::store::{Found, Listing, Options, Query, Reply, Result as StoreResult, Store};
+use tokio::task::LocalSet;
+use tokio::time::{Instant, sleep};
+
+use crate::check::{self, Answer};
+use crate::world::{Bug, Condition, KEYS, Primary};
+
+/// How long things go wrong.
+const TROUBLE: Duration = Duration::from_secs(6);
+
+/// How long the store may take to be as if nothing had happened.
+const RECOVERY: Duration = Duration::from_secs(3);
+
+const READERS: usize = 3;
+
+/// How long the primary may take before the copy answers.
+const AFTER: Duration = Duration::from_millis(250);
+
+/// What happened.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    pub from_primary: u64,
+    pub from_copy: u64,
+    pub absent: u64,
+    pub lists: u64,
+    pub errors: u64,
+    pub writes: u64,
+    pub faults: u64,
+}
+
+impl Tally {
+    pub fn add(&mut self, other: &Self) {
+        self.from_primary += other.from_primary;
+        self.from_copy += other.from_copy;
+        self.absent += other.absent;
+        self.lists += other.lists;
+        self.errors += other.errors;
+        self.writes += other.writes;
+        self.faults += other.faults;
+    }
+}
+
+/// Runs `seed`; an error is the first promise that was broken.
+pub fn seed(seed: u64, bug: Bug) -> Result<Tally, String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    runtime.block_on(LocalSet::new().run_until(simulate(seed, bug)))
+}
+
+struct Run {
+    primary: Primary,
+    store: Arc<dyn Store>,
+    mode: Mode,
+    max_age: Option<Duration>,
+    /// Whether a whole copy was seen: from then on nobody may be refused, unless it is too old.
+    whole: Cell<bool>,
+    over: Cell<bool>,
+    broken: RefCell<Option<String>>,
+    tally: RefCell<Tally>,
+}
+
+async fn simulate(seed: u64, bug: Bug) -> Result<Tally, String> {
+    let primary = Primary::new(seed, bug);
+    let (mode, max_age, refresh) = primary.with(|world| {
+        for key in 0..KEYS {
+            if world.random.bool() {
+                world.write(key, true);
+            }
+        }
+        world.has_changes = world.random.u8(0..4) > 0;
+        let mode = if world.random.bool() { Mode::Standby } else { Mode::Replica };
+        let max_age = (world.random.u8(0..3) == 0).then(|| Duration::from_millis(world.random.u64(500..3_000)));
+        (mode, max_age, Duration::from_millis(world.random.u64(200..1_000)))
+    });
+    let settings = Settings {
+        copy: "memory:".to_owned(),
+        source: "simulation".to_owned(),
+        mode,
+        after: AFTER,
+        max_age,
+        refresh,
+        max_bytes: u64::MAX,
+        options: Options::default(),
+    };
+    let store = fallback::over(Arc::new(primary.clone()), settings).await.map_err(|error| error.to_string())?;
+    let store: Arc<dyn Store> = Arc::new(Buggy { store, bug, primary: primary.clone(), old: Mutex::new(None) });
+    let (whole, over) = (Cell::new(false), Cell::new(false));
+    let run =
+        Rc::new(Run { primary, store, mode, max_age, whole, over, broken: None.into(), tally: Default::default() });
+    let mut tasks = vec![
+        tokio::task::spawn_local(writer(run.clone())),
+        tokio::task::spawn_local(troublemaker(run.clone())),
+        tokio::task::spawn_local(watcher(run.clone())),
+    ];
+    tasks.extend((0..READERS).map(|_| tokio::task::spawn_local(reader(run.clone()))));
+    join_all(tasks).await;
+    if run.broken.borrow().is_none() {
+        let recovered = recovered(&run).await;
+        run.check(recovered);
+    }
+    match run.broken.take() {
+        Some(broken) => Err(format!("{mode:?}, {broken}")),
+        None => Ok(run.tally.take()),
+    }
+}
+
+impl Run {
+    /// Notes the first promise that is broken.
+    fn check(&self, outcome: Result<(), String>) {
+        if let Err(broken) = outcome {
+            self.over.set(true);
+            self.broken.borrow_mut().get_or_insert(broken);
+        }
+    }
+
+    fn random(&self, range: std::ops::Range<u64>) -> u64 {
+        self.primary.with(|world| world.random.u64(range))
+    }
+
+    async fn pause(&self, range: std::ops::Range<u64>) {
+        sleep(Duration::from_millis(self.random(range))).await;
+    }
+
+    /// Whoever asks is answered within this time, once there is a copy that may be used.
+    fn served<T>(&self, whole: bool, asked: Instant, within: Duration, answer: &StoreResult<T>) -> Result<(), String> {
+        if !whole || self.max_age.is_some() {
+            return Ok(());
+        }
+        if let Err(error) = answer {
+            return Err(format!("a copy was there, and somebody was refused: {}", error.report()));
+        }
+        match asked.elapsed() {
+            took if took <= within + Duration::from_millis(10) => Ok(()),
+            took => Err(format!("a copy was there, and somebody waited for {took:?}")),
+        }
+    }
+
+    fn young(&self, age: Option<Duration>) -> Result<(), String> {
+        match (age, self.max_age) {
+            (Some(age), Some(max)) if age > max => Err(format!("the copy answered at the age of {age:?}")),
+            _ => Ok(()),
+        }
+    }
+}
+
+async fn writer(run: Rc<Run>) {
+    while !run.over.get() {
+        run.pause(1..120).await;
+        run.primary.with(|world| {
+            let (key, there) = (world.random.i64(0..KEYS), world.random.u8(0..4) > 0);
+            // What is not there cannot be removed.
+            if there || world.now(key).record.is_some() {
+                world.write(key, there);
+            }
+        });
+        run.tally.borrow_mut().writes += 1;
+    }
+}
+
+async fn troublemaker(run: Rc<Run>) {
+    let begin = Instant::now();
+    while begin.elapsed() < TROUBLE && !run.over.get() {
+        run.pause(20..900).await;
+        run.tally.borrow_mut().faults += 1;
+        run.primary.with(|world| {
+            let random = |world: &mut crate::world::World, most| Duration::from_millis(world.random.u64(0..most));
+            match world.random.u8(0..12) {
+                0..=2 => world.condition = Condition::Up,
+                3 | 4 => world.condition = Condition::Refusing,
+                5 | 6 => world.condition = Condition::Hanging,
+                7 => world.latency = random(world, 800),
+                8 => world.latency = random(world, 20),
+                9 => world.lag = random(world, 600),
+                10 => world.cuts += 1,
+                _ => world.expired = world.history.iter().flatten().map(|version| version.number).max().unwrap_or(0),
+            }
+        });
+    }
+    run.over.set(true);
+}
+
+/// Sees when the copy becomes whole.
+async fn watcher(run: Rc<Run>) {
+    while !run.over.get() {
+        if let Ok(health) = run.store.health().await {
+            run.whole
+                .set(run.whole.get() || !health.degraded.is_some_and(|detail| detail.contains("no complete copy")));
+        }
+        run.pause(5..100).await;
+    }
+}
+
+async fn reader(run: Rc<Run>) {
+    let mut floors = [0; KEYS as usize];
+    while !run.over.get() {
+        run.pause(0..40).await;
+        let outcome = match run.random(0..10) {
+            0 => list(&run).await,
+            _ => get(&run, &mut floors).await,
+        };
+        run.check(outcome);
+    }
+}
+
+async fn get(run: &Run, floors: &mut [u64; KEYS as usize]) -> Result<(), String> {
+    let key = run.random(0..KEYS as u64) as i64;
+    let (asked, whole) = (Instant::now(), run.whole.get());
+    let answer = run.store.get(&key.to_string().into()).await;
+    run.served(whole, asked, AFTER, &answer)?;
+    let mut tally = run.tally.borrow_mut();
+    let Ok(Found { record, age }) = answer else {
+        tally.errors += 1;
+        return Ok(());
+    };
+    tally.absent += u64::from(record.is_none());
+    match age {
+        Some(_) => tally.from_copy += 1,
+        None => tally.from_primary += 1,
+    }
+    run.young(age)?;
+    let answer = Answer { key, record: record.as_ref(), age, asked, got: Instant::now() };
+    run.primary.with(|world| {
+        answer.is_true(world)?;
+        // Not from the primary to the copy, which may be behind.
+        if age.is_some() {
+            let floor = &mut floors[key as usize];
+            *floor = answer.goes_on(world, *floor)?;
+        }
+        Ok(())
+    })
+}
+
+async fn list(run: &Run) -> Result<(), String> {
+    let (asked, whole) = (Instant::now(), run.whole.get());
+    let mut listing = run.store.list(Query::all());
+    let first = listing.try_next().await;
+    run.served(whole, asked, AFTER * 4, &first)?;
+    let age = listing.age();
+    let listed: StoreResult<Vec<Record>> = match first {
+        Ok(Some(first)) => stream::iter([Ok(first)]).chain(listing).try_collect().await,
+        Ok(None) => Ok(Vec::new()),
+        Err(error) => Err(error),
+    };
+    let Ok(listed) = listed else {
+        run.tally.borrow_mut().errors += 1;
+        return Ok(());
+    };
+    run.tally.borrow_mut().lists += 1;
+    run.young(age)?;
+    run.primary.with(|world| check::list(world, &listed, age, asked, Instant::now()))
+}
+
+/// When nothing is wrong any more, the primary answers in standby mode, and in replica mode the copy is the same as it.
+async fn recovered(run: &Run) -> Result<(), String> {
+    run.primary.with(|world| {
+        world.condition = Condition::Up;
+        world.latency = Duration::from_millis(2);
+        world.lag = Duration::from_millis(5);
+    });
+    let healed = Instant::now();
+    sleep(Duration::from_secs(2)).await;
+    if run.mode == Mode::Standby {
+        let answer = run.store.get(&"0".into()).await.map_err(|error| error.report().to_string())?;
+        if answer.age.is_some() {
+            return Err("reads are not back at the primary after 2 s".to_owned());
+        }
+    }
+    sleep(RECOVERY - healed.elapsed()).await;
+    let health = run.store.health().await.map_err(|error| error.report().to_string())?;
+    // Between two snapshots a copy may become older than is allowed.
+    if let Some(detail) = health.degraded
+        && (run.max_age.is_none() || run.primary.with(|world| world.has_changes))
+    {
+        return Err(format!("all is well again, and yet: {detail}"));
+    }
+    for key in 0..KEYS {
+        let found = run.store.get(&key.to_string().into()).await.map_err(|error| error.report().to_string())?;
+        let held = run.primary.with(|world| world.now(key).record.clone());
+        if found.record != held {
+            return Err(format!("key {key} is {:?}, and stays so, where the primary holds {held:?}", found.record));
+        }
+    }
+    Ok(())
+}
+
+/// A store that is wrong now and then, to see whether anybody notices.
+#[derive(Debug)]
+struct Buggy {
+    store: Arc<dyn Store>,
+    bug: Bug,
+    primary: Primary,
+    old: Mutex<Option<(RecordId, Found)>>,
+}
+
+impl Buggy {
+    fn strikes(&self, bug: Bug) -> bool {
+        self.bug == bug && self.primary.with(|world| world.random.u8(0..50)) == 0
+    }
+
+    fn falsified(&self, id: &RecordId, mut found: Found) -> Found {
+        if self.strikes(Bug::WrongAbsence) {
+            found.record = None;
+        }
+        if self.bug == Bug::YoungAge {
+            found.age = found.age.map(|_| Duration::ZERO);
+        }
+        if self.bug == Bug::OldAnswer {
+            let mut old = self.old.lock().unwrap();
+            match &*old {
+                Some((of, answer)) if of == id => return answer.clone(),
+                Some(_) => {}
+                None => *old = Some((id.clone(), found.clone())),
+            }
+        }
+        found
+    }
+}
+
+impl Store for Buggy {
+    fn get<'a>(&'a self, id: &'a RecordId) -> Reply<'a, Found> {
+        Reply::Pending(Box::pin(async move { self.store.get(id).await.map(|found| self.falsified(id, found)) }))
+    }
+
+    fn list(&self, query: Query) -> Listing {
+        if !self.strikes(Bug::ShortList) {
+            return self.store.list(query);
+        }
+        let listing = self.store.list(query);
+        let age = listing.known_age();
+        let (mut at, last) = (0, 3);
+        let short = listing.take_while(move |_| {
+            at += 1;
+            futures::future::ready(at != last)
+        });
+        Listing::new(short.chain(stream::empty()).boxed(), age)
+    }
+
+    fn upsert(&self, documents: Vec<Document>) -> BoxFuture<'_, StoreResult<()>> {
+        self.store.upsert(documents)
+    }
+
+    fn ping(&self) -> BoxFuture<'_, StoreResult<()>> {
+        self.store.ping()
+    }
+
+    fn health(&self) -> BoxFuture<'_, StoreResult<records::store::Health>> {
+        self.store.health()
+    }
+}

@@ -1,0 +1,317 @@
+//! A primary in which everything goes wrong that can, and which remembers what it held at each moment.
+
+use std::fmt;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use futures::stream::{self, StreamExt};
+use records::document::Document;
+use records::record::{Key, Record, RecordId};
+use records::store::{
+    Batch, Change, Error, Feed, Found, Interruption, Listing, Query, RecordStream, Reply, Result, Store, Token,
+};
+use tokio::time::{Instant, sleep};
+
+/// What is wrong with the world, or with the store over it, on purpose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bug {
+    None,
+    /// The feed leaves out a record that was put.
+    ForgottenChange,
+    /// The feed leaves out a record that was removed.
+    ForgottenRemoval,
+    /// The feed says that it is current while it lags.
+    EarlyProof,
+    /// The feed shows what was before what it has shown.
+    BackInTime,
+    // The others are of the store: see `run::Buggy`.
+    WrongAbsence,
+    OldAnswer,
+    YoungAge,
+    ShortList,
+}
+
+pub const KEYS: i64 = 8;
+
+/// How long a call may take before it is given up, as the contract wants.
+const TIMEOUT: Duration = Duration::from_secs(2);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Condition {
+    Up,
+    Refusing,
+    Hanging,
+}
+
+/// What one key held from a moment on.
+#[derive(Clone, Debug)]
+pub struct Version {
+    pub from: Instant,
+    pub number: u64,
+    pub record: Option<Record>,
+}
+
+#[derive(Clone, Copy)]
+struct Event {
+    at: Instant,
+    number: u64,
+    key: i64,
+}
+
+pub struct World {
+    pub condition: Condition,
+    /// How long a call takes.
+    pub latency: Duration,
+    /// How long the feed takes to show a change.
+    pub lag: Duration,
+    pub has_changes: bool,
+    /// Goes up when all feeds are cut.
+    pub cuts: u64,
+    /// Changes up to this number cannot be had any more.
+    pub expired: u64,
+    /// By key.
+    pub history: Vec<Vec<Version>>,
+    events: Vec<Event>,
+    bug: Bug,
+    pub random: fastrand::Rng,
+}
+
+impl World {
+    fn new(seed: u64, bug: Bug) -> Self {
+        let begin = Instant::now();
+        let nothing = vec![Version { from: begin, number: 0, record: None }];
+        Self {
+            condition: Condition::Up,
+            latency: Duration::from_millis(2),
+            lag: Duration::from_millis(5),
+            has_changes: true,
+            cuts: 0,
+            expired: 0,
+            history: vec![nothing; KEYS as usize],
+            events: Vec::new(),
+            bug,
+            random: fastrand::Rng::with_seed(seed),
+        }
+    }
+
+    /// Puts a record, or removes it.
+    pub fn write(&mut self, key: i64, there: bool) {
+        let number = self.last() + 1;
+        let record =
+            there.then(|| Record::new(Key::Integer(key), format!(r#"{{"_id":{key},"n":{number}}}"#).into_bytes()));
+        let from = Instant::now();
+        self.history[key as usize].push(Version { from, number, record });
+        self.events.push(Event { at: from, number, key });
+    }
+
+    fn last(&self) -> u64 {
+        self.events.len() as u64
+    }
+
+    pub fn now(&self, key: i64) -> &Version {
+        self.history[key as usize].last().expect("each key begins with nothing")
+    }
+
+    fn version(&self, event: Event) -> &Version {
+        let history = &self.history[event.key as usize];
+        history.iter().find(|version| version.number == event.number).expect("an event is a version")
+    }
+}
+
+/// The primary.
+#[derive(Clone)]
+pub struct Primary(pub Arc<Mutex<World>>);
+
+impl Primary {
+    pub fn new(seed: u64, bug: Bug) -> Self {
+        Self(Arc::new(Mutex::new(World::new(seed, bug))))
+    }
+
+    pub fn with<T>(&self, look: impl FnOnce(&mut World) -> T) -> T {
+        look(&mut self.0.lock().unwrap())
+    }
+
+    /// Half of a call's way: there, or back.
+    async fn way(&self) -> Result<()> {
+        let begin = Instant::now();
+        let half = self.with(|world| {
+            let most = world.latency.as_millis() as u64;
+            Duration::from_millis(world.random.u64(0..=most) / 2)
+        });
+        sleep(half).await;
+        loop {
+            match self.with(|world| world.condition) {
+                Condition::Up => return Ok(()),
+                Condition::Refusing => return Err(Error::unavailable("refused")),
+                Condition::Hanging if begin.elapsed() >= TIMEOUT => return Err(Error::unavailable("timed out")),
+                Condition::Hanging => sleep(Duration::from_millis(40)).await,
+            }
+        }
+    }
+
+    async fn find(&self, key: Option<i64>) -> Result<Found> {
+        self.way().await?;
+        let record = self.with(|world| key.and_then(|key| world.now(key).record.clone()));
+        self.way().await?;
+        Ok(record.into())
+    }
+
+    /// Record by record, each as it is at its own moment.
+    fn records(&self) -> RecordStream {
+        let steps = stream::unfold((self.clone(), Some(0)), |(primary, key)| async move {
+            let key = key.filter(|key| *key < KEYS)?;
+            match primary.way().await {
+                Ok(()) => {
+                    let record = primary.with(|world| world.now(key).record.clone());
+                    Some((record.map(Ok), (primary, Some(key + 1))))
+                }
+                Err(error) => Some((Some(Err(error)), (primary, None))),
+            }
+        });
+        steps.filter_map(|step| async { step }).boxed()
+    }
+}
+
+/// The key of an id, if it is one of ours.
+fn key_of(id: &RecordId) -> Option<i64> {
+    id.as_str().parse().ok().filter(|key| (0..KEYS).contains(key))
+}
+
+impl Store for Primary {
+    fn get<'a>(&'a self, id: &'a RecordId) -> Reply<'a, Found> {
+        Reply::Pending(Box::pin(self.find(key_of(id))))
+    }
+
+    fn list(&self, _: Query) -> Listing {
+        self.records().into()
+    }
+
+    fn upsert(&self, _: Vec<Document>) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async { Err(Error::broken("nobody writes here")) })
+    }
+
+    fn ping(&self) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async { self.find(None).await.map(drop) })
+    }
+
+    fn changes(&self, after: Option<Token>) -> Feed {
+        let position = after.map(|token| u64::from_le_bytes(token.0.as_ref().try_into().expect("a token of ours")));
+        let reader =
+            Reader { primary: self.clone(), cuts: 0, position, resumes: position.is_some(), shown: [0; KEYS as usize] };
+        let batches = stream::unfold((Some(reader), false), |(reader, open)| async move {
+            let mut reader = reader?;
+            let batch = if open { reader.batch().await } else { reader.open().await };
+            let rest = batch.is_ok().then_some(reader);
+            Some((batch, (rest, true)))
+        });
+        batches.boxed()
+    }
+}
+
+impl fmt::Debug for Primary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("simulated primary")
+    }
+}
+
+struct Reader {
+    primary: Primary,
+    /// How often feeds had been cut when this one began.
+    cuts: u64,
+    position: Option<u64>,
+    /// Whether it goes on from a token, and has not caught up.
+    resumes: bool,
+    /// The number of the version that was shown last, by key.
+    shown: [u64; KEYS as usize],
+}
+
+type Item = std::result::Result<Batch, Interruption>;
+
+impl Reader {
+    async fn open(&mut self) -> Item {
+        self.primary.way().await.map_err(Interruption::Failed)?;
+        let position = self.position;
+        let opened = self.primary.with(|world| {
+            if !world.has_changes {
+                return Err(Interruption::Unsupported);
+            }
+            if position.is_some_and(|position| position < world.expired) {
+                return Err(Interruption::Lost("expired".to_owned()));
+            }
+            Ok((world.cuts, world.last()))
+        });
+        let (cuts, last) = opened?;
+        self.cuts = cuts;
+        let position = *self.position.get_or_insert(last);
+        self.primary.way().await.map_err(Interruption::Failed)?;
+        Ok(Batch { changes: Vec::new(), token: Some(token(position)), current: None })
+    }
+
+    async fn batch(&mut self) -> Item {
+        let pause = self.primary.with(|world| world.random.u64(1..60));
+        sleep(Duration::from_millis(pause)).await;
+        self.primary.way().await.map_err(Interruption::Failed)?;
+        let position = self.position.unwrap_or_default();
+        let primary = self.primary.clone();
+        let batch = primary.with(|world| {
+            if world.cuts != self.cuts {
+                return Err(Interruption::Failed(Error::unavailable("cut")));
+            }
+            if position < world.expired && world.random.bool() {
+                return Err(Interruption::Lost("expired".to_owned()));
+            }
+            let (now, bug) = (Instant::now(), world.bug);
+            let lag = if self.resumes { Duration::ZERO } else { world.lag };
+            let visible = |event: &Event| event.at + lag <= now;
+            let mut events: Vec<Event> =
+                world.events[position as usize..].iter().copied().take_while(visible).collect();
+            let all = events.len();
+            if !self.resumes && world.random.u8(0..4) == 0 {
+                // Not everything at once.
+                events.truncate(all / 2);
+            }
+            let whole = events.len() == all;
+            let mut changes = Vec::new();
+            for (index, event) in events.iter().enumerate() {
+                let later = events[index + 1..].iter().any(|later| later.key == event.key);
+                // One that goes on shows the last state alone.
+                if (self.resumes && later) || event.number <= self.shown[event.key as usize] {
+                    continue;
+                }
+                let lookup = world.random.u8(0..3) == 0;
+                let version = if lookup { world.now(event.key) } else { world.version(*event) }.clone();
+                let forgotten = match bug {
+                    Bug::ForgottenChange => version.record.is_some(),
+                    Bug::ForgottenRemoval => version.record.is_none(),
+                    _ => false,
+                };
+                if forgotten && world.random.u8(0..20) == 0 {
+                    continue;
+                }
+                if bug != Bug::BackInTime {
+                    self.shown[event.key as usize] = version.number;
+                }
+                changes.push(match version.record {
+                    Some(record) => Change::Put(record),
+                    None => Change::Remove(Key::Integer(event.key)),
+                });
+            }
+            let current = match bug {
+                Bug::EarlyProof => Some(now),
+                _ => whole.then(|| now - lag),
+            };
+            self.resumes = false;
+            self.position = Some(position + events.len() as u64);
+            // Not every batch has a place to go on from: what was shown is then shown again.
+            let token = (world.random.u8(0..5) > 0).then(|| token(position + events.len() as u64));
+            Ok(Batch { changes, token, current })
+        })?;
+        self.primary.way().await.map_err(Interruption::Failed)?;
+        Ok(batch)
+    }
+}
+
+fn token(position: u64) -> Token {
+    Token(position.to_le_bytes().into())
+}
