@@ -1,5 +1,5 @@
-//! A million records: what an import and a list of them take of memory, for every backend, and whether all backends
-//! answer alike.
+//! A million records: what an import and a list of them take of memory, for every backend, what a page takes of time, and
+//! whether all backends answer alike.
 //!
 //! Each trial drives the program as a process. Those of a million read its memory from `/proc`, and take minutes in a
 //! debug build, so there they are shown as ignored: `cargo test --profile scale --test scale` runs them, with servers as
@@ -42,6 +42,7 @@ fn main() -> ExitCode {
         let ignored = cfg!(debug_assertions) || untestable;
         let trial = |name, run| trial(name, run).with_ignored_flag(ignored);
         trials.push(trial("a_list_of_a_million_to_a_slow_reader_takes_little_memory", list));
+        trials.push(trial("page_ten_thousand_takes_as_long_as_the_first", pages));
         // What goes into this process's memory is no import, and not bounded.
         if backend.place != Place::Memory {
             trials.push(trial("a_million_are_imported_in_bounded_memory_from_a_file", |backend| import(backend, true)));
@@ -194,6 +195,44 @@ fn list(backend: &Backend) -> Result<(), Failed> {
     Ok(())
 }
 
+/// How many records a page has, so that a million are ten thousand pages.
+const PAGE: usize = 100;
+
+fn pages(backend: &Backend) -> Result<(), Failed> {
+    let directory = tempfile::tempdir()?;
+    let file = directory.path().join("million.jsonl");
+    write_file(&file)?;
+    let server = Serving::filled(backend, &directory, &file)?;
+    let mut ids: Vec<u32> = (0..RECORDS).map(|index| index.wrapping_mul(2_654_435_761)).collect();
+    ids.sort_unstable();
+    let before = ids[ids.len() - PAGE - 2];
+    let link = server.answer(&format!("/api/v1/records?limit=1&after_id={before:024x}"))?;
+    let cursor = link.split("after=").nth(1).and_then(|rest| rest.split('>').next()).ok_or("no link")?;
+    let first = format!("/api/v1/records?limit={PAGE}");
+    let last = format!("{first}&after={cursor}");
+    let mut times = [Vec::new(), Vec::new()];
+    // In turns, so that whatever else the machine does is shared.
+    for _ in 0..500 {
+        for (page, times) in [&first, &last].into_iter().zip(&mut times) {
+            let begin = Instant::now();
+            let answer = server.answer(page)?;
+            times.push(begin.elapsed());
+            if answer.matches("\"_id\":").count() != PAGE || answer.contains("rel=") != (page == &first) {
+                return Err(format!("not the page that was asked for: {}", &answer[..500]).into());
+            }
+        }
+    }
+    let [first, last] = times.map(|mut times| {
+        times.sort_unstable();
+        times[times.len() / 2]
+    });
+    println!("{}: page 1 in {first:.1?}, page {} in {last:.1?} (medians)", backend.name, RECORDS as usize / PAGE);
+    if last > first.mul_f64(1.2) || first > last.mul_f64(1.2) {
+        return Err(format!("page 1 takes {first:?}, the last one {last:?}").into());
+    }
+    Ok(())
+}
+
 struct Serving {
     process: Ending,
     address: String,
@@ -225,6 +264,13 @@ impl Serving {
                 return Ok(Self { process, address });
             }
         }
+    }
+
+    /// Head and body of an answer.
+    fn answer(&self, path: &str) -> Result<String, Failed> {
+        let mut answer = String::new();
+        self.ask(path)?.read_to_string(&mut answer)?;
+        Ok(answer)
     }
 
     /// Asks in HTTP/1.0: the body comes as it is, and ends with the connection.

@@ -41,8 +41,9 @@ impl fmt::Display for Path {
             if index > 0 {
                 f.write_str(".")?;
             }
-            for character in name.chars() {
-                if matches!(character, '.' | '\\' | ',') {
+            for (at, character) in name.char_indices() {
+                // A minus before the whole path would turn an order round.
+                if matches!(character, '.' | '\\' | ',') || (character == '-' && index + at == 0) {
                     f.write_str("\\")?;
                 }
                 fmt::Write::write_char(f, character)?;

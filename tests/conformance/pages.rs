@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use records::document::Value;
-use records::query::{Cursor, Filters};
+use records::query::{Cursor, Filters, Selection};
 use records::record::Record;
 use records::store::{Query, Store, page, selected};
 
@@ -22,6 +22,7 @@ cases! {
     }
     Any by property {
         a_cursor_comes_back_from_its_text,
+        a_minus_in_a_name_is_not_one_before_it,
     }
 }
 
@@ -103,6 +104,21 @@ async fn a_limited_list_is_as_long_as_asked(store: Arc<dyn Store>) {
         let query = Query { limit: Some(limit), ..Query::all() };
         let listed: Vec<Record> = selected(&*store, query).try_collect().await.expect("a list");
         assert_eq!(listed.len(), limit.min(50));
+    }
+}
+
+fn a_minus_in_a_name_is_not_one_before_it(_: &Context) {
+    let sort = |text: &str| {
+        let selection = Selection::parse(&[("sort".to_owned(), text.to_owned())]).expect("an order");
+        selection.sort.expect("it was given")
+    };
+    let orders = ["a", "-a", r"\-a", r"-\-a", r"a.-b"].map(sort);
+    for order in &orders {
+        assert_eq!(sort(&order.to_string()), *order);
+        let cursor = Cursor { key: records::record::Key::Integer(1), value: Some(order.value(b"{}")) };
+        let text = cursor.encode(Some(order));
+        let takers = orders.iter().filter(|other| Cursor::decode(&text, Some(other)).is_some());
+        assert_eq!(takers.collect::<Vec<_>>(), [order]);
     }
 }
 

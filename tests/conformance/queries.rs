@@ -350,8 +350,8 @@ fn asked() -> impl Strategy<Value = Asked> {
 }
 
 fn any_query_finds_what_reading_by_hand_finds(context: &Context) {
-    let values = (vec(documents::document(), 1..12), vec(asked(), 1..24));
-    context.check(192, &values, async |store, (documents, queries): (Vec<Document>, Vec<Asked>)| {
+    let values = (vec(documents::document(), 1..12), vec(asked(), 1..16));
+    context.check(96, &values, async |store, (documents, queries): (Vec<Document>, Vec<Asked>)| {
         upsert(&*store, documents.clone()).await;
         let mut kept: std::collections::BTreeMap<Key, Value> = std::collections::BTreeMap::new();
         let mut paths = Vec::new();
