@@ -1,20 +1,33 @@
-//! What happens to every request on its way in and to every answer on its way out.
+//! What happens to every request on its way in and to every answer on its way out: its id, its deadline, a panic, a failure,
+//! the count.
+//!
+//! One service around the router rather than a layer for each: a layer of axum's or tower's boxes a future, and some a
+//! body, which together took more of a lookup's time than the lookup.
 
+use std::convert::Infallible;
 use std::hash::{BuildHasher, RandomState};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
+use axum::BoxError;
 use axum::body::Body;
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::http::header::{CONNECTION, CONTENT_LENGTH};
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
-use axum::middleware::Next;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use hyper::body::Body as HttpBody;
+use tokio::time::timeout;
+use tower::Service;
 
 use super::App;
 use super::metrics::Route;
-use super::problem::Problem;
+use super::problem::{self, Problem};
 
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -49,14 +62,57 @@ fn new_id() -> HeaderValue {
     HeaderValue::try_from(id).unwrap_or(HeaderValue::from_static("-"))
 }
 
-/// Gives the request its id, and a problem its body; logs what went wrong, once; counts it.
-pub async fn finish(State(app): State<App>, mut request: Request, next: Next) -> Response {
-    let begun = Instant::now();
-    let in_flight = app.metrics.begin(Route::of(request.uri().path()));
-    let id = RequestId::of(&request);
-    let head = request.method() == Method::HEAD;
-    request.extensions_mut().insert(id.clone());
-    let mut response = next.run(request).await;
+/// The service around the router, which is always ready.
+#[derive(Clone)]
+pub struct Finish<S> {
+    pub inner: S,
+    pub app: App,
+    /// How long an answer may take to begin.
+    pub deadline: Duration,
+}
+
+impl<S, B> Service<Request<B>> for Finish<S>
+where
+    S: Service<Request, Response = Response, Error = Infallible, Future: Send + 'static>,
+    B: HttpBody<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+{
+    type Response = Response;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Response, Infallible>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(context)
+    }
+
+    /// Gives the request its id, and a problem its body; logs what went wrong, once; counts it.
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let begun = Instant::now();
+        let mut request = request.map(Body::new);
+        let in_flight = self.app.metrics.begin(Route::of(request.uri().path()));
+        let id = RequestId::of(&request);
+        let head = request.method() == Method::HEAD;
+        request.extensions_mut().insert(id.clone());
+        // Nothing of a request that panicked is used again.
+        let answer = catch_unwind(AssertUnwindSafe(|| self.inner.call(request)));
+        let (app, deadline) = (self.app.clone(), self.deadline);
+        Box::pin(async move {
+            let answer = match answer {
+                Ok(answer) => timeout(deadline, AssertUnwindSafe(answer).catch_unwind()).await,
+                Err(panic) => Ok(Err(panic)),
+            };
+            let response = match answer {
+                Ok(Ok(Ok(response))) => response,
+                Ok(Err(panic)) => problem::panicked(panic),
+                Err(_) => Problem::late().into_response(),
+            };
+            let response = finish(&app, response, id, head);
+            in_flight.answered(response.status(), begun.elapsed());
+            Ok(response)
+        })
+    }
+}
+
+fn finish(app: &App, mut response: Response, id: RequestId, head: bool) -> Response {
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
         if let Some(cause) = problem.cause() {
             tracing::error!(request_id = id.as_str(), status = problem.status().as_u16(), cause = %cause, "request failed");
@@ -75,6 +131,5 @@ pub async fn finish(State(app): State<App>, mut request: Request, next: Next) ->
         // A client that keeps its connection would lose it at the end of the drain, perhaps with a request in it.
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
-    in_flight.answered(response.status(), begun.elapsed());
     response
 }

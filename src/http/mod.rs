@@ -22,38 +22,45 @@ mod settings;
 mod shed;
 
 use std::convert::Infallible;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use axum::body::Body;
-use axum::error_handling::HandleErrorLayer;
 use axum::http::Request;
 use axum::response::Response;
 use axum::routing::{MethodRouter, get};
-use axum::{BoxError, Router, middleware};
+use axum::{BoxError, Router};
 use bytes::Bytes;
 use hyper::body::Body as HttpBody;
 use tokio::sync::Semaphore;
-use tower::timeout::TimeoutLayer;
 use tower::util::option_layer;
-use tower::{Service, ServiceBuilder};
-use tower_http::catch_panic::CatchPanicLayer;
+use tower::{Layer, Service};
 
 pub use settings::Settings;
 
 use crate::store::Store;
+use finish::Finish;
 use metrics::Metrics;
-use problem::Problem;
 
-/// What the handlers share.
+/// What the handlers share. Every request clones it.
 #[derive(Clone)]
-struct App {
+struct App(Arc<Shared>);
+
+impl Deref for App {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.0
+    }
+}
+
+struct Shared {
     store: Arc<dyn Store>,
     draining: Draining,
     metrics: Arc<Metrics>,
-    settings: Arc<Settings>,
+    settings: Settings,
     /// For requests under way; who gets none is told to come back.
-    places: Arc<Semaphore>,
+    places: Semaphore,
 }
 
 /// Whether the server is about to stop. Raised once, by whoever stops it.
@@ -85,8 +92,8 @@ where
     let settings = settings.into();
     let deadline = settings.deadline;
     let cors = Some(&settings.cors_origins).filter(|origins| !origins.is_empty()).map(|origins| cors::layer(origins));
-    let places = Arc::new(Semaphore::new(settings.max_requests.min(Semaphore::MAX_PERMITS)));
-    let app = App { store, draining, metrics, settings: Arc::new(settings), places };
+    let places = Semaphore::new(settings.max_requests.min(Semaphore::MAX_PERMITS));
+    let app = App(Arc::new(Shared { store, draining, metrics, settings, places }));
     let router = Router::new()
         .route("/api/v1/records", reads(get(list::list)))
         // With and without something behind the slash, and whatever that is: the handler says what an id looks like.
@@ -96,17 +103,9 @@ where
         .route("/readyz", reads(get(health::ready)))
         .route("/metrics", reads(get(metrics::metrics)));
     let router = pages::add(router).fallback(problem::not_found).with_state(app.clone());
-    // From the outside in. The outermost sees every answer, also those of the layers below it; a panic is caught inside
-    // the deadline, so that it is an answer like any other. Around the router and not its own `layer`: that would give
-    // every answer to a HEAD a length once more, also those that must have none.
-    ServiceBuilder::new()
-        .map_request(|request: Request<B>| request.map(Body::new))
-        .layer(middleware::from_fn_with_state(app, finish::finish))
-        .layer(option_layer(cors))
-        .layer(HandleErrorLayer::new(async |_: BoxError| Problem::late()))
-        .layer(TimeoutLayer::new(deadline))
-        .layer(CatchPanicLayer::custom(problem::panicked))
-        .service(router)
+    // Around the router and not its own `layer`: that would give every answer to a HEAD a length once more, also those that
+    // must have none.
+    Finish { inner: option_layer(cors).layer(router), app, deadline }
 }
 
 /// `HEAD` comes with `get`; any other method is told which ones there are.
