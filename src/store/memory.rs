@@ -100,9 +100,13 @@ impl Store for Memory {
     fn list(&self, query: Query) -> Listing {
         let store = self.clone();
         let size = query.page(PAGE);
-        let pages = stream::unfold(query.after, move |after| {
-            let page = store.page(after.as_ref(), size);
-            ready(page.last().map(|last| last.key().clone()).map(|last| (page, Some(last))))
+        let pages = stream::unfold(Some(query.after), move |next| {
+            ready(next.map(|after| {
+                let page = store.page(after.as_ref(), size);
+                // A page that is not full was the last one.
+                let next = page.last().filter(|_| page.len() == size).map(|last| Some(last.key().clone()));
+                (page, next)
+            }))
         });
         pages.flat_map(stream::iter).map(Ok).boxed().into()
     }

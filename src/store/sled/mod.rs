@@ -220,11 +220,14 @@ impl Store for Sled {
     fn list(&self, query: Query) -> Listing {
         let store = self.clone();
         let size = query.page(PAGE);
-        let pages = stream::try_unfold(query.after, move |after| {
-            let page = store.blocking(move |store| store.page(after.as_ref(), size));
+        let pages = stream::try_unfold(Some(query.after), move |next| {
+            let page = next.map(|after| store.blocking(move |store| store.page(after.as_ref(), size)));
             async move {
+                let Some(page) = page else { return Ok(None) };
                 let page = page.await?;
-                Ok::<_, Error>(page.last().map(|last| last.key().clone()).map(|last| (page, Some(last))))
+                // A page that is not full was the last one.
+                let next = page.last().filter(|_| page.len() == size).map(|last| Some(last.key().clone()));
+                Ok::<_, Error>(Some((page, next)))
             }
         });
         pages.map_ok(|page| stream::iter(page.into_iter().map(Ok))).try_flatten().boxed().into()
