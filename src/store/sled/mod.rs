@@ -152,7 +152,8 @@ impl Sled {
         Ok(None)
     }
 
-    fn page(&self, after: Option<&Key>, size: usize) -> Result<Vec<Record>> {
+    /// The next records behind `after`, and where to go on, if there may be more.
+    fn page(&self, after: Option<&Key>, size: usize) -> Result<(Vec<Record>, Option<Key>)> {
         let start = after.map_or(Bound::Unbounded, |key| Bound::Excluded(encode(key)));
         let mut page = Vec::with_capacity(size);
         let mut bytes = 0;
@@ -161,10 +162,11 @@ impl Sled {
             bytes += json.len();
             page.push(Record::new(self.decode(&key)?, json.to_vec()));
             if page.len() == size || bytes >= PAGE_BYTES {
-                break;
+                let last = page.last().map(|last: &Record| last.key().clone());
+                return Ok((page, last));
             }
         }
-        Ok(page)
+        Ok((page, None))
     }
 
     /// Runs `work` where blocking is allowed. It goes on if the caller goes away.
@@ -224,10 +226,8 @@ impl Store for Sled {
             let page = next.map(|after| store.blocking(move |store| store.page(after.as_ref(), size)));
             async move {
                 let Some(page) = page else { return Ok(None) };
-                let page = page.await?;
-                // A page that is not full was the last one.
-                let next = page.last().filter(|_| page.len() == size).map(|last| Some(last.key().clone()));
-                Ok::<_, Error>(Some((page, next)))
+                let (page, last) = page.await?;
+                Ok::<_, Error>(Some((page, last.map(Some))))
             }
         });
         pages.map_ok(|page| stream::iter(page.into_iter().map(Ok))).try_flatten().boxed().into()
