@@ -40,6 +40,10 @@ const BATCH_KEYS: usize = 128;
 /// The most batches under way, unless there are fewer connections.
 const FLIGHTS: usize = 16;
 
+/// After so many lookups at least, what nobody waits for any more is thrown away: while no batch leaves, which may be as long
+/// as MongoDB hangs, nothing else would.
+const SWEEP: usize = 1_024;
+
 /// Upper bounds of the histogram of batch sizes, in keys.
 const SIZES: [f64; 8] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0];
 
@@ -76,6 +80,8 @@ struct State {
     waiting: Batch,
     /// The keys of `waiting`, the oldest first.
     order: VecDeque<Key>,
+    /// How many lookups may still come before the next sweep.
+    until_sweep: usize,
     /// Batches that will leave as soon as the runtime has nothing else at hand.
     boarding: usize,
     /// Batches under way, but for those that have stalled.
@@ -116,6 +122,10 @@ impl<F: Fetch> Lookups<F> {
     /// Outside a tokio runtime.
     pub fn get<const N: usize>(&self, keys: [Key; N]) -> [Lookup; N] {
         let mut state = self.shared.lock();
+        match state.until_sweep.checked_sub(N) {
+            Some(left) => state.until_sweep = left,
+            None => state.sweep(),
+        }
         let now = Instant::now();
         let lookups = keys.map(|key| {
             let (sender, receiver) = oneshot::channel();
@@ -184,6 +194,17 @@ impl<F: Fetch> Shared<F> {
 }
 
 impl State {
+    /// Forgets those who have gone. As many lookups as are left must come before the next time, so that it costs each of them
+    /// little, however many wait.
+    fn sweep(&mut self) {
+        self.waiting.retain(|_, (_, waiters)| {
+            waiters.retain(|waiter| !waiter.is_closed());
+            !waiters.is_empty()
+        });
+        self.order.retain(|key| self.waiting.contains_key(key));
+        self.until_sweep = self.waiting.values().map(|(_, waiters)| waiters.len()).sum::<usize>().max(SWEEP);
+    }
+
     /// The next batch: the keys that have waited longest, without those that nobody waits for any more.
     fn gather(&mut self) -> Option<Batch> {
         let mut batch = HashMap::new();

@@ -262,6 +262,20 @@ async fn no_more_batches_fly_than_there_are_connections_even_when_all_hang() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn callers_who_have_gone_are_forgotten_while_every_batch_hangs() {
+    let server = takes(Duration::from_secs(1_000_000));
+    let lookups = server.lookups();
+    for id in 0..20_000 {
+        // One that is asked for again and again, and one that is not.
+        drop((ask(&lookups, -1), ask(&lookups, id)));
+        sleep(MILLISECOND).await;
+    }
+    let state = lookups.shared.lock();
+    let waiting: usize = state.waiting.values().map(|(_, waiters)| waiters.len()).sum();
+    assert!(waiting <= 2 * SWEEP && state.order.len() <= 2 * SWEEP, "{waiting} wait, {} keys", state.order.len());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_caller_who_goes_away_cancels_nobody_and_is_not_asked_for() {
     let server = takes(MILLISECOND);
     let lookups = server.lookups();
