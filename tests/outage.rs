@@ -29,6 +29,9 @@ const MARGIN: Duration = Duration::from_secs(2);
 /// How long a store may need to find out that its server is back.
 const RECOVERY: Duration = Duration::from_secs(20);
 
+/// How many records there are: asked for all at once, they are in more batches than there are connections.
+const RECORDS: i32 = 3_000;
+
 macro_rules! cases {
     ($($name:ident,)*) => {
         const CASES: &[(&str, fn(&Runtime))] = &[$((stringify!($name), |runtime| runtime.block_on($name())),)*];
@@ -76,11 +79,11 @@ fn numbered(ids: std::ops::Range<i32>) -> Vec<Document> {
     ids.map(|id| extended_json::parse(format!(r#"{{"_id":{id}}}"#).as_bytes()).expect("a document")).collect()
 }
 
-/// A server with a hundred records, and its store.
+/// A server with [`RECORDS`], and its store.
 async fn running() -> (Mongod, Arc<dyn Store>) {
     let server = Mongod::start().expect("a server");
     let store = open(&server.url()).await;
-    store.upsert(numbered(0..100)).await.expect("an upsert");
+    store.upsert(numbered(0..RECORDS)).await.expect("an upsert");
     assert!(store.get(&"99".into()).await.expect("a get").record.is_some());
     (server, store)
 }
@@ -123,7 +126,7 @@ async fn answers_again(store: &dyn Store) {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     store.ping().await.expect("a ping");
-    assert_eq!(store.list(Query::all()).try_collect::<Vec<_>>().await.expect("a list").len(), 100);
+    assert_eq!(store.list(Query::all()).try_collect::<Vec<_>>().await.expect("a list").len(), RECORDS as usize);
 }
 
 async fn a_store_opens_without_its_server_and_finds_it_later() {
@@ -132,7 +135,7 @@ async fn a_store_opens_without_its_server_and_finds_it_later() {
     all_unavailable(&*store).await;
     server.run().expect("a server");
     // Another store fills it: the one that is watched gets no help.
-    open(&server.url()).await.upsert(numbered(0..100)).await.expect("an upsert");
+    open(&server.url()).await.upsert(numbered(0..RECORDS)).await.expect("an upsert");
     answers_again(&*store).await;
 }
 
@@ -194,13 +197,27 @@ async fn a_network_that_swallows_everything_is_unavailable_until_it_is_mended() 
     let server = Mongod::start().expect("a server");
     let network = proxy::Proxy::to(server.port()).await.expect("a port");
     let store = open(&format!("mongodb://127.0.0.1:{}", network.port())).await;
-    store.upsert(numbered(0..100)).await.expect("an upsert");
+    store.upsert(numbered(0..RECORDS)).await.expect("an upsert");
+    let lookups = || {
+        join_all((0..RECORDS).map(|id| {
+            let store = store.clone();
+            tokio::spawn(async move { in_time("get", store.get(&id.to_string().into())).await })
+        }))
+    };
+    // Every connection of the pool is there, and in use.
+    for done in lookups().await {
+        assert!(done.expect("a call").expect("a get").record.is_some());
+    }
+    let under_way = tokio::spawn(lookups());
     network.cut();
-    let calls = (0..200).map(|_| {
-        let store = store.clone();
-        tokio::spawn(async move { in_time("get", store.get(&"1".into())).await })
-    });
-    for done in join_all(calls).await {
+    for done in under_way.await.expect("the calls") {
+        // Some may have been answered before the cut.
+        match done.expect("a call") {
+            Ok(found) => assert!(found.record.is_some(), "a record that is there was said not to be"),
+            error => is_unavailable("get", &error),
+        }
+    }
+    for done in lookups().await {
         is_unavailable("get", &done.expect("a call"));
     }
     all_unavailable(&*store).await;
@@ -273,7 +290,7 @@ async fn an_upsert_that_failed_can_be_made_again() {
 async fn a_replica_set_is_a_store_as_any_other() {
     let mut server = Mongod::start_replica_set().expect("a replica set");
     let store = open(&server.url()).await;
-    store.upsert(numbered(0..100)).await.expect("an upsert");
+    store.upsert(numbered(0..RECORDS)).await.expect("an upsert");
     server.kill();
     all_unavailable(&*store).await;
     server.run().expect("a server");
