@@ -232,8 +232,16 @@ struct Waited {
 /// Where a flight is, and by that which place it holds.
 enum Stage {
     Boarding,
-    Flying { departed: Instant, arm: window::Arm },
-    Stalled { departed: Instant, arm: window::Arm },
+    /// There was nothing to take on.
+    Stayed,
+    Flying {
+        departed: Instant,
+        arm: window::Arm,
+    },
+    Stalled {
+        departed: Instant,
+        arm: window::Arm,
+    },
 }
 
 /// A batch under way. When it is dropped, however that comes, its place is free.
@@ -288,8 +296,12 @@ impl<F: Fetch> Flight<F> {
     /// took it along, or nobody waits any more.
     fn take_off(&mut self) -> Option<(Batch, Duration)> {
         let mut state = self.shared.lock();
-        let batch = state.gather()?;
+        // In one step with the gathering: whoever asks while this still boards counts on being taken along.
         state.boarding -= 1;
+        let Some(batch) = state.gather() else {
+            self.stage = Stage::Stayed;
+            return None;
+        };
         state.flying += 1;
         self.stage = Stage::Flying { departed: Instant::now(), arm: state.window.arm() };
         let patience = state.window.patience();
@@ -322,11 +334,12 @@ impl<F: Fetch> Drop for Flight<F> {
     fn drop(&mut self) {
         let mut state = self.shared.lock();
         let (departed, arm) = match self.stage {
-            // Nothing was left to take; or the runtime has gone and takes no tasks, so another would fare alike.
+            // The runtime has gone and takes no tasks, so another would fare alike.
             Stage::Boarding => {
                 state.boarding -= 1;
                 return;
             }
+            Stage::Stayed => return,
             Stage::Flying { departed, arm } => {
                 state.flying -= 1;
                 (departed, arm)

@@ -287,6 +287,21 @@ async fn a_caller_who_goes_away_cancels_nobody_and_is_not_asked_for() {
     assert_eq!(server.batches(), [vec![1], vec![3]]);
 }
 
+/// In threads, since it takes one to ask at the very moment when another finds nothing to take along.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lookup_right_behind_a_caller_who_has_gone_is_answered() {
+    let server = server(|_, _| async { Ok(()) });
+    let lookups = server.lookups();
+    for round in 0..20_000 {
+        drop(ask(&lookups, 1));
+        for _ in 0..round % 500 {
+            std::hint::spin_loop();
+        }
+        let answer = timeout(Duration::from_secs(20), ask(&lookups, 2)).await;
+        is_found(answer.unwrap_or_else(|_| panic!("lookup {round} was left behind")), 2);
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_panic_in_a_batch_is_an_error_to_its_own_lookups_and_the_next_ones_are_answered() {
     let server = server(|number, _| async move {
