@@ -1,6 +1,7 @@
 //! A server store while its server is away, stuck, or back again. Every test has a server of its own, to break.
 //!
-//! Ignored where `TEST_MONGOD` names no executable; a failure where `TEST_REQUIRE` asks for the store all the same.
+//! Ignored where `TEST_MONGOD` names no executable; a failure where `TEST_REQUIRE` asks for the store all the same and
+//! `TEST_MONGODB_URL` names no server.
 
 #[path = "support/proxy.rs"]
 mod proxy;
@@ -54,7 +55,7 @@ cases! {
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
-    let required = servers::required().iter().any(|name| name == NAME);
+    let required = servers::must_be_breakable(NAME);
     let compiled_in = BACKENDS.iter().any(|backend| backend.name == NAME);
     let trial = |&(name, case): &(&'static str, fn(&Runtime))| {
         let run = move || {

@@ -1,16 +1,9 @@
 // Loads the seed, creates the service's user, and writes the marker, in this order. Any error ends mongosh with status 1.
 const fs = require('fs');
+const common = require('/usr/local/share/records/common.js');
 
 const SEED = '/usr/local/share/records/seed.jsonl';
 const BATCH = 1000;
-
-// $NAME, or what the file $NAME_FILE holds.
-function setting(name, otherwise) {
-  const file = process.env[`${name}_FILE`];
-  const value = process.env[name] || (file && fs.readFileSync(file, 'utf8').trim()) || otherwise;
-  if (!value) throw new Error(`${name} or ${name}_FILE must be set`);
-  return value;
-}
 
 // JavaScript has one kind of number: it would read 1615.0 as 1615, and store an integer. So numbers are written out with
 // their kind before they are parsed, as Extended JSON can. Strings come first in the pattern, so that digits in them stay.
@@ -24,8 +17,8 @@ function parse(line) {
   return EJSON.parse(canonical, { relaxed: false });
 }
 
-const database = db.getSiblingDB(setting('RECORDS_MONGO_DATABASE', 'records'));
-const collection = database.getCollection(setting('RECORDS_COLLECTION', 'records'));
+const database = db.getSiblingDB(common.database());
+const collection = database.getCollection(common.collection());
 
 // The API looks records up by _id, and lists them in its order: MongoDB's own index on _id is the one it needs.
 let batch = [];
@@ -50,8 +43,8 @@ const stored = collection.countDocuments({});
 if (stored !== documents) throw new Error(`the seed has ${documents} documents, the collection ${stored}`);
 
 database.createUser({
-  user: setting('RECORDS_MONGO_USERNAME'),
-  pwd: setting('RECORDS_MONGO_PASSWORD'),
+  user: common.setting('RECORDS_MONGO_USERNAME'),
+  pwd: common.setting('RECORDS_MONGO_PASSWORD'),
   roles: [{ role: 'read', db: database.getName() }],
 });
 

@@ -8,10 +8,10 @@ use std::sync::OnceLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::Outcome;
 use crate::http::{self, Connection, Failure};
 use crate::images::{MONGO, RECORDS};
 use crate::run::{self, Finally, ROOT, ensure, podman, unique, wait};
+use crate::{Outcome, backup};
 
 const LIST: &str = "/api/v1/records";
 const HIT: &str = "/api/v1/records/Fe";
@@ -58,6 +58,8 @@ pub fn whole_life() -> Outcome {
     health(&app)?;
     health(&mongo)?;
     reads_only(&mongo)?;
+    backup::comes_back(&mongo)?;
+    is_whole(port)?;
 
     for container in [&mongo, &app] {
         podman(["restart", container])?;

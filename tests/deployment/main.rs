@@ -11,6 +11,7 @@
 //!
 //! The trials build on one another, and run in their order, one at a time. What they start they end, also when they fail.
 
+mod backup;
 mod cluster;
 mod compose;
 mod http;

@@ -17,7 +17,12 @@ pub fn is_there(need: &str) -> bool {
 
 /// Its standard output, if it exits with 0; all it said otherwise.
 pub fn output(command: &mut Command) -> Result<String, String> {
-    let output = run(command)?;
+    fed(command, Stdio::null())
+}
+
+/// The same of a program that reads `input`.
+pub fn fed(command: &mut Command, input: Stdio) -> Result<String, String> {
+    let output = run(command, input)?;
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned());
     }
@@ -26,12 +31,12 @@ pub fn output(command: &mut Command) -> Result<String, String> {
 
 /// What it said on its way to an exit status that is not 0.
 pub fn failure(command: &mut Command) -> Result<String, String> {
-    let output = run(command)?;
+    let output = run(command, Stdio::null())?;
     if output.status.success() { Err(format!("{command:?} should have failed")) } else { Ok(said(&output)) }
 }
 
-fn run(command: &mut Command) -> Result<Output, String> {
-    command.stdin(Stdio::null()).output().map_err(|error| format!("{command:?}: {error}"))
+fn run(command: &mut Command, input: Stdio) -> Result<Output, String> {
+    command.stdin(input).output().map_err(|error| format!("{command:?}: {error}"))
 }
 
 fn said(output: &Output) -> String {

@@ -24,6 +24,7 @@ pub fn every_event() -> Outcome {
             ("format", 1),
             ("clippy", 3),
             ("test", 6),
+            ("outages", 1),
             ("deployment-files", 1),
             ("build-records", usize::from(event != "tag")),
             ("build-records-mongo", usize::from(event != "tag")),

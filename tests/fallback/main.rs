@@ -34,7 +34,7 @@ pub(crate) use cases;
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
-    let required = servers::required().iter().any(|name| name == support::NAME);
+    let required = servers::must_be_breakable(support::NAME);
     let compiled_in = BACKENDS.iter().any(|backend| backend.name == support::NAME);
     let trial = |&(name, case): &Case| {
         let run = move || {

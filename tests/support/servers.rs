@@ -37,6 +37,12 @@ pub fn required() -> Vec<String> {
     names.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect()
 }
 
+/// Whether there must be a server of the backend `name` that tests may break. One that is named is not ours to break, and
+/// stands for another run that has its own.
+pub fn must_be_breakable(name: &str) -> bool {
+    named(name).is_none() && required().iter().any(|required| required == name)
+}
+
 /// The URL of the server for the backend `name`, with `database` as its path. Starts the server where that is our job.
 pub fn url(name: &str, database: &str) -> Result<String, String> {
     let url = match named(name) {

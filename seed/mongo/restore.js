@@ -1,0 +1,48 @@
+// Puts what `backup.js` wrote in the place of the collection: all of it or, when anything is wrong, none.
+const fs = require('fs');
+const { administrator, collection } = require('/usr/local/share/records/common.js');
+
+const CHUNK = 1 << 20;
+const BATCH = 1000;
+
+const database = connect(administrator());
+const records = database.getCollection(collection());
+// Beside it, until it is whole; then it takes its place in one step.
+const restored = database.getCollection(`${collection()}.restoring`);
+restored.drop();
+database.createCollection(restored.getName());
+for (const { v, key, name, ...options } of records.getIndexes()) {
+  if (name !== '_id_') restored.createIndex(key, { name, ...options });
+}
+
+let batch = [];
+let documents = 0;
+function flush() {
+  if (batch.length > 0) restored.insertMany(batch, { ordered: true });
+  batch = [];
+}
+function take(line) {
+  if (line.trim() === '') return;
+  documents += 1;
+  try {
+    batch.push(EJSON.parse(line, { relaxed: false }));
+  } catch (error) {
+    throw new Error(`record ${documents} of the backup: ${error.message}`);
+  }
+  if (batch.length === BATCH) flush();
+}
+
+// Bytes, not text: a chunk may end in the middle of a character.
+let rest = Buffer.alloc(0);
+const chunk = Buffer.alloc(CHUNK);
+for (let count; (count = fs.readSync(3, chunk)) > 0; ) {
+  let bytes = Buffer.concat([rest, chunk.subarray(0, count)]);
+  for (let end; (end = bytes.indexOf(10)) >= 0; bytes = bytes.subarray(end + 1)) take(bytes.toString('utf8', 0, end));
+  rest = Buffer.from(bytes);
+}
+if (rest.length > 0) throw new Error('the backup ends in the middle of a line');
+flush();
+if (documents === 0) throw new Error('the backup is empty');
+
+restored.renameCollection(records.getName(), true);
+print(`records-mongo: ${documents} records restored`);
