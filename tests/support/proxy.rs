@@ -4,6 +4,9 @@
 
 use std::io::Result;
 use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -13,23 +16,39 @@ use tokio::sync::watch;
 /// Forwards connections to a port of this machine.
 pub struct Proxy {
     port: u16,
-    /// How often the network was cut. What was connected before the last cut never hears anything again.
-    cuts: watch::Sender<u32>,
-    whole: watch::Sender<bool>,
+    state: watch::Sender<State>,
+    from_server: Arc<AtomicU64>,
+}
+
+/// What the network does. What was connected before the last cut or reset never works again.
+#[derive(Clone, Copy, Debug, Default)]
+struct State {
+    /// How often it was cut: bytes vanish, and no connection is closed.
+    cuts: u32,
+    /// How often it was reset: every connection ends at once, at both ends.
+    resets: u32,
+    /// Whether new connections wait for [`Proxy::mend`], or are refused until then.
+    waits: bool,
+    refuses: bool,
+    /// How long every piece is on its way.
+    delay: Duration,
+    /// Resets itself when the server has sent so many bytes in all.
+    until: Option<u64>,
 }
 
 impl Proxy {
     pub async fn to(server: u16) -> Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let port = listener.local_addr()?.port();
-        let (cuts, cut) = watch::channel(0);
-        let (whole, is_whole) = watch::channel(true);
+        let (state, _) = watch::channel(State::default());
+        let from_server = Arc::new(AtomicU64::new(0));
+        let link = Link { state: state.clone(), from_server: from_server.clone() };
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                tokio::spawn(connect(client, server, cut.clone(), is_whole.clone()));
+                tokio::spawn(link.clone().connect(client, server));
             }
         });
-        Ok(Self { port, cuts, whole })
+        Ok(Self { port, state, from_server })
     }
 
     pub fn port(&self) -> u16 {
@@ -38,36 +57,106 @@ impl Proxy {
 
     /// From now on every byte is swallowed, and no connection is closed: a cable is out, a firewall drops packets.
     pub fn cut(&self) {
-        self.whole.send_replace(false);
-        self.cuts.send_modify(|cuts| *cuts += 1);
+        self.state.send_modify(|state| (state.cuts, state.waits) = (state.cuts + 1, true));
     }
 
-    /// New connections are forwarded again. The old ones stay as they are, which their ends cannot know.
+    /// Ends every connection with a reset, and refuses new ones: a host is gone.
+    pub fn reset(&self) {
+        self.state.send_modify(State::reset);
+    }
+
+    /// Does so when the server has sent `bytes` more.
+    pub fn reset_after(&self, bytes: u64) {
+        let until = Some(self.from_server() + bytes);
+        self.state.send_modify(|state| state.until = until);
+    }
+
+    /// Every piece takes so much longer, in both directions.
+    pub fn slow_down(&self, delay: Duration) {
+        self.state.send_modify(|state| state.delay = delay);
+    }
+
+    /// As at first, for new connections. Old ones stay as they are, which after a cut their ends cannot know.
     pub fn mend(&self) {
-        self.whole.send_replace(true);
+        self.state.send_modify(|state| *state = State { cuts: state.cuts, resets: state.resets, ..State::default() });
+    }
+
+    /// How many bytes the server has sent.
+    pub fn from_server(&self) -> u64 {
+        self.from_server.load(Ordering::Relaxed)
     }
 }
 
-async fn connect(client: TcpStream, server: u16, cut: watch::Receiver<u32>, mut whole: watch::Receiver<bool>) {
-    if whole.wait_for(|whole| *whole).await.is_err() {
-        return;
+impl State {
+    fn reset(&mut self) {
+        (self.resets, self.refuses, self.until) = (self.resets + 1, true, None);
     }
-    let cuts = *cut.borrow();
-    let Ok(server) = TcpStream::connect((Ipv4Addr::LOCALHOST, server)).await else { return };
-    let (from_client, to_client) = client.into_split();
-    let (from_server, to_server) = server.into_split();
-    tokio::join!(forward(from_client, to_server, cut.clone(), cuts), forward(from_server, to_client, cut, cuts));
 }
 
-async fn forward(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, cut: watch::Receiver<u32>, cuts: u32) {
-    let mut buffer = vec![0; 64 * 1024];
-    while let Ok(count @ 1..) = from.read(&mut buffer).await {
-        if *cut.borrow() == cuts && to.write_all(&buffer[..count]).await.is_err() {
-            break;
+#[derive(Clone)]
+struct Link {
+    state: watch::Sender<State>,
+    from_server: Arc<AtomicU64>,
+}
+
+impl Link {
+    async fn connect(self, client: TcpStream, server: u16) {
+        let mut state = self.state.subscribe();
+        let Ok(begun) = state.wait_for(|state| !state.waits).await.map(|state| *state) else { return };
+        if begun.refuses {
+            let _ = client.set_zero_linger();
+            return;
         }
+        let Ok(server) = TcpStream::connect((Ipv4Addr::LOCALHOST, server)).await else { return };
+        let (from_client, to_client) = client.into_split();
+        let (from_server, to_server) = server.into_split();
+        tokio::join!(
+            self.forward(from_client, to_server, begun, |_| false),
+            self.forward(from_server, to_client, begun, |count| {
+                let sent = self.from_server.fetch_add(count, Ordering::Relaxed) + count;
+                self.state.borrow().until.is_some_and(|until| sent > until)
+            })
+        );
     }
-    if *cut.borrow() != cuts {
-        // Not even the end of a connection comes through.
-        std::future::pending::<()>().await;
+
+    /// `enough`: whether the network breaks with these bytes, which do not arrive then.
+    async fn forward(
+        &self,
+        mut from: OwnedReadHalf,
+        mut to: OwnedWriteHalf,
+        begun: State,
+        enough: impl Fn(u64) -> bool,
+    ) {
+        let mut state = self.state.subscribe();
+        // Small pieces, so that a break may come at any of many points.
+        let mut buffer = vec![0; 4 * 1024];
+        loop {
+            let read = tokio::select! {
+                read = from.read(&mut buffer) => read,
+                _ = state.wait_for(|state| state.resets != begun.resets) => break,
+            };
+            let Ok(count @ 1..) = read else { break };
+            let now = *state.borrow();
+            if now.cuts != begun.cuts {
+                continue;
+            }
+            tokio::time::sleep(now.delay).await;
+            if enough(count as u64) {
+                self.state.send_modify(State::reset);
+                break;
+            }
+            if to.write_all(&buffer[..count]).await.is_err() {
+                break;
+            }
+        }
+        let now = *state.borrow();
+        if now.resets != begun.resets {
+            // Closing is a reset then, and what is still on its way is lost.
+            let _ = from.as_ref().set_zero_linger();
+            let _ = to.as_ref().set_zero_linger();
+        } else if now.cuts != begun.cuts {
+            // Not even the end of a connection comes through.
+            std::future::pending::<()>().await;
+        }
     }
 }

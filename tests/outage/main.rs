@@ -3,9 +3,13 @@
 //! Ignored where `TEST_MONGOD` names no executable; a failure where `TEST_REQUIRE` asks for the store all the same and
 //! `TEST_MONGODB_URL` names no server.
 
-#[path = "support/proxy.rs"]
+#[path = "../api/support.rs"]
+#[allow(dead_code)]
+mod api;
+mod lists;
+#[path = "../support/proxy.rs"]
 mod proxy;
-#[path = "support/servers.rs"]
+#[path = "../support/servers.rs"]
 mod servers;
 
 use std::process::ExitCode;
@@ -15,6 +19,7 @@ use std::time::{Duration, Instant};
 use futures::future::join_all;
 use futures::{StreamExt, TryStreamExt};
 use libtest_mimic::{Arguments, Trial};
+use lists::a_list_that_is_cut_at_any_point_never_looks_whole;
 use records::document::{Document, extended_json};
 use records::store::{BACKENDS, Error, Kind, Options, Query, Result, Store};
 use servers::mongod::{self, Mongod};
@@ -47,8 +52,11 @@ cases! {
     a_stopped_server_is_unavailable_until_it_is_back,
     a_stuck_server_is_unavailable_within_the_time_out,
     a_network_that_swallows_everything_is_unavailable_until_it_is_mended,
+    a_network_that_ends_every_connection_is_unavailable_until_it_is_mended,
+    a_network_that_delays_is_slow_and_beyond_the_time_out_unavailable,
     a_list_ends_with_an_error_when_the_server_is_killed,
     a_list_ends_with_an_error_when_the_server_is_stuck,
+    a_list_that_is_cut_at_any_point_never_looks_whole,
     an_upsert_that_failed_can_be_made_again,
     a_replica_set_is_a_store_as_any_other,
 }
@@ -195,10 +203,7 @@ async fn a_stuck_server_is_unavailable_within_the_time_out() {
 
 /// The connections that were there never work again, and never say so: none of them may hold a call for ever.
 async fn a_network_that_swallows_everything_is_unavailable_until_it_is_mended() {
-    let server = Mongod::start().expect("a server");
-    let network = proxy::Proxy::to(server.port()).await.expect("a port");
-    let store = open(&format!("mongodb://127.0.0.1:{}", network.port())).await;
-    store.upsert(numbered(0..RECORDS)).await.expect("an upsert");
+    let (_server, network, store) = behind_a_network().await;
     let lookups = || {
         join_all((0..RECORDS).map(|id| {
             let store = store.clone();
@@ -221,6 +226,35 @@ async fn a_network_that_swallows_everything_is_unavailable_until_it_is_mended() 
     for done in lookups().await {
         is_unavailable("get", &done.expect("a call"));
     }
+    all_unavailable(&*store).await;
+    network.mend();
+    answers_again(&*store).await;
+}
+
+/// A server with [`RECORDS`] behind a network, and its store.
+async fn behind_a_network() -> (Mongod, proxy::Proxy, Arc<dyn Store>) {
+    let server = Mongod::start().expect("a server");
+    let network = proxy::Proxy::to(server.port()).await.expect("a port");
+    let store = open(&format!("mongodb://127.0.0.1:{}", network.port())).await;
+    store.upsert(numbered(0..RECORDS)).await.expect("an upsert");
+    (server, network, store)
+}
+
+async fn a_network_that_ends_every_connection_is_unavailable_until_it_is_mended() {
+    let (_server, network, store) = behind_a_network().await;
+    for _ in 0..3 {
+        network.reset();
+        all_unavailable(&*store).await;
+        network.mend();
+        answers_again(&*store).await;
+    }
+}
+
+async fn a_network_that_delays_is_slow_and_beyond_the_time_out_unavailable() {
+    let (_server, network, store) = behind_a_network().await;
+    network.slow_down(Duration::from_millis(100));
+    assert!(in_time("get", store.get(&"1".into())).await.expect("a slow get").record.is_some());
+    network.slow_down(TIMEOUT + MARGIN);
     all_unavailable(&*store).await;
     network.mend();
     answers_again(&*store).await;

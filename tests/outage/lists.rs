@@ -1,0 +1,76 @@
+//! Lists over HTTP whose server goes away in the middle.
+
+use std::time::Duration;
+
+use futures::future::join_all;
+
+use crate::api::Server;
+use crate::proxy::Proxy;
+use crate::servers::mongod::Mongod;
+use crate::{RECORDS, RECOVERY, numbered, open};
+
+const LIST: &str = "/api/v1/records";
+
+/// How many clients list at once, each over a network of its own.
+const CLIENTS: usize = 10;
+
+/// How many lists are cut, unless `OUTAGE_CUTS` says so.
+const CUTS: usize = 200;
+
+/// Shares of a list, evenly spread and as good as random: the golden ratio's multiples, without their whole part.
+fn share(number: usize) -> f64 {
+    (number as f64 * 0.618_033_988_749_895).fract()
+}
+
+/// A client that trusts HTTP sees every one of the failures: by its status, or by a body that does not end.
+pub async fn a_list_that_is_cut_at_any_point_never_looks_whole() {
+    let server = Mongod::start().expect("a server");
+    open(&server.url()).await.upsert(numbered(0..RECORDS)).await.expect("an upsert");
+    let cuts = std::env::var("OUTAGE_CUTS").map_or(CUTS, |cuts| cuts.parse().expect("OUTAGE_CUTS is a number"));
+    let clients = (0..CLIENTS).map(|client| {
+        let port = server.port();
+        tokio::spawn(async move { cut_lists(port, (client..cuts).step_by(CLIENTS)).await })
+    });
+    let (mut refused, mut cut) = (0, 0);
+    for client in join_all(clients).await {
+        let (by_status, by_body) = client.expect("a client");
+        (refused, cut) = (refused + by_status, cut + by_body);
+    }
+    println!("{refused} lists were refused, {cut} were cut");
+    assert_eq!(refused + cut, cuts);
+    assert!(refused > 0 && cut > 0, "{refused} were refused, {cut} were cut");
+}
+
+/// How many of these failed by their status, and how many by their body.
+async fn cut_lists(port: u16, numbers: impl Iterator<Item = usize>) -> (usize, usize) {
+    let network = Proxy::to(port).await.expect("a port");
+    let service = Server::over(open(&format!("mongodb://127.0.0.1:{}", network.port())).await).await;
+    let whole = service.get(LIST).await;
+    assert!(whole.status == 200 && whole.whole);
+    let before = network.from_server();
+    assert_eq!(service.get(LIST).await.body, whole.body);
+    // The driver's own talk is in it too: the last tenth is left to that.
+    let bytes = (network.from_server() - before) as f64 * 0.9;
+    let (mut refused, mut cut) = (0, 0);
+    for number in numbers {
+        network.reset_after((share(number) * bytes) as u64);
+        let answer = service.get(LIST).await;
+        match answer.status {
+            503 => refused += 1,
+            200 => {
+                assert!(!answer.whole, "a list that was cut looks whole, with {} bytes", answer.body.len());
+                cut += 1;
+            }
+            other => panic!("a list that was cut is a {other}"),
+        }
+        network.mend();
+        tokio::time::timeout(RECOVERY, async {
+            while service.get(LIST).await.body != whole.body {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        })
+        .await
+        .expect("lists are whole again");
+    }
+    (refused, cut)
+}
