@@ -29,6 +29,13 @@ const CHUNK: usize = 1_000;
 const REMEMBER_CHANGES: Duration = Duration::from_secs(1);
 const REMEMBER_TIME: Duration = Duration::from_secs(10);
 
+/// Whose failure it is that the copy is not kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fault {
+    Primary,
+    Copy,
+}
+
 /// Why one way of keeping the copy ended.
 enum End {
     Interruption(Interruption),
@@ -66,6 +73,10 @@ pub struct Keeper {
     remembered: Instant,
     /// Whether there were changes since.
     changed: bool,
+    /// What is wrong, as the log has it.
+    fault: Option<Fault>,
+    /// How often the copy's side has failed since it last took a whole copy.
+    failures: u32,
 }
 
 impl Keeper {
@@ -88,7 +99,20 @@ impl Keeper {
             copy.serve(Ok(stored.generation));
         }
         let remembered = Instant::now();
-        Self { primary, copy, home, refresh, max_bytes, token, draft: None, number, remembered, changed: false }
+        Self {
+            primary,
+            copy,
+            home,
+            refresh,
+            max_bytes,
+            token,
+            draft: None,
+            number,
+            remembered,
+            changed: false,
+            fault: None,
+            failures: 0,
+        }
     }
 
     pub async fn run(mut self) {
@@ -97,19 +121,16 @@ impl Keeper {
             match self.follow().await {
                 End::Interruption(Interruption::Unsupported) => self.refresh(began).await,
                 End::Interruption(Interruption::Lost(why)) => {
-                    self.interrupted(&format!("changes were lost: {why}"));
+                    self.interrupted(Fault::Primary, &format!("changes were lost: {why}"));
                     self.start_anew();
                     // A feed that loses what it has at once must not turn this into a busy loop.
                     sleep_until(began + PAUSE).await;
                 }
                 End::Interruption(Interruption::Failed(error)) => {
-                    self.interrupted(&error.report().to_string());
+                    self.interrupted(Fault::Primary, &error.report().to_string());
                     sleep(PAUSE).await;
                 }
-                End::Copy(error) => {
-                    self.interrupted(&error.report().to_string());
-                    sleep(PAUSE * 4).await;
-                }
+                End::Copy(error) => self.copy_failed(&error).await,
                 End::TooLarge => self.give_up().await,
             }
         }
@@ -238,7 +259,7 @@ impl Keeper {
             return Err(error);
         }
         (self.remembered, self.changed) = (Instant::now(), false);
-        self.number = number;
+        (self.number, self.failures) = (number, 0);
         let (records, bytes) = (generation.records(), generation.size());
         let first = self.copy.served().is_err();
         self.copy.snapshots.fetch_add(1, Ordering::Relaxed);
@@ -275,15 +296,13 @@ impl Keeper {
                         self.now(Keeping::Refreshing);
                         sleep_until(began + self.refresh).await;
                     }
-                    Err(error) => {
-                        self.interrupted(&error.report().to_string());
-                        sleep(PAUSE * 4).await;
-                    }
+                    Err(error) => self.copy_failed(&error).await,
                 }
             }
             Err(End::TooLarge) => self.give_up().await,
-            Err(End::Copy(error) | End::Interruption(Interruption::Failed(error))) => {
-                self.interrupted(&error.report().to_string());
+            Err(End::Copy(error)) => self.copy_failed(&error).await,
+            Err(End::Interruption(Interruption::Failed(error))) => {
+                self.interrupted(Fault::Primary, &error.report().to_string());
                 sleep(PAUSE).await;
             }
             Err(End::Interruption(_)) => sleep(PAUSE).await,
@@ -299,21 +318,33 @@ impl Keeper {
         sleep(self.refresh).await;
     }
 
-    fn interrupted(&self, cause: &str) {
+    /// A disk that is full stays so for a while, and every try reads all that the primary has: so they become as rare as
+    /// copies are where there is no feed.
+    async fn copy_failed(&mut self, error: &Error) {
+        self.interrupted(Fault::Copy, &error.report().to_string());
+        let pause = PAUSE.saturating_mul(4 << self.failures.min(16));
+        self.failures = self.failures.saturating_add(1);
+        sleep(pause.min(self.refresh.max(PAUSE))).await;
+    }
+
+    fn interrupted(&mut self, fault: Fault, cause: &str) {
         self.copy.interruptions.fetch_add(1, Ordering::Relaxed);
         if self.copy.keeping() == Keeping::TooLarge {
             // Said once; it stays true until a copy is complete.
             return;
         }
+        self.copy.set_keeping(Keeping::Interrupted);
         let served = self.copy.served().is_ok();
-        if self.copy.set_keeping(Keeping::Interrupted) != Keeping::Interrupted {
-            tracing::warn!(cause, served, "the copy is no longer kept: it grows older");
-        } else {
-            tracing::debug!(cause, served, "the copy cannot be kept");
+        let new = self.fault.replace(fault) != Some(fault);
+        match (new, served) {
+            (true, true) => tracing::warn!(cause, served, "the copy is no longer kept: it grows older"),
+            (true, false) => tracing::warn!(cause, served, "there is no copy yet: it cannot be made"),
+            (false, _) => tracing::debug!(cause, served, "the copy cannot be kept"),
         }
     }
 
-    fn now(&self, keeping: Keeping) {
+    fn now(&mut self, keeping: Keeping) {
+        self.fault = None;
         if self.copy.set_keeping(keeping) == keeping {
             return;
         }
