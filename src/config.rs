@@ -45,7 +45,7 @@ const LISTEN: &str = "127.0.0.1:8080";
 /// What the command line asks for.
 #[derive(Debug)]
 pub enum Command {
-    Serve(Serve),
+    Serve(Box<Serve>),
     Import(Import),
     Healthcheck(Healthcheck),
     Completions(Shell),
@@ -60,6 +60,8 @@ pub struct Serve {
     pub api: Api,
     pub seed: Seed,
     pub listen: SocketAddr,
+    /// Where health and metrics are, if not with everything else.
+    pub admin_listen: Option<SocketAddr>,
     pub request_timeout: Duration,
     pub header_timeout: Duration,
     pub max_connections: usize,
@@ -176,6 +178,9 @@ struct ServeFlags {
     /// Where to listen
     #[arg(long, env = "RECORDS_LISTEN", value_name = "ADDRESS:PORT", default_value = LISTEN)]
     listen: SocketAddr,
+    /// Where to serve health and metrics, and nowhere else [default: with the records]
+    #[arg(long, env = "RECORDS_ADMIN_LISTEN", value_name = "ADDRESS:PORT")]
+    admin_listen: Option<String>,
     /// What fills an embedded store that is empty at start: a file of Extended JSON, or `none`; the sample data when unset
     #[arg(long, env = "RECORDS_SEED", value_name = "FILE")]
     seed: Option<String>,
@@ -256,11 +261,14 @@ enum Verb {
         #[arg(long)]
         skip_invalid: bool,
     },
-    /// Ask the server that listens on --listen whether it is ready: exit status 0 if so, 1 if not
+    /// Ask the server that listens on --listen, or --admin-listen, whether it is ready: exit status 0 if so, 1 if not
     Healthcheck {
-        /// Where the server listens
+        /// Where the server listens. Typed, it is asked even if RECORDS_ADMIN_LISTEN is set
         #[arg(long, env = "RECORDS_LISTEN", value_name = "ADDRESS:PORT", default_value = LISTEN)]
         listen: SocketAddr,
+        /// Where the server has health and metrics, if that is elsewhere
+        #[arg(long, env = "RECORDS_ADMIN_LISTEN", value_name = "ADDRESS:PORT")]
+        admin_listen: Option<String>,
         /// Ask whether it is alive, not whether it is ready
         #[arg(long)]
         live: bool,
@@ -299,7 +307,8 @@ fn command(cli: Cli, matches: &clap::ArgMatches) -> Result<Command, clap::Error>
         Verb::Serve(serve) => {
             let log = shared.log.clone();
             let store = store_of(shared, matches)?;
-            Command::Serve(Serve {
+            Command::Serve(Box::new(Serve {
+                admin_listen: admin_of(serve.admin_listen, Some(serve.listen))?,
                 fallback: fallback_of(serve.fallback, &store, serve.request_timeout)?,
                 seed: match serve.seed.as_deref() {
                     None | Some("") => Seed::BuiltIn,
@@ -315,7 +324,7 @@ fn command(cli: Cli, matches: &clap::ArgMatches) -> Result<Command, clap::Error>
                 max_connections: serve.max_connections,
                 drain_delay: serve.drain_delay,
                 drain_timeout: serve.drain_timeout,
-            })
+            }))
         }
         Verb::Import { file, skip_invalid } => Command::Import(Import {
             log: shared.log.clone(),
@@ -323,15 +332,34 @@ fn command(cli: Cli, matches: &clap::ArgMatches) -> Result<Command, clap::Error>
             file: (file.as_os_str() != "-").then_some(file),
             skip_invalid,
         }),
-        Verb::Healthcheck { listen, live, timeout } => Command::Healthcheck(Healthcheck { listen, live, timeout }),
+        Verb::Healthcheck { listen, admin_listen, live, timeout } => {
+            let matches = matches.subcommand_matches("healthcheck").unwrap_or(matches);
+            let typed = |id| matches.value_source(id) == Some(ValueSource::CommandLine);
+            let admin = admin_of(admin_listen, None)?.filter(|_| typed("admin_listen") || !typed("listen"));
+            Command::Healthcheck(Healthcheck { listen: admin.unwrap_or(listen), live, timeout })
+        }
         Verb::Config(serve) => {
             let store = store_of(shared, matches)?;
+            admin_of(serve.admin_listen, Some(serve.listen))?;
             api_of(serve.api)?;
             let matches = matches.subcommand_matches("config").unwrap_or(matches);
             Command::Config(effective::describe(&Cli::command(), matches, &store.url))
         }
         Verb::Completions { shell } => Command::Completions(shell),
     })
+}
+
+/// Where health and metrics are, if not at `listen` too.
+fn admin_of(text: Option<String>, listen: Option<SocketAddr>) -> Result<Option<SocketAddr>, clap::Error> {
+    // Set to nothing is not set: compose files and manifests pass variables on that way.
+    let Some(text) = text.filter(|text| !text.is_empty()) else { return Ok(None) };
+    let address: SocketAddr =
+        text.parse().map_err(|_| wrong(format!("--admin-listen is {text:?}: write it as in 127.0.0.1:9090")))?;
+    if Some(address) == listen && address.port() != 0 {
+        let text = format!("--admin-listen and --listen are both {address}: leave --admin-listen out to have one port");
+        return Err(wrong(text));
+    }
+    Ok(Some(address))
 }
 
 fn api_of(flags: ApiFlags) -> Result<Api, clap::Error> {

@@ -2,6 +2,7 @@
 
 use std::fmt::Display;
 use std::io::Cursor;
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -71,25 +72,44 @@ async fn serving(settings: Serve) -> Outcome {
     if let Some(fallback) = settings.fallback {
         store = store::fallback::over(store, *fallback).await.map_err(|error| Failure(error.report().to_string()))?;
     }
-    let listener = TcpListener::bind(settings.listen)
-        .await
-        .map_err(|error| Failure(format!("cannot listen on {}: {error}", settings.listen)))?;
+    let listener = bind("listen", settings.listen).await?;
     let draining = http::Draining::default();
-    let service = http::service(store, answers, draining.clone());
     let limits = server::Limits {
         header_timeout: settings.header_timeout,
         max_connections: settings.max_connections,
         drain_delay: settings.drain_delay,
         drain_timeout: settings.drain_timeout,
     };
-    tracing::info!(store = %settings.store.url, "listening on http://{}", listener.local_addr()?);
+    let address = listener.local_addr()?;
+    let listening = || tracing::info!(store = %settings.store.url, "listening on http://{address}");
     let begin_drain = || {
         tracing::info!("stopping: no longer ready");
         draining.begin();
     };
-    let cut = server::run(listener, service, limits, stops, begin_drain).await;
+    let cut = match settings.admin_listen {
+        None => {
+            let service = http::service(store, answers, draining.clone());
+            listening();
+            server::run(listener, service, limits, stops, begin_drain).await
+        }
+        Some(admin) => {
+            let admin = bind("admin-listen", admin).await?;
+            tracing::info!("health and metrics on http://{}", admin.local_addr()?);
+            let (service, operations) = http::services(store, answers, draining.clone());
+            let beside = server::Beside::start(admin, operations, limits.clone());
+            listening();
+            let cut = server::run(listener, service, limits, stops, begin_drain).await;
+            // Last, so that a probe can see that it is not ready until there is nothing left to see.
+            cut + beside.stop().await
+        }
+    };
     tracing::info!(cut, "stopped");
     Ok(ExitCode::SUCCESS)
+}
+
+async fn bind(setting: &str, address: SocketAddr) -> Result<TcpListener, Failure> {
+    let failed = |error| Failure(format!("cannot listen on {address} (--{setting}): {error}"));
+    TcpListener::bind(address).await.map_err(failed)
 }
 
 /// What the HTTP room is told of the settings.

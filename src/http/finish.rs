@@ -10,7 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use axum::BoxError;
 use axum::body::Body;
@@ -67,8 +67,8 @@ fn new_id() -> HeaderValue {
 pub struct Finish<S> {
     pub inner: S,
     pub app: App,
-    /// How long an answer may take to begin.
-    pub deadline: Duration,
+    /// Whether health and metrics are among what it serves.
+    pub operations: bool,
 }
 
 impl<S, B> Service<Request<B>> for Finish<S>
@@ -88,13 +88,13 @@ where
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let begun = Instant::now();
         let mut request = request.map(Body::new);
-        let in_flight = self.app.metrics.begin(Route::of(request.uri().path()));
+        let in_flight = self.app.metrics.begin(Route::of(request.uri().path(), self.operations));
         let id = RequestId::of(&request);
         let head = request.method() == Method::HEAD;
         request.extensions_mut().insert(id.clone());
         // Nothing of a request that panicked is used again.
         let answer = catch_unwind(AssertUnwindSafe(|| self.inner.call(request)));
-        let (app, deadline) = (self.app.clone(), self.deadline);
+        let (app, deadline) = (self.app.clone(), self.app.settings.deadline);
         Box::pin(async move {
             let answer = match answer {
                 Ok(answer) => timeout(deadline, AssertUnwindSafe(answer).catch_unwind()).await,

@@ -38,10 +38,11 @@ pub enum Route {
 }
 
 impl Route {
-    pub fn of(path: &str) -> Self {
+    /// `operations`: whether health and metrics are served where this was asked.
+    pub fn of(path: &str, operations: bool) -> Self {
         match path {
             "/api/v1/records" => Self::records,
-            "/livez" | "/readyz" | "/metrics" => Self::operation,
+            "/livez" | "/readyz" | "/metrics" if operations => Self::operation,
             path if path.starts_with(super::records::PREFIX) => Self::record,
             _ => Self::none,
         }

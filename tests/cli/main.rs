@@ -1,5 +1,6 @@
 //! The command line, driven as a process: what it prints, what it leaves behind, how it ends.
 
+mod admin;
 mod config;
 mod help;
 mod import;
