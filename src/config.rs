@@ -12,6 +12,7 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::store::{self, Place, fallback};
+use crate::telemetry::Format;
 
 const ABOUT: &str = "Serves JSON records over HTTP, out of MongoDB or out of a store in this process";
 
@@ -67,7 +68,14 @@ pub struct Serve {
     pub max_connections: usize,
     pub drain_delay: Duration,
     pub drain_timeout: Duration,
-    pub log: String,
+    pub log: Log,
+}
+
+/// What is logged, and how it looks.
+#[derive(Clone, Debug)]
+pub struct Log {
+    pub filter: String,
+    pub format: Format,
 }
 
 /// What the operator decides about answers.
@@ -86,7 +94,7 @@ pub struct Import {
     /// `None` is standard input.
     pub file: Option<PathBuf>,
     pub skip_invalid: bool,
-    pub log: String,
+    pub log: Log,
 }
 
 #[derive(Debug)]
@@ -170,6 +178,9 @@ struct Shared {
     /// What to log, as in `info` or `records=debug,mongodb=warn`
     #[arg(long, env = "RECORDS_LOG", value_name = "FILTER", default_value = "info", global = true)]
     log: String,
+    /// How the log looks: `text`, or `json`, an object a line
+    #[arg(long, env = "RECORDS_LOG_FORMAT", value_name = "FORMAT", default_value = "text", value_parser = format, global = true)]
+    log_format: Format,
 }
 
 #[derive(Args)]
@@ -305,7 +316,7 @@ fn command(cli: Cli, matches: &clap::ArgMatches) -> Result<Command, clap::Error>
     };
     Ok(match verb {
         Verb::Serve(serve) => {
-            let log = shared.log.clone();
+            let log = log_of(&shared);
             let store = store_of(shared, matches)?;
             Command::Serve(Box::new(Serve {
                 admin_listen: admin_of(serve.admin_listen, Some(serve.listen))?,
@@ -327,7 +338,7 @@ fn command(cli: Cli, matches: &clap::ArgMatches) -> Result<Command, clap::Error>
             }))
         }
         Verb::Import { file, skip_invalid } => Command::Import(Import {
-            log: shared.log.clone(),
+            log: log_of(&shared),
             store: store_of(shared, matches)?,
             file: (file.as_os_str() != "-").then_some(file),
             skip_invalid,
@@ -347,6 +358,10 @@ fn command(cli: Cli, matches: &clap::ArgMatches) -> Result<Command, clap::Error>
         }
         Verb::Completions { shell } => Command::Completions(shell),
     })
+}
+
+fn log_of(shared: &Shared) -> Log {
+    Log { filter: shared.log.clone(), format: shared.log_format }
 }
 
 /// Where health and metrics are, if not at `listen` too.
@@ -456,6 +471,15 @@ fn mode(text: &str) -> Result<fallback::Mode, String> {
         "standby" => Ok(fallback::Mode::Standby),
         "replica" => Ok(fallback::Mode::Replica),
         _ => Err("it is standby or replica".into()),
+    }
+}
+
+fn format(text: &str) -> Result<Format, String> {
+    match text {
+        // Set to nothing is not set.
+        "text" | "" => Ok(Format::Text),
+        "json" => Ok(Format::Json),
+        _ => Err("it is text or json".into()),
     }
 }
 

@@ -7,10 +7,11 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use records::config::{Healthcheck, Import, Seed, Serve, Store as StoreSettings};
+use records::config::{Healthcheck, Import, Log, Seed, Serve, Store as StoreSettings};
 use records::document::reader::Bad;
 use records::import::{self, Input, Progress};
 use records::store::{self, Store};
+use records::telemetry::{Logs, Lost};
 use records::{healthcheck, http, server, telemetry};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
@@ -33,11 +34,11 @@ impl<E: Display> From<E> for Failure {
 type Outcome = Result<ExitCode, Failure>;
 
 pub fn serve(settings: Serve) -> ExitCode {
-    finish(start(&settings.log).and_then(|runtime| runtime.block_on(serving(settings))))
+    finish(start(&settings.log).and_then(|(logs, runtime)| runtime.block_on(serving(settings, logs.lost()))))
 }
 
 pub fn import(settings: Import) -> ExitCode {
-    finish(start(&settings.log).and_then(|runtime| runtime.block_on(importing(settings))))
+    finish(start(&settings.log).and_then(|(_logs, runtime)| runtime.block_on(importing(settings))))
 }
 
 pub fn healthcheck(settings: Healthcheck) -> ExitCode {
@@ -45,9 +46,10 @@ pub fn healthcheck(settings: Healthcheck) -> ExitCode {
     finish(healthcheck::ask(settings.listen, path, settings.timeout).map(|()| ExitCode::SUCCESS).map_err(Failure::from))
 }
 
-fn start(log: &str) -> Result<Runtime, Failure> {
-    telemetry::start(log).map_err(|error| Failure(format!("the log filter {log:?} is wrong: {error}")))?;
-    Ok(Runtime::new()?)
+fn start(log: &Log) -> Result<(Logs, Runtime), Failure> {
+    let logs = telemetry::start(&log.filter, log.format)?;
+    // In this order, of which the last is dropped first: what the runtime's threads say when it ends is logged too.
+    Ok((logs, Runtime::new()?))
 }
 
 fn finish(outcome: Outcome) -> ExitCode {
@@ -63,10 +65,11 @@ async fn open(settings: &StoreSettings) -> Result<Arc<dyn Store>, Failure> {
         .map_err(|error| Failure(error.report().to_string()))
 }
 
-async fn serving(settings: Serve) -> Outcome {
+async fn serving(settings: Serve, lost_lines: Lost) -> Outcome {
     // Heard from the beginning: a stop while the seed is loaded is a stop.
     let stops = server::signals()?;
-    let answers = answers(&settings)?;
+    let mut answers = answers(&settings)?;
+    answers.lost_lines = Some(lost_lines);
     let mut store = open(&settings.store).await?;
     fill(&*store, &settings.seed).await?;
     if let Some(fallback) = settings.fallback {

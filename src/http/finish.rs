@@ -1,5 +1,5 @@
 //! What happens to every request on its way in and to every answer on its way out: its id, its deadline, a panic, a failure,
-//! the count.
+//! the count, the line in the log.
 //!
 //! One service around the router rather than a layer for each: a layer of axum's or tower's boxes a future, and some a
 //! body, which together took more of a lookup's time than the lookup.
@@ -10,7 +10,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
-use std::time::Instant;
 
 use axum::BoxError;
 use axum::body::Body;
@@ -26,6 +25,7 @@ use tokio::time::timeout;
 use tower::Service;
 
 use super::App;
+use super::line::UnderWay;
 use super::metrics::Route;
 use super::problem::{self, Problem};
 
@@ -86,12 +86,12 @@ where
 
     /// Gives the request its id, and a problem its body; logs what went wrong, once; counts it.
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let begun = Instant::now();
         let mut request = request.map(Body::new);
-        let in_flight = self.app.metrics.begin(Route::of(request.uri().path(), self.operations));
-        let id = RequestId::of(&request);
+        let route = Route::of(request.uri().path(), self.operations);
+        let in_flight = self.app.metrics.begin(route);
+        let under_way = UnderWay::new(&request, RequestId::of(&request), route, in_flight);
         let head = request.method() == Method::HEAD;
-        request.extensions_mut().insert(id.clone());
+        request.extensions_mut().insert(under_way.id().clone());
         // Nothing of a request that panicked is used again.
         let answer = catch_unwind(AssertUnwindSafe(|| self.inner.call(request)));
         let (app, deadline) = (self.app.clone(), self.app.settings.deadline);
@@ -100,23 +100,21 @@ where
                 Ok(answer) => timeout(deadline, AssertUnwindSafe(answer).catch_unwind()).await,
                 Err(panic) => Ok(Err(panic)),
             };
-            let response = match answer {
+            let mut response = match answer {
                 Ok(Ok(Ok(response))) => response,
                 Ok(Err(panic)) => problem::panicked(panic),
                 Err(_) => Problem::late().into_response(),
             };
-            let response = finish(&app, response, id, head);
-            in_flight.answered(response.status(), begun.elapsed());
+            let problem = response.extensions_mut().remove::<Problem>();
+            finish(&app, &mut response, problem.as_ref(), under_way.id(), head);
+            under_way.answered(response.status(), problem.as_ref().and_then(Problem::cause));
             Ok(response)
         })
     }
 }
 
-fn finish(app: &App, mut response: Response, id: RequestId, head: bool) -> Response {
-    if let Some(problem) = response.extensions_mut().remove::<Problem>() {
-        if let Some(cause) = problem.cause() {
-            tracing::error!(request_id = id.as_str(), status = problem.status().as_u16(), cause = %cause, "request failed");
-        }
+fn finish(app: &App, response: &mut Response, problem: Option<&Problem>, id: &RequestId, head: bool) {
+    if let Some(problem) = problem {
         let body = problem.to_json(id.as_str());
         response.headers_mut().insert(CONTENT_LENGTH, body.len().into());
         *response.body_mut() = if head { Body::empty() } else { body.into() };
@@ -126,10 +124,9 @@ fn finish(app: &App, mut response: Response, id: RequestId, head: bool) -> Respo
         // one, and that of the second would be of what is not sent (RFC 9110, section 8.6).
         response.headers_mut().remove(CONTENT_LENGTH);
     }
-    response.headers_mut().insert(REQUEST_ID, id.0);
+    response.headers_mut().insert(REQUEST_ID, id.0.clone());
     if app.draining.has_begun() {
         // A client that keeps its connection would lose it at the end of the drain, perhaps with a request in it.
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
-    response
 }

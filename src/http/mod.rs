@@ -12,6 +12,7 @@ mod cors;
 mod etag;
 mod finish;
 mod health;
+mod line;
 mod list;
 mod metrics;
 mod pages;
@@ -115,7 +116,7 @@ where
 
 impl App {
     fn new(store: Arc<dyn Store>, settings: Settings, draining: Draining, apart: bool) -> Self {
-        let metrics = Metrics::of(&*store);
+        let metrics = Metrics::of(&*store, settings.lost_lines.clone());
         let places = Semaphore::new(settings.max_requests.min(Semaphore::MAX_PERMITS));
         Self(Arc::new(Shared { store, draining, metrics, settings, apart, places }))
     }

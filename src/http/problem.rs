@@ -73,10 +73,6 @@ impl Problem {
         Self::unavailable("The server has as many requests as it takes. Try again.")
     }
 
-    pub fn status(&self) -> StatusCode {
-        self.status
-    }
-
     /// What the log is told and the client is not.
     pub fn cause(&self) -> Option<&str> {
         self.cause.as_deref()

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use axum::http::HeaderValue;
 
+use crate::telemetry::Lost;
+
 /// Without a maximum of the operator's own, a page has one all the same: what it takes is gathered before it is sent. More
 /// than this is a list, which is streamed.
 pub const PAGE_MAX: usize = 10_000;
@@ -23,6 +25,8 @@ pub struct Settings {
     pub cors_origins: Vec<HeaderValue>,
     /// How many requests for records are answered at once.
     pub max_requests: usize,
+    /// Of the log, to be counted among the metrics.
+    pub lost_lines: Option<Lost>,
 }
 
 /// Far more than a store answers at once, and what waits for it still takes little memory.
@@ -79,6 +83,7 @@ impl From<Duration> for Settings {
             cache_control,
             cors_origins: Vec::new(),
             max_requests: MAX_REQUESTS,
+            lost_lines: None,
         }
     }
 }

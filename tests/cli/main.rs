@@ -4,5 +4,6 @@ mod admin;
 mod config;
 mod help;
 mod import;
+mod logs;
 mod serve;
 mod support;

@@ -1,0 +1,107 @@
+//! The line that the log has of every request, and nothing that tells a record from another: no id, no filter, no value of a
+//! query, no header but the request's id.
+
+use std::time::Instant;
+
+use axum::extract::Request;
+use axum::http::{Method, StatusCode};
+
+use super::finish::RequestId;
+use super::metrics::{InFlight, Route};
+
+/// A request under way. It gets its line when it is answered, or when its client has gone without an answer.
+pub struct UnderWay {
+    begun: Instant,
+    method: &'static str,
+    route: Route,
+    pattern: &'static str,
+    id: RequestId,
+    /// Taken when it is answered.
+    in_flight: Option<InFlight>,
+}
+
+/// One event; the level is the macro's.
+macro_rules! line {
+    ($level:ident, $request:expr, $message:literal $(, $name:ident = $value:expr)*) => {
+        tracing::$level!(
+            // A name of its own, so that a filter can do without these lines, or with the failures among them.
+            target: "records::http::request",
+            request_id = $request.id.as_str(),
+            method = $request.method,
+            route = $request.pattern,
+            $($name = $value,)*
+            duration_ms = $request.milliseconds(),
+            $message
+        )
+    };
+}
+
+impl UnderWay {
+    pub fn new(request: &Request, id: RequestId, route: Route, in_flight: InFlight) -> Self {
+        let (method, pattern) = (method(request.method()), pattern(request.uri().path(), route));
+        Self { begun: Instant::now(), method, route, pattern, id, in_flight: Some(in_flight) }
+    }
+
+    pub fn id(&self) -> &RequestId {
+        &self.id
+    }
+
+    /// Counts it, and writes its line. `cause` is what the client is not told of a failure.
+    pub fn answered(mut self, status: StatusCode, cause: Option<&str>) {
+        if let Some(in_flight) = self.in_flight.take() {
+            in_flight.answered(status, self.begun.elapsed());
+        }
+        let code = status.as_u16();
+        if status.is_server_error() {
+            line!(error, self, "request failed", status = code, cause = cause);
+        } else if self.route == Route::operation {
+            // Every few seconds one, that says nothing.
+            line!(debug, self, "answered", status = code);
+        } else {
+            line!(info, self, "answered", status = code);
+        }
+    }
+
+    fn milliseconds(&self) -> f64 {
+        // To the microsecond: more digits are noise.
+        self.begun.elapsed().as_micros() as f64 / 1000.0
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        if self.in_flight.is_some() {
+            line!(info, self, "the client has gone");
+        }
+    }
+}
+
+/// A client can make up methods, which then are its own text.
+fn method(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::DELETE => "DELETE",
+        Method::PATCH => "PATCH",
+        Method::OPTIONS => "OPTIONS",
+        Method::CONNECT => "CONNECT",
+        Method::TRACE => "TRACE",
+        _ => "_OTHER",
+    }
+}
+
+/// The path without what a client may put into it.
+fn pattern(path: &str, route: Route) -> &'static str {
+    match route {
+        Route::record => "/api/v1/records/{id}",
+        Route::records => "/api/v1/records",
+        Route::operation => match path {
+            "/livez" => "/livez",
+            "/readyz" => "/readyz",
+            _ => "/metrics",
+        },
+        Route::none => "other",
+    }
+}
