@@ -86,6 +86,7 @@ pub struct Api {
     pub cache_control: String,
     pub cors_origins: Vec<String>,
     pub max_requests: usize,
+    pub server_timing: bool,
 }
 
 #[derive(Debug)]
@@ -257,6 +258,9 @@ struct ApiFlags {
     /// How many requests for records are answered at once; more are told to come back
     #[arg(long, env = "RECORDS_MAX_REQUESTS", value_name = "NUMBER", default_value = "1024", value_parser = count)]
     max_requests: usize,
+    /// Tell every client how long its request took, and the store for it, in Server-Timing
+    #[arg(long, env = "RECORDS_SERVER_TIMING")]
+    server_timing: bool,
 }
 
 #[derive(Subcommand)]
@@ -389,6 +393,7 @@ fn api_of(flags: ApiFlags) -> Result<Api, clap::Error> {
         cache_control: flags.cache_control,
         cors_origins: flags.cors_origin.into_iter().filter(|origin| !origin.is_empty()).collect(),
         max_requests: flags.max_requests,
+        server_timing: flags.server_timing,
     })
 }
 

@@ -28,8 +28,11 @@ use super::App;
 use super::line::UnderWay;
 use super::metrics::Route;
 use super::problem::{self, Problem};
+use super::timing::{self, SERVER_TIMING, StoreTime};
 
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// The longest id that is taken over from a client, in bytes: a UUID, a trace id and then some.
 const REQUEST_ID_MAX: usize = 128;
@@ -92,6 +95,10 @@ where
         let under_way = UnderWay::new(&request, RequestId::of(&request), route, in_flight);
         let head = request.method() == Method::HEAD;
         request.extensions_mut().insert(under_way.id().clone());
+        let store_time = self.app.settings.server_timing.then(StoreTime::default);
+        if let Some(time) = &store_time {
+            request.extensions_mut().insert(time.clone());
+        }
         // Nothing of a request that panicked is used again.
         let answer = catch_unwind(AssertUnwindSafe(|| self.inner.call(request)));
         let (app, deadline) = (self.app.clone(), self.app.settings.deadline);
@@ -106,14 +113,18 @@ where
                 Err(_) => Problem::late().into_response(),
             };
             let problem = response.extensions_mut().remove::<Problem>();
-            finish(&app, &mut response, problem.as_ref(), under_way.id(), head);
+            finish(&app, &mut response, problem.as_ref(), &under_way, head);
+            if let Some(time) = store_time {
+                response.headers_mut().insert(SERVER_TIMING, timing::header(time.spent(), under_way.begun().elapsed()));
+            }
             under_way.answered(response.status(), problem.as_ref().and_then(Problem::cause));
             Ok(response)
         })
     }
 }
 
-fn finish(app: &App, response: &mut Response, problem: Option<&Problem>, id: &RequestId, head: bool) {
+fn finish(app: &App, response: &mut Response, problem: Option<&Problem>, under_way: &UnderWay, head: bool) {
+    let id = under_way.id();
     if let Some(problem) = problem {
         let body = problem.to_json(id.as_str());
         response.headers_mut().insert(CONTENT_LENGTH, body.len().into());
@@ -125,6 +136,11 @@ fn finish(app: &App, response: &mut Response, problem: Option<&Problem>, id: &Re
         response.headers_mut().remove(CONTENT_LENGTH);
     }
     response.headers_mut().insert(REQUEST_ID, id.0.clone());
+    if let Some(own) = under_way.trace()
+        && let Ok(value) = HeaderValue::try_from(own.to_string())
+    {
+        response.headers_mut().insert(TRACEPARENT, value);
+    }
     if app.draining.has_begun() {
         // A client that keeps its connection would lose it at the end of the drain, perhaps with a request in it.
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));

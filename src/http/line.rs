@@ -4,10 +4,11 @@
 use std::time::Instant;
 
 use axum::extract::Request;
-use axum::http::{Method, StatusCode};
+use axum::http::{HeaderMap, Method, StatusCode};
 
-use super::finish::RequestId;
+use super::finish::{RequestId, TRACEPARENT};
 use super::metrics::{InFlight, Route};
+use crate::telemetry::traceparent::TraceParent;
 
 /// A request under way. It gets its line when it is answered, or when its client has gone without an answer.
 pub struct UnderWay {
@@ -16,6 +17,9 @@ pub struct UnderWay {
     route: Route,
     pattern: &'static str,
     id: RequestId,
+    /// Our own span, in a trace that there is already. There is none without: nobody could find what belongs to an id that
+    /// only we know, and the request's own id is for that.
+    trace: Option<TraceParent>,
     /// Taken when it is answered.
     in_flight: Option<InFlight>,
 }
@@ -31,6 +35,7 @@ macro_rules! line {
             route = $request.pattern,
             $($name = $value,)*
             duration_ms = $request.milliseconds(),
+            trace_id = $request.trace.map(|own| tracing::field::display(own.trace)),
             $message
         )
     };
@@ -39,11 +44,20 @@ macro_rules! line {
 impl UnderWay {
     pub fn new(request: &Request, id: RequestId, route: Route, in_flight: InFlight) -> Self {
         let (method, pattern) = (method(request.method()), pattern(request.uri().path(), route));
-        Self { begun: Instant::now(), method, route, pattern, id, in_flight: Some(in_flight) }
+        let trace = parent(request.headers()).map(TraceParent::child);
+        Self { begun: Instant::now(), method, route, pattern, id, trace, in_flight: Some(in_flight) }
     }
 
     pub fn id(&self) -> &RequestId {
         &self.id
+    }
+
+    pub fn begun(&self) -> Instant {
+        self.begun
+    }
+
+    pub fn trace(&self) -> Option<TraceParent> {
+        self.trace
     }
 
     /// Counts it, and writes its line. `cause` is what the client is not told of a failure.
@@ -74,6 +88,13 @@ impl Drop for UnderWay {
             line!(info, self, "the client has gone");
         }
     }
+}
+
+/// Of two, neither is to be believed.
+fn parent(headers: &HeaderMap) -> Option<TraceParent> {
+    let mut values = headers.get_all(TRACEPARENT).iter();
+    let value = values.next()?;
+    TraceParent::parse(value.as_bytes()).filter(|_| values.next().is_none())
 }
 
 /// A client can make up methods, which then are its own text.

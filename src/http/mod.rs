@@ -21,6 +21,7 @@ mod problem;
 mod records;
 mod settings;
 mod shed;
+mod timing;
 
 use std::convert::Infallible;
 use std::ops::Deref;

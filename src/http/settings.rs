@@ -25,6 +25,9 @@ pub struct Settings {
     pub cors_origins: Vec<HeaderValue>,
     /// How many requests for records are answered at once.
     pub max_requests: usize,
+    /// Whether answers have a `Server-Timing`. It tells everybody what only the operator needs to know: how busy the store
+    /// is, and whether it had a record at hand.
+    pub server_timing: bool,
     /// Of the log, to be counted among the metrics.
     pub lost_lines: Option<Lost>,
 }
@@ -83,6 +86,7 @@ impl From<Duration> for Settings {
             cache_control,
             cors_origins: Vec::new(),
             max_requests: MAX_REQUESTS,
+            server_timing: false,
             lost_lines: None,
         }
     }

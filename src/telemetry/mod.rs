@@ -5,6 +5,7 @@
 
 mod json;
 mod queue;
+pub mod traceparent;
 
 use std::any::Any;
 use std::io::{self, IsTerminal};

@@ -14,3 +14,4 @@ mod queries;
 mod records;
 mod shutdown;
 mod support;
+mod tracing;

@@ -67,6 +67,23 @@ fn a_request_is_one_line() {
     }
 }
 
+#[test]
+fn a_line_names_the_trace_that_its_request_is_part_of() {
+    let serving = Serving::start(&directory(), &["--store", "memory:", "--log-format", "json", "--server-timing"]);
+    let mut answer = String::new();
+    let mut stream = TcpStream::connect(serving.address).unwrap();
+    let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    write!(stream, "GET /api/v1/records/x HTTP/1.0\r\ntraceparent: {parent}\r\n\r\n").unwrap();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.contains("server-timing: store;dur="), "{answer}");
+    serving.get("/api/v1/records/x");
+    serving.signal("TERM");
+    let (_, log) = serving.wait();
+    let lines = json(&log.lines().map(str::to_owned).collect::<Vec<_>>());
+    let traces: Vec<&Value> = requests(&lines).iter().map(|line| &line["trace_id"]).collect();
+    assert_eq!(traces, [&Value::from("4bf92f3577b34da6a3ce929d0e0e4736"), &Value::Null], "{log}");
+}
+
 #[rstest]
 #[case::by_default("info", 0)]
 #[case::unless_asked_for("debug", 3)]
