@@ -115,7 +115,7 @@ async fn stream(
     };
     let records = store::selected(&*app.store, Query { after, filters: selection.filters, limit: None });
     let known = records.known_age();
-    let body = Records::begin(records, Records::writer(form, selection.fields), request_id);
+    let body = Records::begin(records, Records::writer(form, selection.fields), request_id, app.metrics.stream());
     let body = StoreTime::of(&parts.extensions, body).await?;
     let age = known.get().copied();
     if etag::anything_is_known(&parts.headers) {

@@ -68,6 +68,7 @@ pub struct Metrics {
     requests: Family<Outcome, Counter>,
     seconds: Family<OfRoute, Histogram>,
     in_flight: Gauge,
+    streams: Gauge,
 }
 
 impl Metrics {
@@ -75,7 +76,7 @@ impl Metrics {
         let mut registry = Registry::with_prefix("records");
         let requests = Family::default();
         let seconds = Family::new_with_constructor((|| Histogram::new(SECONDS)) as fn() -> Histogram);
-        let in_flight = Gauge::default();
+        let (in_flight, streams) = (Gauge::default(), Gauge::default());
         registry.register("http_requests", "Requests answered, by route and status", requests.clone());
         registry.register_with_unit(
             "http_request_duration",
@@ -84,17 +85,24 @@ impl Metrics {
             seconds.clone(),
         );
         registry.register("http_requests_in_flight", "Requests whose answer has not begun", in_flight.clone());
+        registry.register("http_list_streams", "Lists that are being streamed to clients", streams.clone());
         if let Some(lost) = lost_lines {
             registry.register_collector(Box::new(LostLines(lost)));
         }
         store.register(&mut registry);
-        Arc::new(Self { registry, requests, seconds, in_flight })
+        Arc::new(Self { registry, requests, seconds, in_flight, streams })
     }
 
     /// Counts a request that has come; dropped without [`InFlight::answered`], its client has gone.
     pub fn begin(self: &Arc<Self>, route: Route) -> InFlight {
         self.in_flight.inc();
         InFlight { metrics: self.clone(), route }
+    }
+
+    /// Counts a list until what is returned is dropped.
+    pub fn stream(&self) -> Streaming {
+        self.streams.inc();
+        Streaming(self.streams.clone())
     }
 }
 
@@ -107,6 +115,15 @@ impl Collector for LostLines {
         let lines = ConstCounter::new(self.0.lines());
         let help = "Lines of the log that came faster than they could be written";
         lines.encode(encoder.encode_descriptor("log_lines_lost", help, None, lines.metric_type())?)
+    }
+}
+
+/// A list under way.
+pub struct Streaming(Gauge);
+
+impl Drop for Streaming {
+    fn drop(&mut self) {
+        self.0.dec();
     }
 }
 
