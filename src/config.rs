@@ -1,6 +1,7 @@
 //! Flags and environment: the only place that reads them. Each setting is a flag and a variable, and the flag wins.
 
 mod effective;
+mod values;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -13,6 +14,7 @@ use clap_complete::Shell;
 
 use crate::store::{self, Place, fallback};
 use crate::telemetry::Format;
+use values::{admin_of, connections, count, format, mode, otlp_of, positive};
 
 const ABOUT: &str = "Serves JSON records over HTTP, out of MongoDB or out of a store in this process";
 
@@ -69,6 +71,8 @@ pub struct Serve {
     pub drain_delay: Duration,
     pub drain_timeout: Duration,
     pub log: Log,
+    /// Where traces are collected.
+    pub otlp_endpoint: Option<String>,
 }
 
 /// What is logged, and how it looks.
@@ -211,6 +215,9 @@ struct ServeFlags {
     /// How long requests under way may take after that, before they are cut
     #[arg(long, env = "RECORDS_DRAIN_TIMEOUT", value_name = "TIME", default_value = "20s", value_parser = humantime::parse_duration)]
     drain_timeout: Duration,
+    /// Where traces are collected, by OTLP over HTTP; OpenTelemetry's other variables hold too [default: nowhere]
+    #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", hide_env_values = true, value_name = "URL")]
+    otlp_endpoint: Option<String>,
     #[command(flatten)]
     api: ApiFlags,
     #[command(flatten)]
@@ -324,6 +331,7 @@ fn command(cli: Cli, matches: &clap::ArgMatches) -> Result<Command, clap::Error>
             let store = store_of(shared, matches)?;
             Command::Serve(Box::new(Serve {
                 admin_listen: admin_of(serve.admin_listen, Some(serve.listen))?,
+                otlp_endpoint: otlp_of(serve.otlp_endpoint, matches)?,
                 fallback: fallback_of(serve.fallback, &store, serve.request_timeout)?,
                 seed: match serve.seed.as_deref() {
                     None | Some("") => Seed::BuiltIn,
@@ -356,6 +364,7 @@ fn command(cli: Cli, matches: &clap::ArgMatches) -> Result<Command, clap::Error>
         Verb::Config(serve) => {
             let store = store_of(shared, matches)?;
             admin_of(serve.admin_listen, Some(serve.listen))?;
+            otlp_of(serve.otlp_endpoint, matches)?;
             api_of(serve.api)?;
             let matches = matches.subcommand_matches("config").unwrap_or(matches);
             Command::Config(effective::describe(&Cli::command(), matches, &store.url))
@@ -366,19 +375,6 @@ fn command(cli: Cli, matches: &clap::ArgMatches) -> Result<Command, clap::Error>
 
 fn log_of(shared: &Shared) -> Log {
     Log { filter: shared.log.clone(), format: shared.log_format }
-}
-
-/// Where health and metrics are, if not at `listen` too.
-fn admin_of(text: Option<String>, listen: Option<SocketAddr>) -> Result<Option<SocketAddr>, clap::Error> {
-    // Set to nothing is not set: compose files and manifests pass variables on that way.
-    let Some(text) = text.filter(|text| !text.is_empty()) else { return Ok(None) };
-    let address: SocketAddr =
-        text.parse().map_err(|_| wrong(format!("--admin-listen is {text:?}: write it as in 127.0.0.1:9090")))?;
-    if Some(address) == listen && address.port() != 0 {
-        let text = format!("--admin-listen and --listen are both {address}: leave --admin-listen out to have one port");
-        return Err(wrong(text));
-    }
-    Ok(Some(address))
 }
 
 fn api_of(flags: ApiFlags) -> Result<Api, clap::Error> {
@@ -469,41 +465,4 @@ fn fallback_of(
         max_bytes: flags.fallback_max_bytes,
         options: store::Options::default(),
     })))
-}
-
-fn mode(text: &str) -> Result<fallback::Mode, String> {
-    match text {
-        "standby" => Ok(fallback::Mode::Standby),
-        "replica" => Ok(fallback::Mode::Replica),
-        _ => Err("it is standby or replica".into()),
-    }
-}
-
-fn format(text: &str) -> Result<Format, String> {
-    match text {
-        // Set to nothing is not set.
-        "text" | "" => Ok(Format::Text),
-        "json" => Ok(Format::Json),
-        _ => Err("it is text or json".into()),
-    }
-}
-
-fn positive(text: &str) -> Result<Duration, String> {
-    match humantime::parse_duration(text) {
-        Ok(Duration::ZERO) => Err("it must be longer than nothing".into()),
-        Ok(duration) => Ok(duration),
-        Err(error) => Err(format!("{error}: write it as in 500ms, 5s or 2m")),
-    }
-}
-
-fn count(text: &str) -> Result<usize, String> {
-    text.parse().ok().filter(|count| *count > 0).ok_or_else(|| "it must be a whole number, 1 or more".into())
-}
-
-fn connections(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        // More would be refused by the semaphore that counts them, and by any system.
-        Ok(count @ 1..=1_000_000) => Ok(count),
-        _ => Err("it must be a whole number from 1 to 1000000".into()),
-    }
 }

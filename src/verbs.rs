@@ -11,6 +11,7 @@ use records::config::{Healthcheck, Import, Log, Seed, Serve, Store as StoreSetti
 use records::document::reader::Bad;
 use records::import::{self, Input, Progress};
 use records::store::{self, Store};
+use records::telemetry::spans::{self, Exporting, Tracer};
 use records::telemetry::{Logs, Lost};
 use records::{healthcheck, http, server, telemetry};
 use tokio::net::TcpListener;
@@ -34,7 +35,10 @@ impl<E: Display> From<E> for Failure {
 type Outcome = Result<ExitCode, Failure>;
 
 pub fn serve(settings: Serve) -> ExitCode {
-    finish(start(&settings.log).and_then(|(logs, runtime)| runtime.block_on(serving(settings, logs.lost()))))
+    finish(start(&settings.log).and_then(|(logs, runtime)| {
+        let (tracer, _exporting) = tracing_to(settings.otlp_endpoint.as_deref())?;
+        runtime.block_on(serving(settings, logs.lost(), tracer))
+    }))
 }
 
 pub fn import(settings: Import) -> ExitCode {
@@ -52,6 +56,18 @@ fn start(log: &Log) -> Result<(Logs, Runtime), Failure> {
     Ok((logs, Runtime::new()?))
 }
 
+/// The export comes with its tracer, and ends with what is dropped last.
+fn tracing_to(endpoint: Option<&str>) -> Result<(Tracer, Option<Exporting>), Failure> {
+    let Some(endpoint) = endpoint else { return Ok(Default::default()) };
+    if !spans::COMPILED {
+        tracing::warn!("OTEL_EXPORTER_OTLP_ENDPOINT has no effect: this build cannot export traces");
+        return Ok(Default::default());
+    }
+    let (tracer, exporting) = spans::start(endpoint)?;
+    tracing::info!("exporting traces to {endpoint}");
+    Ok((tracer, Some(exporting)))
+}
+
 fn finish(outcome: Outcome) -> ExitCode {
     outcome.unwrap_or_else(|Failure(text)| {
         eprintln!("records: {text}");
@@ -65,11 +81,12 @@ async fn open(settings: &StoreSettings) -> Result<Arc<dyn Store>, Failure> {
         .map_err(|error| Failure(error.report().to_string()))
 }
 
-async fn serving(settings: Serve, lost_lines: Lost) -> Outcome {
+async fn serving(settings: Serve, lost_lines: Lost, tracer: Tracer) -> Outcome {
     // Heard from the beginning: a stop while the seed is loaded is a stop.
     let stops = server::signals()?;
     let mut answers = answers(&settings)?;
     answers.lost_lines = Some(lost_lines);
+    answers.tracer = tracer;
     let mut store = open(&settings.store).await?;
     fill(&*store, &settings.seed).await?;
     if let Some(fallback) = settings.fallback {

@@ -92,10 +92,10 @@ where
         let mut request = request.map(Body::new);
         let route = Route::of(request.uri().path(), self.operations);
         let in_flight = self.app.metrics.begin(route);
-        let under_way = UnderWay::new(&request, RequestId::of(&request), route, in_flight);
+        let under_way = UnderWay::new(&request, RequestId::of(&request), route, in_flight, &self.app.settings.tracer);
         let head = request.method() == Method::HEAD;
         request.extensions_mut().insert(under_way.id().clone());
-        let store_time = self.app.settings.server_timing.then(StoreTime::default);
+        let store_time = (self.app.settings.server_timing || under_way.is_recorded()).then(StoreTime::default);
         if let Some(time) = &store_time {
             request.extensions_mut().insert(time.clone());
         }
@@ -114,10 +114,11 @@ where
             };
             let problem = response.extensions_mut().remove::<Problem>();
             finish(&app, &mut response, problem.as_ref(), &under_way, head);
-            if let Some(time) = store_time {
-                response.headers_mut().insert(SERVER_TIMING, timing::header(time.spent(), under_way.begun().elapsed()));
+            let spent = store_time.and_then(|time| time.spent());
+            if app.settings.server_timing {
+                response.headers_mut().insert(SERVER_TIMING, timing::header(spent, under_way.begun().elapsed()));
             }
-            under_way.answered(response.status(), problem.as_ref().and_then(Problem::cause));
+            under_way.answered(response.status(), problem.as_ref().and_then(Problem::cause), spent);
             Ok(response)
         })
     }

@@ -8,6 +8,7 @@ use axum::http::{HeaderMap, Method, StatusCode};
 
 use super::finish::{RequestId, TRACEPARENT};
 use super::metrics::{InFlight, Route};
+use crate::telemetry::spans::{Span, Spent, Tracer};
 use crate::telemetry::traceparent::TraceParent;
 
 /// A request under way. It gets its line when it is answered, or when its client has gone without an answer.
@@ -17,8 +18,10 @@ pub struct UnderWay {
     route: Route,
     pattern: &'static str,
     id: RequestId,
-    /// Our own span, in a trace that there is already. There is none without: nobody could find what belongs to an id that
-    /// only we know, and the request's own id is for that.
+    /// For whoever collects them.
+    span: Option<Span>,
+    /// Our own span, in a trace that there is already, or that we begin because traces are collected. Otherwise none is made
+    /// up: nobody could find what belongs to an id that only we know, and the request's own id is for that.
     trace: Option<TraceParent>,
     /// Taken when it is answered.
     in_flight: Option<InFlight>,
@@ -42,10 +45,14 @@ macro_rules! line {
 }
 
 impl UnderWay {
-    pub fn new(request: &Request, id: RequestId, route: Route, in_flight: InFlight) -> Self {
+    pub fn new(request: &Request, id: RequestId, route: Route, in_flight: InFlight, tracer: &Tracer) -> Self {
         let (method, pattern) = (method(request.method()), pattern(request.uri().path(), route));
-        let trace = parent(request.headers()).map(TraceParent::child);
-        Self { begun: Instant::now(), method, route, pattern, id, trace, in_flight: Some(in_flight) }
+        let parent = parent(request.headers());
+        // As with lines: a trace of every probe says nothing.
+        let traced = route != Route::operation;
+        let span = traced.then(|| tracer.begin(parent, method, (route != Route::none).then_some(pattern))).flatten();
+        let trace = span.as_ref().map(Span::context).or_else(|| parent.map(TraceParent::child));
+        Self { begun: Instant::now(), method, route, pattern, id, span, trace, in_flight: Some(in_flight) }
     }
 
     pub fn id(&self) -> &RequestId {
@@ -56,16 +63,24 @@ impl UnderWay {
         self.begun
     }
 
+    /// Whether somebody will see how long the store took.
+    pub fn is_recorded(&self) -> bool {
+        self.span.as_ref().is_some_and(Span::is_recorded)
+    }
+
     pub fn trace(&self) -> Option<TraceParent> {
         self.trace
     }
 
-    /// Counts it, and writes its line. `cause` is what the client is not told of a failure.
-    pub fn answered(mut self, status: StatusCode, cause: Option<&str>) {
+    /// Counts it, ends its span, and writes its line. `cause` is what the client is not told of a failure.
+    pub fn answered(mut self, status: StatusCode, cause: Option<&str>, store: Option<Spent>) {
         if let Some(in_flight) = self.in_flight.take() {
             in_flight.answered(status, self.begun.elapsed());
         }
         let code = status.as_u16();
+        if let Some(span) = self.span.take() {
+            span.end(code, store);
+        }
         if status.is_server_error() {
             line!(error, self, "request failed", status = code, cause = cause);
         } else if self.route == Route::operation {

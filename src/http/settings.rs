@@ -5,6 +5,7 @@ use std::time::Duration;
 use axum::http::HeaderValue;
 
 use crate::telemetry::Lost;
+use crate::telemetry::spans::Tracer;
 
 /// Without a maximum of the operator's own, a page has one all the same: what it takes is gathered before it is sent. More
 /// than this is a list, which is streamed.
@@ -28,6 +29,8 @@ pub struct Settings {
     /// Whether answers have a `Server-Timing`. It tells everybody what only the operator needs to know: how busy the store
     /// is, and whether it had a record at hand.
     pub server_timing: bool,
+    /// Where the spans of requests begin.
+    pub tracer: Tracer,
     /// Of the log, to be counted among the metrics.
     pub lost_lines: Option<Lost>,
 }
@@ -87,6 +90,7 @@ impl From<Duration> for Settings {
             cors_origins: Vec::new(),
             max_requests: MAX_REQUESTS,
             server_timing: false,
+            tracer: Tracer::default(),
             lost_lines: None,
         }
     }

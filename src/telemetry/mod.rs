@@ -1,10 +1,12 @@
-//! Where logs go: to standard error, a line an event, written by a thread of their own.
+//! Where logs go: to standard error, a line an event, written by a thread of their own. And [`spans`], where traces are
+//! collected.
 //!
 //! Whoever logs only formats the line and puts it into a queue. A reader of standard error that is too slow, or stuck, costs
 //! lines, which are counted, and never holds up a request.
 
 mod json;
 mod queue;
+pub mod spans;
 pub mod traceparent;
 
 use std::any::Any;

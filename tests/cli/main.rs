@@ -5,5 +5,6 @@ mod config;
 mod help;
 mod import;
 mod logs;
+mod otlp;
 mod serve;
 mod support;

@@ -15,7 +15,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub fn records(directory: &TempDir, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_records"));
     command.args(arguments).current_dir(directory.path()).stdin(Stdio::null());
-    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("RECORDS_")) {
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("RECORDS_") || name.starts_with("OTEL_")) {
         command.env_remove(name);
     }
     command
