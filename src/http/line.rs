@@ -11,7 +11,8 @@ use super::metrics::{InFlight, Route};
 use crate::telemetry::spans::{Span, Spent, Tracer};
 use crate::telemetry::traceparent::TraceParent;
 
-/// A request under way. It gets its line when it is answered, or when its client has gone without an answer.
+/// A request under way. It gets its line when it is answered, or when its connection ends before that: the client has gone, or
+/// the drain is over.
 pub struct UnderWay {
     begun: Instant,
     method: &'static str,
@@ -100,7 +101,7 @@ impl UnderWay {
 impl Drop for UnderWay {
     fn drop(&mut self) {
         if self.in_flight.is_some() {
-            line!(info, self, "the client has gone");
+            line!(info, self, "ended without an answer");
         }
     }
 }
