@@ -3,11 +3,7 @@
 //!
 //! Written here and not by the subscriber's own JSON: that goes by way of a generic serialiser, which takes twice the time.
 
-use std::cell::RefCell;
 use std::fmt::{self, Debug, Write};
-use std::time::{SystemTime, UNIX_EPOCH};
-
-use jiff::Timestamp;
 
 use tracing::field::{Field, Visit};
 use tracing::{Event, Subscriber};
@@ -15,8 +11,8 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
-/// What most lines need.
-const LINE_BYTES: usize = 512;
+use super::LINE_BYTES;
+use super::time::push_time;
 
 pub struct Json;
 
@@ -42,33 +38,6 @@ where
         line.push_str("}\n");
         writer.write_str(&line)
     }
-}
-
-/// The time of day takes a calendar to tell: it is told once a second, and what is behind it for each line.
-fn push_time(line: &mut String) {
-    thread_local! {
-        static SECOND: RefCell<(u64, String)> = const { RefCell::new((0, String::new())) };
-    }
-    // A clock before 1970 is not worth more.
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    SECOND.with_borrow_mut(|(second, text)| {
-        if text.is_empty() || *second != now.as_secs() {
-            *second = now.as_secs();
-            text.clear();
-            let time = i64::try_from(*second).ok().and_then(|second| Timestamp::from_second(second).ok());
-            let _ = write!(text, "{}", time.unwrap_or_default());
-            // The Z, which comes last.
-            text.pop();
-        }
-        line.push_str(text);
-    });
-    let mut digits = *b".000000Z";
-    let mut rest = now.subsec_micros();
-    for digit in digits[1..7].iter_mut().rev() {
-        *digit = b'0' + (rest % 10) as u8;
-        rest /= 10;
-    }
-    line.push_str(std::str::from_utf8(&digits).unwrap_or_default());
 }
 
 struct Fields<'a>(&'a mut String);

@@ -7,6 +7,8 @@
 mod json;
 mod queue;
 pub mod spans;
+mod text;
+mod time;
 pub mod traceparent;
 
 use std::any::Any;
@@ -17,6 +19,9 @@ use tracing_subscriber::fmt;
 use tracing_subscriber::prelude::*;
 
 use queue::{Queue, Writing};
+
+/// What most lines need.
+const LINE_BYTES: usize = 512;
 
 /// How a line looks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -84,7 +89,9 @@ pub fn start(filter: &str, format: Format) -> Result<Logs, Failed> {
     let lost = Lost(queue.clone());
     let lines = fmt::layer().with_writer(move || queue.clone());
     let lines = match format {
-        Format::Text => lines.with_ansi(io::stderr().is_terminal()).boxed(),
+        // In colours.
+        Format::Text if io::stderr().is_terminal() => lines.boxed(),
+        Format::Text => lines.with_ansi(false).event_format(text::Text).boxed(),
         Format::Json => lines.with_ansi(false).event_format(json::Json).boxed(),
     };
     tracing_subscriber::registry().with(lines.with_filter(filter)).init();

@@ -151,6 +151,22 @@ fn text_is_the_default_and_has_the_same_fields() {
     assert!(!line.contains('\u{1b}'), "colours are for terminals: {line}");
 }
 
+#[rstest]
+fn a_clients_request_id_does_not_look_like_more_fields(#[values("text", "json")] format: &str) {
+    let serving = Serving::start(&directory(), &["--store", "memory:", "--log-format", format]);
+    let mut answer = String::new();
+    let mut stream = TcpStream::connect(serving.address).unwrap();
+    write!(stream, "GET /api/v1/records/x HTTP/1.0\r\nx-request-id: a\"b\\\r\n\r\n").unwrap();
+    stream.read_to_string(&mut answer).unwrap();
+    serving.signal("TERM");
+    let (_, log) = serving.wait();
+    let line = log.lines().find(|line| line.contains("records::http::request")).expect("a line");
+    match format {
+        "json" => assert_eq!(json(&[line.to_owned()])[0]["request_id"], "a\"b\\"),
+        _ => assert!(line.contains(r#" request_id="a\"b\\" method="GET""#), "{line}"),
+    }
+}
+
 #[test]
 fn a_format_that_there_is_not_is_named() {
     let output = run(&directory(), &["--store", "memory:", "--log-format", "xml"], "");
