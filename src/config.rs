@@ -1,6 +1,7 @@
 //! Flags and environment: the only place that reads them. Each setting is a flag and a variable, and the flag wins.
 
 mod effective;
+mod values;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -12,6 +13,8 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::store::{self, Place, fallback};
+use crate::telemetry::Format;
+use values::{admin_of, connections, count, format, mode, otlp_of, positive};
 
 const ABOUT: &str = "Serves JSON records over HTTP, out of MongoDB or out of a store in this process";
 
@@ -45,7 +48,7 @@ const LISTEN: &str = "127.0.0.1:8080";
 /// What the command line asks for.
 #[derive(Debug)]
 pub enum Command {
-    Serve(Serve),
+    Serve(Box<Serve>),
     Import(Import),
     Healthcheck(Healthcheck),
     Completions(Shell),
@@ -60,12 +63,23 @@ pub struct Serve {
     pub api: Api,
     pub seed: Seed,
     pub listen: SocketAddr,
+    /// Where health and metrics are, if not with everything else.
+    pub admin_listen: Option<SocketAddr>,
     pub request_timeout: Duration,
     pub header_timeout: Duration,
     pub max_connections: usize,
     pub drain_delay: Duration,
     pub drain_timeout: Duration,
-    pub log: String,
+    pub log: Log,
+    /// Where traces are collected.
+    pub otlp_endpoint: Option<String>,
+}
+
+/// What is logged, and how it looks.
+#[derive(Clone, Debug)]
+pub struct Log {
+    pub filter: String,
+    pub format: Format,
 }
 
 /// What the operator decides about answers.
@@ -76,6 +90,7 @@ pub struct Api {
     pub cache_control: String,
     pub cors_origins: Vec<String>,
     pub max_requests: usize,
+    pub server_timing: bool,
 }
 
 #[derive(Debug)]
@@ -84,7 +99,7 @@ pub struct Import {
     /// `None` is standard input.
     pub file: Option<PathBuf>,
     pub skip_invalid: bool,
-    pub log: String,
+    pub log: Log,
 }
 
 #[derive(Debug)]
@@ -168,6 +183,9 @@ struct Shared {
     /// What to log, as in `info` or `records=debug,mongodb=warn`
     #[arg(long, env = "RECORDS_LOG", value_name = "FILTER", default_value = "info", global = true)]
     log: String,
+    /// How the log looks: `text`, or `json`, an object a line
+    #[arg(long, env = "RECORDS_LOG_FORMAT", value_name = "FORMAT", default_value = "text", value_parser = format, global = true)]
+    log_format: Format,
 }
 
 #[derive(Args)]
@@ -176,6 +194,9 @@ struct ServeFlags {
     /// Where to listen
     #[arg(long, env = "RECORDS_LISTEN", value_name = "ADDRESS:PORT", default_value = LISTEN)]
     listen: SocketAddr,
+    /// Where to serve health and metrics, and nowhere else [default: with the records]
+    #[arg(long, env = "RECORDS_ADMIN_LISTEN", value_name = "ADDRESS:PORT")]
+    admin_listen: Option<String>,
     /// What fills an embedded store that is empty at start: a file of Extended JSON, or `none`; the sample data when unset
     #[arg(long, env = "RECORDS_SEED", value_name = "FILE")]
     seed: Option<String>,
@@ -194,6 +215,9 @@ struct ServeFlags {
     /// How long requests under way may take after that, before they are cut
     #[arg(long, env = "RECORDS_DRAIN_TIMEOUT", value_name = "TIME", default_value = "20s", value_parser = humantime::parse_duration)]
     drain_timeout: Duration,
+    /// Where traces are collected, by OTLP over HTTP; OpenTelemetry's other variables hold too [default: nowhere]
+    #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", hide_env_values = true, value_name = "URL")]
+    otlp_endpoint: Option<String>,
     #[command(flatten)]
     api: ApiFlags,
     #[command(flatten)]
@@ -241,6 +265,9 @@ struct ApiFlags {
     /// How many requests for records are answered at once; more are told to come back
     #[arg(long, env = "RECORDS_MAX_REQUESTS", value_name = "NUMBER", default_value = "1024", value_parser = count)]
     max_requests: usize,
+    /// Tell every client how long its request took, and the store for it, in Server-Timing
+    #[arg(long, env = "RECORDS_SERVER_TIMING")]
+    server_timing: bool,
 }
 
 #[derive(Subcommand)]
@@ -256,11 +283,14 @@ enum Verb {
         #[arg(long)]
         skip_invalid: bool,
     },
-    /// Ask the server that listens on --listen whether it is ready: exit status 0 if so, 1 if not
+    /// Ask the server that listens on --listen, or --admin-listen, whether it is ready: exit status 0 if so, 1 if not
     Healthcheck {
-        /// Where the server listens
+        /// Where the server listens. Typed, it is asked even if RECORDS_ADMIN_LISTEN is set
         #[arg(long, env = "RECORDS_LISTEN", value_name = "ADDRESS:PORT", default_value = LISTEN)]
         listen: SocketAddr,
+        /// Where the server has health and metrics, if that is elsewhere
+        #[arg(long, env = "RECORDS_ADMIN_LISTEN", value_name = "ADDRESS:PORT")]
+        admin_listen: Option<String>,
         /// Ask whether it is alive, not whether it is ready
         #[arg(long)]
         live: bool,
@@ -297,9 +327,11 @@ fn command(cli: Cli, matches: &clap::ArgMatches) -> Result<Command, clap::Error>
     };
     Ok(match verb {
         Verb::Serve(serve) => {
-            let log = shared.log.clone();
+            let log = log_of(&shared);
             let store = store_of(shared, matches)?;
-            Command::Serve(Serve {
+            Command::Serve(Box::new(Serve {
+                admin_listen: admin_of(serve.admin_listen, Some(serve.listen))?,
+                otlp_endpoint: otlp_of(serve.otlp_endpoint, matches)?,
                 fallback: fallback_of(serve.fallback, &store, serve.request_timeout)?,
                 seed: match serve.seed.as_deref() {
                     None | Some("") => Seed::BuiltIn,
@@ -315,23 +347,34 @@ fn command(cli: Cli, matches: &clap::ArgMatches) -> Result<Command, clap::Error>
                 max_connections: serve.max_connections,
                 drain_delay: serve.drain_delay,
                 drain_timeout: serve.drain_timeout,
-            })
+            }))
         }
         Verb::Import { file, skip_invalid } => Command::Import(Import {
-            log: shared.log.clone(),
+            log: log_of(&shared),
             store: store_of(shared, matches)?,
             file: (file.as_os_str() != "-").then_some(file),
             skip_invalid,
         }),
-        Verb::Healthcheck { listen, live, timeout } => Command::Healthcheck(Healthcheck { listen, live, timeout }),
+        Verb::Healthcheck { listen, admin_listen, live, timeout } => {
+            let matches = matches.subcommand_matches("healthcheck").unwrap_or(matches);
+            let typed = |id| matches.value_source(id) == Some(ValueSource::CommandLine);
+            let admin = admin_of(admin_listen, None)?.filter(|_| typed("admin_listen") || !typed("listen"));
+            Command::Healthcheck(Healthcheck { listen: admin.unwrap_or(listen), live, timeout })
+        }
         Verb::Config(serve) => {
             let store = store_of(shared, matches)?;
+            admin_of(serve.admin_listen, Some(serve.listen))?;
+            otlp_of(serve.otlp_endpoint, matches)?;
             api_of(serve.api)?;
             let matches = matches.subcommand_matches("config").unwrap_or(matches);
             Command::Config(effective::describe(&Cli::command(), matches, &store.url))
         }
         Verb::Completions { shell } => Command::Completions(shell),
     })
+}
+
+fn log_of(shared: &Shared) -> Log {
+    Log { filter: shared.log.clone(), format: shared.log_format }
 }
 
 fn api_of(flags: ApiFlags) -> Result<Api, clap::Error> {
@@ -346,6 +389,7 @@ fn api_of(flags: ApiFlags) -> Result<Api, clap::Error> {
         cache_control: flags.cache_control,
         cors_origins: flags.cors_origin.into_iter().filter(|origin| !origin.is_empty()).collect(),
         max_requests: flags.max_requests,
+        server_timing: flags.server_timing,
     })
 }
 
@@ -421,32 +465,4 @@ fn fallback_of(
         max_bytes: flags.fallback_max_bytes,
         options: store::Options::default(),
     })))
-}
-
-fn mode(text: &str) -> Result<fallback::Mode, String> {
-    match text {
-        "standby" => Ok(fallback::Mode::Standby),
-        "replica" => Ok(fallback::Mode::Replica),
-        _ => Err("it is standby or replica".into()),
-    }
-}
-
-fn positive(text: &str) -> Result<Duration, String> {
-    match humantime::parse_duration(text) {
-        Ok(Duration::ZERO) => Err("it must be longer than nothing".into()),
-        Ok(duration) => Ok(duration),
-        Err(error) => Err(format!("{error}: write it as in 500ms, 5s or 2m")),
-    }
-}
-
-fn count(text: &str) -> Result<usize, String> {
-    text.parse().ok().filter(|count| *count > 0).ok_or_else(|| "it must be a whole number, 1 or more".into())
-}
-
-fn connections(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        // More would be refused by the semaphore that counts them, and by any system.
-        Ok(count @ 1..=1_000_000) => Ok(count),
-        _ => Err("it must be a whole number from 1 to 1000000".into()),
-    }
 }

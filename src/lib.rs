@@ -13,7 +13,7 @@
 //! | [`http`] | the router, the handlers, the one table from errors to status codes |
 //! | [`server`] | the listener, the limits of a connection, the graceful stop |
 //! | [`config`] | the only reader of flags and environment |
-//! | [`telemetry`] | where logs go |
+//! | [`telemetry`] | where logs and traces go; knows no other room, and may be named by all to the right of the store |
 //! | [`healthcheck`] | asks a running server how it is, for images without a shell |
 //!
 //! # The life of a request
@@ -22,7 +22,8 @@
 //! reads the record's id out of the path and asks the [`store`], under the request's deadline. The store finds a
 //! [`record::Record`], whose JSON was ready or is written from the backend's bytes by [`wire`], and [`http`] sends those
 //! bytes as they are. A failure comes back as a [`store::Error`] of one of three kinds; [`http`] turns the kind into a
-//! status and a short text for the client, and logs the cause once.
+//! status and a short text for the client, and logs the cause once, in
+//! the one line that every request has.
 
 #![forbid(unsafe_code)]
 

@@ -21,7 +21,7 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tower::Service;
@@ -32,6 +32,10 @@ const HEAD_MAX_BYTES: usize = 16 * 1024;
 
 /// How long to wait when the system has no file descriptor left for a connection. They come back when others close.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How long a server that stands [`Beside`] another may take for what is under way when both stop: enough for a scrape, and
+/// nothing beside what a supervisor allows for the drain.
+const BESIDE_DRAIN: Duration = Duration::from_secs(1);
 
 /// What a client may take of the server.
 #[derive(Clone, Debug)]
@@ -77,6 +81,38 @@ where
     drop(listener);
     let within = if hurried { Duration::ZERO } else { limits.drain_timeout };
     server.finish(within, next(&mut stops)).await
+}
+
+/// A server beside another one, for those who watch it: it answers until it is told to stop, and keeps nobody waiting then.
+#[derive(Debug)]
+pub struct Beside {
+    stop: CancellationToken,
+    task: JoinHandle<usize>,
+}
+
+impl Beside {
+    /// Serves `service` on `listener` within `limits`, but for those of a drain: it has none of its own.
+    pub fn start<S, B>(listener: TcpListener, service: S, limits: Limits) -> Self
+    where
+        S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible, Future: Send>
+            + Clone
+            + Send
+            + Sync
+            + 'static,
+        B: Body<Data: Send, Error: Into<Box<dyn Error + Send + Sync>>> + Send + 'static,
+    {
+        let stop = CancellationToken::new();
+        let stops = stream::once(stop.clone().cancelled_owned()).chain(stream::pending()).boxed();
+        let limits = Limits { drain_delay: Duration::ZERO, drain_timeout: BESIDE_DRAIN, ..limits };
+        let task = tokio::spawn(run(listener, service, limits, stops, || {}));
+        Self { stop, task }
+    }
+
+    /// Ends it, after what is under way, within a second. Returns how many connections were cut.
+    pub async fn stop(self) -> usize {
+        self.stop.cancel();
+        self.task.await.unwrap_or_default()
+    }
 }
 
 /// Done at the next item. A stream that has ended says nothing more.

@@ -2,14 +2,17 @@
 
 use std::fmt::Display;
 use std::io::Cursor;
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use records::config::{Healthcheck, Import, Seed, Serve, Store as StoreSettings};
+use records::config::{Healthcheck, Import, Log, Seed, Serve, Store as StoreSettings};
 use records::document::reader::Bad;
 use records::import::{self, Input, Progress};
 use records::store::{self, Store};
+use records::telemetry::spans::{self, Exporting, Tracer};
+use records::telemetry::{Logs, Lost};
 use records::{healthcheck, http, server, telemetry};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
@@ -32,11 +35,14 @@ impl<E: Display> From<E> for Failure {
 type Outcome = Result<ExitCode, Failure>;
 
 pub fn serve(settings: Serve) -> ExitCode {
-    finish(start(&settings.log).and_then(|runtime| runtime.block_on(serving(settings))))
+    finish(start(&settings.log).and_then(|(logs, runtime)| {
+        let (tracer, _exporting) = tracing_to(settings.otlp_endpoint.as_deref())?;
+        runtime.block_on(serving(settings, logs.lost(), tracer))
+    }))
 }
 
 pub fn import(settings: Import) -> ExitCode {
-    finish(start(&settings.log).and_then(|runtime| runtime.block_on(importing(settings))))
+    finish(start(&settings.log).and_then(|(_logs, runtime)| runtime.block_on(importing(settings))))
 }
 
 pub fn healthcheck(settings: Healthcheck) -> ExitCode {
@@ -44,9 +50,22 @@ pub fn healthcheck(settings: Healthcheck) -> ExitCode {
     finish(healthcheck::ask(settings.listen, path, settings.timeout).map(|()| ExitCode::SUCCESS).map_err(Failure::from))
 }
 
-fn start(log: &str) -> Result<Runtime, Failure> {
-    telemetry::start(log).map_err(|error| Failure(format!("the log filter {log:?} is wrong: {error}")))?;
-    Ok(Runtime::new()?)
+fn start(log: &Log) -> Result<(Logs, Runtime), Failure> {
+    let logs = telemetry::start(&log.filter, log.format)?;
+    // In this order, of which the last is dropped first: what the runtime's threads say when it ends is logged too.
+    Ok((logs, Runtime::new()?))
+}
+
+/// The export comes with its tracer, and ends with what is dropped last.
+fn tracing_to(endpoint: Option<&str>) -> Result<(Tracer, Option<Exporting>), Failure> {
+    let Some(endpoint) = endpoint else { return Ok(Default::default()) };
+    if !spans::COMPILED {
+        tracing::warn!("OTEL_EXPORTER_OTLP_ENDPOINT has no effect: this build cannot export traces");
+        return Ok(Default::default());
+    }
+    let (tracer, exporting) = spans::start(endpoint)?;
+    tracing::info!("exporting traces to {endpoint}");
+    Ok((tracer, Some(exporting)))
 }
 
 fn finish(outcome: Outcome) -> ExitCode {
@@ -62,34 +81,55 @@ async fn open(settings: &StoreSettings) -> Result<Arc<dyn Store>, Failure> {
         .map_err(|error| Failure(error.report().to_string()))
 }
 
-async fn serving(settings: Serve) -> Outcome {
+async fn serving(settings: Serve, lost_lines: Lost, tracer: Tracer) -> Outcome {
     // Heard from the beginning: a stop while the seed is loaded is a stop.
     let stops = server::signals()?;
-    let answers = answers(&settings)?;
+    let mut answers = answers(&settings)?;
+    answers.lost_lines = Some(lost_lines);
+    answers.tracer = tracer;
     let mut store = open(&settings.store).await?;
     fill(&*store, &settings.seed).await?;
     if let Some(fallback) = settings.fallback {
         store = store::fallback::over(store, *fallback).await.map_err(|error| Failure(error.report().to_string()))?;
     }
-    let listener = TcpListener::bind(settings.listen)
-        .await
-        .map_err(|error| Failure(format!("cannot listen on {}: {error}", settings.listen)))?;
+    let listener = bind("listen", settings.listen).await?;
     let draining = http::Draining::default();
-    let service = http::service(store, answers, draining.clone());
     let limits = server::Limits {
         header_timeout: settings.header_timeout,
         max_connections: settings.max_connections,
         drain_delay: settings.drain_delay,
         drain_timeout: settings.drain_timeout,
     };
-    tracing::info!(store = %settings.store.url, "listening on http://{}", listener.local_addr()?);
+    let address = listener.local_addr()?;
+    let listening = || tracing::info!(store = %settings.store.url, "listening on http://{address}");
     let begin_drain = || {
         tracing::info!("stopping: no longer ready");
         draining.begin();
     };
-    let cut = server::run(listener, service, limits, stops, begin_drain).await;
+    let cut = match settings.admin_listen {
+        None => {
+            let service = http::service(store, answers, draining.clone());
+            listening();
+            server::run(listener, service, limits, stops, begin_drain).await
+        }
+        Some(admin) => {
+            let admin = bind("admin-listen", admin).await?;
+            tracing::info!("health and metrics on http://{}", admin.local_addr()?);
+            let (service, operations) = http::services(store, answers, draining.clone());
+            let beside = server::Beside::start(admin, operations, limits.clone());
+            listening();
+            let cut = server::run(listener, service, limits, stops, begin_drain).await;
+            // Last, so that a probe can see that it is not ready until there is nothing left to see.
+            cut + beside.stop().await
+        }
+    };
     tracing::info!(cut, "stopped");
     Ok(ExitCode::SUCCESS)
+}
+
+async fn bind(setting: &str, address: SocketAddr) -> Result<TcpListener, Failure> {
+    let failed = |error| Failure(format!("cannot listen on {address} (--{setting}): {error}"));
+    TcpListener::bind(address).await.map_err(failed)
 }
 
 /// What the HTTP room is told of the settings.
@@ -103,6 +143,7 @@ fn answers(settings: &Serve) -> Result<http::Settings, Failure> {
     answers.default_limit = api.default_limit;
     answers.max_limit = api.max_limit;
     answers.max_requests = api.max_requests;
+    answers.server_timing = api.server_timing;
     Ok(answers)
 }
 

@@ -31,10 +31,11 @@ fn sources() -> Vec<(String, String)> {
 }
 
 #[rstest]
-#[case::features_are_asked_for_where_they_are_the_matter("feature =", &["store/mod.rs", "http/compress.rs", "http/pages.rs"])]
+#[case::features_are_asked_for_where_they_are_the_matter("feature =", &["store/mod.rs", "http/compress.rs", "http/pages.rs", "telemetry/spans/mod.rs"])]
 #[case::the_environment_is_read_in_one_place("env = \"", &["config.rs"])]
 #[case::the_environment_is_not_read_by_hand("std::env", &[])]
 #[case::the_driver_stays_in_its_backend("mongodb::", &["store/mongodb/"])]
+#[case::traces_are_exported_from_one_place("opentelemetry", &["telemetry/spans/"])]
 #[case::sled_stays_in_its_backend("sled::", &["store/sled/"])]
 #[case::status_codes_are_for_the_http_room("StatusCode", &["http/"])]
 #[case::axum_is_for_the_http_room("axum", &["http/"])]

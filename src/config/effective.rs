@@ -35,6 +35,10 @@ fn line(arg: &Arg, matches: &ArgMatches, store: &Secret) -> [String; 3] {
     };
     // Set to nothing is not set, here as in the command itself.
     let raw = raw.filter(|value| !value.is_empty());
+    if id == "otlp_endpoint" {
+        // Which a build without traces has not looked at.
+        return [flag, raw.map_or_else(|| "-".to_owned(), |url| Secret(url).to_string()), source];
+    }
     if id != "store" {
         return [flag, raw.unwrap_or_else(|| "-".to_owned()), source];
     }

@@ -8,6 +8,7 @@ use futures::{Stream, StreamExt};
 
 use super::accept::Form;
 use super::finish::RequestId;
+use super::metrics::Streaming;
 use crate::query::Fields;
 use crate::record::Record;
 use crate::store::{self, Listing};
@@ -26,6 +27,7 @@ pub struct Records {
     writer: Writer,
     failure: Option<store::Error>,
     request_id: RequestId,
+    _streaming: Streaming,
 }
 
 /// Writes records one after the other, in a form.
@@ -76,8 +78,9 @@ impl Records {
         records: Listing,
         writer: Writer,
         request_id: RequestId,
+        streaming: Streaming,
     ) -> store::Result<impl Stream<Item = store::Result<Bytes>>> {
-        let mut records = Self { records: Some(records), writer, failure: None, request_id };
+        let mut records = Self { records: Some(records), writer, failure: None, request_id, _streaming: streaming };
         std::future::poll_fn(|context| records.poll_gather(context)).await;
         match records.failure.take() {
             Some(error) => Err(error),

@@ -1,5 +1,5 @@
 //! What happens to every request on its way in and to every answer on its way out: its id, its deadline, a panic, a failure,
-//! the count.
+//! the count, the line in the log.
 //!
 //! One service around the router rather than a layer for each: a layer of axum's or tower's boxes a future, and some a
 //! body, which together took more of a lookup's time than the lookup.
@@ -10,7 +10,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
 
 use axum::BoxError;
 use axum::body::Body;
@@ -26,10 +25,14 @@ use tokio::time::timeout;
 use tower::Service;
 
 use super::App;
+use super::line::UnderWay;
 use super::metrics::Route;
 use super::problem::{self, Problem};
+use super::timing::{self, SERVER_TIMING, StoreTime};
 
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// The longest id that is taken over from a client, in bytes: a UUID, a trace id and then some.
 const REQUEST_ID_MAX: usize = 128;
@@ -67,8 +70,8 @@ fn new_id() -> HeaderValue {
 pub struct Finish<S> {
     pub inner: S,
     pub app: App,
-    /// How long an answer may take to begin.
-    pub deadline: Duration,
+    /// Whether health and metrics are among what it serves.
+    pub operations: bool,
 }
 
 impl<S, B> Service<Request<B>> for Finish<S>
@@ -86,37 +89,44 @@ where
 
     /// Gives the request its id, and a problem its body; logs what went wrong, once; counts it.
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let begun = Instant::now();
         let mut request = request.map(Body::new);
-        let in_flight = self.app.metrics.begin(Route::of(request.uri().path()));
-        let id = RequestId::of(&request);
+        let route = Route::of(request.uri().path(), self.operations);
+        let in_flight = self.app.metrics.begin(route);
+        let under_way = UnderWay::new(&request, RequestId::of(&request), route, in_flight, &self.app.settings.tracer);
         let head = request.method() == Method::HEAD;
-        request.extensions_mut().insert(id.clone());
+        request.extensions_mut().insert(under_way.id().clone());
+        let store_time = (self.app.settings.server_timing || under_way.is_recorded()).then(StoreTime::default);
+        if let Some(time) = &store_time {
+            request.extensions_mut().insert(time.clone());
+        }
         // Nothing of a request that panicked is used again.
         let answer = catch_unwind(AssertUnwindSafe(|| self.inner.call(request)));
-        let (app, deadline) = (self.app.clone(), self.deadline);
+        let (app, deadline) = (self.app.clone(), self.app.settings.deadline);
         Box::pin(async move {
             let answer = match answer {
                 Ok(answer) => timeout(deadline, AssertUnwindSafe(answer).catch_unwind()).await,
                 Err(panic) => Ok(Err(panic)),
             };
-            let response = match answer {
+            let mut response = match answer {
                 Ok(Ok(Ok(response))) => response,
                 Ok(Err(panic)) => problem::panicked(panic),
                 Err(_) => Problem::late().into_response(),
             };
-            let response = finish(&app, response, id, head);
-            in_flight.answered(response.status(), begun.elapsed());
+            let problem = response.extensions_mut().remove::<Problem>();
+            finish(&app, &mut response, problem.as_ref(), &under_way, head);
+            let spent = store_time.and_then(|time| time.spent());
+            if app.settings.server_timing {
+                response.headers_mut().insert(SERVER_TIMING, timing::header(spent, under_way.begun().elapsed()));
+            }
+            under_way.answered(response.status(), problem.as_ref().and_then(Problem::cause), spent);
             Ok(response)
         })
     }
 }
 
-fn finish(app: &App, mut response: Response, id: RequestId, head: bool) -> Response {
-    if let Some(problem) = response.extensions_mut().remove::<Problem>() {
-        if let Some(cause) = problem.cause() {
-            tracing::error!(request_id = id.as_str(), status = problem.status().as_u16(), cause = %cause, "request failed");
-        }
+fn finish(app: &App, response: &mut Response, problem: Option<&Problem>, under_way: &UnderWay, head: bool) {
+    let id = under_way.id();
+    if let Some(problem) = problem {
         let body = problem.to_json(id.as_str());
         response.headers_mut().insert(CONTENT_LENGTH, body.len().into());
         *response.body_mut() = if head { Body::empty() } else { body.into() };
@@ -126,10 +136,14 @@ fn finish(app: &App, mut response: Response, id: RequestId, head: bool) -> Respo
         // one, and that of the second would be of what is not sent (RFC 9110, section 8.6).
         response.headers_mut().remove(CONTENT_LENGTH);
     }
-    response.headers_mut().insert(REQUEST_ID, id.0);
+    response.headers_mut().insert(REQUEST_ID, id.0.clone());
+    if let Some(own) = under_way.trace()
+        && let Ok(value) = HeaderValue::try_from(own.to_string())
+    {
+        response.headers_mut().insert(TRACEPARENT, value);
+    }
     if app.draining.has_begun() {
         // A client that keeps its connection would lose it at the end of the drain, perhaps with a request in it.
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
-    response
 }

@@ -8,9 +8,9 @@ use std::fmt::Write;
 use axum::Extension;
 use axum::body::Body;
 use axum::extract::{Request, State};
+use axum::http::HeaderValue;
 use axum::http::header::LINK;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderValue};
 use axum::response::Response;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
@@ -20,6 +20,7 @@ use super::etag::{self, ETag};
 use super::finish::RequestId;
 use super::problem::Problem;
 use super::settings::Settings;
+use super::timing::StoreTime;
 use super::{App, age, answer, path};
 use crate::query::{After, Cursor, Selection};
 use crate::record::Key;
@@ -45,7 +46,7 @@ pub async fn list(
     let form = accept::choose(&parts.headers, Form::LIST)?;
     match limit {
         Some(limit) => page(&app, &parts, &parameters, selection, form, limit).await,
-        None => stream(&app, &parts.headers, selection, form, request_id).await,
+        None => stream(&app, &parts, selection, form, request_id).await,
     }
 }
 
@@ -79,10 +80,11 @@ async fn page(
     let sort = selection.sort.as_ref();
     let after = match selection.after {
         Some(After::Cursor(cursor)) => Some(cursor),
-        Some(After::Id(id)) => Some(Cursor { key: key_of(app, &id).await?, value: None }),
+        Some(After::Id(id)) => Some(Cursor { key: key_of(app, parts, &id).await?, value: None }),
         None => None,
     };
-    let page = store::page(&*app.store, selection.filters, sort, after, limit).await?;
+    let page = store::page(&*app.store, selection.filters, sort, after, limit);
+    let page = StoreTime::of(&parts.extensions, page).await?;
     let next = page.next.map(|next| link(parts.uri.path(), parameters, &next.encode(sort))).transpose()?;
     let mut body = Records::writer(form, selection.fields);
     page.records.iter().for_each(|record| body.push(record));
@@ -101,30 +103,31 @@ async fn page(
 
 async fn stream(
     app: &App,
-    headers: &HeaderMap,
+    parts: &Parts,
     selection: Selection,
     form: Form,
     request_id: RequestId,
 ) -> Result<Response, Problem> {
     let after = match selection.after {
         Some(After::Cursor(cursor)) => Some(cursor.key),
-        Some(After::Id(id)) => Some(key_of(app, &id).await?),
+        Some(After::Id(id)) => Some(key_of(app, parts, &id).await?),
         None => None,
     };
     let records = store::selected(&*app.store, Query { after, filters: selection.filters, limit: None });
     let known = records.known_age();
-    let body = Records::begin(records, Records::writer(form, selection.fields), request_id).await?;
+    let body = Records::begin(records, Records::writer(form, selection.fields), request_id, app.metrics.stream());
+    let body = StoreTime::of(&parts.extensions, body).await?;
     let age = known.get().copied();
-    if etag::anything_is_known(headers) {
+    if etag::anything_is_known(&parts.headers) {
         return Ok(age::told(answer::not_modified(app), age));
     }
     let response = age::told(answer::records(app, form, Body::from_stream(body)), age);
-    super::compress::compressed(headers, response).await
+    super::compress::compressed(&parts.headers, response).await
 }
 
 /// The key of the record with this id; of one that is gone, what it was, as far as its text tells.
-async fn key_of(app: &App, id: &crate::record::RecordId) -> Result<Key, Problem> {
-    match app.store.get(id).await?.record {
+async fn key_of(app: &App, parts: &Parts, id: &crate::record::RecordId) -> Result<Key, Problem> {
+    match StoreTime::of(&parts.extensions, app.store.get(id)).await?.record {
         Some(record) => Ok(record.key().clone()),
         None => id.keys().next().ok_or_else(|| Problem::bad("after_id", "`after_id` is the id of a record.")),
     }

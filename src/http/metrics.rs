@@ -10,8 +10,9 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::IntoResponse;
-use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, text};
-use prometheus_client::metrics::counter::Counter;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeLabelValue, EncodeMetric, text};
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
@@ -20,6 +21,7 @@ use prometheus_client::registry::{Registry, Unit};
 use super::App;
 use super::problem::Problem;
 use crate::store::{Error, Store};
+use crate::telemetry::Lost;
 
 /// Upper bounds in seconds: what a lookup takes in memory, in a MongoDB nearby, and in trouble.
 const SECONDS: [f64; 12] = [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.5, 10.0];
@@ -38,10 +40,11 @@ pub enum Route {
 }
 
 impl Route {
-    pub fn of(path: &str) -> Self {
+    /// `operations`: whether health and metrics are served where this was asked.
+    pub fn of(path: &str, operations: bool) -> Self {
         match path {
             "/api/v1/records" => Self::records,
-            "/livez" | "/readyz" | "/metrics" => Self::operation,
+            "/livez" | "/readyz" | "/metrics" if operations => Self::operation,
             path if path.starts_with(super::records::PREFIX) => Self::record,
             _ => Self::none,
         }
@@ -65,14 +68,15 @@ pub struct Metrics {
     requests: Family<Outcome, Counter>,
     seconds: Family<OfRoute, Histogram>,
     in_flight: Gauge,
+    streams: Gauge,
 }
 
 impl Metrics {
-    pub fn of(store: &dyn Store) -> Arc<Self> {
+    pub fn of(store: &dyn Store, lost_lines: Option<Lost>) -> Arc<Self> {
         let mut registry = Registry::with_prefix("records");
         let requests = Family::default();
         let seconds = Family::new_with_constructor((|| Histogram::new(SECONDS)) as fn() -> Histogram);
-        let in_flight = Gauge::default();
+        let (in_flight, streams) = (Gauge::default(), Gauge::default());
         registry.register("http_requests", "Requests answered, by route and status", requests.clone());
         registry.register_with_unit(
             "http_request_duration",
@@ -81,14 +85,45 @@ impl Metrics {
             seconds.clone(),
         );
         registry.register("http_requests_in_flight", "Requests whose answer has not begun", in_flight.clone());
+        registry.register("http_list_streams", "Lists that are being streamed to clients", streams.clone());
+        if let Some(lost) = lost_lines {
+            registry.register_collector(Box::new(LostLines(lost)));
+        }
         store.register(&mut registry);
-        Arc::new(Self { registry, requests, seconds, in_flight })
+        Arc::new(Self { registry, requests, seconds, in_flight, streams })
     }
 
     /// Counts a request that has come; dropped without [`InFlight::answered`], its client has gone.
     pub fn begin(self: &Arc<Self>, route: Route) -> InFlight {
         self.in_flight.inc();
         InFlight { metrics: self.clone(), route }
+    }
+
+    /// Counts a list until what is returned is dropped.
+    pub fn stream(&self) -> Streaming {
+        self.streams.inc();
+        Streaming(self.streams.clone())
+    }
+}
+
+/// Counted where lines are lost, which is not here.
+#[derive(Debug)]
+struct LostLines(Lost);
+
+impl Collector for LostLines {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> std::fmt::Result {
+        let lines = ConstCounter::new(self.0.lines());
+        let help = "Lines of the log that came faster than they could be written";
+        lines.encode(encoder.encode_descriptor("log_lines_lost", help, None, lines.metric_type())?)
+    }
+}
+
+/// A list under way.
+pub struct Streaming(Gauge);
+
+impl Drop for Streaming {
+    fn drop(&mut self) {
+        self.0.dec();
     }
 }
 

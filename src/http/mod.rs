@@ -12,6 +12,7 @@ mod cors;
 mod etag;
 mod finish;
 mod health;
+mod line;
 mod list;
 mod metrics;
 mod pages;
@@ -20,6 +21,7 @@ mod problem;
 mod records;
 mod settings;
 mod shed;
+mod timing;
 
 use std::convert::Infallible;
 use std::ops::Deref;
@@ -59,6 +61,8 @@ struct Shared {
     draining: Draining,
     metrics: Arc<Metrics>,
     settings: Settings,
+    /// Whether health and metrics are on a service of their own.
+    apart: bool,
     /// For requests under way; who gets none is told to come back.
     places: Semaphore,
 }
@@ -78,7 +82,7 @@ impl Draining {
     }
 }
 
-/// The whole service over `store`. An answer begins within the deadline of `settings`, which may be all there is of them,
+/// The whole service over `store`, health and metrics included. An answer begins within the deadline of `settings`, which may be all there is of them,
 /// or is a 503; how long its body then takes is the client's matter.
 pub fn service<B>(
     store: Arc<dyn Store>,
@@ -88,24 +92,67 @@ pub fn service<B>(
 where
     B: HttpBody<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
 {
-    let metrics = Metrics::of(&*store);
-    let settings = settings.into();
-    let deadline = settings.deadline;
-    let cors = Some(&settings.cors_origins).filter(|origins| !origins.is_empty()).map(|origins| cors::layer(origins));
-    let places = Semaphore::new(settings.max_requests.min(Semaphore::MAX_PERMITS));
-    let app = App(Arc::new(Shared { store, draining, metrics, settings, places }));
-    let router = Router::new()
+    let app = App::new(store, settings.into(), draining, false);
+    public(app, with_operations(with_records(Router::new())).fallback(problem::not_found_with_operations))
+}
+
+/// As [`service`], in two: the first has the records and the pages, the second health and metrics, for an address that not
+/// everybody can reach. They share all that is counted.
+pub fn services<B>(
+    store: Arc<dyn Store>,
+    settings: impl Into<Settings>,
+    draining: Draining,
+) -> (
+    impl Service<Request<B>, Response = Response, Error = Infallible, Future: Send> + Clone + Send + 'static,
+    impl Service<Request<B>, Response = Response, Error = Infallible, Future: Send> + Clone + Send + 'static,
+)
+where
+    B: HttpBody<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+{
+    let app = App::new(store, settings.into(), draining, true);
+    let admin = with_operations(Router::new()).fallback(problem::not_found_among_operations).with_state(app.clone());
+    let admin = Finish { inner: admin, app: app.clone(), operations: true };
+    (public(app, with_records(Router::new()).fallback(problem::not_found)), admin)
+}
+
+impl App {
+    fn new(store: Arc<dyn Store>, settings: Settings, draining: Draining, apart: bool) -> Self {
+        let metrics = Metrics::of(&*store, settings.lost_lines.clone());
+        let places = Semaphore::new(settings.max_requests.min(Semaphore::MAX_PERMITS));
+        Self(Arc::new(Shared { store, draining, metrics, settings, apart, places }))
+    }
+}
+
+/// What everybody may reach: `router`, and who may read it from where.
+fn public<B>(
+    app: App,
+    router: Router<App>,
+) -> impl Service<Request<B>, Response = Response, Error = Infallible, Future: Send> + Clone + Send + 'static
+where
+    B: HttpBody<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+{
+    let origins = &app.settings.cors_origins;
+    let cors = Some(origins).filter(|origins| !origins.is_empty()).map(|origins| cors::layer(origins));
+    let router = router.with_state(app.clone());
+    // Around the router and not its own `layer`: that would give every answer to a HEAD a length once more, also those that
+    // must have none.
+    Finish { inner: option_layer(cors).layer(router), operations: !app.apart, app }
+}
+
+fn with_records(router: Router<App>) -> Router<App> {
+    let router = router
         .route("/api/v1/records", reads(get(list::list)))
         // With and without something behind the slash, and whatever that is: the handler says what an id looks like.
         .route(records::PREFIX, reads(get(records::one)))
-        .route("/api/v1/records/{*id}", reads(get(records::one)))
+        .route("/api/v1/records/{*id}", reads(get(records::one)));
+    pages::add(router)
+}
+
+fn with_operations(router: Router<App>) -> Router<App> {
+    router
         .route("/livez", reads(get(health::live)))
         .route("/readyz", reads(get(health::ready)))
-        .route("/metrics", reads(get(metrics::metrics)));
-    let router = pages::add(router).fallback(problem::not_found).with_state(app.clone());
-    // Around the router and not its own `layer`: that would give every answer to a HEAD a length once more, also those that
-    // must have none.
-    Finish { inner: option_layer(cors).layer(router), app, deadline }
+        .route("/metrics", reads(get(metrics::metrics)))
 }
 
 /// `HEAD` comes with `get`; any other method is told which ones there are.

@@ -73,10 +73,6 @@ impl Problem {
         Self::unavailable("The server has as many requests as it takes. Try again.")
     }
 
-    pub fn status(&self) -> StatusCode {
-        self.status
-    }
-
     /// What the log is told and the client is not.
     pub fn cause(&self) -> Option<&str> {
         self.cause.as_deref()
@@ -137,16 +133,31 @@ impl IntoResponse for Problem {
     }
 }
 
-pub async fn not_found(uri: Uri) -> Problem {
-    let detail = match uri.path().strip_suffix('/') {
-        Some(path @ ("/livez" | "/readyz")) => format!("There is nothing here. Leave the last slash out: {path}"),
-        _ => "There is nothing here. The records are at /api/v1/records.".to_owned(),
-    };
+const NOTHING: &str = "There is nothing here. The records are at /api/v1/records.";
+
+pub async fn not_found() -> Problem {
+    Problem::new(StatusCode::NOT_FOUND, NOTHING)
+}
+
+/// Where health and metrics are too.
+pub async fn not_found_with_operations(uri: Uri) -> Problem {
+    match uri.path().strip_suffix('/') {
+        Some(path @ ("/livez" | "/readyz")) => {
+            let detail = format!("There is nothing here. Leave the last slash out: {path}");
+            Problem::new(StatusCode::NOT_FOUND, detail)
+        }
+        _ => not_found().await,
+    }
+}
+
+/// Where health and metrics are, and no records.
+pub async fn not_found_among_operations() -> Problem {
+    let detail = "There is nothing here. Health and metrics are at /livez, /readyz and /metrics.";
     Problem::new(StatusCode::NOT_FOUND, detail)
 }
 
 pub async fn method_not_allowed() -> Problem {
-    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "Records can be read, by GET or HEAD, and nothing else.")
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "What is here can be read, by GET or HEAD, and nothing else.")
 }
 
 /// The panic's own text is in the log already, by the panic hook.

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use super::accept::{self, Form};
 use super::etag::ETag;
 use super::problem::Problem;
+use super::timing::StoreTime;
 use super::{App, age, answer, compress, path};
 use crate::query::Selection;
 
@@ -23,7 +24,7 @@ pub async fn one(State(app): State<App>, request: Request) -> Result<Response, P
     let id = path::record_id(uri.path().strip_prefix(PREFIX).unwrap_or_default())?;
     let fields = Selection::fields_alone(&path::parameters(uri)?)?;
     let form = accept::choose(headers, Form::RECORD)?;
-    let found = app.store.get(&id).await?;
+    let found = StoreTime::of(request.extensions(), app.store.get(&id)).await?;
     let Some(record) = found.record else {
         // A 204 may be kept by a cache for as long as it sees fit (RFC 9110, section 15.3.5), and the record be put in
         // the meantime.

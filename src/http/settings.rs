@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use axum::http::HeaderValue;
 
+use crate::telemetry::Lost;
+use crate::telemetry::spans::Tracer;
+
 /// Without a maximum of the operator's own, a page has one all the same: what it takes is gathered before it is sent. More
 /// than this is a list, which is streamed.
 pub const PAGE_MAX: usize = 10_000;
@@ -23,6 +26,13 @@ pub struct Settings {
     pub cors_origins: Vec<HeaderValue>,
     /// How many requests for records are answered at once.
     pub max_requests: usize,
+    /// Whether answers have a `Server-Timing`. It tells everybody what only the operator needs to know: how busy the store
+    /// is, and whether it had a record at hand.
+    pub server_timing: bool,
+    /// Where the spans of requests begin.
+    pub tracer: Tracer,
+    /// Of the log, to be counted among the metrics.
+    pub lost_lines: Option<Lost>,
 }
 
 /// Far more than a store answers at once, and what waits for it still takes little memory.
@@ -79,6 +89,9 @@ impl From<Duration> for Settings {
             cache_control,
             cors_origins: Vec::new(),
             max_requests: MAX_REQUESTS,
+            server_timing: false,
+            tracer: Tracer::default(),
+            lost_lines: None,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The HTTP contract, over real connections: what stands on the wire for every request, with the memory store behind it
 //! and with a store that fails on purpose.
 
+mod admin;
 mod browse;
 mod caching;
 mod cors;
@@ -13,3 +14,4 @@ mod queries;
 mod records;
 mod shutdown;
 mod support;
+mod tracing;

@@ -1,8 +1,12 @@
 //! `/metrics`, as a collector reads it.
 
+use std::sync::Arc;
+
+use futures::StreamExt;
+use futures::stream;
 use rstest::rstest;
 
-use crate::support::{Failing, Server, memory, unavailable};
+use crate::support::{Failing, Server, memory, record, unavailable};
 
 /// The value of one series, by its whole name.
 fn value(text: &str, series: &str) -> Option<f64> {
@@ -30,6 +34,23 @@ async fn requests_are_counted_by_route_and_status(#[case] path: &str, #[case] ro
     let timed = format!("records_http_request_duration_seconds_count{{route=\"{route}\"}}");
     assert_eq!(value(&text, &timed), Some(3.0), "{text}");
     assert!(text.ends_with("# EOF\n"), "{text}");
+}
+
+#[tokio::test]
+async fn a_list_is_counted_while_it_is_streamed() {
+    let endless = Failing {
+        get: Box::new(|| Box::pin(async { Ok(None) })),
+        list: Box::new(|| stream::iter([Ok(record(1))]).chain(stream::pending()).boxed()),
+    };
+    let server = Server::over(Arc::new(endless)).await;
+    let streams = async || value(&server.get("/metrics").await.body, "records_http_list_streams");
+    assert_eq!(streams().await, Some(0.0));
+    let mut reader = server.connect().await;
+    reader.send("GET /api/v1/records HTTP/1.1\r\nHost: test\r\n\r\n").await;
+    reader.read_until("{\"_id\":1}").await;
+    assert_eq!(streams().await, Some(1.0));
+    drop(reader);
+    while streams().await != Some(0.0) {}
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use futures::stream::{self, BoxStream};
 use records::document::{Document, extended_json};
 use records::http::{self, Draining, Settings};
 use records::record::{Key, Record, RecordId};
-use records::server::{self, Limits};
+use records::server::{self, Beside, Limits};
 use records::store::{self, Error, Found, Listing, Query, Reply, Store};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -64,6 +64,29 @@ impl Server {
         Self { address, stops, draining, task }
     }
 
+    /// The records on one address, health and metrics on another, as the binary runs them.
+    pub async fn apart(store: Arc<dyn Store>, limits: Limits) -> (Self, SocketAddr) {
+        let (listener, admin) =
+            (TcpListener::bind("127.0.0.1:0").await.unwrap(), TcpListener::bind("127.0.0.1:0").await.unwrap());
+        let (address, admin_address) = (listener.local_addr().unwrap(), admin.local_addr().unwrap());
+        let (stops, mut received) = mpsc::unbounded_channel();
+        let received = stream::poll_fn(move |context| received.poll_recv(context));
+        let state = Draining::default();
+        let draining = Arc::new(Notify::new());
+        let begun = draining.clone();
+        let (service, operations) = http::services(store, PATIENCE, state.clone());
+        let beside = Beside::start(admin, operations, limits.clone());
+        let task = tokio::spawn(async move {
+            let begin = || {
+                state.begin();
+                begun.notify_one();
+            };
+            let cut = server::run(listener, service, limits, received, begin).await;
+            cut + beside.stop().await
+        });
+        (Self { address, stops, draining, task }, admin_address)
+    }
+
     /// As one SIGTERM would.
     pub fn stop(&self) {
         self.stops.send(()).unwrap();
@@ -84,10 +107,15 @@ impl Server {
 
     /// One request on a connection of its own. `headers` are whole lines.
     pub async fn request(&self, method: &str, path: &str, headers: &str) -> Answer {
-        let mut connection = self.connect().await;
-        connection.send(&format!("{method} {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n{headers}\r\n")).await;
-        Answer::parse(&connection.read_to_end().await, method)
+        request_at(self.address, method, path, headers).await
     }
+}
+
+/// As [`Server::request`], at any address.
+pub async fn request_at(address: SocketAddr, method: &str, path: &str, headers: &str) -> Answer {
+    let mut connection = Connection(TcpStream::connect(address).await.unwrap());
+    connection.send(&format!("{method} {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n{headers}\r\n")).await;
+    Answer::parse(&connection.read_to_end().await, method)
 }
 
 pub struct Connection(TcpStream);

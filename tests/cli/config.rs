@@ -26,6 +26,7 @@ fn each_setting_is_shown_with_where_it_comes_from() {
         ("--max-limit", "100", "flag --max-limit"),
         ("--default-limit", "10", "environment RECORDS_DEFAULT_LIMIT"),
         ("--listen", "127.0.0.1:1", "flag --listen"),
+        ("--admin-listen", "-", "default"),
         ("--cache-control", "no-cache", "default"),
         ("--cors-origin", "-", "default"),
         ("--collection", "records", "default"),

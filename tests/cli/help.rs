@@ -17,6 +17,7 @@ fn help_names_every_verb_and_every_setting() {
         "completions",
         "--store",
         "--listen",
+        "--admin-listen",
         "--seed",
         "--collection",
         "--fallback",

@@ -1,7 +1,10 @@
 //! The command line, driven as a process: what it prints, what it leaves behind, how it ends.
 
+mod admin;
 mod config;
 mod help;
 mod import;
+mod logs;
+mod otlp;
 mod serve;
 mod support;

@@ -15,7 +15,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub fn records(directory: &TempDir, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_records"));
     command.args(arguments).current_dir(directory.path()).stdin(Stdio::null());
-    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("RECORDS_")) {
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("RECORDS_") || name.starts_with("OTEL_")) {
         command.env_remove(name);
     }
     command
@@ -70,6 +70,8 @@ pub fn lasting_stores() -> Vec<String> {
 pub struct Serving {
     child: Child,
     pub address: SocketAddr,
+    /// What it logged until it listened.
+    pub begin: String,
     log: BufReader<std::process::ChildStderr>,
 }
 
@@ -82,7 +84,7 @@ impl Serving {
     pub fn spawn(mut command: Command) -> Self {
         let mut child = command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().expect("it starts");
         let log = BufReader::new(child.stderr.take().unwrap());
-        let mut serving = Self { child, address: ([0; 4], 0).into(), log };
+        let mut serving = Self { child, address: ([0; 4], 0).into(), begin: String::new(), log };
         let mut text = String::new();
         let address = loop {
             let begin = text.len();
@@ -90,16 +92,27 @@ impl Serving {
                 panic!("it ended without listening: {text}");
             }
             if let Some((_, rest)) = text[begin..].split_once("listening on http://") {
-                break rest.split_whitespace().next().unwrap();
+                break rest.split(|c: char| c.is_whitespace() || c == '"').next().unwrap();
             }
         };
         serving.address = address.parse().unwrap();
+        serving.begin = text;
         serving
     }
 
     /// Status and body of an answer.
     pub fn get(&self, path: &str) -> (u16, String) {
-        let mut stream = TcpStream::connect(self.address).unwrap();
+        self.get_at(self.address, path)
+    }
+
+    /// Where health and metrics are, when they have an address of their own.
+    pub fn admin(&self) -> SocketAddr {
+        let (_, rest) = self.begin.split_once("health and metrics on http://").expect("an address of their own");
+        rest.split(|c: char| c.is_whitespace() || c == '"').next().unwrap().parse().unwrap()
+    }
+
+    pub fn get_at(&self, address: SocketAddr, path: &str) -> (u16, String) {
+        let mut stream = TcpStream::connect(address).unwrap();
         // HTTP/1.0: the body comes as it is and ends with the connection.
         write!(stream, "GET {path} HTTP/1.0\r\n\r\n").unwrap();
         let mut answer = String::new();
@@ -110,6 +123,11 @@ impl Serving {
 
     pub fn signal(&self, name: &str) {
         signal(self.child.id(), name);
+    }
+
+    /// Its exit status, without reading its log.
+    pub fn wait_unread(mut self) -> ExitStatus {
+        self.child.wait().unwrap()
     }
 
     /// Its exit status and the rest of its log.

@@ -28,7 +28,7 @@ pub async fn own(uri: Uri, headers: HeaderMap) -> Result<Response, Problem> {
     match uri.path() {
         "/pages/browse.js" => file(&headers, "text/javascript; charset=utf-8", include_bytes!("browse.js")).await,
         "/pages/browse.css" => file(&headers, "text/css; charset=utf-8", include_bytes!("browse.css")).await,
-        _ => Err(problem::not_found(uri).await),
+        _ => Err(problem::not_found().await),
     }
 }
 
@@ -68,7 +68,7 @@ pub async fn docs(uri: Uri, headers: HeaderMap) -> Result<Response, Problem> {
         LazyLock::new(|| Arc::new(Config::from("/openapi.json").validator_url("none").use_base_layout()));
     let name = uri.path().strip_prefix("/docs/").unwrap_or_default();
     let Ok(Some(found)) = utoipa_swagger_ui::serve(name, CONFIG.clone()) else {
-        return Err(problem::not_found(uri).await);
+        return Err(problem::not_found().await);
     };
     let content_type = HeaderValue::from_str(&found.content_type).unwrap_or(HeaderValue::from_static("text/plain"));
     let mut response = answer(&headers, content_type, Bytes::from(found.bytes.into_owned()));

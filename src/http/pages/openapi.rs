@@ -22,10 +22,11 @@ use crate::http::settings::Settings;
 use crate::query::OPERATORS;
 
 pub async fn openapi(State(app): State<App>) -> impl IntoResponse {
-    ([(CACHE_CONTROL, "no-cache")], Json(describe(&app.settings)))
+    ([(CACHE_CONTROL, "no-cache")], Json(describe(&app.settings, !app.apart)))
 }
 
-fn describe(settings: &Settings) -> OpenApi {
+/// `operations`: whether health and metrics are served at the same address.
+fn describe(settings: &Settings, operations: bool) -> OpenApi {
     let info = InfoBuilder::new()
         .title("records")
         .version(env!("CARGO_PKG_VERSION"))
@@ -39,9 +40,20 @@ fn describe(settings: &Settings) -> OpenApi {
         .required("_id")
         .additional_properties(Some(AdditionalProperties::FreeForm(true)))
         .description(Some("One record: any fields, and an `_id`."));
-    let paths = PathsBuilder::new()
-        .path("/api/v1/records", read(list(settings)))
-        .path("/api/v1/records/{id}", read(one()))
+    let mut paths =
+        PathsBuilder::new().path("/api/v1/records", read(list(settings))).path("/api/v1/records/{id}", read(one()));
+    if operations {
+        paths = with_operations(paths);
+    }
+    OpenApiBuilder::new()
+        .info(info)
+        .paths(paths)
+        .components(Some(ComponentsBuilder::new().schema("Record", record).schema("Problem", problem_schema()).build()))
+        .build()
+}
+
+fn with_operations(paths: PathsBuilder) -> PathsBuilder {
+    paths
         .path("/livez", read(plain("live", "Whether the process is worth keeping", "application/json")))
         .path(
             "/readyz",
@@ -50,12 +62,7 @@ fn describe(settings: &Settings) -> OpenApi {
                     .response("503", problem("The store does not answer, or the server is about to stop", true)),
             ),
         )
-        .path("/metrics", read(plain("metrics", "For Prometheus", "application/openmetrics-text")));
-    OpenApiBuilder::new()
-        .info(info)
-        .paths(paths)
-        .components(Some(ComponentsBuilder::new().schema("Record", record).schema("Problem", problem_schema()).build()))
-        .build()
+        .path("/metrics", read(plain("metrics", "For Prometheus", "application/openmetrics-text")))
 }
 
 fn read(operation: OperationBuilder) -> PathItem {

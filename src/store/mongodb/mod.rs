@@ -15,6 +15,7 @@
 
 mod bson;
 mod changes;
+mod connections;
 mod error;
 mod filter;
 mod lookups;
@@ -39,6 +40,7 @@ use tokio::time::timeout;
 use super::{Error, Feed, Found, Listing, Options, Query, Reply, Result, Store, Token};
 use crate::document::Document;
 use crate::record::{Key, Record, RecordId};
+use connections::Connections;
 use lookups::{Fetch, Lookups};
 
 /// The database, where the URI's path names none.
@@ -74,6 +76,7 @@ struct Inner {
     options: Options,
     database: String,
     client: OnceCell<Client>,
+    connections: Connections,
     calls: Arc<Semaphore>,
     /// How far the server was at most, as a change stream has heard: see [`changes`].
     seen: AtomicU64,
@@ -93,7 +96,8 @@ pub async fn open(url: String, options: Options) -> Result<Arc<dyn Store>> {
     let calls =
         Arc::new(Semaphore::new((pool.saturating_mul(CALLS_PER_CONNECTION) as usize).min(Semaphore::MAX_PERMITS)));
     let database = uri.default_database.clone().unwrap_or_else(|| DEFAULT_DATABASE.to_owned());
-    let inner = Inner { uri, options, database, client: OnceCell::new(), calls, seen: AtomicU64::new(0) };
+    let (client, connections) = (OnceCell::new(), Connections::default());
+    let inner = Inner { uri, options, database, client, connections, calls, seen: AtomicU64::new(0) };
     Ok(Arc::new(MongoDb::new(inner, pool)))
 }
 
@@ -108,6 +112,7 @@ impl Inner {
                 options.app_name.get_or_insert_with(|| "records".to_owned());
                 options.connect_timeout.get_or_insert(half);
                 options.server_selection_timeout.get_or_insert(half);
+                options.cmap_event_handler = Some(self.connections.handler());
                 Client::with_options(options)
             })
             .await
@@ -424,6 +429,7 @@ impl Store for MongoDb {
 
     fn register(&self, registry: &mut Registry) {
         self.lookups.register(registry);
+        self.inner.connections.register(registry);
     }
 
     /// Finds one `_id`, which asks for what a lookup needs: a server that is there, and the right to read.

@@ -1,4 +1,5 @@
-//! What only this backend has: BSON, byte for byte against the driver's own reader, and the plans of the server.
+//! What only this backend has: BSON, byte for byte against the driver's own reader, the plans of the server, and
+//! the pool of connections.
 
 #[path = "../../../tests/support/documents.rs"]
 mod documents;
@@ -6,4 +7,5 @@ mod documents;
 mod servers;
 
 mod bytes;
+mod connections;
 mod plans;

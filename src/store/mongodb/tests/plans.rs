@@ -52,6 +52,7 @@ impl Watched {
             },
             database: database.clone(),
             client: OnceCell::new_with(Some(client.clone())),
+            connections: Connections::default(),
             calls: Arc::new(Semaphore::new(10)),
             seen: Default::default(),
         };

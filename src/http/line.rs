@@ -1,0 +1,144 @@
+//! The line that the log has of every request, and nothing that tells a record from another: no id, no filter, no value of a
+//! query, no header but the request's id.
+
+use std::time::Instant;
+
+use axum::extract::Request;
+use axum::http::{HeaderMap, Method, StatusCode};
+
+use super::finish::{RequestId, TRACEPARENT};
+use super::metrics::{InFlight, Route};
+use crate::telemetry::spans::{Span, Spent, Tracer};
+use crate::telemetry::traceparent::TraceParent;
+
+/// A request under way. It gets its line when it is answered, or when its connection ends before that: the client has gone, or
+/// the drain is over.
+pub struct UnderWay {
+    begun: Instant,
+    method: &'static str,
+    route: Route,
+    pattern: &'static str,
+    id: RequestId,
+    /// For whoever collects them.
+    span: Option<Span>,
+    /// Our own span, in a trace that there is already, or that we begin because traces are collected. Otherwise none is made
+    /// up: nobody could find what belongs to an id that only we know, and the request's own id is for that.
+    trace: Option<TraceParent>,
+    /// Taken when it is answered.
+    in_flight: Option<InFlight>,
+}
+
+/// One event; the level is the macro's.
+macro_rules! line {
+    ($level:ident, $request:expr, $message:literal $(, $name:ident = $value:expr)*) => {
+        tracing::$level!(
+            // A name of its own, so that a filter can do without these lines, or with the failures among them.
+            target: "records::http::request",
+            request_id = $request.id.as_str(),
+            method = $request.method,
+            route = $request.pattern,
+            $($name = $value,)*
+            duration_ms = $request.milliseconds(),
+            trace_id = $request.trace.map(|own| tracing::field::display(own.trace)),
+            $message
+        )
+    };
+}
+
+impl UnderWay {
+    pub fn new(request: &Request, id: RequestId, route: Route, in_flight: InFlight, tracer: &Tracer) -> Self {
+        let (method, pattern) = (method(request.method()), pattern(request.uri().path(), route));
+        let parent = parent(request.headers());
+        // As with lines: a trace of every probe says nothing.
+        let traced = route != Route::operation;
+        let span = traced.then(|| tracer.begin(parent, method, (route != Route::none).then_some(pattern))).flatten();
+        let trace = span.as_ref().map(Span::context).or_else(|| parent.map(TraceParent::child));
+        Self { begun: Instant::now(), method, route, pattern, id, span, trace, in_flight: Some(in_flight) }
+    }
+
+    pub fn id(&self) -> &RequestId {
+        &self.id
+    }
+
+    pub fn begun(&self) -> Instant {
+        self.begun
+    }
+
+    /// Whether somebody will see how long the store took.
+    pub fn is_recorded(&self) -> bool {
+        self.span.as_ref().is_some_and(Span::is_recorded)
+    }
+
+    pub fn trace(&self) -> Option<TraceParent> {
+        self.trace
+    }
+
+    /// Counts it, ends its span, and writes its line. `cause` is what the client is not told of a failure.
+    pub fn answered(mut self, status: StatusCode, cause: Option<&str>, store: Option<Spent>) {
+        if let Some(in_flight) = self.in_flight.take() {
+            in_flight.answered(status, self.begun.elapsed());
+        }
+        let code = status.as_u16();
+        if let Some(span) = self.span.take() {
+            span.end(code, store);
+        }
+        if status.is_server_error() {
+            line!(error, self, "request failed", status = code, cause = cause);
+        } else if self.route == Route::operation {
+            // Every few seconds one, that says nothing.
+            line!(debug, self, "answered", status = code);
+        } else {
+            line!(info, self, "answered", status = code);
+        }
+    }
+
+    fn milliseconds(&self) -> f64 {
+        // To the microsecond: more digits are noise.
+        self.begun.elapsed().as_micros() as f64 / 1000.0
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        if self.in_flight.is_some() {
+            line!(info, self, "ended without an answer");
+        }
+    }
+}
+
+/// Of two, neither is to be believed.
+fn parent(headers: &HeaderMap) -> Option<TraceParent> {
+    let mut values = headers.get_all(TRACEPARENT).iter();
+    let value = values.next()?;
+    TraceParent::parse(value.as_bytes()).filter(|_| values.next().is_none())
+}
+
+/// A client can make up methods, which then are its own text.
+fn method(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::DELETE => "DELETE",
+        Method::PATCH => "PATCH",
+        Method::OPTIONS => "OPTIONS",
+        Method::CONNECT => "CONNECT",
+        Method::TRACE => "TRACE",
+        _ => "_OTHER",
+    }
+}
+
+/// The path without what a client may put into it.
+fn pattern(path: &str, route: Route) -> &'static str {
+    match route {
+        Route::record => "/api/v1/records/{id}",
+        Route::records => "/api/v1/records",
+        Route::operation => match path {
+            "/livez" => "/livez",
+            "/readyz" => "/readyz",
+            _ => "/metrics",
+        },
+        Route::none => "other",
+    }
+}

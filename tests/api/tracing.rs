@@ -1,0 +1,95 @@
+//! What an answer says of the request itself: its place in a trace, and where its time went.
+
+use std::sync::Arc;
+
+use rstest::rstest;
+use tokio::sync::Notify;
+
+use crate::support::{Failing, Server, memory, unavailable};
+
+const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+const SPAN: &str = "00f067aa0ba902b7";
+
+#[rstest]
+#[case::a_record("/api/v1/records/1", 200)]
+#[case::none("/api/v1/records/2", 204)]
+#[case::a_list("/api/v1/records", 200)]
+#[case::a_mistake("/api/v1/records?colour=red", 400)]
+#[case::nothing("/nothing", 404)]
+#[tokio::test]
+async fn a_trace_goes_on_with_a_span_of_our_own(#[case] path: &str, #[case] status: u16) {
+    let server = Server::over(memory(&[r#"{"_id": 1}"#]).await).await;
+    let mut spans = Vec::new();
+    for flags in ["01", "00"] {
+        let answer = server.request("GET", path, &format!("traceparent: 00-{TRACE}-{SPAN}-{flags}\r\n")).await;
+        assert_eq!(answer.status, status);
+        let parts: Vec<_> = answer.header("traceparent").unwrap().split('-').map(str::to_owned).collect();
+        assert_eq!((parts[0].as_str(), parts[1].as_str(), parts[3].as_str()), ("00", TRACE, flags));
+        assert!(parts[2].len() == 16 && parts[2] != SPAN, "{parts:?}");
+        spans.push(parts[2].clone());
+    }
+    assert_ne!(spans[0], spans[1]);
+}
+
+#[rstest]
+#[case::none("")]
+#[case::another_thing("traceparent: hello\r\n")]
+#[case::no_trace("traceparent: 00-00000000000000000000000000000000-00f067aa0ba902b7-01\r\n")]
+#[case::two(
+    "traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\r\ntraceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\r\n"
+)]
+#[tokio::test]
+async fn without_a_valid_one_there_is_none(#[case] headers: &str) {
+    let server = Server::over(memory(&[r#"{"_id": 1}"#]).await).await;
+    let answer = server.request("GET", "/api/v1/records/1", headers).await;
+    assert_eq!((answer.status, answer.header("traceparent")), (200, None));
+}
+
+/// Name and milliseconds of each part of a `Server-Timing`.
+fn timing(header: &str) -> Vec<(String, f64)> {
+    header
+        .split(", ")
+        .map(|part| part.split_once(";dur=").unwrap())
+        .map(|(name, time)| (name.to_owned(), time.parse().unwrap()))
+        .collect()
+}
+
+#[rstest]
+#[case::a_record("/api/v1/records/1", true)]
+#[case::none("/api/v1/records/2", true)]
+#[case::a_page("/api/v1/records?limit=1&after_id=1", true)]
+#[case::a_list("/api/v1/records", true)]
+#[case::a_mistake("/api/v1/records?colour=red", false)]
+#[case::health("/livez", false)]
+#[tokio::test]
+async fn server_timing_is_there_when_asked_for(#[case] path: &str, #[case] asks: bool) {
+    let server = Server::set(memory(&[r#"{"_id": 1}"#]).await, |settings| settings.server_timing = true).await;
+    let answer = server.get(path).await;
+    let parts = timing(answer.header("server-timing").unwrap());
+    let (name, total) = parts.last().unwrap();
+    assert_eq!((name.as_str(), parts.len()), ("total", if asks { 2 } else { 1 }));
+    if asks {
+        assert!(parts[0].0 == "store" && parts[0].1 <= *total, "{parts:?}");
+    }
+}
+
+#[tokio::test]
+async fn server_timing_is_nobodys_business_by_default() {
+    let server = Server::over(memory(&[r#"{"_id": 1}"#]).await).await;
+    assert_eq!(server.get("/api/v1/records/1").await.header("server-timing"), None);
+}
+
+#[tokio::test]
+async fn the_time_of_a_store_that_fails_or_is_given_up_counts() {
+    let server = Server::set(Failing::with(unavailable), |settings| settings.server_timing = true).await;
+    assert_eq!(timing(server.get("/api/v1/records/1").await.header("server-timing").unwrap()).len(), 2);
+    let never = Failing::until(Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let server = Server::set(never, |settings| {
+        settings.server_timing = true;
+        settings.deadline = std::time::Duration::from_millis(100);
+    })
+    .await;
+    let answer = server.get("/api/v1/records/1").await;
+    let parts = timing(answer.header("server-timing").unwrap());
+    assert!(answer.status == 503 && parts[0].0 == "store" && parts[0].1 > 50.0, "{answer:?}");
+}

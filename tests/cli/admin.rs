@@ -1,0 +1,69 @@
+//! `--admin-listen`: health and metrics elsewhere, and who finds them there.
+
+use rstest::rstest;
+
+use crate::support::{Serving, code, directory, finish, records, run, stderr};
+
+const ADMIN: [&str; 4] = ["--store", "memory:", "--admin-listen", "127.0.0.1:0"];
+
+#[test]
+fn health_and_metrics_are_there_and_nowhere_else() {
+    let serving = Serving::start(&directory(), &ADMIN);
+    let admin = serving.admin();
+    for path in ["/livez", "/readyz", "/metrics"] {
+        assert_eq!(serving.get_at(admin, path).0, 200, "{path}");
+        assert_eq!(serving.get(path).0, 404, "{path}");
+    }
+    assert_eq!(serving.get_at(admin, "/api/v1/records").0, 404);
+    assert_eq!(serving.get("/api/v1/records").0, 200);
+}
+
+#[test]
+fn the_health_check_finds_them_by_the_servers_own_settings() {
+    let directory = directory();
+    let serving = Serving::start(&directory, &ADMIN);
+    let (listen, admin) = (serving.address.to_string(), serving.admin().to_string());
+    let check = |arguments: &[&str], variables: &[(&str, &str)]| {
+        let mut command = records(&directory, &[&["healthcheck"], arguments].concat());
+        command.envs(variables.iter().copied());
+        code(&finish(command, ""))
+    };
+    let both = [("RECORDS_LISTEN", listen.as_str()), ("RECORDS_ADMIN_LISTEN", admin.as_str())];
+    assert_eq!(check(&[], &both), 0);
+    assert_eq!(check(&["--live"], &both), 0);
+    assert_eq!(check(&["--admin-listen", &admin], &[]), 0);
+    assert_eq!(check(&["--admin-listen", &admin, "--listen", &listen], &[]), 0);
+    assert_eq!(check(&["--listen", &listen], &both), 1, "what is typed is what is asked");
+    assert_eq!(check(&["--listen", &admin], &[("RECORDS_ADMIN_LISTEN", "")]), 0, "set to nothing is not set");
+}
+
+#[test]
+fn it_is_not_ready_there_while_it_drains() {
+    let serving = Serving::start(&directory(), &[&ADMIN[..], &["--drain-delay", "1h"]].concat());
+    let admin = serving.admin();
+    serving.signal("TERM");
+    while serving.get_at(admin, "/readyz").0 == 200 {}
+    assert_eq!(serving.get_at(admin, "/livez").0, 200);
+    serving.signal("TERM");
+    assert_eq!(serving.wait().0.code(), Some(0));
+}
+
+#[test]
+fn a_port_that_is_taken_keeps_it_from_starting() {
+    let directory = directory();
+    let serving = Serving::start(&directory, &["--store", "memory:"]);
+    let taken = serving.address.to_string();
+    let output = run(&directory, &["--store", "memory:", "--listen", "127.0.0.1:0", "--admin-listen", &taken], "");
+    assert_eq!(code(&output), 1);
+    let errors = stderr(&output);
+    assert!(errors.contains(&format!("cannot listen on {taken} (--admin-listen)")), "{errors}");
+}
+
+#[rstest]
+#[case::no_address("9090", "127.0.0.1:9090")]
+#[case::the_same_twice("127.0.0.1:8080", "both 127.0.0.1:8080")]
+fn a_wrong_address_is_named(#[case] address: &str, #[case] says: &str, #[values("serve", "config")] verb: &str) {
+    let output = run(&directory(), &[verb, "--store", "memory:", "--admin-listen", address], "");
+    assert_eq!(code(&output), 2);
+    assert!(stderr(&output).contains(says), "{}", stderr(&output));
+}

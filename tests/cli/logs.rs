@@ -1,0 +1,201 @@
+//! The log: what a line has, what it never has, and what happens when nobody reads it.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
+use rstest::rstest;
+use serde_json::Value;
+
+use crate::support::{Serving, code, directory, records, run, stderr};
+
+const SEED: &str = r#"{"_id": "a-private-id", "name": "a private name"}"#;
+
+/// Asks `paths` of a server that was started with `arguments`, and stops it. The lines of its log.
+fn log_of(arguments: &[&str], paths: &[&str]) -> Vec<String> {
+    let directory = directory();
+    std::fs::write(directory.path().join("seed"), SEED).unwrap();
+    let serving = Serving::start(&directory, &[&["--store", "memory:", "--seed", "seed"], arguments].concat());
+    for path in paths {
+        serving.get(path);
+    }
+    serving.signal("TERM");
+    let begin = serving.begin.clone();
+    let (status, log) = serving.wait();
+    assert_eq!(status.code(), Some(0), "{log}");
+    (begin + &log).lines().map(str::to_owned).collect()
+}
+
+fn json(lines: &[String]) -> Vec<Value> {
+    lines.iter().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))).collect()
+}
+
+fn requests(lines: &[Value]) -> Vec<&Value> {
+    lines.iter().filter(|line| line["target"] == "records::http::request").collect()
+}
+
+#[test]
+fn every_line_is_an_object_with_flat_fields() {
+    let lines = json(&log_of(&["--log-format", "json", "--log", "trace"], &["/api/v1/records/x", "/livez"]));
+    assert!(lines.len() > 4);
+    for line in lines {
+        let fields = line.as_object().unwrap();
+        assert!(fields.values().all(|value| !value.is_object() && !value.is_array()), "{line}");
+        let time = fields["timestamp"].as_str().unwrap();
+        assert!(time.parse::<jiff::Timestamp>().is_ok() && time.ends_with('Z'), "{line}");
+        assert!(["TRACE", "DEBUG", "INFO", "WARN", "ERROR"].contains(&fields["level"].as_str().unwrap()), "{line}");
+        assert!(fields["target"].is_string() && fields["message"].is_string(), "{line}");
+    }
+}
+
+#[test]
+fn a_request_is_one_line() {
+    let paths = [
+        ("/api/v1/records/a-private-id", "/api/v1/records/{id}", 200),
+        ("/api/v1/records/nothing", "/api/v1/records/{id}", 204),
+        ("/api/v1/records?limit=1", "/api/v1/records", 200),
+        ("/api/v1/records?limit=none", "/api/v1/records", 400),
+        ("/wp-login.php", "other", 404),
+    ];
+    let lines = json(&log_of(&["--log-format", "json"], &paths.map(|(path, _, _)| path)));
+    let lines = requests(&lines);
+    assert_eq!(lines.len(), paths.len());
+    for (line, (_, route, status)) in lines.iter().zip(paths) {
+        assert_eq!((&line["route"], &line["status"]), (&Value::from(route), &Value::from(status)), "{line}");
+        assert_eq!((&line["method"], &line["level"]), (&Value::from("GET"), &Value::from("INFO")), "{line}");
+        assert!(line["request_id"].as_str().unwrap().len() > 8, "{line}");
+        assert!(line["duration_ms"].as_f64().unwrap() > 0.0, "{line}");
+    }
+}
+
+#[test]
+fn a_line_names_the_trace_that_its_request_is_part_of() {
+    let serving = Serving::start(&directory(), &["--store", "memory:", "--log-format", "json", "--server-timing"]);
+    let mut answer = String::new();
+    let mut stream = TcpStream::connect(serving.address).unwrap();
+    let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    write!(stream, "GET /api/v1/records/x HTTP/1.0\r\ntraceparent: {parent}\r\n\r\n").unwrap();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.contains("server-timing: store;dur="), "{answer}");
+    serving.get("/api/v1/records/x");
+    serving.signal("TERM");
+    let (_, log) = serving.wait();
+    let lines = json(&log.lines().map(str::to_owned).collect::<Vec<_>>());
+    let traces: Vec<&Value> = requests(&lines).iter().map(|line| &line["trace_id"]).collect();
+    assert_eq!(traces, [&Value::from("4bf92f3577b34da6a3ce929d0e0e4736"), &Value::Null], "{log}");
+}
+
+#[rstest]
+#[case::by_default("info", 0)]
+#[case::unless_asked_for("debug", 3)]
+fn health_and_metrics_are_quiet(#[case] filter: &str, #[case] count: usize) {
+    let lines = json(&log_of(&["--log-format", "json", "--log", filter], &["/livez", "/readyz", "/metrics"]));
+    assert_eq!(requests(&lines).len(), count);
+}
+
+#[test]
+fn without_a_line_a_request_failures_still_have_theirs() {
+    let directory = directory();
+    let arguments = ["--store", "memory:", "--log-format", "json", "--log", "info,records::http::request=error"];
+    let serving = Serving::start(&directory, &[&arguments[..], &["--drain-delay", "1h"]].concat());
+    serving.get("/api/v1/records/x");
+    serving.signal("TERM");
+    while serving.get("/readyz").0 == 200 {}
+    serving.signal("TERM");
+    let (_, log) = serving.wait();
+    let lines = json(&log.lines().map(str::to_owned).collect::<Vec<_>>());
+    let lines = requests(&lines);
+    assert_eq!(lines.len(), 1, "{log}");
+    assert_eq!((&lines[0]["level"], &lines[0]["status"]), (&Value::from("ERROR"), &Value::from(503)), "{log}");
+}
+
+#[rstest]
+fn nothing_of_a_record_a_query_or_a_header_is_ever_logged(#[values("text", "json")] format: &str) {
+    let directory = directory();
+    std::fs::write(directory.path().join("seed"), SEED).unwrap();
+    let arguments = ["--store", "memory:", "--seed", "seed", "--log", "trace", "--log-format", format];
+    let serving = Serving::start(&directory, &arguments);
+    let mut answers = String::new();
+    for path in [
+        "/api/v1/records/a-private-id",
+        "/api/v1/records?name.eq=a+private+name",
+        "/api/v1/records?hunter2=hunter2",
+        "/hunter2?hunter2",
+        "/api/v1/records/hunter2%",
+    ] {
+        let mut stream = TcpStream::connect(serving.address).unwrap();
+        write!(stream, "GET {path} HTTP/1.0\r\nAuthorization: Bearer hunter2\r\nCookie: id=hunter2\r\n\r\n").unwrap();
+        stream.read_to_string(&mut answers).unwrap();
+    }
+    let mut made_up = TcpStream::connect(serving.address).unwrap();
+    write!(made_up, "HUNTER2 /api/v1/records HTTP/1.0\r\n\r\n").unwrap();
+    made_up.read_to_string(&mut answers).unwrap();
+    assert!(answers.contains("a private name"));
+    let metrics = serving.get("/metrics").1;
+    serving.signal("TERM");
+    let log = serving.begin.clone() + &serving.wait().1;
+    assert!(log.contains("_OTHER"), "{log}");
+    for secret in ["private", "hunter2", "HUNTER2"] {
+        assert!(!log.contains(secret), "{log}");
+        assert!(!metrics.contains(secret), "{metrics}");
+    }
+}
+
+#[test]
+fn text_is_the_default_and_has_the_same_fields() {
+    let lines = log_of(&[], &["/api/v1/records/x"]);
+    let line = lines.iter().find(|line| line.contains("records::http::request")).expect("a line");
+    for field in ["INFO", "answered", "method=\"GET\"", "route=\"/api/v1/records/{id}\"", "status=204", "duration_ms="]
+    {
+        assert!(line.contains(field), "{line}");
+    }
+    assert!(!line.contains('\u{1b}'), "colours are for terminals: {line}");
+}
+
+#[rstest]
+fn a_clients_request_id_does_not_look_like_more_fields(#[values("text", "json")] format: &str) {
+    let serving = Serving::start(&directory(), &["--store", "memory:", "--log-format", format]);
+    let mut answer = String::new();
+    let mut stream = TcpStream::connect(serving.address).unwrap();
+    write!(stream, "GET /api/v1/records/x HTTP/1.0\r\nx-request-id: a\"b\\\r\n\r\n").unwrap();
+    stream.read_to_string(&mut answer).unwrap();
+    serving.signal("TERM");
+    let (_, log) = serving.wait();
+    let line = log.lines().find(|line| line.contains("records::http::request")).expect("a line");
+    match format {
+        "json" => assert_eq!(json(&[line.to_owned()])[0]["request_id"], "a\"b\\"),
+        _ => assert!(line.contains(r#" request_id="a\"b\\" method="GET""#), "{line}"),
+    }
+}
+
+#[test]
+fn a_format_that_there_is_not_is_named() {
+    let output = run(&directory(), &["--store", "memory:", "--log-format", "xml"], "");
+    assert_eq!(code(&output), 2);
+    assert!(stderr(&output).contains("text or json"), "{}", stderr(&output));
+}
+
+#[test]
+fn a_log_that_nobody_reads_costs_lines_and_holds_up_nobody() {
+    const REQUESTS: usize = 12_000;
+    let directory = directory();
+    let mut command = records(&directory, &["--store", "memory:", "--seed", "none", "--listen", "127.0.0.1:0"]);
+    command.env("RECORDS_LOG_FORMAT", "json");
+    // Its standard error is a pipe, from which nothing is read once it listens.
+    let serving = Serving::spawn(command);
+    let stream = TcpStream::connect(serving.address).unwrap();
+    let mut requests = stream.try_clone().unwrap();
+    let asking = std::thread::spawn(move || {
+        let request = "GET /api/v1/records/x HTTP/1.1\r\nHost: test\r\n\r\n";
+        let last = "GET /api/v1/records/x HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n";
+        requests.write_all((request.repeat(REQUESTS - 1) + last).as_bytes()).unwrap();
+    });
+    let mut answers = String::new();
+    (&stream).read_to_string(&mut answers).unwrap();
+    asking.join().unwrap();
+    assert_eq!(answers.matches("HTTP/1.1 204").count(), REQUESTS);
+    let metrics = serving.get("/metrics").1;
+    let lost = metrics.lines().find_map(|line| line.strip_prefix("records_log_lines_lost_total "));
+    assert!(lost.and_then(|lost| lost.parse::<u64>().ok()).unwrap() > 0, "{metrics}");
+    serving.signal("TERM");
+    assert_eq!(serving.wait_unread().code(), Some(0));
+}
