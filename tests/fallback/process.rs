@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use records::store::{BACKENDS, Place};
@@ -14,16 +15,30 @@ use crate::support::*;
 cases! {
     killed_while_it_copies_it_never_shows_half_a_copy,
     killed_while_it_follows_it_goes_on_and_shows_what_was_known,
+    a_disk_that_takes_no_more_leaves_the_answers_to_the_server_and_says_so,
 }
 
 struct Service {
     child: Child,
     address: SocketAddr,
+    log: Arc<Mutex<String>>,
 }
 
 impl Service {
     fn start(directory: &TempDir, server: &str, scheme: &str) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_records"));
+        Self::run(Command::new(env!("CARGO_BIN_EXE_records")), directory, server, scheme)
+    }
+
+    /// No file may grow beyond `kibibytes`, which to who writes it is much as a disk that is full.
+    fn limited(kibibytes: u32, directory: &TempDir, server: &str, scheme: &str) -> Self {
+        let mut command = Command::new("sh");
+        // In blocks of 512 bytes (POSIX); the signal would end the process where a full disk is an error.
+        let limit = format!("trap '' XFSZ; ulimit -f {}; exec \"$@\"", kibibytes * 2);
+        command.args(["-c", &limit, "sh", env!("CARGO_BIN_EXE_records")]);
+        Self::run(command, directory, server, scheme)
+    }
+
+    fn run(mut command: Command, directory: &TempDir, server: &str, scheme: &str) -> Self {
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("RECORDS_")) {
             command.env_remove(name);
         }
@@ -42,8 +57,12 @@ impl Service {
             }
         };
         // Read to the end, so that it never waits for somebody to read its log.
-        std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
-        Self { child, address }
+        let lines = Arc::new(Mutex::new(text));
+        let kept = lines.clone();
+        std::thread::spawn(move || {
+            log.lines().map_while(std::io::Result::ok).for_each(|line| kept.lock().expect("a log").push_str(&line))
+        });
+        Self { child, address, log: lines }
     }
 
     /// The head and the body of an answer.
@@ -153,5 +172,33 @@ async fn killed_while_it_follows_it_goes_on_and_shows_what_was_known() {
                 && service.get("/api/v1/records/3").1.contains("\"n\":3}")
         };
         until("the copy of what happened", caught_up).await;
+    }
+}
+
+async fn a_disk_that_takes_no_more_leaves_the_answers_to_the_server_and_says_so() {
+    for scheme in lasting() {
+        let total = 20_000;
+        let mut server = filled().await;
+        open(&server.url()).await.upsert(numbered(0..total)).await.expect("an upsert");
+        let directory = tempfile::tempdir().expect("a directory");
+        let service = Service::limited(1_024, &directory, &server.url(), scheme);
+        until("a word on what is wrong", async || {
+            let log = service.log.lock().expect("a log");
+            log.contains("there is no copy yet: it cannot be made") && log.contains("File too large")
+        })
+        .await;
+        let (head, body) = service.get("/api/v1/records");
+        assert!(head.contains(" 200 ") && body.matches("\"_id\":").count() == total as usize, "{head}");
+        let (head, body) = service.get("/readyz");
+        assert!(head.contains(" 200 ") && body.contains("degraded"), "{head} {body}");
+        // What there is of a copy is no copy.
+        server.kill();
+        for path in ["/api/v1/records", "/api/v1/records/1", "/api/v1/records/nobody"] {
+            assert_eq!(service.status(path), 503, "{path}");
+        }
+        service.kill();
+        server.run().expect("a server");
+        let service = Service::start(&directory, &server.url(), scheme);
+        until("a whole copy, where there is room", async || service.is_ready()).await;
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 
-use crate::api::Server;
+use crate::api::{Server, try_request_at};
 use crate::proxy::Proxy;
 use crate::servers::mongod::Mongod;
 use crate::{RECORDS, RECOVERY, numbered, open};
@@ -54,14 +54,15 @@ async fn cut_lists(port: u16, numbers: impl Iterator<Item = usize>) -> (usize, u
     let (mut refused, mut cut) = (0, 0);
     for number in numbers {
         network.reset_after((share(number) * bytes) as u64);
-        let answer = service.get(LIST).await;
-        match answer.status {
-            503 => refused += 1,
-            200 => {
+        match try_request_at(service.address, "GET", LIST, "").await {
+            Some(answer) if answer.status == 503 => refused += 1,
+            Some(answer) => {
+                assert_eq!(answer.status, 200);
                 assert!(!answer.whole, "a list that was cut looks whole, with {} bytes", answer.body.len());
                 cut += 1;
             }
-            other => panic!("a list that was cut is a {other}"),
+            // Cut before its head was sent.
+            None => cut += 1,
         }
         network.mend();
         tokio::time::timeout(RECOVERY, async {
