@@ -45,7 +45,8 @@ const LISTEN: &str = "127.0.0.1:8080";
 /// What the command line asks for.
 #[derive(Debug)]
 pub enum Command {
-    Serve(Serve),
+    /// Boxed: it has many more settings than the others.
+    Serve(Box<Serve>),
     Import(Import),
     Healthcheck(Healthcheck),
     Completions(Shell),
@@ -62,6 +63,7 @@ pub struct Serve {
     pub listen: SocketAddr,
     pub request_timeout: Duration,
     pub header_timeout: Duration,
+    pub write_timeout: Duration,
     pub max_connections: usize,
     pub drain_delay: Duration,
     pub drain_timeout: Duration,
@@ -185,6 +187,9 @@ struct ServeFlags {
     /// How long a client may take for the head of a request, and keep an idle connection
     #[arg(long, env = "RECORDS_HEADER_TIMEOUT", value_name = "TIME", default_value = "15s", value_parser = positive)]
     header_timeout: Duration,
+    /// How long a client may take no byte of its answer, before its connection is cut
+    #[arg(long, env = "RECORDS_WRITE_TIMEOUT", value_name = "TIME", default_value = "30s", value_parser = positive)]
+    write_timeout: Duration,
     /// How many connections are served at once; more wait
     #[arg(long, env = "RECORDS_MAX_CONNECTIONS", value_name = "NUMBER", default_value = "10000", value_parser = connections)]
     max_connections: usize,
@@ -299,7 +304,7 @@ fn command(cli: Cli, matches: &clap::ArgMatches) -> Result<Command, clap::Error>
         Verb::Serve(serve) => {
             let log = shared.log.clone();
             let store = store_of(shared, matches)?;
-            Command::Serve(Serve {
+            Command::Serve(Box::new(Serve {
                 fallback: fallback_of(serve.fallback, &store, serve.request_timeout)?,
                 seed: match serve.seed.as_deref() {
                     None | Some("") => Seed::BuiltIn,
@@ -312,10 +317,11 @@ fn command(cli: Cli, matches: &clap::ArgMatches) -> Result<Command, clap::Error>
                 listen: serve.listen,
                 request_timeout: serve.request_timeout,
                 header_timeout: serve.header_timeout,
+                write_timeout: serve.write_timeout,
                 max_connections: serve.max_connections,
                 drain_delay: serve.drain_delay,
                 drain_timeout: serve.drain_timeout,
-            })
+            }))
         }
         Verb::Import { file, skip_invalid } => Command::Import(Import {
             log: shared.log.clone(),

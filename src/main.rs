@@ -8,7 +8,7 @@ use records::config::{self, Command};
 
 fn main() -> ExitCode {
     match config::read() {
-        Command::Serve(serve) => verbs::serve(serve),
+        Command::Serve(serve) => verbs::serve(*serve),
         Command::Import(import) => verbs::import(import),
         Command::Healthcheck(healthcheck) => verbs::healthcheck(healthcheck),
         Command::Config(text) => {

@@ -11,7 +11,6 @@ use records::document::reader::Bad;
 use records::import::{self, Input, Progress};
 use records::store::{self, Store};
 use records::{healthcheck, http, server, telemetry};
-use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 
 /// Stored, but for what was skipped.
@@ -71,14 +70,14 @@ async fn serving(settings: Serve) -> Outcome {
     if let Some(fallback) = settings.fallback {
         store = store::fallback::over(store, *fallback).await.map_err(|error| Failure(error.report().to_string()))?;
     }
-    let listener = TcpListener::bind(settings.listen)
-        .await
+    let listener = server::listen(settings.listen)
         .map_err(|error| Failure(format!("cannot listen on {}: {error}", settings.listen)))?;
     let draining = http::Draining::default();
     let service = http::service(store, answers, draining.clone());
     let limits = server::Limits {
         header_timeout: settings.header_timeout,
-        max_connections: settings.max_connections,
+        write_timeout: settings.write_timeout,
+        max_connections: server::connections_within(settings.max_connections),
         drain_delay: settings.drain_delay,
         drain_timeout: settings.drain_timeout,
     };
