@@ -28,7 +28,7 @@ fn forged(body: &[u8], sort: Option<&Sort>) -> String {
 fn check(text: &str, sort: Option<&Sort>) {
     let Some(cursor) = Cursor::decode(text, sort) else { return };
     bson::from_key(&cursor.key);
-    assert_eq!(cursor.key, cursor.key);
+    assert!(cursor.key.cmp(&cursor.key.clone()).is_eq());
     if let Some(value) = &cursor.value {
         let place = (value, &cursor.key);
         assert!(sort.is_some_and(|sort| sort.compare(place, place).is_eq()));
