@@ -48,6 +48,7 @@ const LISTEN: &str = "127.0.0.1:8080";
 /// What the command line asks for.
 #[derive(Debug)]
 pub enum Command {
+    /// Boxed: it has many more settings than the others.
     Serve(Box<Serve>),
     Import(Import),
     Healthcheck(Healthcheck),
@@ -67,6 +68,7 @@ pub struct Serve {
     pub admin_listen: Option<SocketAddr>,
     pub request_timeout: Duration,
     pub header_timeout: Duration,
+    pub write_timeout: Duration,
     pub max_connections: usize,
     pub drain_delay: Duration,
     pub drain_timeout: Duration,
@@ -206,6 +208,9 @@ struct ServeFlags {
     /// How long a client may take for the head of a request, and keep an idle connection
     #[arg(long, env = "RECORDS_HEADER_TIMEOUT", value_name = "TIME", default_value = "15s", value_parser = positive)]
     header_timeout: Duration,
+    /// How long a client may take no byte of its answer, before its connection is cut
+    #[arg(long, env = "RECORDS_WRITE_TIMEOUT", value_name = "TIME", default_value = "30s", value_parser = positive)]
+    write_timeout: Duration,
     /// How many connections are served at once; more wait
     #[arg(long, env = "RECORDS_MAX_CONNECTIONS", value_name = "NUMBER", default_value = "10000", value_parser = connections)]
     max_connections: usize,
@@ -344,6 +349,7 @@ fn command(cli: Cli, matches: &clap::ArgMatches) -> Result<Command, clap::Error>
                 listen: serve.listen,
                 request_timeout: serve.request_timeout,
                 header_timeout: serve.header_timeout,
+                write_timeout: serve.write_timeout,
                 max_connections: serve.max_connections,
                 drain_delay: serve.drain_delay,
                 drain_timeout: serve.drain_timeout,

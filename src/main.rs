@@ -1,5 +1,7 @@
 //! The command line: reads the settings, wires the rooms together, says how it went by the exit status.
 
+#![forbid(unsafe_code)]
+
 mod verbs;
 
 use std::process::ExitCode;

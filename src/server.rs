@@ -3,9 +3,13 @@
 //! Not `axum::serve`: it has no time-out for a request's head and no limit of connections, and one half-sent head holds
 //! its graceful shutdown for ever.
 
+mod files;
+mod progress;
+
 use std::convert::Infallible;
 use std::error::Error;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
@@ -18,13 +22,17 @@ use hyper::server::conn::http1;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::coop::unconstrained;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tower::Service;
+
+pub use files::connections_within;
+use progress::Progress;
 
 /// The longest head of a request (request line and headers), in bytes; a longer one is answered 431. Enough for an id of
 /// several kilobytes and the cookies of a careless neighbour, too little to fill the memory with.
@@ -36,18 +44,43 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long a server that stands [`Beside`] another may take for what is under way when both stop: enough for a scrape, and
 /// nothing beside what a supervisor allows for the drain.
 const BESIDE_DRAIN: Duration = Duration::from_secs(1);
+/// How long to go on for those who were quicker than the signal, at the least: first with connections that wait to be taken,
+/// then with requests that wait to be read.
+const SETTLE: Duration = Duration::from_millis(100);
+
+/// What the system keeps of an answer before it is on its way: two chunks of a list, so that there is always one to send.
+const UNSENT_BYTES: u32 = 128 * 1024;
+
+/// How many connections wait to be accepted, if the system lets that many; it drops others, whose clients try again after a
+/// second. The usual 128 are fewer than a load balancer opens when it has just found this server.
+const BACKLOG: u32 = 4_096;
 
 /// What a client may take of the server.
 #[derive(Clone, Debug)]
 pub struct Limits {
     /// How long a client may take for the head of a request, and how long it may keep a connection idle between two.
     pub header_timeout: Duration,
+    /// How long a client may take no byte of its answer.
+    pub write_timeout: Duration,
     /// How many connections are served at once. More wait in the system's queue.
     pub max_connections: usize,
     /// How long to go on as before, but not ready, when told to stop: until the load balancers have noticed.
     pub drain_delay: Duration,
     /// How long requests under way may take after that. What is left then is cut.
     pub drain_timeout: Duration,
+}
+
+/// Listens on `address`, with a queue for those that are not accepted yet which a burst does not overflow.
+///
+/// # Errors
+///
+/// When the system does not let it: the port is taken, say.
+pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // As `TcpListener::bind` has it: a new process may listen although connections of the old one linger.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 /// Serves `service` on `listener` until `stops` says so, then drains: `draining` is called, connections go on for
@@ -72,7 +105,7 @@ where
     let mut hurried = false;
     let delay = async {
         tokio::select! {
-            () = sleep(limits.drain_delay) => {}
+            () = sleep(limits.drain_delay.max(SETTLE)) => {}
             () = next(&mut stops) => hurried = true,
         }
     };
@@ -125,6 +158,7 @@ async fn next(stops: &mut (impl Stream<Item = ()> + Unpin)) {
 struct Server<S> {
     http: http1::Builder,
     service: S,
+    write_timeout: Duration,
     places: Arc<Semaphore>,
     connections: JoinSet<()>,
     finishing: CancellationToken,
@@ -141,6 +175,7 @@ where
         Self {
             http,
             service,
+            write_timeout: limits.write_timeout,
             places: Arc::new(Semaphore::new(limits.max_connections)),
             connections: JoinSet::new(),
             finishing: CancellationToken::new(),
@@ -163,7 +198,8 @@ where
 
     /// Takes what had connected before the listener closes: closing it would reset them.
     fn accept_waiting(&mut self, listener: &TcpListener) {
-        while let Some((stream, place)) = accept(listener, self.places.clone()).now_or_never() {
+        // Unconstrained: tokio would say that there is nothing more after 128 of them, to give other tasks a turn.
+        while let Some((stream, place)) = unconstrained(accept(listener, self.places.clone())).now_or_never() {
             self.serve(stream, place);
         }
     }
@@ -172,15 +208,20 @@ where
         // An answer is written in one piece; waiting for more to fill the packet would only delay it. Where the option
         // cannot be set the connection is broken, which serving it will show.
         let _ = stream.set_nodelay(true);
+        keep_little_unsent(&stream);
         let service = TowerToHyperService::new(self.service.clone());
-        let connection = self.http.serve_connection(TokioIo::new(stream), service);
+        let stream = TokioIo::new(Progress::new(stream, self.write_timeout));
+        let connection = self.http.serve_connection(stream, service);
         let finishing = self.finishing.clone();
         self.connections.spawn(async move {
             let _place = place;
             let mut connection = pin!(connection);
+            // A connection on which nothing was read yet would be closed at once, and the request that waits on it lost.
+            let settled = finishing.cancelled_owned().then(|()| sleep(SETTLE));
             let result = tokio::select! {
+                biased;
                 result = connection.as_mut() => result,
-                () = finishing.cancelled_owned() => {
+                () = settled => {
                     connection.as_mut().graceful_shutdown();
                     connection.await
                 }
@@ -204,6 +245,16 @@ where
         self.connections.shutdown().await;
         cut
     }
+}
+
+/// Bounds what the system keeps for a client that reads slowly, which else grows to megabytes for each. A write then waits
+/// for the client rather than for a third of those megabytes, so slowness is not taken for a standstill.
+fn keep_little_unsent(stream: &TcpStream) {
+    // Where there is no such option, that bound is the system's.
+    #[cfg(target_os = "linux")]
+    let _ = socket2::SockRef::from(stream).set_tcp_notsent_lowat(UNSENT_BYTES);
+    #[cfg(not(target_os = "linux"))]
+    let _ = (stream, UNSENT_BYTES);
 }
 
 /// The next connection, once there is a place for it. Dropping this future loses none.

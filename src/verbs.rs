@@ -92,11 +92,12 @@ async fn serving(settings: Serve, lost_lines: Lost, tracer: Tracer) -> Outcome {
     if let Some(fallback) = settings.fallback {
         store = store::fallback::over(store, *fallback).await.map_err(|error| Failure(error.report().to_string()))?;
     }
-    let listener = bind("listen", settings.listen).await?;
+    let listener = bind("listen", settings.listen)?;
     let draining = http::Draining::default();
     let limits = server::Limits {
         header_timeout: settings.header_timeout,
-        max_connections: settings.max_connections,
+        write_timeout: settings.write_timeout,
+        max_connections: server::connections_within(settings.max_connections),
         drain_delay: settings.drain_delay,
         drain_timeout: settings.drain_timeout,
     };
@@ -113,7 +114,7 @@ async fn serving(settings: Serve, lost_lines: Lost, tracer: Tracer) -> Outcome {
             server::run(listener, service, limits, stops, begin_drain).await
         }
         Some(admin) => {
-            let admin = bind("admin-listen", admin).await?;
+            let admin = bind("admin-listen", admin)?;
             tracing::info!("health and metrics on http://{}", admin.local_addr()?);
             let (service, operations) = http::services(store, answers, draining.clone());
             let beside = server::Beside::start(admin, operations, limits.clone());
@@ -127,9 +128,8 @@ async fn serving(settings: Serve, lost_lines: Lost, tracer: Tracer) -> Outcome {
     Ok(ExitCode::SUCCESS)
 }
 
-async fn bind(setting: &str, address: SocketAddr) -> Result<TcpListener, Failure> {
-    let failed = |error| Failure(format!("cannot listen on {address} (--{setting}): {error}"));
-    TcpListener::bind(address).await.map_err(failed)
+fn bind(setting: &str, address: SocketAddr) -> Result<TcpListener, Failure> {
+    server::listen(address).map_err(|error| Failure(format!("cannot listen on {address} (--{setting}): {error}")))
 }
 
 /// What the HTTP room is told of the settings.

@@ -177,7 +177,7 @@ pub fn parse_date(text: &str) -> Option<i64> {
         [b'+' | b'-', ..] => text.split_at_checked(text[1..].find('-')? + 1)?,
         _ => text.split_at_checked(4)?,
     };
-    let year = year.parse::<i64>().ok().filter(|year| year.abs() < 300_000_000)?;
+    let year = year.parse::<i64>().ok().filter(|year| year.unsigned_abs() < 300_000_000)?;
     let field =
         |at: usize, width: usize| -> Option<i64> { rest.get(at..at + width)?.parse::<u16>().ok().map(i64::from) };
     let (month, day) = (field(1, 2)?, field(4, 2)?);

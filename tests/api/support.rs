@@ -30,7 +30,13 @@ pub struct Server {
 }
 
 pub fn limits() -> Limits {
-    Limits { header_timeout: PATIENCE, max_connections: 1_000, drain_delay: Duration::ZERO, drain_timeout: PATIENCE }
+    Limits {
+        header_timeout: PATIENCE,
+        write_timeout: PATIENCE,
+        max_connections: 1_000,
+        drain_delay: Duration::ZERO,
+        drain_timeout: PATIENCE,
+    }
 }
 
 impl Server {

@@ -23,6 +23,7 @@ pub fn every_event() -> Outcome {
         for (step, times) in [
             ("format", 1),
             ("clippy", 3),
+            ("supply-chain", 1),
             ("test", 6),
             ("outages", 1),
             ("deployment-files", 1),

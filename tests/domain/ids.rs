@@ -119,3 +119,10 @@ proptest! {
         prop_assert_eq!(id.to_string(), text);
     }
 }
+
+/// Found by the fuzz target `ids`: the one year that has no absolute value.
+#[test]
+fn the_smallest_integer_as_a_year_is_a_string() {
+    let text = "-9223372036854775808-01-01T00:00:00.000Z";
+    assert_eq!(RecordId::from(text).keys().collect::<Vec<_>>(), [Key::String(text.into())]);
+}

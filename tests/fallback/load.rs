@@ -43,6 +43,7 @@ async fn serve(store: Arc<dyn Store>) -> SocketAddr {
     let address = listener.local_addr().expect("a port");
     let limits = Limits {
         header_timeout: PATIENCE,
+        write_timeout: PATIENCE,
         max_connections: 1_000,
         drain_delay: Duration::ZERO,
         drain_timeout: Duration::ZERO,

@@ -47,10 +47,10 @@ async fn cut_lists(port: u16, numbers: impl Iterator<Item = usize>) -> (usize, u
     let service = Server::over(open(&format!("mongodb://127.0.0.1:{}", network.port())).await).await;
     let whole = service.get(LIST).await;
     assert!(whole.status == 200 && whole.whole);
-    let before = network.from_server();
+    let before = network.received();
     assert_eq!(service.get(LIST).await.body, whole.body);
     // The driver's own talk is in it too: the last tenth is left to that.
-    let bytes = (network.from_server() - before) as f64 * 0.9;
+    let bytes = (network.received() - before) as f64 * 0.9;
     let (mut refused, mut cut) = (0, 0);
     for number in numbers {
         network.reset_after((share(number) * bytes) as u64);

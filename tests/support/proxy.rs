@@ -67,7 +67,7 @@ impl Proxy {
 
     /// Does so when the server has sent `bytes` more.
     pub fn reset_after(&self, bytes: u64) {
-        let until = Some(self.from_server() + bytes);
+        let until = Some(self.received() + bytes);
         self.state.send_modify(|state| state.until = until);
     }
 
@@ -81,8 +81,8 @@ impl Proxy {
         self.state.send_modify(|state| *state = State { cuts: state.cuts, resets: state.resets, ..State::default() });
     }
 
-    /// How many bytes the server has sent.
-    pub fn from_server(&self) -> u64 {
+    /// How many bytes have come from the server.
+    pub fn received(&self) -> u64 {
         self.from_server.load(Ordering::Relaxed)
     }
 }

@@ -337,9 +337,11 @@ pub fn from_key(key: &Key) -> Bson {
     }
 }
 
-/// What [`opaque`] took apart. It was read from BSON, so it is BSON again.
+/// What [`opaque`] took apart. It was read from BSON, so it is BSON again; unless a client forged the cursor that it came in.
 fn from_opaque(bytes: &[u8]) -> Option<Bson> {
     let (kind, value) = bytes.split_first()?;
+    // The driver's tree follows any nesting until the stack ends.
+    write_value(&mut Vec::new(), *kind, value, 0).ok()?;
     let mut document = Vec::with_capacity(value.len() + 16);
     with_length(&mut document, |out| {
         append_name(out, *kind, "_id");

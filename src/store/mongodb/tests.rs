@@ -3,6 +3,8 @@
 
 #[path = "../../../tests/support/documents.rs"]
 mod documents;
+#[path = "../../../tests/support/obvious.rs"]
+mod obvious;
 #[path = "../../../tests/support/servers.rs"]
 mod servers;
 

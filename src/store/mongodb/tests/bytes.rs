@@ -1,7 +1,5 @@
 //! BSON as this crate writes and reads it, against the driver's crate, and against bytes that are no BSON.
 
-use base64::prelude::{BASE64_STANDARD, Engine as _};
-use mongodb::bson::spec::BinarySubtype;
 use mongodb::bson::{Bson, Document as Tree, RawDocument};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -9,55 +7,14 @@ use proptest::sample::Index;
 
 use super::super::bson::{append_fields, from_key, to_json, with_length};
 use super::documents;
+use super::obvious::slow_document;
 use crate::document::Document;
+use crate::record::{Key, rank};
 
 fn encoded(document: &Document) -> Vec<u8> {
     let mut bytes = Vec::new();
     with_length(&mut bytes, |out| append_fields(out, document.fields()));
     bytes
-}
-
-/// The mapping of [`crate::wire`] once more, the obvious and slow way. `None` where the driver's crate keeps the value to
-/// itself.
-fn slow(value: &Bson) -> Option<String> {
-    let text = |text: &str| serde_json::to_string(text).ok();
-    match value {
-        Bson::Double(value) => serde_json::to_string(value).ok(),
-        Bson::String(value) | Bson::Symbol(value) | Bson::JavaScriptCode(value) => text(value),
-        Bson::Document(fields) => slow_document(fields),
-        Bson::Array(values) => Some(format!("[{}]", values.iter().map(slow).collect::<Option<Vec<_>>>()?.join(","))),
-        Bson::Binary(binary) => match binary.to_uuid() {
-            Ok(uuid) if binary.subtype == BinarySubtype::Uuid => text(&uuid.to_string()),
-            _ => text(&BASE64_STANDARD.encode(&binary.bytes)),
-        },
-        Bson::ObjectId(id) => text(&id.to_hex()),
-        Bson::Boolean(value) => Some(value.to_string()),
-        Bson::DateTime(date) => {
-            // Years of four digits; the others have tests of their own.
-            let year = -62_167_219_200_000..253_402_300_800_000_i64;
-            let millis = Some(date.timestamp_millis()).filter(|millis| year.contains(millis))?;
-            let time = jiff::Timestamp::from_millisecond(millis).ok()?;
-            text(&time.strftime("%Y-%m-%dT%H:%M:%S.%3fZ").to_string())
-        }
-        Bson::Null | Bson::Undefined => Some("null".into()),
-        Bson::RegularExpression(regex) => text(&format!("/{}/{}", regex.pattern.as_str(), regex.options.as_str())),
-        Bson::JavaScriptCodeWithScope(code) => {
-            Some(format!(r#"{{"code":{},"scope":{}}}"#, text(&code.code)?, slow_document(&code.scope)?))
-        }
-        Bson::Int32(value) => Some(value.to_string()),
-        Bson::Int64(value) => Some(value.to_string()),
-        Bson::Timestamp(time) => Some(format!(r#"{{"t":{},"i":{}}}"#, time.time, time.increment)),
-        Bson::Decimal128(value) => text(&value.to_string()),
-        Bson::MinKey => text("MinKey"),
-        Bson::MaxKey => text("MaxKey"),
-        Bson::DbPointer(_) => None,
-    }
-}
-
-fn slow_document(fields: &Tree) -> Option<String> {
-    let field =
-        |(name, value): (&String, &Bson)| Some(format!("{}:{}", serde_json::to_string(name).ok()?, slow(value)?));
-    Some(format!("{{{}}}", fields.iter().map(field).collect::<Option<Vec<_>>>()?.join(",")))
 }
 
 /// Whatever the bytes are, they are an error or JSON, and never a panic.
@@ -183,4 +140,15 @@ fn endless_nesting_is_refused() {
 #[test]
 fn a_document_without_an_id_is_refused() {
     assert!(to_json(&mut Vec::new(), &framed(vec![0; 5])).is_err());
+}
+
+/// A client can forge a cursor with any bytes in it, as many as a request's head has room for.
+#[test]
+fn a_forged_key_that_nests_endlessly_is_no_value() {
+    let mut document = framed(vec![0; 5]);
+    for _ in 0..1_700 {
+        document = framed([&[0; 4], &[3, 0][..], &document, &[0]].concat());
+    }
+    let bytes = std::iter::once(3).chain(document).collect();
+    assert_eq!(from_key(&Key::Opaque { rank: rank::DOCUMENT, bytes }), Bson::Null);
 }

@@ -1,0 +1,2 @@
+//! The part of the driver that the transcoder names.
+pub use bson;

@@ -1,0 +1,80 @@
+//! Hostile and careless clients, over real sockets, against the program as a process.
+//!
+//! Every case ends with a lookup that is answered and a stop in order, and finds no panic in the log. What takes thousands of
+//! connections or a hundred thousand records is ignored unless `TEST_ATTACK=all` asks for it.
+
+#[path = "../cli/support.rs"]
+#[allow(dead_code)]
+mod process;
+
+mod floods;
+mod garbage;
+mod inputs;
+mod readers;
+mod stops;
+mod support;
+
+use std::future::Future;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use libtest_mimic::{Arguments, Trial};
+
+/// What takes longer hangs.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+fn main() -> ExitCode {
+    let arguments = Arguments::from_args();
+    support::raise_files();
+    let all = std::env::var("TEST_ATTACK").is_ok_and(|which| which == "all");
+    let mut trials = Vec::new();
+    macro_rules! cases {
+        ($(#[$heavy:ident])? $room:ident: $($case:ident),* $(,)?) => {
+            $(trials.push(trial(concat!(stringify!($room), "::", stringify!($case)), $room::$case));)*
+        };
+    }
+    cases!(floods:
+        a_thousand_half_sent_heads_are_let_go_while_others_are_served,
+        more_clients_than_a_process_has_files_by_default_are_served,
+        fewer_files_than_connections_are_said_and_leave_room_for_the_store,
+        a_burst_beyond_the_limit_is_503_with_a_time_to_come_back_and_then_all_is_well,
+    );
+    cases!(readers:
+        a_reader_that_stops_is_let_go_and_one_that_is_slow_gets_everything,
+    );
+    cases!(garbage:
+        what_is_not_http_is_refused_or_closed,
+        random_bytes_are_refused_or_closed,
+        a_request_that_two_servers_would_frame_differently_is_the_last_on_its_connection,
+        a_body_that_never_comes_holds_nobody,
+    );
+    cases!(inputs: whatever_stands_in_the_request_line_is_answered_at_once);
+    cases!(stops:
+        a_stop_amid_half_sent_heads_and_idle_connections,
+        a_stop_amid_slow_readers,
+        a_stop_amid_a_burst_answers_what_was_sent_before,
+        a_stop_amid_garbage,
+    );
+    let heavy = [
+        trial(
+            "floods::ten_thousand_idle_connections_leave_lookups_prompt_and_memory_bounded",
+            floods::ten_thousand_idle_connections,
+        ),
+        trial(
+            "readers::many_slow_readers_of_a_hundred_thousand_records_take_bounded_memory",
+            readers::many_slow_readers,
+        ),
+    ];
+    trials.extend(heavy.map(|trial| trial.with_ignored_flag(!all)));
+    // Side by side they would measure each other.
+    libtest_mimic::run(&Arguments { test_threads: Some(1), ..arguments }, trials).exit_code()
+}
+
+fn trial<F: Future<Output = ()> + 'static>(name: &str, case: fn() -> F) -> Trial {
+    let case = move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(async { tokio::time::timeout(PATIENCE, case()).await })?;
+        Ok(())
+    };
+    Trial::test(name, case)
+}

@@ -1,0 +1,84 @@
+//! Clients that ask for much and read little.
+
+use std::time::{Duration, Instant};
+
+use futures::future::join_all;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::sleep;
+
+use crate::support::{Victim, read_to_end};
+
+pub const LIST: &str = "GET /api/v1/records HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n";
+
+/// The last chunk of a body, which nobody sends who was cut.
+const END: &[u8] = b"]\r\n0\r\n\r\n";
+
+pub async fn a_reader_that_stops_is_let_go_and_one_that_is_slow_gets_everything() {
+    // More than the two systems' buffers hold.
+    let victim = Victim::with_records(1_000, 8_000, &["--write-timeout", "500ms"]);
+    let mut stopped = join_all((0..20).map(|_| victim.connect_narrow())).await;
+    for stream in &mut stopped {
+        stream.write_all(LIST.as_bytes()).await.unwrap();
+    }
+    let mut slow = victim.connect_narrow().await;
+    slow.write_all(LIST.as_bytes()).await.unwrap();
+    let begin = Instant::now();
+    let (mut bytes, mut last) = (0, Vec::new());
+    let mut buffer = vec![0; 256 * 1024];
+    loop {
+        let read = slow.read(&mut buffer).await.unwrap();
+        if read == 0 {
+            break;
+        }
+        bytes += read;
+        last.extend_from_slice(&buffer[..read]);
+        last.drain(..last.len().saturating_sub(END.len()));
+        // Slow for longer than the others have patience with those that stop.
+        if begin.elapsed() < Duration::from_millis(1_200) {
+            sleep(Duration::from_millis(50)).await;
+        }
+    }
+    assert!(bytes > 8_000_000 && last == END, "{bytes} bytes, ending in {last:?}");
+    for stream in &mut stopped {
+        let got = read_to_end(stream).await;
+        assert!(!got.as_bytes().ends_with(END), "it was sent everything although it did not read");
+    }
+    victim.survives().await;
+}
+
+/// How much memory a client that reads slowly may take, in KiB.
+const READER_MAX_KIB: u64 = 512;
+
+pub async fn many_slow_readers() {
+    const READERS: usize = 100;
+    let victim = Victim::with_records(100_000, 100, &[]);
+    // Whatever the first list sets up is there before it counts.
+    victim.ask(LIST).await;
+    let before = victim.memory();
+    let mut readers = join_all((0..READERS).map(|_| victim.connect_narrow())).await;
+    for stream in &mut readers {
+        stream.write_all(LIST.as_bytes()).await.unwrap();
+    }
+    let mut peak = before;
+    for _ in 0..20 {
+        join_all(readers.iter_mut().map(a_little)).await;
+        victim.serves().await;
+        peak = peak.max(victim.memory());
+    }
+    let added = peak - before;
+    println!("{READERS} slow readers of 100000 records: {added} KiB above {before} KiB");
+    assert!(added < READERS as u64 * READER_MAX_KIB, "{added} KiB");
+    // Those that go on reading get it all.
+    for stream in readers.iter_mut().take(3) {
+        let rest = read_to_end(stream).await;
+        assert!(rest.as_bytes().ends_with(END));
+    }
+    drop(readers);
+    victim.survives().await;
+}
+
+async fn a_little(stream: &mut TcpStream) {
+    sleep(Duration::from_millis(50)).await;
+    stream.read_exact(&mut [0; 4_096]).await.unwrap();
+}

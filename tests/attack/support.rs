@@ -1,0 +1,152 @@
+//! The victim, and clients that may do anything with their sockets.
+
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::time::timeout;
+
+use crate::process::{Serving, directory, records};
+
+/// An answer that takes longer is none.
+const PROMPT: Duration = Duration::from_secs(10);
+
+pub const LOOKUP: &str = "GET /api/v1/records/1 HTTP/1.1\r\nHost: test\r\n\r\n";
+
+/// As many sockets for this process as the system allows.
+pub fn raise_files() {
+    let limit = getrlimit(Resource::Nofile);
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+}
+
+/// How many files this process, and each that it starts, may have open.
+pub fn files() -> u64 {
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
+}
+
+pub struct Victim {
+    serving: Serving,
+    _directory: TempDir,
+}
+
+impl Victim {
+    /// Holds `count` records of `size` bytes, about, with the ids 1, 2 and so on.
+    pub fn with_records(count: usize, size: usize, arguments: &[&str]) -> Self {
+        Self::start(count, size, arguments, None)
+    }
+
+    /// One record, and no more open files than that unless it raises the limit itself; `hard`: not even then.
+    pub fn with_files(files: u32, hard: bool, arguments: &[&str]) -> Self {
+        let ulimit = format!("ulimit {} {files}; exec \"$@\"", if hard { "-n" } else { "-Sn" });
+        Self::start(1, 10, arguments, Some(&ulimit))
+    }
+
+    fn start(count: usize, size: usize, arguments: &[&str], shell: Option<&str>) -> Self {
+        let directory = directory();
+        let mut seed = std::io::BufWriter::new(std::fs::File::create(directory.path().join("seed")).unwrap());
+        for id in 1..=count {
+            writeln!(seed, r#"{{"_id":{id},"text":"{}"}}"#, "x".repeat(size)).unwrap();
+        }
+        seed.into_inner().unwrap();
+        let all = [&["--store", "memory:", "--seed", "seed", "--listen", "127.0.0.1:0"], arguments].concat();
+        let mut command = records(&directory, &all);
+        if let Some(shell) = shell {
+            let program = command.get_program().to_owned();
+            let mut wrapped = std::process::Command::new("sh");
+            wrapped.args(["-c", shell, "sh"]).arg(program).args(&all).current_dir(directory.path());
+            command = wrapped;
+        }
+        Self { serving: Serving::spawn(command), _directory: directory }
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.serving.address
+    }
+
+    pub async fn connect(&self) -> TcpStream {
+        TcpStream::connect(self.address()).await.unwrap()
+    }
+
+    /// A client that has little room for what it does not read.
+    pub async fn connect_narrow(&self) -> TcpStream {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(16 * 1024).unwrap();
+        socket.connect(self.address()).await.unwrap()
+    }
+
+    pub async fn send(&self, bytes: impl AsRef<[u8]>) -> TcpStream {
+        let mut stream = self.connect().await;
+        // It may be refused before all of it was taken.
+        let _ = stream.write_all(bytes.as_ref()).await;
+        stream
+    }
+
+    /// Everything that comes for `bytes` until the server closes.
+    pub async fn ask(&self, bytes: impl AsRef<[u8]>) -> String {
+        read_to_end(&mut self.send(bytes).await).await
+    }
+
+    /// Status line, headers and body, and how long they took.
+    pub async fn get(&self, path: &str) -> (String, Duration) {
+        let begin = Instant::now();
+        let answer = self.ask(format!("GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")).await;
+        (answer, begin.elapsed())
+    }
+
+    /// A lookup is answered, and at once.
+    pub async fn serves(&self) {
+        let (answer, took) = self.get("/api/v1/records/1").await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer:?}");
+        assert!(took < PROMPT, "a lookup took {took:?}");
+    }
+
+    pub fn terminate(&self) {
+        self.serving.signal("TERM");
+    }
+
+    /// Resident memory in KiB.
+    pub fn memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.serving.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
+    /// Its log, when it has stopped in order.
+    pub fn stopped(self) -> String {
+        let (status, log) = self.serving.wait();
+        assert_eq!(status.code(), Some(0), "{log}");
+        assert!(!log.contains("panicked") && log.contains("stopped"), "{log}");
+        log
+    }
+
+    /// It still serves, and stops in order.
+    pub async fn survives(self) -> String {
+        self.serves().await;
+        self.terminate();
+        self.stopped()
+    }
+}
+
+/// What comes until the server closes; a reset ends it like a close.
+pub async fn read_to_end(stream: &mut TcpStream) -> String {
+    let mut bytes = Vec::new();
+    let read = timeout(PROMPT, stream.read_to_end(&mut bytes)).await;
+    assert!(read.is_ok(), "neither answered nor closed after {:?}", String::from_utf8_lossy(&bytes));
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// Sends one lookup on a connection that stays.
+pub async fn keep(mut stream: TcpStream) -> TcpStream {
+    stream.write_all(LOOKUP.as_bytes()).await.unwrap();
+    let mut bytes = Vec::new();
+    while !bytes.ends_with(b"}") {
+        let read = timeout(PROMPT, stream.read_buf(&mut bytes)).await.expect("an answer").unwrap();
+        assert!(read > 0, "closed after {:?}", String::from_utf8_lossy(&bytes));
+    }
+    assert!(bytes.starts_with(b"HTTP/1.1 200"), "{:?}", String::from_utf8_lossy(&bytes));
+    stream
+}
