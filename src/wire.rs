@@ -67,10 +67,13 @@ pub fn binary(out: &mut Vec<u8>, subtype: u8, bytes: &[u8]) {
     match <&[u8; 16]>::try_from(bytes) {
         Ok(uuid) if subtype == 4 => hyphenated(out, uuid),
         _ => {
-            let start = out.len();
-            out.resize(start + base64::encoded_len(bytes.len(), true).unwrap_or_default(), 0);
-            // The room was made for exactly this many bytes.
-            BASE64_STANDARD.encode_slice(bytes, &mut out[start..]).unwrap_or_default();
+            // By way of a buffer, since there is no writing into room that was not set to something first.
+            let mut buffer = [0; 4 * 768];
+            for piece in bytes.chunks(3 * 768) {
+                // A multiple of three bytes needs no padding, and four letters for each three.
+                let length = BASE64_STANDARD.encode_slice(piece, &mut buffer).unwrap_or_default();
+                out.extend_from_slice(&buffer[..length]);
+            }
         }
     }
     out.push(b'"');

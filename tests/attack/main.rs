@@ -1,7 +1,7 @@
 //! Hostile and careless clients, over real sockets, against the program as a process.
 //!
 //! Every case ends with a lookup that is answered and a stop in order, and finds no panic in the log. What takes thousands of
-//! connections or a hundred thousand records is ignored unless `TEST_ATTACK=all` asks for it.
+//! connections, a hundred thousand records or seconds is ignored unless `TEST_ATTACK=all` asks for it.
 
 #[path = "../cli/support.rs"]
 #[allow(dead_code)]
@@ -39,9 +39,6 @@ fn main() -> ExitCode {
         fewer_files_than_connections_are_said_and_leave_room_for_the_store,
         a_burst_beyond_the_limit_is_503_with_a_time_to_come_back_and_then_all_is_well,
     );
-    cases!(readers:
-        a_reader_that_stops_is_let_go_and_one_that_is_slow_gets_everything,
-    );
     cases!(garbage:
         what_is_not_http_is_refused_or_closed,
         random_bytes_are_refused_or_closed,
@@ -51,11 +48,15 @@ fn main() -> ExitCode {
     cases!(inputs: whatever_stands_in_the_request_line_is_answered_at_once);
     cases!(stops:
         a_stop_amid_half_sent_heads_and_idle_connections,
-        a_stop_amid_slow_readers,
         a_stop_amid_a_burst_answers_what_was_sent_before,
         a_stop_amid_garbage,
     );
     let heavy = [
+        trial(
+            "readers::a_reader_that_stops_is_let_go_and_one_that_is_slow_gets_everything",
+            readers::a_reader_that_stops_is_let_go_and_one_that_is_slow_gets_everything,
+        ),
+        trial("stops::a_stop_amid_slow_readers", stops::a_stop_amid_slow_readers),
         trial(
             "floods::ten_thousand_idle_connections_leave_lookups_prompt_and_memory_bounded",
             floods::ten_thousand_idle_connections,
@@ -66,8 +67,9 @@ fn main() -> ExitCode {
         ),
     ];
     trials.extend(heavy.map(|trial| trial.with_ignored_flag(!all)));
-    // Side by side they would measure each other.
-    libtest_mimic::run(&Arguments { test_threads: Some(1), ..arguments }, trials).exit_code()
+    // Those that measure something would measure each other; the others mostly wait.
+    let threads = if all { Some(1) } else { arguments.test_threads.or(Some(8)) };
+    libtest_mimic::run(&Arguments { test_threads: threads, ..arguments }, trials).exit_code()
 }
 
 fn trial<F: Future<Output = ()> + 'static>(name: &str, case: fn() -> F) -> Trial {

@@ -2,8 +2,8 @@
 //!
 //! A server's cost for a lookup is mostly the cost of a command; another key in it is cheap. So while as many batches are
 //! under way as [`window`] finds best, new lookups gather; the next batch takes all that have gathered, up to
-//! [`BATCH_KEYS`]. There is no timer in front of a lookup: one that comes alone leaves at once, alone. At once means after
-//! what the runtime has at hand: requests that have arrived already come along.
+//! [`BATCH_KEYS`]. There is no timer in front of a lookup: one that comes alone leaves at once, alone. Where batches have more
+//! than one key, at once means after what the runtime has at hand: requests that have arrived already come along.
 //!
 //! - Lookups of one key that are waiting together are one key of one batch. A lookup never joins a batch that has left:
 //!   it must see every write that returned before it began.
@@ -87,6 +87,8 @@ struct State {
     /// Batches under way, but for those that have stalled.
     flying: usize,
     stalled: usize,
+    /// Whether the last batch had more than one key.
+    company: bool,
     window: Window,
 }
 
@@ -257,8 +259,11 @@ impl<F: Fetch> Flight<F> {
     }
 
     async fn fly(mut self) {
-        // Whoever has something to ask already, asks now.
-        tokio::task::yield_now().await;
+        if self.shared.lock().company {
+            // Whoever has something to ask already, asks now. Not where lookups come one by one: it wakes another thread, which
+            // costs such a lookup more than the rest of the way.
+            tokio::task::yield_now().await;
+        }
         let Some((mut batch, patience)) = self.take_off() else { return };
         let shared = self.shared.clone();
         let keys: Vec<Key> = batch.keys().cloned().collect();
@@ -303,6 +308,7 @@ impl<F: Fetch> Flight<F> {
             return None;
         };
         state.flying += 1;
+        state.company = batch.len() > 1;
         self.stage = Stage::Flying { departed: Instant::now(), arm: state.window.arm() };
         let patience = state.window.patience();
         // There may be more than this one takes.
