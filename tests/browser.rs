@@ -1,0 +1,158 @@
+//! The pages for people, in a real browser: what it shows after the page's own script has run, and that it has nothing to
+//! complain about, least of all of the page's own security policy.
+//!
+//! Ignored where `TEST_CHROMIUM` names no executable.
+
+#[path = "cli/support.rs"]
+#[allow(dead_code)]
+mod process;
+
+use std::path::Path;
+use std::process::{Command, ExitCode};
+
+use libtest_mimic::{Arguments, Failed, Trial};
+use process::Serving;
+
+const CASES: &[(&str, fn(&Browser))] = &[
+    ("the_page_shows_records_and_offers_the_next_ones", the_page_shows_records_and_offers_the_next_ones),
+    ("an_address_carries_filters_and_page", an_address_carries_filters_and_page),
+    ("a_record_that_looks_like_markup_is_text", a_record_that_looks_like_markup_is_text),
+    ("what_is_wrong_is_said_in_words", what_is_wrong_is_said_in_words),
+    ("the_last_page_offers_no_next_one", the_last_page_offers_no_next_one),
+    ("every_operation_can_be_tried_out", every_operation_can_be_tried_out),
+];
+
+fn main() -> ExitCode {
+    let arguments = Arguments { test_threads: Some(2), ..Arguments::from_args() };
+    let program = std::env::var("TEST_CHROMIUM").ok().filter(|path| !path.is_empty());
+    let trial = |&(name, case): &(&'static str, fn(&Browser))| {
+        let program = program.clone();
+        let run = move || {
+            let program = program.ok_or_else(|| Failed::from("set TEST_CHROMIUM to the path of a Chromium"))?;
+            case(&Browser::start(program));
+            Ok(())
+        };
+        Trial::test(name, run)
+    };
+    let trials = CASES.iter().filter(|_| cfg!(feature = "pages")).map(trial);
+    let trials = trials.map(|trial| trial.with_ignored_flag(program.is_none())).collect();
+    libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+/// A browser, and a service with the sample data and one odd record.
+struct Browser {
+    program: String,
+    profile: tempfile::TempDir,
+    service: Serving,
+}
+
+/// Comes first among the records, and would run if it were taken for markup.
+const ODD: &str = r#"{"_id":"<b onclick=x>","note":"<img src=/nowhere onerror=alert(1)><script>alert(2)</script>"}"#;
+
+impl Browser {
+    fn start(program: String) -> Self {
+        let profile = tempfile::tempdir().unwrap();
+        let seed = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/seed/elements.jsonl")).unwrap();
+        std::fs::write(profile.path().join("seed.jsonl"), format!("{seed}{ODD}\n")).unwrap();
+        let service = Serving::start(&profile, &["serve", "--store", "memory:", "--seed", "seed.jsonl"]);
+        Self { program, profile, service }
+    }
+
+    /// The document as it is when the page has nothing left to do.
+    fn open(&self, path: &str) -> String {
+        let profile: &Path = &self.profile.path().join("profile");
+        let output = Command::new(&self.program)
+            // Its own walls need rights that a container has not; what it opens here is ours.
+            .args(["--headless=new", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr"])
+            .args(["--virtual-time-budget=10000", "--dump-dom"])
+            .arg(format!("--user-data-dir={}", profile.display()))
+            .arg(format!("http://{}{path}", self.service.address))
+            .output()
+            .expect("a browser");
+        let log = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{path}: {log}");
+        let complaints: Vec<_> = log.lines().filter(|line| line.contains("CONSOLE")).collect();
+        assert!(complaints.is_empty(), "{path}: {complaints:#?}");
+        String::from_utf8(output.stdout).expect("a document")
+    }
+}
+
+/// What stands between the first `begin` and the next `end`.
+fn between<'a>(document: &'a str, begin: &str, end: &str) -> &'a str {
+    let (_, rest) = document.split_once(begin).unwrap_or_else(|| panic!("no {begin} in {document}"));
+    rest.split_once(end).unwrap_or_else(|| panic!("no {end} after {begin}")).0
+}
+
+fn ids(document: &str) -> Vec<&str> {
+    let list = between(document, "<ol id=\"records\"", "</ol>");
+    list.split("<span class=\"id\">").skip(1).map(|item| item.split("</span>").next().unwrap()).collect()
+}
+
+fn status(document: &str) -> &str {
+    let status = between(document, "<p id=\"status\"", "</p>");
+    status.split_once('>').unwrap().1
+}
+
+/// Where the next page is, if it is offered.
+fn next(document: &str) -> Option<String> {
+    let button = between(document, "<button type=\"button\" id=\"next\"", ">");
+    if button.contains("hidden") {
+        return None;
+    }
+    let (_, query) = between(button, "data-url=\"", "\"").split_once('?').unwrap();
+    Some(format!("/?{}", query.replace("&amp;", "&")))
+}
+
+fn the_page_shows_records_and_offers_the_next_ones(browser: &Browser) {
+    let first = browser.open("/");
+    assert_eq!(ids(&first).len(), 20);
+    assert_eq!(status(&first), "20 records, and more.");
+    let second = browser.open(&next(&first).expect("a next page"));
+    assert_eq!(ids(&second).len(), 20);
+    assert!(ids(&first).iter().all(|id| !ids(&second).contains(id)));
+}
+
+fn an_address_carries_filters_and_page(browser: &Browser) {
+    let mut address = "/?block.eq=f&limit=12&fields=name.en".to_owned();
+    let mut found = Vec::new();
+    loop {
+        let page = browser.open(&address);
+        assert!(ids(&page).len() <= 12);
+        assert!(page.contains("GET /api/v1/records?"), "the page says what it asks");
+        found.extend(ids(&page).into_iter().map(str::to_owned));
+        match next(&page) {
+            Some(next) => address = next,
+            None => break,
+        }
+    }
+    // Lanthanum to ytterbium, actinium to nobelium.
+    assert_eq!(found.len(), 28, "{found:?}");
+    assert!(found.contains(&"Ce".to_owned()) && !found.contains(&"Fe".to_owned()), "{found:?}");
+}
+
+fn a_record_that_looks_like_markup_is_text(browser: &Browser) {
+    let page = browser.open("/?limit=1");
+    assert_eq!(ids(&page), ["&lt;b onclick=x&gt;"]);
+    assert!(page.contains("&lt;img src=/nowhere onerror=alert(1)&gt;"), "{page}");
+    assert!(!page.contains("<img"), "{page}");
+}
+
+fn what_is_wrong_is_said_in_words(browser: &Browser) {
+    let page = browser.open("/?name.like=x");
+    assert!(status(&page).contains("name.like"), "{page}");
+    assert!(page.contains("role=\"status\"") && page.contains("class=\"error\""), "{page}");
+    assert_eq!(ids(&page), [""; 0]);
+}
+
+fn the_last_page_offers_no_next_one(browser: &Browser) {
+    let page = browser.open("/?limit=1000");
+    assert_eq!(ids(&page).len(), 119);
+    assert_eq!(next(&page), None);
+}
+
+fn every_operation_can_be_tried_out(browser: &Browser) {
+    let page = browser.open("/docs/");
+    for path in ["/api/v1/records", "/api/v1/records/{id}", "/livez", "/readyz", "/metrics"] {
+        assert!(page.contains(&format!("data-path=\"{path}\"")), "{path} in {page}");
+    }
+}

@@ -1,0 +1,81 @@
+//! The served description of the API, held against the service by [Schemathesis](https://schemathesis.io) with all of its
+//! checks, over every store of this build.
+//!
+//! Ignored where `TEST_SCHEMATHESIS` names no executable. `TEST_REQUIRE` and the servers are as everywhere: see
+//! `support/servers.rs`.
+
+#[path = "cli/support.rs"]
+#[allow(dead_code)]
+mod process;
+#[path = "support/servers.rs"]
+mod servers;
+
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+
+use libtest_mimic::{Arguments, Trial};
+use process::{Serving, code, run, stderr};
+use records::store::{BACKENDS, Backend, Place};
+
+/// Requests made up for each check of each operation. More find more, and take longer.
+const EXAMPLES: &str = "30";
+
+fn main() -> ExitCode {
+    // One at a time: each keeps a processor busy by itself.
+    let arguments = Arguments { test_threads: Some(1), ..Arguments::from_args() };
+    let program = std::env::var_os("TEST_SCHEMATHESIS").filter(|path| !path.is_empty()).map(PathBuf::from);
+    let mut trials = Vec::new();
+    // What is described is served by builds with the pages only.
+    for backend in BACKENDS.iter().filter(|_| cfg!(feature = "pages")) {
+        let testable = backend.place != Place::Server || servers::is_configured(backend.name);
+        let required = servers::required().iter().any(|name| name == backend.name);
+        let ignored = program.is_none() || !(testable || required);
+        let program = program.clone().unwrap_or_default();
+        let trial = move || check(&program, backend).map_err(Into::into);
+        trials.push(
+            Trial::test(format!("{}::the_service_is_as_it_describes_itself", backend.name), trial)
+                .with_ignored_flag(ignored),
+        );
+    }
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    servers::stop_all();
+    conclusion.exit_code()
+}
+
+fn check(program: &PathBuf, backend: &Backend) -> Result<(), String> {
+    let directory = tempfile::tempdir().map_err(|error| error.to_string())?;
+    let store = match backend.place {
+        Place::Memory => format!("{}:", backend.name),
+        Place::Directory => format!("{}:data", backend.name),
+        Place::Server => servers::url(backend.name, &format!("schemathesis_{}", std::process::id()))?,
+    };
+    let seed = concat!(env!("CARGO_MANIFEST_DIR"), "/seed/elements.jsonl");
+    if backend.place == Place::Server {
+        let imported = run(&directory, &["import", "--store", &store, seed], "");
+        if code(&imported) != 0 {
+            return Err(stderr(&imported));
+        }
+    }
+    // Each request is a line of the log, which nobody reads here.
+    let arguments = ["serve", "--store", &store, "--log", "info,records::http=off"];
+    let serving = Serving::start(&directory, &arguments);
+    let mut command = Command::new(program);
+    command.args(["--config-file", concat!(env!("CARGO_MANIFEST_DIR"), "/tests/schemathesis.toml"), "run"]);
+    command.arg(format!("http://{}/openapi.json", serving.address));
+    command.args(["--checks", "all", "--max-examples", EXAMPLES, "--seed", "1", "--no-color"]);
+    // What it remembers of a run stays with the run.
+    let output = command.current_dir(directory.path()).output().map_err(|error| error.to_string())?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    if !output.status.success() {
+        return Err(format!("{said}{}", String::from_utf8_lossy(&output.stderr)));
+    }
+    // That nothing was wrong because nothing was tried would be no news.
+    let summary = said.lines().find(|line| line.contains(" generated, ")).ok_or_else(|| said.to_string())?;
+    let tried = summary.split_whitespace().find_map(|word| word.replace(',', "").parse::<u32>().ok());
+    if tried.is_none_or(|tried| tried < 100) {
+        return Err(said.into_owned());
+    }
+    println!("{}: {}", backend.name, summary.trim());
+    serving.signal("TERM");
+    Ok(())
+}
