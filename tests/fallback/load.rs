@@ -53,20 +53,20 @@ async fn serve(store: Arc<dyn Store>) -> SocketAddr {
     address
 }
 
-struct Answer {
-    status: u16,
-    head: String,
-    body: String,
+pub struct Answer {
+    pub status: u16,
+    pub head: String,
+    pub body: String,
 }
 
-struct Client(BufReader<TcpStream>);
+pub struct Client(BufReader<TcpStream>);
 
 impl Client {
-    async fn connect(address: SocketAddr) -> Self {
+    pub async fn connect(address: SocketAddr) -> Self {
         Self(BufReader::new(TcpStream::connect(address).await.expect("a connection")))
     }
 
-    async fn get(&mut self, path: &str) -> Answer {
+    pub async fn get(&mut self, path: &str) -> Answer {
         let request = format!("GET {path} HTTP/1.1\r\nhost: test\r\n\r\n");
         self.0.get_mut().write_all(request.as_bytes()).await.expect("a request");
         let mut head = Vec::new();

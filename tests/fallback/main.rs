@@ -2,12 +2,14 @@
 //! servers of its own, to break.
 //!
 //! Ignored where `TEST_MONGOD` names no executable; a failure where `TEST_REQUIRE` asks for the store all the same.
-//! `TEST_OUTAGE_SECONDS` is how long a MongoDB stays away under load: 3 unless set.
+//! `TEST_OUTAGE_SECONDS` is how long a MongoDB stays away under load: 3 unless set. `TEST_SOAK_SECONDS` adds a soak of that
+//! length.
 
 mod changes;
 mod faults;
 mod load;
 mod process;
+mod soak;
 mod support;
 
 #[path = "../support/proxy.rs"]
@@ -45,7 +47,8 @@ fn main() -> ExitCode {
         };
         Trial::test(name, run).with_ignored_flag(mongod::program().is_none() && !required)
     };
-    let cases = [changes::CASES, faults::CASES, load::CASES, process::CASES].concat();
+    let soak = if soak::time().is_some() { soak::CASES } else { &[] };
+    let cases = [changes::CASES, faults::CASES, load::CASES, process::CASES, soak].concat();
     let trials = if compiled_in { cases.iter().map(trial).collect() } else { Vec::new() };
     libtest_mimic::run(&arguments, trials).exit_code()
 }

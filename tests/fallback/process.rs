@@ -18,15 +18,19 @@ cases! {
     a_disk_that_takes_no_more_leaves_the_answers_to_the_server_and_says_so,
 }
 
-struct Service {
+pub struct Service {
     child: Child,
-    address: SocketAddr,
+    pub address: SocketAddr,
     log: Arc<Mutex<String>>,
 }
 
 impl Service {
     fn start(directory: &TempDir, server: &str, scheme: &str) -> Self {
-        Self::run(Command::new(env!("CARGO_BIN_EXE_records")), directory, server, scheme)
+        Self::beside(directory, server, &copy_in(directory, scheme))
+    }
+
+    pub fn beside(directory: &TempDir, server: &str, copy: &str) -> Self {
+        Self::run(Command::new(env!("CARGO_BIN_EXE_records")), directory, server, copy)
     }
 
     /// No file may grow beyond `kibibytes`, which to who writes it is much as a disk that is full.
@@ -35,17 +39,25 @@ impl Service {
         // In blocks of 512 bytes (POSIX); the signal would end the process where a full disk is an error.
         let limit = format!("trap '' XFSZ; ulimit -f {}; exec \"$@\"", kibibytes * 2);
         command.args(["-c", &limit, "sh", env!("CARGO_BIN_EXE_records")]);
-        Self::run(command, directory, server, scheme)
+        Self::run(command, directory, server, &copy_in(directory, scheme))
     }
 
-    fn run(mut command: Command, directory: &TempDir, server: &str, scheme: &str) -> Self {
+    fn run(mut command: Command, directory: &TempDir, server: &str, copy: &str) -> Self {
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("RECORDS_")) {
             command.env_remove(name);
         }
         let (host, query) = server.split_once("/?").map_or((server, String::new()), |(a, b)| (a, format!("?{b}")));
-        let copy = format!("{scheme}:{}", directory.path().join("copy").display());
         command.args(["--store", &format!("{host}/{DATABASE}{query}"), "--listen", "127.0.0.1:0"]);
-        command.args(["--fallback", &copy, "--fallback-refresh", "1s", "--store-timeout", "2s"]);
+        command.current_dir(directory.path()).args([
+            "--fallback",
+            copy,
+            "--fallback-refresh",
+            "1s",
+            "--store-timeout",
+            "2s",
+        ]);
+        // What happens to the copy, not each request.
+        command.args(["--log", "info,records::http=error"]);
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("it starts");
         let mut log = BufReader::new(child.stderr.take().expect("a log"));
         let mut text = String::new();
@@ -79,8 +91,15 @@ impl Service {
         self.get(path).0.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status")
     }
 
-    fn is_ready(&self) -> bool {
+    pub fn is_ready(&self) -> bool {
         self.get("/readyz").1 == r#"{"status":"ready"}"#
+    }
+
+    /// What it holds of the machine's memory, in KiB.
+    pub fn memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("Linux");
+        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("its memory");
+        resident.trim().trim_end_matches(" kB").parse().expect("a number")
     }
 
     /// As a power cut does.
@@ -95,6 +114,10 @@ impl Drop for Service {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+fn copy_in(directory: &TempDir, scheme: &str) -> String {
+    format!("{scheme}:{}", directory.path().join("copy").display())
 }
 
 fn lasting() -> impl Iterator<Item = &'static str> {
