@@ -13,7 +13,9 @@ use std::process::{Command, ExitCode};
 use libtest_mimic::{Arguments, Failed, Trial};
 use process::Serving;
 
-const CASES: &[(&str, fn(&Browser))] = &[
+type Case = (&'static str, fn(&Browser));
+
+const CASES: &[Case] = &[
     ("the_page_shows_records_and_offers_the_next_ones", the_page_shows_records_and_offers_the_next_ones),
     ("an_address_carries_filters_and_page", an_address_carries_filters_and_page),
     ("a_record_that_looks_like_markup_is_text", a_record_that_looks_like_markup_is_text),
@@ -25,7 +27,7 @@ const CASES: &[(&str, fn(&Browser))] = &[
 fn main() -> ExitCode {
     let arguments = Arguments { test_threads: Some(2), ..Arguments::from_args() };
     let program = std::env::var("TEST_CHROMIUM").ok().filter(|path| !path.is_empty());
-    let trial = |&(name, case): &(&'static str, fn(&Browser))| {
+    let trial = |&(name, case): &Case| {
         let program = program.clone();
         let run = move || {
             let program = program.ok_or_else(|| Failed::from("set TEST_CHROMIUM to the path of a Chromium"))?;
