@@ -1,0 +1,196 @@
+//! The command line as it is declared: every flag with its variable, its default and its line of help.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
+
+use super::values::{connections, count, format, mode, positive};
+use crate::store::fallback;
+use crate::telemetry::Format;
+
+const ABOUT: &str = "Serves JSON records over HTTP, out of MongoDB or out of a store in this process";
+
+const AFTER_HELP: &str = "\
+Without a verb it serves: `records` is `records serve`.
+
+Stores, by URL:
+  memory:                          in this process, gone with it
+  sled:DIRECTORY                   in a directory, for one process at a time
+  mongodb://USER:PASS@HOST/DB      in a MongoDB (also mongodb+srv://); DB is `records` unless named
+Which of them a build has is decided when it is built.
+
+Examples:
+  records                                              serve the sample data on 127.0.0.1:8080
+  records --store mongodb://127.0.0.1/records          serve a MongoDB
+  records --store mongodb://… --fallback memory:       the same, and go on while it is away
+  RECORDS_STORE_FILE=/run/secrets/uri records          the same, the URI out of a file
+  mongoexport … | records import - --store sled:data   fill a store";
+
+const IMPORT_HELP: &str = "\
+FILE holds MongoDB Extended JSON, canonical or relaxed: one document per line, which is what mongoexport writes, or one
+JSON array. Every document needs an `_id`, and replaces the one that has it: importing twice is as good as once.
+
+The whole file is checked first, and nothing of it is stored if anything in it is wrong. With --skip-invalid what is
+wrong is reported and left out, and the rest is stored.
+
+Exit status: 0 everything was stored; 1 it failed; 2 the command line is wrong; 3 stored, but for what was skipped.";
+
+const LISTEN: &str = "127.0.0.1:8080";
+
+#[derive(Parser)]
+#[command(name = "records", version, about = ABOUT, after_help = AFTER_HELP, max_term_width = 120)]
+#[command(propagate_version = true)]
+pub struct Cli {
+    #[command(flatten)]
+    pub shared: Shared,
+    #[command(flatten)]
+    pub serve: ServeFlags,
+    #[command(subcommand)]
+    pub verb: Option<Verb>,
+}
+
+/// Flags that more than one verb knows.
+#[derive(Args)]
+#[command(next_help_heading = "Store")]
+pub struct Shared {
+    /// The store, by URL: memory:, sled:DIRECTORY, mongodb://… or mongodb+srv://…
+    #[arg(long, env = "RECORDS_STORE", hide_env_values = true, value_name = "URL", global = true)]
+    pub store: Option<String>,
+    /// A file with the store's URL, which then shows in no process list
+    #[arg(long, env = "RECORDS_STORE_FILE", value_name = "FILE", global = true)]
+    pub store_file: Option<PathBuf>,
+    /// The collection, in a store that has collections
+    #[arg(long, env = "RECORDS_COLLECTION", value_name = "NAME", default_value = "records", global = true)]
+    pub collection: String,
+    /// How long one call to a store in another process may take
+    #[arg(long, env = "RECORDS_STORE_TIMEOUT", value_name = "TIME", default_value = "5s", value_parser = positive, global = true)]
+    pub store_timeout: Duration,
+    /// What to log, as in `info` or `records=debug,mongodb=warn`
+    #[arg(long, env = "RECORDS_LOG", value_name = "FILTER", default_value = "info", global = true)]
+    pub log: String,
+    /// How the log looks: `text`, or `json`, an object a line
+    #[arg(long, env = "RECORDS_LOG_FORMAT", value_name = "FORMAT", default_value = "text", value_parser = format, global = true)]
+    pub log_format: Format,
+}
+
+#[derive(Args)]
+#[command(next_help_heading = "Serving")]
+pub struct ServeFlags {
+    /// Where to listen
+    #[arg(long, env = "RECORDS_LISTEN", value_name = "ADDRESS:PORT", default_value = LISTEN)]
+    pub listen: SocketAddr,
+    /// Where to serve health and metrics, and nowhere else [default: with the records]
+    #[arg(long, env = "RECORDS_ADMIN_LISTEN", value_name = "ADDRESS:PORT")]
+    pub admin_listen: Option<String>,
+    /// What fills an embedded store that is empty at start: a file of Extended JSON, or `none`; the sample data when unset
+    #[arg(long, env = "RECORDS_SEED", value_name = "FILE")]
+    pub seed: Option<String>,
+    /// How long a request may wait for its answer to begin
+    #[arg(long, env = "RECORDS_REQUEST_TIMEOUT", value_name = "TIME", default_value = "10s", value_parser = positive)]
+    pub request_timeout: Duration,
+    /// How long a client may take for the head of a request, and keep an idle connection
+    #[arg(long, env = "RECORDS_HEADER_TIMEOUT", value_name = "TIME", default_value = "15s", value_parser = positive)]
+    pub header_timeout: Duration,
+    /// How long a client may take no byte of its answer, before its connection is cut
+    #[arg(long, env = "RECORDS_WRITE_TIMEOUT", value_name = "TIME", default_value = "30s", value_parser = positive)]
+    pub write_timeout: Duration,
+    /// How many connections are served at once; more wait
+    #[arg(long, env = "RECORDS_MAX_CONNECTIONS", value_name = "NUMBER", default_value = "10000", value_parser = connections)]
+    pub max_connections: usize,
+    /// How long to go on serving, but not ready, after SIGTERM
+    #[arg(long, env = "RECORDS_DRAIN_DELAY", value_name = "TIME", default_value = "0s", value_parser = humantime::parse_duration)]
+    pub drain_delay: Duration,
+    /// How long requests under way may take after that, before they are cut
+    #[arg(long, env = "RECORDS_DRAIN_TIMEOUT", value_name = "TIME", default_value = "20s", value_parser = humantime::parse_duration)]
+    pub drain_timeout: Duration,
+    /// Where traces are collected, by OTLP over HTTP; OpenTelemetry's other variables hold too [default: nowhere]
+    #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", hide_env_values = true, value_name = "URL")]
+    pub otlp_endpoint: Option<String>,
+    #[command(flatten)]
+    pub api: ApiFlags,
+    #[command(flatten)]
+    pub fallback: FallbackFlags,
+}
+
+#[derive(Args)]
+#[command(next_help_heading = "Fallback")]
+pub struct FallbackFlags {
+    /// Where to keep a copy of a MongoDB that answers when MongoDB does not: memory: or sled:DIRECTORY
+    #[arg(long, env = "RECORDS_FALLBACK", value_name = "URL")]
+    pub fallback: Option<String>,
+    /// Who answers: MongoDB, and the copy when MongoDB does not (standby); or always the copy, as soon as there is one (replica)
+    #[arg(long, env = "RECORDS_FALLBACK_MODE", requires = "fallback", value_name = "MODE", default_value = "standby", value_parser = mode)]
+    pub fallback_mode: fallback::Mode,
+    /// How long MongoDB may take for a lookup before the copy answers; a list may take four times that to begin
+    #[arg(long, env = "RECORDS_FALLBACK_AFTER", requires = "fallback", value_name = "TIME", default_value = "250ms", value_parser = positive)]
+    pub fallback_after: Duration,
+    /// How old the copy may become before it no longer answers [default: any age]
+    #[arg(long, env = "RECORDS_FALLBACK_MAX_AGE", requires = "fallback", value_name = "TIME", value_parser = positive)]
+    pub fallback_max_age: Option<Duration>,
+    /// How often to copy all records, where MongoDB is no replica set and tells no changes
+    #[arg(long, env = "RECORDS_FALLBACK_REFRESH", requires = "fallback", value_name = "TIME", default_value = "1m", value_parser = positive)]
+    pub fallback_refresh: Duration,
+    /// How large the copy may become, in bytes: the records' JSON and 150 for each. A larger one is given up
+    #[arg(long, env = "RECORDS_FALLBACK_MAX_BYTES", requires = "fallback", value_name = "BYTES", default_value = "1073741824", value_parser = clap::value_parser!(u64).range(1..))]
+    pub fallback_max_bytes: u64,
+}
+
+#[derive(Args)]
+#[command(next_help_heading = "Answers")]
+pub struct ApiFlags {
+    /// How many records a list without `limit` has [default: all]
+    #[arg(long, env = "RECORDS_DEFAULT_LIMIT", value_name = "NUMBER", value_parser = count)]
+    pub default_limit: Option<usize>,
+    /// How many records any list has at most [default: all; 10000 for a list with `limit`]
+    #[arg(long, env = "RECORDS_MAX_LIMIT", value_name = "NUMBER", value_parser = count)]
+    pub max_limit: Option<usize>,
+    /// The Cache-Control of answers that are records; empty for none
+    #[arg(long, env = "RECORDS_CACHE_CONTROL", value_name = "VALUE", default_value = "no-cache")]
+    pub cache_control: String,
+    /// The origins whose pages may read the answers, with commas between them; * for all [default: none]
+    #[arg(long, env = "RECORDS_CORS_ORIGIN", value_name = "ORIGINS", value_delimiter = ',')]
+    pub cors_origin: Vec<String>,
+    /// How many requests for records are answered at once; more are told to come back
+    #[arg(long, env = "RECORDS_MAX_REQUESTS", value_name = "NUMBER", default_value = "1024", value_parser = count)]
+    pub max_requests: usize,
+    /// Tell every client how long its request took, and the store for it, in Server-Timing
+    #[arg(long, env = "RECORDS_SERVER_TIMING")]
+    pub server_timing: bool,
+}
+
+#[derive(Subcommand)]
+pub enum Verb {
+    /// Serve the records (what happens without a verb)
+    Serve(ServeFlags),
+    /// Put the documents of a file into the store
+    #[command(after_help = IMPORT_HELP)]
+    Import {
+        /// The file, or - for standard input
+        file: PathBuf,
+        /// Leave out what is wrong, and store the rest
+        #[arg(long)]
+        skip_invalid: bool,
+    },
+    /// Ask the server that listens on --listen, or --admin-listen, whether it is ready: exit status 0 if so, 1 if not
+    Healthcheck {
+        /// Where the server listens. Typed, it is asked even if RECORDS_ADMIN_LISTEN is set
+        #[arg(long, env = "RECORDS_LISTEN", value_name = "ADDRESS:PORT", default_value = LISTEN)]
+        listen: SocketAddr,
+        /// Where the server has health and metrics, if that is elsewhere
+        #[arg(long, env = "RECORDS_ADMIN_LISTEN", value_name = "ADDRESS:PORT")]
+        admin_listen: Option<String>,
+        /// Ask whether it is alive, not whether it is ready
+        #[arg(long)]
+        live: bool,
+        /// How long to wait for the answer
+        #[arg(long, value_name = "TIME", default_value = "3s", value_parser = positive)]
+        timeout: Duration,
+    },
+    /// Print the settings that `serve` would have, and where each comes from
+    Config(ServeFlags),
+    /// Print a completion script for a shell
+    Completions { shell: Shell },
+}
