@@ -62,7 +62,9 @@ cases! {
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::from_args();
+    let mut arguments = Arguments::from_args();
+    // They mostly wait.
+    arguments.test_threads = arguments.test_threads.or(Some(4));
     let required = servers::must_be_breakable(NAME);
     let compiled_in = BACKENDS.iter().any(|backend| backend.name == NAME);
     let trial = |&(name, case): &(&'static str, fn(&Runtime))| {
