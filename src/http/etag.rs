@@ -4,6 +4,8 @@
 use axum::http::header::IF_NONE_MATCH;
 use axum::http::{HeaderMap, HeaderValue};
 
+use super::hex;
+
 /// A strong tag, with its quotes: a hash of the bytes, so that the same bytes have the same tag from every server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ETag([u8; 18]);
@@ -16,9 +18,7 @@ impl ETag {
             hash ^= rapidhash::v3::rapidhash_v3(beside).rotate_left(32);
         }
         let mut tag = [b'"'; 18];
-        for (index, digit) in tag[1..17].iter_mut().enumerate() {
-            *digit = b"0123456789abcdef"[(hash >> (60 - 4 * index)) as usize & 15];
-        }
+        tag[1..17].copy_from_slice(&hex::digits(hash));
         Self(tag)
     }
 

@@ -2,11 +2,13 @@
 //! the count, the line in the log.
 //!
 //! One service around the router rather than a layer for each: a layer of axum's or tower's boxes a future, and some a
-//! body, which together took more of a lookup's time than the lookup.
+//! body, which together took more of a lookup's time than the lookup. For the same reason a lookup, which is nearly every
+//! request there is, goes past the router.
 
 use std::convert::Infallible;
 use std::hash::{BuildHasher, RandomState};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
@@ -15,20 +17,20 @@ use axum::BoxError;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::http::header::{CONNECTION, CONTENT_LENGTH};
-use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use futures::FutureExt;
 use futures::future::BoxFuture;
+use futures::{FutureExt, poll};
 use hyper::body::Body as HttpBody;
 use tokio::time::timeout;
 use tower::Service;
 
-use super::App;
 use super::line::UnderWay;
 use super::metrics::Route;
 use super::problem::{self, Problem};
 use super::timing::{self, SERVER_TIMING, StoreTime};
+use super::{App, hex, records};
 
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -43,11 +45,11 @@ pub struct RequestId(HeaderValue);
 
 impl RequestId {
     /// The client's own, if it is one that a log can show; else a new one.
-    fn of(request: &Request) -> Self {
+    fn of(headers: &HeaderMap) -> Self {
         let usable = |value: &&HeaderValue| {
             (1..=REQUEST_ID_MAX).contains(&value.len()) && value.as_bytes().iter().all(u8::is_ascii_graphic)
         };
-        Self(request.headers().get(REQUEST_ID).filter(usable).cloned().unwrap_or_else(new_id))
+        Self(headers.get(REQUEST_ID).filter(usable).cloned().unwrap_or_else(new_id))
     }
 
     pub fn as_str(&self) -> &str {
@@ -59,10 +61,13 @@ impl RequestId {
 /// Unique within a process by counting, and among processes by a random number drawn once: ids are for finding a line in
 /// a log, not for keeping secrets.
 fn new_id() -> HeaderValue {
-    static PROCESS: LazyLock<u64> = LazyLock::new(|| RandomState::new().hash_one(std::process::id()));
+    static PROCESS: LazyLock<[u8; 16]> = LazyLock::new(|| hex::digits(RandomState::new().hash_one(std::process::id())));
     static COUNT: AtomicU64 = AtomicU64::new(0);
-    let id = format!("{:016x}-{:08x}", *PROCESS, COUNT.fetch_add(1, Ordering::Relaxed));
-    HeaderValue::try_from(id).unwrap_or(HeaderValue::from_static("-"))
+    let count = hex::digits(COUNT.fetch_add(1, Ordering::Relaxed));
+    // Eight digits, and more when they are needed.
+    let begin = count.iter().take_while(|digit| **digit == b'0').count().min(8);
+    let id = [PROCESS.as_slice(), b"-", &count[begin..]].concat();
+    HeaderValue::from_maybe_shared(Bytes::from(id)).unwrap_or(HeaderValue::from_static("-"))
 }
 
 /// The service around the router, which is always ready.
@@ -72,6 +77,8 @@ pub struct Finish<S> {
     pub app: App,
     /// Whether health and metrics are among what it serves.
     pub operations: bool,
+    /// Whether `inner` would do nothing with a GET of a record but call [`records::one`].
+    pub past_inner: bool,
 }
 
 impl<S, B> Service<Request<B>> for Finish<S>
@@ -89,39 +96,60 @@ where
 
     /// Gives the request its id, and a problem its body; logs what went wrong, once; counts it.
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let mut request = request.map(Body::new);
-        let route = Route::of(request.uri().path(), self.operations);
-        let in_flight = self.app.metrics.begin(route);
-        let under_way = UnderWay::new(&request, RequestId::of(&request), route, in_flight, &self.app.settings.tracer);
-        let head = request.method() == Method::HEAD;
-        request.extensions_mut().insert(under_way.id().clone());
-        let store_time = (self.app.settings.server_timing || under_way.is_recorded()).then(StoreTime::default);
+        let (mut head, body) = request.into_parts();
+        let app = self.app.clone();
+        let route = Route::of(head.uri.path(), self.operations);
+        let in_flight = app.metrics.begin(route);
+        let under_way = UnderWay::new(&head, RequestId::of(&head.headers), route, in_flight, &app.settings.tracer);
+        let store_time = (app.settings.server_timing || under_way.is_recorded()).then(StoreTime::default);
         if let Some(time) = &store_time {
-            request.extensions_mut().insert(time.clone());
+            head.extensions.insert(time.clone());
         }
+        if self.past_inner && route == Route::record && head.method == Method::GET {
+            let answer = records::one(app.clone(), head).map(IntoResponse::into_response);
+            return Box::pin(answered(app, under_way, store_time, false, answer));
+        }
+        let is_head = head.method == Method::HEAD;
+        head.extensions.insert(under_way.id().clone());
         // Nothing of a request that panicked is used again.
-        let answer = catch_unwind(AssertUnwindSafe(|| self.inner.call(request)));
-        let (app, deadline) = (self.app.clone(), self.app.settings.deadline);
-        Box::pin(async move {
-            let answer = match answer {
-                Ok(answer) => timeout(deadline, AssertUnwindSafe(answer).catch_unwind()).await,
-                Err(panic) => Ok(Err(panic)),
-            };
-            let mut response = match answer {
-                Ok(Ok(Ok(response))) => response,
-                Ok(Err(panic)) => problem::panicked(panic),
-                Err(_) => Problem::late().into_response(),
-            };
-            let problem = response.extensions_mut().remove::<Problem>();
-            finish(&app, &mut response, problem.as_ref(), &under_way, head);
-            let spent = store_time.and_then(|time| time.spent());
-            if app.settings.server_timing {
-                response.headers_mut().insert(SERVER_TIMING, timing::header(spent, under_way.begun().elapsed()));
+        let answer = catch_unwind(AssertUnwindSafe(|| self.inner.call(Request::from_parts(head, Body::new(body)))));
+        let answer = async {
+            match answer {
+                Ok(answer) => answer.await.unwrap_or_else(|never| match never {}),
+                Err(panic) => problem::panicked(panic),
             }
-            under_way.answered(response.status(), problem.as_ref().and_then(Problem::cause), spent);
-            Ok(response)
-        })
+        };
+        Box::pin(answered(app, under_way, store_time, is_head, answer))
     }
+}
+
+/// The whole of an answer that is being made, unless it panics or takes too long.
+async fn answered(
+    app: App,
+    under_way: UnderWay,
+    store_time: Option<StoreTime>,
+    head: bool,
+    answer: impl Future<Output = Response>,
+) -> Result<Response, Infallible> {
+    let mut answer = pin!(AssertUnwindSafe(answer).catch_unwind());
+    // An embedded store has its answer at once, and needs no clock.
+    let answer = match poll!(answer.as_mut()) {
+        Poll::Ready(answer) => Ok(answer),
+        Poll::Pending => timeout(app.settings.deadline, answer).await,
+    };
+    let mut response = match answer {
+        Ok(Ok(response)) => response,
+        Ok(Err(panic)) => problem::panicked(panic),
+        Err(_) => Problem::late().into_response(),
+    };
+    let problem = response.extensions_mut().remove::<Problem>();
+    finish(&app, &mut response, problem.as_ref(), &under_way, head);
+    let spent = store_time.and_then(|time| time.spent());
+    if app.settings.server_timing {
+        response.headers_mut().insert(SERVER_TIMING, timing::header(spent, under_way.begun().elapsed()));
+    }
+    under_way.answered(response.status(), problem.as_ref().and_then(Problem::cause), spent);
+    Ok(response)
 }
 
 fn finish(app: &App, response: &mut Response, problem: Option<&Problem>, under_way: &UnderWay, head: bool) {

@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use axum::extract::Request;
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, StatusCode};
 
 use super::finish::{RequestId, TRACEPARENT};
@@ -30,7 +30,7 @@ pub struct UnderWay {
 
 /// One event; the level is the macro's.
 macro_rules! line {
-    ($level:ident, $request:expr, $message:literal $(, $name:ident = $value:expr)*) => {
+    ($level:ident, $request:expr, $took:expr, $message:literal $(, $name:ident = $value:expr)*) => {
         tracing::$level!(
             // A name of its own, so that a filter can do without these lines, or with the failures among them.
             target: "records::http::request",
@@ -38,7 +38,8 @@ macro_rules! line {
             method = $request.method,
             route = $request.pattern,
             $($name = $value,)*
-            duration_ms = $request.milliseconds(),
+            // To the microsecond: more digits are noise.
+            duration_ms = $took.as_micros() as f64 / 1000.0,
             trace_id = $request.trace.map(|own| tracing::field::display(own.trace)),
             $message
         )
@@ -46,9 +47,9 @@ macro_rules! line {
 }
 
 impl UnderWay {
-    pub fn new(request: &Request, id: RequestId, route: Route, in_flight: InFlight, tracer: &Tracer) -> Self {
-        let (method, pattern) = (method(request.method()), pattern(request.uri().path(), route));
-        let parent = parent(request.headers());
+    pub fn new(head: &Parts, id: RequestId, route: Route, in_flight: InFlight, tracer: &Tracer) -> Self {
+        let (method, pattern) = (method(&head.method), pattern(head.uri.path(), route));
+        let parent = parent(&head.headers);
         // As with lines: a trace of every probe says nothing.
         let traced = route != Route::operation;
         let span = traced.then(|| tracer.begin(parent, method, (route != Route::none).then_some(pattern))).flatten();
@@ -75,33 +76,29 @@ impl UnderWay {
 
     /// Counts it, ends its span, and writes its line. `cause` is what the client is not told of a failure.
     pub fn answered(mut self, status: StatusCode, cause: Option<&str>, store: Option<Spent>) {
+        let took = self.begun.elapsed();
         if let Some(in_flight) = self.in_flight.take() {
-            in_flight.answered(status, self.begun.elapsed());
+            in_flight.answered(status, took);
         }
         let code = status.as_u16();
         if let Some(span) = self.span.take() {
             span.end(code, store);
         }
         if status.is_server_error() {
-            line!(error, self, "request failed", status = code, cause = cause);
+            line!(error, self, took, "request failed", status = code, cause = cause);
         } else if self.route == Route::operation {
             // Every few seconds one, that says nothing.
-            line!(debug, self, "answered", status = code);
+            line!(debug, self, took, "answered", status = code);
         } else {
-            line!(info, self, "answered", status = code);
+            line!(info, self, took, "answered", status = code);
         }
-    }
-
-    fn milliseconds(&self) -> f64 {
-        // To the microsecond: more digits are noise.
-        self.begun.elapsed().as_micros() as f64 / 1000.0
     }
 }
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
         if self.in_flight.is_some() {
-            line!(info, self, "ended without an answer");
+            line!(info, self, self.begun.elapsed(), "ended without an answer");
         }
     }
 }

@@ -3,7 +3,7 @@
 //! [OpenMetrics text](https://prometheus.io/docs/specs/om/open_metrics_spec/). Never part of it: an id, a record, a
 //! request's text, a secret. Every label has few values, fixed here.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::extract::State;
@@ -67,8 +67,17 @@ pub struct Metrics {
     registry: Registry,
     requests: Family<Outcome, Counter>,
     seconds: Family<OfRoute, Histogram>,
+    /// Those of `requests` and `seconds` that a lookup needs, at hand: finding them takes longer than counting.
+    lookups: Lookups,
     in_flight: Gauge,
     streams: Gauge,
+}
+
+#[derive(Default)]
+struct Lookups {
+    found: OnceLock<Counter>,
+    nothing: OnceLock<Counter>,
+    seconds: OnceLock<Histogram>,
 }
 
 impl Metrics {
@@ -90,7 +99,7 @@ impl Metrics {
             registry.register_collector(Box::new(LostLines(lost)));
         }
         store.register(&mut registry);
-        Arc::new(Self { registry, requests, seconds, in_flight, streams })
+        Arc::new(Self { registry, requests, seconds, lookups: Lookups::default(), in_flight, streams })
     }
 
     /// Counts a request that has come; dropped without [`InFlight::answered`], its client has gone.
@@ -136,8 +145,23 @@ pub struct InFlight {
 impl InFlight {
     pub fn answered(self, status: StatusCode, took: Duration) {
         let Self { metrics, route } = &self;
-        metrics.requests.get_or_create(&Outcome { route: *route, status: status.as_u16() }).inc();
-        metrics.seconds.get_or_create(&OfRoute { route: *route }).observe(took.as_secs_f64());
+        let (outcome, of_route) = (Outcome { route: *route, status: status.as_u16() }, OfRoute { route: *route });
+        let at_hand = match (route, status) {
+            (Route::record, StatusCode::OK) => Some(&metrics.lookups.found),
+            (Route::record, StatusCode::NO_CONTENT) => Some(&metrics.lookups.nothing),
+            _ => None,
+        };
+        match at_hand {
+            Some(counter) => counter.get_or_init(|| metrics.requests.get_or_create_owned(&outcome)).inc(),
+            None => metrics.requests.get_or_create(&outcome).inc(),
+        };
+        let took = took.as_secs_f64();
+        match route {
+            Route::record => {
+                metrics.lookups.seconds.get_or_init(|| metrics.seconds.get_or_create_owned(&of_route)).observe(took)
+            }
+            _ => metrics.seconds.get_or_create(&of_route).observe(took),
+        }
     }
 }
 

@@ -12,6 +12,7 @@ mod cors;
 mod etag;
 mod finish;
 mod health;
+mod hex;
 mod line;
 mod list;
 mod metrics;
@@ -111,7 +112,7 @@ where
 {
     let app = App::new(store, settings.into(), draining, true);
     let admin = with_operations(Router::new()).fallback(problem::not_found_among_operations).with_state(app.clone());
-    let admin = Finish { inner: admin, app: app.clone(), operations: true };
+    let admin = Finish { inner: admin, app: app.clone(), operations: true, past_inner: false };
     (public(app, with_records(Router::new()).fallback(problem::not_found)), admin)
 }
 
@@ -133,18 +134,18 @@ where
 {
     let origins = &app.settings.cors_origins;
     let cors = Some(origins).filter(|origins| !origins.is_empty()).map(|origins| cors::layer(origins));
-    let router = router.with_state(app.clone());
+    let (router, past_inner) = (router.with_state(app.clone()), cors.is_none());
     // Around the router and not its own `layer`: that would give every answer to a HEAD a length once more, also those that
     // must have none.
-    Finish { inner: option_layer(cors).layer(router), operations: !app.apart, app }
+    Finish { inner: option_layer(cors).layer(router), operations: !app.apart, past_inner, app }
 }
 
 fn with_records(router: Router<App>) -> Router<App> {
     let router = router
         .route("/api/v1/records", reads(get(list::list)))
         // With and without something behind the slash, and whatever that is: the handler says what an id looks like.
-        .route(records::PREFIX, reads(get(records::one)))
-        .route("/api/v1/records/{*id}", reads(get(records::one)));
+        .route(records::PREFIX, reads(get(records::routed)))
+        .route("/api/v1/records/{*id}", reads(get(records::routed)));
     pages::add(router)
 }
 

@@ -60,7 +60,7 @@ impl Visit for Fields<'_> {
     fn record_f64(&mut self, field: &Field, value: f64) {
         let line = self.name(field);
         match value.is_finite() {
-            true => drop(write!(line, "{value}")),
+            true => line.push_str(zmij::Buffer::new().format_finite(value)),
             false => line.push_str("null"),
         }
     }

@@ -94,7 +94,8 @@ pub fn start(filter: &str, format: Format) -> Result<Logs, Failed> {
         Format::Text => lines.with_ansi(false).event_format(text::Text).boxed(),
         Format::Json => lines.with_ansi(false).event_format(json::Json).boxed(),
     };
-    tracing_subscriber::registry().with(lines.with_filter(filter)).init();
+    // One filter for all, since there is one layer: a filter of the layer's own would be asked again at every line.
+    tracing_subscriber::registry().with(filter).with(lines).init();
     std::panic::set_hook(Box::new(|panic| {
         // The payload is written by whoever panicked: a message of a library may quote data, but says where to look.
         tracing::error!(location = panic.location().map(tracing::field::display), "{}", panic_message(panic.payload()));

@@ -52,6 +52,10 @@ impl Fields<'_> {
 
 // Writing to a String cannot fail; what fails in here is a value's own `Debug`, and leaves a gap.
 impl Visit for Fields<'_> {
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        self.name(field).push_str(zmij::Buffer::new().format(value));
+    }
+
     fn record_i64(&mut self, field: &Field, value: i64) {
         self.name(field).push_str(itoa::Buffer::new().format(value));
     }
