@@ -18,7 +18,7 @@ mod plot;
 mod servers;
 
 use std::collections::HashMap;
-use std::io::{BufRead, BufReader};
+use std::io::{self, BufRead, BufReader, Read};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -57,6 +57,9 @@ struct Comparison {
     rounds: usize,
 }
 
+/// What a server says where it listens.
+const LISTENING: &str = "listening on http://";
+
 /// A process that serves, ended with this value.
 struct Server {
     child: Child,
@@ -72,18 +75,24 @@ impl Server {
         // The baselines say where they listen on standard output, the service in its log.
         let (out, log) = (child.stdout.take().expect("piped"), child.stderr.take().expect("piped"));
         let (sender, receiver) = std::sync::mpsc::channel();
-        for reader in [Box::new(out) as Box<dyn std::io::Read + Send>, Box::new(log)] {
+        for reader in [Box::new(out) as Box<dyn Read + Send>, Box::new(log)] {
             let sender = sender.clone();
             std::thread::spawn(move || {
-                for line in BufReader::new(reader).lines().map_while(Result::ok) {
-                    // Nobody listens after the first; the pipe must be emptied nonetheless.
+                let mut reader = BufReader::new(reader);
+                for line in reader.by_ref().lines().map_while(Result::ok) {
+                    let found = line.contains(LISTENING);
                     let _ = sender.send(line);
+                    if found {
+                        break;
+                    }
                 }
+                // The rest must be read, and is read as whoever keeps logs does, not line by line.
+                io::copy(&mut reader, &mut io::sink())
             });
         }
         let port = loop {
             let line = receiver.recv_timeout(Duration::from_secs(30)).expect("a server says where it listens");
-            if let Some((_, address)) = line.split_once("listening on http://") {
+            if let Some((_, address)) = line.split_once(LISTENING) {
                 let port = address.split_once(':').expect("an address and a port").1;
                 break port[..port.find(|c: char| !c.is_ascii_digit()).unwrap_or(port.len())].parse().expect("a port");
             }

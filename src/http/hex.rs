@@ -13,7 +13,7 @@ mod tests {
     proptest! {
         #[test]
         fn the_digits_are_those_of_the_formatter(number in any::<u64>()) {
-            prop_assert_eq!(digits(number).as_slice(), format!("{number:016x}").as_bytes());
+            prop_assert_eq!(digits(number).to_vec(), format!("{number:016x}").into_bytes());
         }
     }
 }

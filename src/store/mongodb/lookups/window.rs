@@ -3,8 +3,13 @@
 //! The more batches fly, the sooner the next one leaves, and the smaller each one is. Which counts for more depends on what
 //! a round trip is made of: where it is mostly distance, more flights shorten the wait; where it is mostly the server's
 //! work, more commands lengthen it for all. No constant is right for both. So every now and then the present number and a
-//! neighbour take turns, for a few moments each, and the one under which lookups took less time stays. Turns rather than
+//! neighbour take turns, for a few moments each, and the one under which lookups fared better stays. Turns rather than
 //! before and after: the load changes by itself, but not in step with the turns.
+//!
+//! Better is less time for a lookup, or more lookups. The second must count, because the first is not all of a request's
+//! time: where clients wait for their answers before they ask again, and processors are busy, commands that are saved
+//! leave more for everything else, which shows in how much is asked. Where what is asked does not depend on the answers, it
+//! is the same under both numbers, and time decides.
 //!
 //! A trial is held only while lookups gather; otherwise the number does not matter.
 
@@ -19,11 +24,11 @@ const SIZES: [usize; 8] = [1, 2, 3, 4, 6, 8, 12, 16];
 const TURNS: u32 = 8;
 
 /// How long a turn lasts at least, and in round trips.
-const TURN: Duration = Duration::from_millis(10);
+const TURN: Duration = Duration::from_millis(20);
 const TURN_FLIGHTS: u32 = 8;
 
-/// What the neighbour must save to be taken, as a part of the time: less than that may be chance.
-const GAIN: f64 = 0.04;
+/// How much better the neighbour must be to be taken, as a part of [`Sums::cost`]: less than that may be chance.
+const GAIN: f64 = 0.06;
 
 /// How long to rest between two trials, in turns: the first figure after a change, the second when nothing changes for
 /// long.
@@ -61,9 +66,30 @@ pub struct Window {
 struct Trial {
     neighbour: usize,
     turns_left: u32,
+    turn_began: Instant,
     turn_ends: Instant,
-    /// Time and number of lookups, for the present number and for the neighbour.
-    sums: [(Duration, u32); 2],
+    /// For the present number and for the neighbour.
+    sums: [Sums; 2],
+}
+
+/// What was seen in the turns of one side.
+#[derive(Clone, Copy, Debug, Default)]
+struct Sums {
+    /// What the lookups took in all.
+    waited: Duration,
+    keys: u32,
+    /// How long the turns were.
+    time: Duration,
+}
+
+impl Sums {
+    /// Time for a lookup, by the square of lookups in a time: more of them is worth more than a little less time, and their
+    /// number differs only where it depends on what they cost. Not a number when nothing was seen.
+    fn cost(self) -> f64 {
+        let keys = f64::from(self.keys);
+        let rate = keys / self.time.as_secs_f64();
+        self.waited.as_secs_f64() / keys / (rate * rate)
+    }
 }
 
 impl Default for Window {
@@ -120,15 +146,16 @@ impl Window {
             }
             Some(trial) => {
                 // What left under another turn had the other number beside it.
+                let sums = &mut trial.sums[side(trial.turns_left)];
                 if arm.turn == self.turn {
-                    let (total, count) = &mut trial.sums[trial.side()];
-                    *total += waited;
-                    *count += keys;
+                    sums.waited += waited;
+                    sums.keys += keys;
                 }
                 if now >= trial.turn_ends {
+                    sums.time += now - trial.turn_began;
                     self.turn += 1;
                     trial.turns_left -= 1;
-                    trial.turn_ends = now + turn_time;
+                    (trial.turn_began, trial.turn_ends) = (now, now + turn_time);
                     if trial.turns_left == 0 {
                         self.decide(now);
                     }
@@ -151,14 +178,14 @@ impl Window {
             _ => return,
         };
         self.turn += 1;
-        let turn_ends = now + self.turn_time();
-        self.trial = Some(Trial { neighbour, turns_left: TURNS, turn_ends, sums: Default::default() });
+        let (turn_began, turn_ends) = (now, now + self.turn_time());
+        self.trial = Some(Trial { neighbour, turns_left: TURNS, turn_began, turn_ends, sums: Default::default() });
     }
 
     fn decide(&mut self, now: Instant) {
         let Some(trial) = self.trial.take() else { return };
-        let [present, neighbour] = trial.sums.map(|(total, count)| total.as_secs_f64() / f64::from(count));
-        // Never true where a side saw nothing: the mean of nothing is not a number.
+        let [present, neighbour] = trial.sums.map(Sums::cost);
+        // Never true where a side saw nothing.
         if neighbour < present * (1.0 - GAIN) {
             self.upwards = trial.neighbour > self.at;
             self.at = trial.neighbour;
@@ -174,6 +201,11 @@ impl Window {
 impl Trial {
     /// Whose turn it is: 0 for the present number, 1 for the neighbour.
     fn side(&self) -> usize {
-        (self.turns_left % 2) as usize
+        side(self.turns_left)
     }
+}
+
+/// They alternate.
+fn side(turns_left: u32) -> usize {
+    (turns_left % 2) as usize
 }
