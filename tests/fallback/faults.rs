@@ -27,6 +27,7 @@ cases! {
     a_lasting_copy_whose_token_is_worth_nothing_is_made_anew,
     a_replica_behind_a_network_that_swallows_everything_follows_again,
     a_server_that_refuses_the_password_is_answered_for_until_it_takes_it,
+    a_right_that_is_revoked_on_open_connections_is_answered_for_until_it_is_given_back,
 }
 
 /// What the copy may take to answer in place of a primary that does not, on a busy machine: far less than any time-out.
@@ -295,6 +296,24 @@ async fn a_server_that_refuses_the_password_is_answered_for_until_it_takes_it() 
     server.run().expect("a server");
     // Who gives a password is still refused if it is wrong.
     create_user(&server);
+    primary_answers(&*store).await;
+    ready(&*store).await;
+}
+
+async fn a_right_that_is_revoked_on_open_connections_is_answered_for_until_it_is_given_back() {
+    let mut server = filled().await;
+    create_operator(&server);
+    create_user(&server);
+    server.stop();
+    server.ask_for_passwords(true);
+    server.run().expect("a server");
+    let url = format!("mongodb://reader:secret@127.0.0.1:{}/?authSource=admin", server.port());
+    let store = over(&url, settings(Mode::Standby)).await;
+    ready(&*store).await;
+    primary_answers(&*store).await;
+    let_reader_read(&server, false).await;
+    copy_answers(&*store).await;
+    let_reader_read(&server, true).await;
     primary_answers(&*store).await;
     ready(&*store).await;
 }

@@ -146,6 +146,31 @@ pub fn drop_user(server: &Mongod) {
     sent_to(server, "admin", &[element(0x02, "dropUser", &text("reader"))]);
 }
 
+/// As who may do anything, on a server that asks for passwords.
+const OPERATOR: &str = "operator";
+
+/// While the server does not ask for passwords yet.
+pub fn create_operator(server: &Mongod) {
+    let role = element(0x02, "0", &text("root"));
+    let (name, password) = (element(0x02, "createUser", &text(OPERATOR)), element(0x02, "pwd", &text(OPERATOR)));
+    sent_to(server, "admin", &[name, password, element(0x04, "roles", &document(&role))]);
+}
+
+/// What the reader may do, from one moment to the next: connections stay open.
+#[cfg(feature = "mongodb")]
+pub async fn let_reader_read(server: &Mongod, may: bool) {
+    use mongodb::bson::doc;
+    let url = format!("mongodb://{OPERATOR}:{OPERATOR}@127.0.0.1:{}/?authSource=admin", server.port());
+    let operator = mongodb::Client::with_uri_str(url).await.expect("a client");
+    let roles = if may { vec![doc! { "role": "read", "db": DATABASE }] } else { vec![] };
+    operator.database("admin").run_command(doc! { "updateUser": "reader", "roles": roles }).await.expect("an update");
+}
+
+#[cfg(not(feature = "mongodb"))]
+pub async fn let_reader_read(_: &Mongod, _: bool) {
+    unreachable!("without the store there is nothing to forbid");
+}
+
 /// What the store tells Prometheus.
 pub fn metrics(store: &dyn Store) -> String {
     let mut registry = prometheus_client::registry::Registry::default();
