@@ -1,41 +1,22 @@
 //! Get by id from the copy, in replica mode, beside the memory store that such a copy is: what the way through the fallback
 //! costs.
 
+#[path = "../tests/support/elsewhere.rs"]
+mod elsewhere;
+
 use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
+use elsewhere::Elsewhere;
 use futures::FutureExt;
-use futures::future::BoxFuture;
-use records::document::{Document, extended_json};
+use records::document::extended_json;
 use records::record::RecordId;
 use records::store::fallback::{self, Mode, Settings};
-use records::store::{self, Found, Listing, Options, Query, Reply, Result, Store};
+use records::store::{self, Options, Store};
 
 const COUNT: u32 = 100_000;
-
-/// A memory store that does not say that it is one.
-#[derive(Debug)]
-struct Elsewhere(Arc<dyn Store>);
-
-impl Store for Elsewhere {
-    fn get<'a>(&'a self, id: &'a RecordId) -> Reply<'a, Found> {
-        self.0.get(id)
-    }
-
-    fn list(&self, query: Query) -> Listing {
-        self.0.list(query)
-    }
-
-    fn upsert(&self, documents: Vec<Document>) -> BoxFuture<'_, Result<()>> {
-        self.0.upsert(documents)
-    }
-
-    fn ping(&self) -> BoxFuture<'_, Result<()>> {
-        self.0.ping()
-    }
-}
 
 async fn replica(primary: Arc<dyn Store>) -> Arc<dyn Store> {
     let settings = Settings {

@@ -6,17 +6,17 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use futures::TryStreamExt;
-use futures::future::BoxFuture;
 use proptest::strategy::Strategy;
 use proptest::test_runner::{Config, TestRunner};
 use records::document::{Document, Value, extended_json};
 use records::record::{Key, Record, RecordId};
 use records::store::fallback::{self, Mode, Settings};
-use records::store::{self, Backend, Found, Listing, Options, Place, Query, Reply, Store};
+use records::store::{self, Backend, Options, Place, Query, Store};
 use tempfile::TempDir;
 use tokio::runtime::Handle;
 use tokio::sync::Mutex;
 
+use crate::elsewhere::Elsewhere;
 use crate::servers;
 
 /// Long enough for a busy machine: what takes this long has failed. Time-outs have tests of their own.
@@ -77,28 +77,6 @@ enum Area {
     Server(String),
     /// Memory stores by name, each behind a fallback: what is promised of a store is promised of one made of two.
     Fallback(Mutex<BTreeMap<String, Arc<dyn Store>>>),
-}
-
-/// A memory store that does not say that it is one, so that it may have a fallback.
-#[derive(Debug)]
-struct Elsewhere(Arc<dyn Store>);
-
-impl Store for Elsewhere {
-    fn get<'a>(&'a self, id: &'a RecordId) -> Reply<'a, Found> {
-        self.0.get(id)
-    }
-
-    fn list(&self, query: Query) -> Listing {
-        self.0.list(query)
-    }
-
-    fn upsert(&self, documents: Vec<Document>) -> BoxFuture<'_, store::Result<()>> {
-        self.0.upsert(documents)
-    }
-
-    fn ping(&self) -> BoxFuture<'_, store::Result<()>> {
-        self.0.ping()
-    }
 }
 
 impl Context {

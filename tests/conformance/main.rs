@@ -19,6 +19,8 @@ mod writes;
 // Shared with the other test binaries.
 #[path = "../support/documents.rs"]
 mod documents;
+#[path = "../support/elsewhere.rs"]
+mod elsewhere;
 #[path = "../support/servers.rs"]
 mod servers;
 
