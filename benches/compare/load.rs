@@ -15,8 +15,8 @@ pub struct Seen {
     pub p99: Duration,
 }
 
-/// Asks for `paths` in turn over `connections` for `time`. Counts nothing but 200s; anything else ends the comparison.
-pub fn run(port: u16, paths: &Arc<Vec<String>>, connections: usize, time: Duration) -> Seen {
+/// Asks for `paths` in turn over `connections`, spread over `ports`, for `time`. Counts nothing but 200s; anything else ends the comparison.
+pub fn run(ports: &[u16], paths: &Arc<Vec<String>>, connections: usize, time: Duration) -> Seen {
     // One thread, as a load generator on the same machine must not take more than it needs.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let (took, seconds) = runtime.block_on(async {
@@ -24,7 +24,7 @@ pub fn run(port: u16, paths: &Arc<Vec<String>>, connections: usize, time: Durati
         let end = begun + time;
         let clients: Vec<_> = (0..connections)
             .map(|client| {
-                let paths = paths.clone();
+                let (paths, port) = (paths.clone(), ports[client % ports.len()]);
                 tokio::spawn(async move { one(port, &paths, client * paths.len() / connections, end).await })
             })
             .collect();

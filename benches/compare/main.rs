@@ -7,18 +7,21 @@
 //!
 //! - `--seconds 3` each turn, `--rounds 5`.
 //! - `--million` compares lookups among a million records with those among a few, too; loading them takes a minute.
+//! - `--spread` compares instances of the service over a replica set of three, and nothing else.
 //! - `--save` draws the plot that BENCHMARKS.md shows.
 
 mod baselines;
 mod data;
 mod load;
 mod plot;
+mod spread;
 
 #[path = "../../tests/support/servers.rs"]
 mod servers;
 
 use std::collections::HashMap;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -48,7 +51,14 @@ fn main() {
         println!("nothing is compared: {}", servers::how_to_configure("mongodb"));
         return;
     }
-    run(&comparison, arguments.iter().any(|a| a == "--million"), arguments.iter().any(|a| a == "--save"));
+    let asked = |flag: &str| arguments.iter().any(|argument| argument == flag);
+    if !asked("--spread") {
+        run(&comparison, asked("--million"), asked("--save"));
+    } else if servers::mongod::program().is_some() {
+        spread::run(&comparison);
+    } else {
+        println!("nothing is compared: set TEST_MONGOD to the path of a mongod executable, to start three of them");
+    }
     servers::stop_all();
 }
 
@@ -97,7 +107,7 @@ impl Server {
                 break port[..port.find(|c: char| !c.is_ascii_digit()).unwrap_or(port.len())].parse().expect("a port");
             }
         };
-        while status_of(port, first) != 200 {
+        while get(port, first).0 != 200 {
             std::thread::sleep(Duration::from_micros(200));
         }
         Self { child, port, cold: begun.elapsed() }
@@ -111,6 +121,13 @@ impl Server {
 
     fn baseline(name: &str, argument: &str, first: &str) -> Self {
         Self::start(Command::new(std::env::current_exe().expect("this program")).args(["serve", name, argument]), first)
+    }
+
+    /// A number that it tells Prometheus.
+    fn metric(&self, name: &str) -> f64 {
+        let (_, text) = get(self.port, "/metrics");
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value.expect("such a metric").parse().expect("a number")
     }
 
     /// What of it is in memory, in MB.
@@ -128,16 +145,15 @@ impl Drop for Server {
     }
 }
 
-/// The status of one GET.
-fn status_of(port: u16, path: &str) -> u16 {
-    use std::io::{Read, Write};
-    let Ok(mut stream) = std::net::TcpStream::connect(("127.0.0.1", port)) else { return 0 };
+/// The status and the whole answer of one GET; 0 when there is none.
+fn get(port: u16, path: &str) -> (u16, String) {
+    let mut answer = String::new();
+    let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)) else { return (0, answer) };
     let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
-    let mut answer = Vec::new();
-    if stream.write_all(request.as_bytes()).and_then(|()| stream.read_to_end(&mut answer)).is_err() {
-        return 0;
+    if stream.write_all(request.as_bytes()).and_then(|()| stream.read_to_string(&mut answer)).is_err() {
+        return (0, answer);
     }
-    std::str::from_utf8(answer.get(9..12).unwrap_or_default()).ok().and_then(|status| status.parse().ok()).unwrap_or(0)
+    (answer.get(9..12).and_then(|status| status.parse().ok()).unwrap_or(0), answer)
 }
 
 fn fill(url: &str, count: u32) {
@@ -199,7 +215,7 @@ fn run(comparison: &Comparison, million: bool, save: bool) {
 
     let ask = |name: &'static str, paths: &Arc<Vec<String>>, connections: usize| -> Turn<'_> {
         let (port, paths, turn) = (servers[name].port, paths.clone(), comparison.turn);
-        (name, Box::new(move || load::run(port, &paths, connections, turn)))
+        (name, Box::new(move || load::run(&[port], &paths, connections, turn)))
     };
     let driver: Turn<'_> =
         ("the driver alone, no HTTP", Box::new(|| driver_alone(&mongodb, &paths, 64, comparison.turn)));
@@ -230,7 +246,7 @@ fn run(comparison: &Comparison, million: bool, save: bool) {
         let server = Server::records(&many, &many_paths[0]);
         let turn = comparison.turn;
         let among_many: Turn<'_> =
-            ("records, MongoDB, among 1,000,000", Box::new(|| load::run(server.port, &many_paths, 64, turn)));
+            ("records, MongoDB, among 1,000,000", Box::new(|| load::run(&[server.port], &many_paths, 64, turn)));
         comparison.hold("Lookups among many, 64 connections", vec![ask("records, MongoDB", &paths, 64), among_many]);
     }
     if save {

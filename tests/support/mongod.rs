@@ -85,6 +85,15 @@ impl Mongod {
         self.port
     }
 
+    /// The id of its process.
+    ///
+    /// # Panics
+    ///
+    /// When it does not run.
+    pub fn process(&self) -> u32 {
+        self.running.as_ref().expect("a server that runs").server.id()
+    }
+
     /// The connection string, without a database.
     pub fn url(&self) -> String {
         let set = if self.replica_set { "/?replicaSet=rs0" } else { "" };
