@@ -131,11 +131,14 @@ async fn answered(
     head: bool,
     answer: impl Future<Output = Response>,
 ) -> Result<Response, Infallible> {
-    let mut answer = pin!(AssertUnwindSafe(answer).catch_unwind());
-    // An embedded store has its answer at once, and needs no clock.
-    let answer = match poll!(answer.as_mut()) {
-        Poll::Ready(answer) => Ok(answer),
-        Poll::Pending => timeout(app.settings.deadline, answer).await,
+    let answer = {
+        // Gone before the answer is finished: what is given up has ended, and its time is known.
+        let mut answer = pin!(AssertUnwindSafe(answer).catch_unwind());
+        // An embedded store has its answer at once, and needs no clock.
+        match poll!(answer.as_mut()) {
+            Poll::Ready(answer) => Ok(answer),
+            Poll::Pending => timeout(app.settings.deadline, answer).await,
+        }
     };
     let mut response = match answer {
         Ok(Ok(response)) => response,
