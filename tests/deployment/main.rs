@@ -62,6 +62,9 @@ fn main() -> ExitCode {
         Trial::test(check.name, run).with_ignored_flag(asked.is_empty() || (missing.is_some() && asked != "all"))
     });
     let conclusion = libtest_mimic::run(&arguments, trials.collect());
-    images::forget();
+    if !asked.is_empty() {
+        // Not those of another run, which may be under way.
+        images::forget();
+    }
     conclusion.exit_code()
 }
