@@ -14,7 +14,8 @@
 //! Moments are the server's own: each reply says how far the server is (`operationTime`) and how far the stream is
 //! (`postBatchResumeToken`, which begins with a time). Where the second has reached the first, nothing is missing.
 //!
-//! Only what a majority of the members has is in the stream, so no failover takes it back.
+//! Only what a majority of the members has is in the stream, so no failover takes it back. A snapshot too: it waits until a
+//! majority has what was done before the stream began, which would else be in neither.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -22,7 +23,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures::stream::{self, StreamExt};
-use mongodb::bson::{RawDocument, RawDocumentBuf, doc};
+use mongodb::bson::{RawDocument, RawDocumentBuf, Timestamp, doc};
 use mongodb::error::{Error as DriverError, ErrorKind};
 use mongodb::options::{ReadConcern, ReadPreference, SelectionCriteria};
 use mongodb::raw_batch_cursor::{RawBatch, RawBatchCursor};
@@ -50,7 +51,7 @@ const PASSING: [i32; 13] = [6, 7, 11, 18, 43, 50, 89, 91, 189, 202, 262, 9_001, 
 type Result<T> = std::result::Result<T, Interruption>;
 
 /// Seconds and increment, as one number that sorts.
-type Moment = u64;
+pub type Moment = u64;
 
 pub fn feed(store: &MongoDb, after: Option<Token>) -> Feed {
     let within = store.inner.options.timeout;
@@ -175,6 +176,11 @@ impl<'a> Order<'a> {
         let token =
             whole.get_document("cursor").ok().and_then(|cursor| cursor.get_document("postBatchResumeToken").ok());
         let at = token.and_then(moment_of).unwrap_or(0);
+        // A stream begins behind what the primary has done so far, which a majority may not have yet. Where its own time is the
+        // next one, that is one tick later.
+        if self.target.is_none() {
+            self.inner.begun.store(at.saturating_sub(1), Ordering::Relaxed);
+        }
         // Also what an earlier stream looked up, maybe on another member, is behind this.
         let seen = self.inner.seen.fetch_max(server, Ordering::Relaxed).max(server);
         let target = *self.target.get_or_insert(seen);
@@ -291,6 +297,10 @@ fn unreadable(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Int
 
 fn moment(time: u32, increment: u32) -> Moment {
     Moment::from(time) << 32 | Moment::from(increment)
+}
+
+pub fn timestamp(moment: Moment) -> Timestamp {
+    Timestamp { time: (moment >> 32) as u32, increment: moment as u32 }
 }
 
 /// The time that a resume token begins with: a type (0x82), seconds, an increment, in hexadecimal digits that sort.

@@ -31,8 +31,8 @@ use futures::future::BoxFuture;
 use futures::stream::{self, StreamExt};
 use mongodb::bson::{Document as Bson, RawDocumentBuf, doc};
 use mongodb::options::{Acknowledgment, ClientOptions, ConnectionString, Hint, HostInfo, ReadConcern, ReadPreference};
-use mongodb::raw_batch_cursor::{RawBatch, RawBatchCursor};
-use mongodb::{Client, Collection};
+use mongodb::raw_batch_cursor::{RawBatch, RawBatchCursor, SessionRawBatchCursor};
+use mongodb::{Client, ClientSession, Collection};
 use prometheus_client::registry::Registry;
 use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::timeout;
@@ -80,6 +80,8 @@ struct Inner {
     calls: Arc<Semaphore>,
     /// How far the server was at most, as a change stream has heard: see [`changes`].
     seen: AtomicU64,
+    /// What a snapshot must at least have, for a change stream to have the rest. 0 where there was none.
+    begun: AtomicU64,
 }
 
 /// Reads the URI, and connects to nothing.
@@ -97,7 +99,8 @@ pub async fn open(url: String, options: Options) -> Result<Arc<dyn Store>> {
         Arc::new(Semaphore::new((pool.saturating_mul(CALLS_PER_CONNECTION) as usize).min(Semaphore::MAX_PERMITS)));
     let database = uri.default_database.clone().unwrap_or_else(|| DEFAULT_DATABASE.to_owned());
     let (client, connections) = (OnceCell::new(), Connections::default());
-    let inner = Inner { uri, options, database, client, connections, calls, seen: AtomicU64::new(0) };
+    let inner =
+        Inner { uri, options, database, client, connections, calls, seen: AtomicU64::new(0), begun: AtomicU64::new(0) };
     Ok(Arc::new(MongoDb::new(inner, pool)))
 }
 
@@ -130,8 +133,8 @@ impl Inner {
         }
     }
 
-    /// `settled`: only what no failover takes back, as of this moment.
-    async fn cursor(&self, query: &Query, settled: bool) -> mongodb::error::Result<RawBatchCursor> {
+    /// `settled`: only what no failover takes back.
+    async fn cursor(&self, query: &Query, settled: bool) -> mongodb::error::Result<Cursor> {
         let collection = self.collection().await?;
         let by_id = doc! { "_id": 1 };
         if !query.filters.is_empty() {
@@ -141,7 +144,7 @@ impl Inner {
             // The planner chooses the index; what has none to use is given up by the server too.
             let filter = filter::candidates(&query.filters, query.after.as_ref());
             let find = collection.find(filter).sort(by_id).batch_size(batch);
-            return find.max_time(self.options.timeout).batch().await;
+            return find.max_time(self.options.timeout).batch().await.map(Cursor::Plain);
         }
         let batch = query.page(BATCH_RECORDS as usize) as u32;
         let find = collection.find(doc! {}).sort(by_id.clone()).hint(Hint::Keys(by_id)).batch_size(batch);
@@ -150,17 +153,25 @@ impl Inner {
             Some(limit) => find.limit(limit).batch_size(batch + 1),
             None => find,
         };
-        let find = match settled {
-            true => find.read_concern(ReadConcern::majority()).selection_criteria(ReadPreference::Primary.into()),
-            false => find,
-        };
-        match &query.after {
+        let find = match &query.after {
             // `$gt` would compare within the key's type only; a bound of the index compares across all types.
             Some(key) => find.min(doc! { "_id": bson::from_key(key) }),
             None => find,
+        };
+        if !settled {
+            return find.batch().await.map(Cursor::Plain);
         }
-        .batch()
-        .await
+        let find = find.read_concern(ReadConcern::majority()).selection_criteria(ReadPreference::Primary.into());
+        match self.begun.load(Ordering::Relaxed) {
+            0 => find.batch().await.map(Cursor::Plain),
+            begun => {
+                // The server waits until a majority has what was done up to then.
+                let mut session = self.client().await?.start_session().causal_consistency(true).await?;
+                session.advance_operation_time(changes::timestamp(begun));
+                let cursor = find.session(&mut session).batch().await?;
+                Ok(Cursor::InSession(cursor, Box::new(session)))
+            }
+        }
     }
 
     /// One `update` command that replaces or inserts each document.
@@ -196,6 +207,22 @@ impl Inner {
             client.database(&self.database).run_raw_command(command).await
         };
         error::refusals(&run.await.map_err(error::sorted)?)
+    }
+}
+
+/// The batches of a list.
+enum Cursor {
+    Plain(RawBatchCursor),
+    InSession(SessionRawBatchCursor, Box<ClientSession>),
+}
+
+impl Cursor {
+    async fn next(&mut self) -> mongodb::error::Result<Option<RawBatch>> {
+        match self {
+            Self::Plain(cursor) => cursor.next().await,
+            Self::InSession(cursor, session) => cursor.stream(session).next().await,
+        }
+        .transpose()
     }
 }
 
@@ -324,7 +351,7 @@ impl MongoDb {
                         Some(cursor) => cursor,
                         none => none.insert(self.inner.cursor(&query, settled).await?),
                     };
-                    cursor.next().await.transpose()
+                    cursor.next().await
                 };
                 batch.await.map_err(error::sorted)?.as_ref().map(records).transpose()
             };

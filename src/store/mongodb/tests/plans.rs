@@ -55,6 +55,7 @@ impl Watched {
             connections: Connections::default(),
             calls: Arc::new(Semaphore::new(10)),
             seen: Default::default(),
+            begun: Default::default(),
         };
         let store = MongoDb::new(inner, 10);
         let documents = (0..300).flat_map(|n| {
