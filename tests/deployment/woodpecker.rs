@@ -22,9 +22,9 @@ pub fn every_event() -> Outcome {
         let count = |step: &str| listed.matches(&format!("-- {step}: ")).count();
         for (step, times) in [
             ("format", 1),
-            ("clippy", 3),
+            ("clippy", 4),
             ("supply-chain", 1),
-            ("test", 6),
+            ("test", 7),
             ("outages", 1),
             ("deployment-files", 1),
             ("build-records", usize::from(event != "tag")),
