@@ -83,10 +83,11 @@ async fn page(
         Some(After::Id(id)) => Some(Cursor { key: key_of(app, parts, &id).await?, value: None }),
         None => None,
     };
-    let page = store::page(&*app.store, selection.filters, sort, after, limit);
+    let query = Query { filters: selection.filters, fields: selection.fields, ..Query::all() };
+    let page = store::page(&*app.store, query, sort, after, limit);
     let page = StoreTime::of(&parts.extensions, page).await?;
     let next = page.next.map(|next| link(parts.uri.path(), parameters, &next.encode(sort))).transpose()?;
-    let mut body = Records::writer(form, selection.fields);
+    let mut body = Records::writer(form, None);
     page.records.iter().for_each(|record| body.push(record));
     let body = body.end();
     let tag = ETag::of(&body, next.as_ref().map(HeaderValue::as_bytes).unwrap_or_default());
@@ -113,7 +114,8 @@ async fn stream(
         Some(After::Id(id)) => Some(key_of(app, parts, &id).await?),
         None => None,
     };
-    let records = store::selected(&*app.store, Query { after, filters: selection.filters, limit: None });
+    let query = Query { after, filters: selection.filters, fields: selection.fields.clone(), limit: None };
+    let records = store::selected(&*app.store, query);
     let known = records.known_age();
     let body = Records::begin(records, Records::writer(form, selection.fields), request_id, app.metrics.stream());
     let body = StoreTime::of(&parts.extensions, body).await?;

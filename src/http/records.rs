@@ -39,11 +39,7 @@ pub async fn one(app: App, head: Parts) -> Result<Response, Problem> {
     };
     let body = match fields {
         None => record.json().clone(),
-        Some(fields) => {
-            let mut kept = Vec::new();
-            fields.project(&mut kept, record.json());
-            Bytes::from(kept)
-        }
+        Some(fields) => Bytes::from(fields.kept(record.json())),
     };
     let tag = ETag::of(&body, &[]);
     let mut response = match tag.is_known(headers) {

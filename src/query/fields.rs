@@ -24,12 +24,31 @@ impl Fields {
         let mut root = Node::default();
         root.at("_id").whole = true;
         for path in paths {
-            path.names().iter().fold(&mut root, |node, name| node.at(name)).whole = true;
+            root.leading_to(path).whole = true;
         }
         Self(root)
     }
 
-    /// The kept part of the object `json`, as wire JSON again, behind what `out` has.
+    /// These, and all that `path` leads to.
+    #[must_use]
+    pub fn and(mut self, path: &Path) -> Self {
+        self.0.leading_to(path).whole = true;
+        self
+    }
+
+    /// The names of the record's own fields of which anything is kept.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.fields.iter().map(|(name, _)| &**name)
+    }
+
+    /// The kept part of the object `json`, as wire JSON again.
+    pub fn kept(&self, json: &[u8]) -> Vec<u8> {
+        let mut kept = Vec::new();
+        self.project(&mut kept, json);
+        kept
+    }
+
+    /// As [`kept`](Self::kept), behind what `out` has.
     pub fn project(&self, out: &mut Vec<u8>, json: &[u8]) {
         let start = out.len();
         let mut deserializer = serde_json::Deserializer::from_slice(json);
@@ -45,6 +64,10 @@ impl Fields {
 impl Node {
     fn find(&self, name: &str) -> Option<&(Box<str>, Self)> {
         self.fields.iter().find(|(field, _)| **field == *name)
+    }
+
+    fn leading_to(&mut self, path: &Path) -> &mut Self {
+        path.names().iter().fold(self, |node, name| node.at(name))
     }
 
     fn at(&mut self, name: &str) -> &mut Self {

@@ -27,7 +27,7 @@ pub use error::{Error, Kind, Result};
 pub use select::{PAGE_BYTES, Page, page, selected};
 
 use crate::document::Document;
-use crate::query::Filters;
+use crate::query::{Fields, Filters};
 use crate::record::{Key, Record, RecordId};
 
 /// Records in `_id` order. Owns what it needs: it may outlive the call that made it.
@@ -100,6 +100,9 @@ pub struct Query {
     /// Records of which not all of these hold may be left out. They need not be: [`selected`] decides about each record,
     /// the same for every store, so a store may use what it can of them to find fewer, and ignore the rest.
     pub filters: Filters,
+    /// What the reader looks at, beside what the filters ask about: of each record a store may leave out any other of its
+    /// fields, and need not. `None`: all of it.
+    pub fields: Option<Fields>,
     /// How many records of which the filters hold the reader takes at most. The list may end there, or go on.
     pub limit: Option<usize>,
 }
@@ -148,6 +151,9 @@ pub trait Store: Debug + Send + Sync + 'static {
     fn get<'a>(&'a self, id: &'a RecordId) -> Reply<'a, Found>;
 
     /// Every record that `query` asks for, in `_id` order. Nothing is done before the list is read.
+    ///
+    /// A query is a leave to do less: records of which its filters do not hold, and fields that it does not name, may be there
+    /// all the same. [`selected`] and [`page`] give exactly what was asked for, alike over every store.
     ///
     /// In bounded memory, however many there are: the store reads ahead of the consumer by a bounded number of records,
     /// and waits when the consumer does. A record that is there all the while is listed exactly once; one that is written

@@ -9,7 +9,7 @@ use std::time::Duration;
 use futures::{Stream, StreamExt};
 
 use super::{Listing, Query, RecordStream, Result, Store};
-use crate::query::{Cursor, Filters, Sort, sort};
+use crate::query::{Cursor, Fields, Filters, Sort, sort};
 use crate::record::{Key, Record};
 
 /// How many bytes of records a page holds at most; a single larger record is a page of its own. What bounds the memory of
@@ -19,7 +19,8 @@ pub const PAGE_BYTES: usize = 8 * 1024 * 1024;
 /// How many records are judged before other tasks get their turn: some hundred microseconds of work.
 const TURN: usize = 256;
 
-/// The records of `query` of which all its filters hold, at most its limit of them, in `_id` order.
+/// The records of `query` of which all its filters hold, at most its limit of them, in `_id` order. Their fields are as the
+/// store has left them: whoever writes them out keeps what was asked for, at no more cost.
 pub fn selected(store: &dyn Store, query: Query) -> Listing {
     let (filters, limit) = (query.filters.clone(), query.limit);
     let Listing { records, age } = store.list(query);
@@ -68,8 +69,9 @@ pub struct Page {
     pub age: Option<Duration>,
 }
 
-/// At most `limit` records of which `filters` hold, in the order of `sort` or else of `_id`, from behind `after`. Fewer, but
-/// one at least, where so many would be more than [`PAGE_BYTES`].
+/// At most `limit` records of which the filters of `query` hold, in the order of `sort` or else of `_id`, from behind `after`.
+/// Fewer, but one at least, where so many would be more than [`PAGE_BYTES`]. Of each the fields of `query` alone, which is also
+/// what counts.
 ///
 /// In the order of `_id` this reads no more than it returns and one record more, but for what the filters leave out. In
 /// any other it reads every record of which the filters hold, in the memory of one page.
@@ -79,17 +81,20 @@ pub struct Page {
 /// As the store's list has them.
 pub async fn page(
     store: &dyn Store,
-    filters: Filters,
+    query: Query,
     sort: Option<&Sort>,
     after: Option<Cursor>,
     limit: usize,
 ) -> Result<Page> {
     let Some(sort) = sort else {
-        return page_by_id(store, Query { after: after.map(|after| after.key), filters, limit: Some(limit + 1) }).await;
+        let query = Query { after: after.map(|after| after.key), limit: Some(limit + 1), ..query };
+        return page_by_id(store, query).await;
     };
-    let mut listing = selected(store, Query { filters, ..Query::all() });
+    let fields = query.fields.clone();
+    let looked_at = query.fields.map(|fields| fields.and(&sort.path));
+    let mut listing = selected(store, Query { after: None, limit: None, fields: looked_at, ..query });
     let after = after.map(|Cursor { key, value }| (value.unwrap_or(sort::Value::Null), key));
-    let mut first = First { sort, limit, heap: BinaryHeap::new(), bytes: 0, ceiling: None };
+    let mut first = First { sort, limit, fields, heap: BinaryHeap::new(), bytes: 0, ceiling: None };
     let mut turn = 0;
     while let Some(record) = listing.next().await.transpose()? {
         let value = sort.value(record.json());
@@ -112,11 +117,15 @@ pub async fn page(
 /// `query.limit` is one record more than the page may have, to know whether there is one.
 async fn page_by_id(store: &dyn Store, query: Query) -> Result<Page> {
     let limit = query.limit.map_or(usize::MAX, |limit| limit - 1);
+    let fields = query.fields.clone();
     let mut listing = selected(store, query);
     let mut records: Vec<Record> = Vec::new();
     let mut bytes = 0;
     let mut more = false;
-    while let Some(record) = listing.next().await.transpose()? {
+    while let Some(mut record) = listing.next().await.transpose()? {
+        if let Some(fields) = &fields {
+            record = Record::new(record.key().clone(), fields.kept(record.json()));
+        }
         bytes += record.json().len();
         more = records.len() == limit || (bytes > PAGE_BYTES && !records.is_empty());
         if more {
@@ -132,6 +141,7 @@ async fn page_by_id(store: &dyn Store, query: Query) -> Result<Page> {
 struct First<'a> {
     sort: &'a Sort,
     limit: usize,
+    fields: Option<Fields>,
     /// The last one on top.
     heap: BinaryHeap<Ranked<'a>>,
     bytes: usize,
@@ -146,7 +156,9 @@ impl<'a> First<'a> {
             return;
         }
         // A copy: a store may have cut the record out of a batch, all of which it would keep in memory.
-        let record = Record::new(ranked.record.key().clone(), ranked.record.json().to_vec());
+        let json = ranked.record.json();
+        let json = self.fields.as_ref().map_or_else(|| json.to_vec(), |fields| fields.kept(json));
+        let record = Record::new(ranked.record.key().clone(), json);
         self.bytes += record.json().len();
         self.heap.push(Ranked { record, ..ranked });
         while self.heap.len() > self.limit || (self.bytes > PAGE_BYTES && self.heap.len() > 1) {

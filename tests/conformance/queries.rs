@@ -7,9 +7,9 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use records::document::Document;
-use records::query::{After, Cursor, Selection};
+use records::query::{After, Cursor, Fields, Path, Selection};
 use records::record::{Key, Record};
-use records::store::{Store, page};
+use records::store::{Query, Store, page};
 use serde_json::Value;
 
 use crate::documents;
@@ -37,7 +37,8 @@ async fn ask(store: &dyn Store, parameters: &[(&str, &str)], limit: usize) -> Ve
     let mut all = Vec::new();
     loop {
         let sort = selection.sort.as_ref();
-        let page = page(store, selection.filters.clone(), sort, after, limit).await;
+        let query = Query { filters: selection.filters.clone(), fields: selection.fields.clone(), ..Query::all() };
+        let page = page(store, query, sort, after, limit).await;
         let page = page.unwrap_or_else(|error| panic!("{parameters:?}: {}", chain(&error)));
         assert!(page.records.len() <= limit);
         all.extend(page.records);
@@ -335,10 +336,16 @@ fn names(path: &str) -> Vec<String> {
     names
 }
 
+/// The path as one of several with commas between them.
+fn listed(path: &str) -> String {
+    path.replace(',', "\\,")
+}
+
 #[derive(Debug)]
 struct Asked {
     filters: Vec<(Index, Index, &'static str, u8)>,
     sort: Option<(Index, bool)>,
+    fields: Option<Vec<Index>>,
     limit: usize,
 }
 
@@ -346,20 +353,26 @@ fn asked() -> impl Strategy<Value = Asked> {
     let operator = select(vec!["eq", "eq", "ne", "gt", "gte", "lt", "lte", "exists"]);
     let filters = vec((any::<Index>(), any::<Index>(), operator, 0..6_u8), 0..3);
     let sort = proptest::option::of((any::<Index>(), any::<bool>()));
-    (filters, sort, 1..8_usize).prop_map(|(filters, sort, limit)| Asked { filters, sort, limit })
+    let fields = proptest::option::of(vec(any::<Index>(), 1..3));
+    (filters, sort, fields, 1..8_usize).prop_map(|(filters, sort, fields, limit)| Asked {
+        filters,
+        sort,
+        fields,
+        limit,
+    })
 }
 
 fn any_query_finds_what_reading_by_hand_finds(context: &Context) {
     let values = (vec(documents::document(), 1..12), vec(asked(), 1..16));
     context.check(96, &values, async |store, (documents, queries): (Vec<Document>, Vec<Asked>)| {
         upsert(&*store, documents.clone()).await;
-        let mut kept: std::collections::BTreeMap<Key, Value> = std::collections::BTreeMap::new();
+        let mut kept: std::collections::BTreeMap<Key, (Value, Record)> = std::collections::BTreeMap::new();
         let mut paths = Vec::new();
         for document in &documents {
             let record = document.to_record();
             let value: Value = serde_json::from_slice(record.json()).unwrap();
             shown(&value, "", &mut paths);
-            kept.insert(record.key().clone(), value);
+            kept.insert(record.key().clone(), (value, record));
         }
         paths.retain(|(path, _)| !path.is_empty());
         for asked in queries {
@@ -375,9 +388,9 @@ fn any_query_finds_what_reading_by_hand_finds(context: &Context) {
                 };
                 filters.push((path.clone(), *operator, text));
             }
-            let mut expected: Vec<(&Key, &Value)> = kept
-                .iter()
-                .filter(|(_, value)| {
+            let mut expected: Vec<&(Value, Record)> = kept
+                .values()
+                .filter(|(value, _)| {
                     filters.iter().all(|(path, operator, text)| {
                         let any =
                             reached(value, &names(path), false).into_iter().any(|value| passes(value, operator, text));
@@ -390,19 +403,32 @@ fn any_query_finds_what_reading_by_hand_finds(context: &Context) {
             if let Some((at, descending)) = &asked.sort {
                 let path = &at.get(&paths).0;
                 let names = names(path);
-                expected.sort_by(|(_, a), (_, b)| {
+                expected.sort_by(|(a, _), (b, _)| {
                     let ordering = place(a, &names).cmp(&place(b, &names));
                     if *descending { ordering.reverse() } else { ordering }
                 });
-                // A minus that begins the path, and a comma in it, would be read as such.
-                let path = path.replace(',', "\\,");
+                // A minus that begins the path would be read as such.
+                let path = listed(path);
                 let path = if path.starts_with('-') { format!("\\{path}") } else { path };
                 parameters.push(("sort".to_owned(), format!("{}{path}", if *descending { "-" } else { "" })));
             }
+            let mut fields = None;
+            if let Some(some) = &asked.fields {
+                let paths: Vec<&str> = some.iter().map(|at| &*at.get(&paths).0).collect();
+                let texts: Vec<String> = paths.iter().map(|path| listed(path)).collect();
+                parameters.push(("fields".to_owned(), texts.join(",")));
+                let paths: Vec<Path> = paths.iter().map(|path| Path::parse(path).expect("a path")).collect();
+                fields = Some(Fields::of(&paths));
+            }
             let parameters: Vec<_> = parameters.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
             let found = ask(&*store, &parameters, asked.limit).await;
-            let found: Vec<_> = found.iter().map(|record| record.key()).collect();
-            let expected: Vec<_> = expected.into_iter().map(|(key, _)| key).collect();
+            let found: Vec<_> = found.iter().map(json).collect();
+            // What `fields` keeps of a record is tests/api's matter; here, that it is the same whatever the store left out.
+            let kept = |record: &Record| match &fields {
+                Some(fields) => String::from_utf8(fields.kept(record.json())).expect("UTF-8"),
+                None => json(record),
+            };
+            let expected: Vec<_> = expected.into_iter().map(|(_, record)| kept(record)).collect();
             assert_eq!(found, expected, "{parameters:?}, {} at a time", asked.limit);
         }
     });

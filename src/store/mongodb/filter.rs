@@ -16,6 +16,7 @@ use mongodb::bson::{Binary, Bson, DateTime, Decimal128, Document, doc};
 use super::bson::from_key;
 use crate::query::{Comparison, Filter, Filters, Operand, Path, Test};
 use crate::record::Key;
+use crate::store::Query;
 use crate::wire;
 
 /// The first and the last millisecond of the years 0 to 9999, whose dates sort as text.
@@ -27,6 +28,8 @@ const SHOWN_AS_STRINGS: [&str; 6] = ["javascript", "binData", "decimal", "regex"
 
 /// What a string that is not UTF-8 shows in place of what it has.
 const REPLACEMENT: char = '\u{fffd}';
+
+const NOT_FROM_AN_INDEX: &str = "(not from an index)";
 
 /// The query for candidates, from behind `after` on.
 pub fn candidates(filters: &Filters, after: Option<&Key>) -> Document {
@@ -60,10 +63,30 @@ fn clause(filter: &Filter) -> Option<Document> {
     })
 }
 
+/// The projection that leaves `query` what it looks at: whole fields of the record, since inside of them MongoDB goes by other
+/// rules. `None` when it looks at all, or at names that cannot be said.
+pub fn fields(query: &Query) -> Option<Document> {
+    let asked_about = query.filters.iter().filter_map(|filter| filter.path.names().first());
+    let names = query.fields.as_ref()?.names().chain(asked_about.map(|name| &**name));
+    let mut projection = names
+        .map(|name| is_plain(name).then(|| (name.to_owned(), Bson::Boolean(true))))
+        .collect::<Option<Document>>()?;
+    if !query.filters.is_empty() {
+        // A name that no index has. An index that has all of the fields would answer in their place, in its own order, and
+        // `null` for what is missing.
+        projection.insert(NOT_FROM_AN_INDEX, true);
+    }
+    Some(projection)
+}
+
 /// The path as MongoDB writes it, if it can.
 fn dotted(path: &Path) -> Option<String> {
-    let plain = |name: &str| !name.is_empty() && !name.starts_with('$') && !name.contains(['.', '\0', REPLACEMENT]);
-    path.names().iter().all(|name| plain(name)).then(|| path.names().join("."))
+    path.names().iter().all(|name| is_plain(name)).then(|| path.names().join("."))
+}
+
+/// Whether MongoDB takes the name for a field's, and for that one field's.
+fn is_plain(name: &str) -> bool {
+    !name.is_empty() && !name.starts_with('$') && !name.contains(['.', '\0', REPLACEMENT])
 }
 
 /// Types that are one value to MongoDB and an object on the wire, with fields that the path may go on to.

@@ -29,6 +29,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::{self, StreamExt};
+use mongodb::action::Find;
 use mongodb::bson::{Document as Bson, RawDocumentBuf, doc};
 use mongodb::options::{Acknowledgment, ClientOptions, ConnectionString, Hint, HostInfo, ReadConcern, ReadPreference};
 use mongodb::raw_batch_cursor::{RawBatch, RawBatchCursor, SessionRawBatchCursor};
@@ -144,6 +145,7 @@ impl Inner {
             // The planner chooses the index; what has none to use is given up by the server too.
             let filter = filter::candidates(&query.filters, query.after.as_ref());
             let find = collection.find(filter).sort(by_id).batch_size(batch);
+            let find = only(find, filter::fields(query));
             return find.max_time(self.options.timeout).batch().await.map(Cursor::Plain);
         }
         let batch = query.page(BATCH_RECORDS as usize) as u32;
@@ -153,6 +155,7 @@ impl Inner {
             Some(limit) => find.limit(limit).batch_size(batch + 1),
             None => find,
         };
+        let find = only(find, filter::fields(query));
         let find = match &query.after {
             // `$gt` would compare within the key's type only; a bound of the index compares across all types.
             Some(key) => find.min(doc! { "_id": bson::from_key(key) }),
@@ -207,6 +210,14 @@ impl Inner {
             client.database(&self.database).run_raw_command(command).await
         };
         error::refusals(&run.await.map_err(error::sorted)?)
+    }
+}
+
+/// `find`, of these fields alone, if it is not of all.
+fn only(find: Find<'_, RawDocumentBuf>, fields: Option<Bson>) -> Find<'_, RawDocumentBuf> {
+    match fields {
+        Some(fields) => find.projection(fields),
+        None => find,
     }
 }
 

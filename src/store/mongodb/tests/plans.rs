@@ -12,6 +12,7 @@ use mongodb::event::command::CommandEvent;
 use super::super::*;
 use super::servers::{mongod, url};
 use crate::document::extended_json;
+use crate::query::Selection;
 
 struct Watched {
     store: MongoDb,
@@ -233,6 +234,31 @@ async fn a_ping_touches_one_document() {
 
 #[tokio::test]
 #[ignore = "needs TEST_MONGOD or TEST_MONGODB_URL"]
+async fn fields_that_nobody_looks_at_are_not_sent() {
+    let watched = Watched::filled().await;
+    let collection = watched.client.database(&watched.database).collection::<Tree>("records");
+    let index = doc! { "b": 1, "a": 1, "_id": 1 };
+    collection.create_index(mongodb::IndexModel::builder().keys(index).build()).await.expect("an index");
+    let texts = [r#"{"_id":"x","z":[1],"a":{"in":2,"out":3},"b":4}"#, r#"{"_id":"y","z":[1],"b":4}"#];
+    let documents = texts.map(|text| extended_json::parse(text.as_bytes()).expect("a document"));
+    watched.store.upsert(documents.into()).await.expect("an upsert");
+    for (parameters, expected) in [
+        (vec![("_id.in", "x,y"), ("fields", "a.in")], [r#"{"_id":"x","a":{"in":2,"out":3}}"#, r#"{"_id":"y"}"#]),
+        // The index has all of it, in another order, and could not tell what is missing from what is null.
+        (vec![("b.eq", "4"), ("fields", "a,b")], [r#"{"_id":"x","a":{"in":2,"out":3},"b":4}"#, r#"{"_id":"y","b":4}"#]),
+        // Names that mean something else to MongoDB.
+        (vec![("b.eq", "4"), ("fields", r"a\.in")], texts),
+    ] {
+        let parameters: Vec<_> = parameters.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+        let Selection { filters, fields, .. } = Selection::parse(&parameters).expect("parameters");
+        let listed = watched.store.list(Query { filters, fields, ..Query::all() }).try_collect::<Vec<_>>().await;
+        let listed: Vec<_> = listed.expect("a list").iter().map(|record| record.json().clone()).collect();
+        assert_eq!(listed, expected, "{parameters:?}");
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs TEST_MONGOD or TEST_MONGODB_URL"]
 async fn a_filter_uses_the_index_of_its_field() {
     let watched = Watched::filled().await;
     let collection = watched.client.database(&watched.database).collection::<Tree>("records");
@@ -250,9 +276,9 @@ async fn a_filter_uses_the_index_of_its_field() {
         ("v.n.eq", "true", 0),
         ("_id.eq", "n17", 1),
     ] {
-        let filters = crate::query::Selection::parse(&[(name.to_owned(), value.to_owned())]).expect("a filter").filters;
+        let filters = Selection::parse(&[(name.to_owned(), value.to_owned())]).expect("a filter").filters;
         for after in [None, Some(Key::String("a".into()))] {
-            let query = Query { after, filters: filters.clone(), limit: Some(10) };
+            let query = Query { after, filters: filters.clone(), fields: None, limit: Some(10) };
             watched.store.list(query).try_collect::<Vec<_>>().await.expect("a list");
             let explained = watched.explained().await;
             assert!(!explained.stages.iter().any(|stage| stage == "COLLSCAN"), "{name}={value}: {explained:?}");
