@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -224,24 +225,29 @@ fn stop_under_load(app: &str, mongo: &str) -> Outcome {
     let port = another(app, mongo, &name, &["-e", "RECORDS_DRAIN_DELAY=3s"])?;
     wait("a service to stop", Duration::from_secs(30), || http::status(port, "/readyz") == 200)?;
 
-    let over = &OnceLock::new();
+    let (over, ended) = (&OnceLock::new(), &AtomicBool::new(false));
     let (answers, stopped, unready) = thread::scope(|scope| {
         let clients: Vec<_> =
             (0..LOAD_CONNECTIONS).map(|index| scope.spawn(move || client(port, index, over))).collect();
         thread::sleep(Duration::from_secs(2));
+        // Beside the signal, which a busy machine may take longer to send than the delay lasts.
+        let unready = scope.spawn(|| {
+            let mut unready = false;
+            while !unready && !ended.load(Ordering::Relaxed) {
+                unready = http::status(port, "/readyz") == 503;
+            }
+            unready
+        });
         let begin = Instant::now();
         let signalled = podman(["kill", "--signal", "TERM", &name]);
         // Counted from before the signal, and so a little early.
         let _ = over.set(begin + delay);
-        let mut unready = false;
-        while !unready && begin.elapsed() < delay {
-            unready = http::status(port, "/readyz") == 503;
-        }
         let code = signalled.and_then(|_| podman(["wait", &name]));
         let stopped = code.map(|code| (code, begin.elapsed()));
+        ended.store(true, Ordering::Relaxed);
         let answers =
             clients.into_iter().map(|client| client.join().unwrap_or_else(|_| Err("a client panicked".into())));
-        (answers.sum::<Result<usize, String>>(), stopped, unready)
+        (answers.sum::<Result<usize, String>>(), stopped, unready.join().unwrap_or(false))
     });
     let (answers, (code, time)) = (answers?, stopped?);
     ensure(code == "0", || format!("SIGTERM under load: exit status {code}"))?;
