@@ -3,12 +3,11 @@
 //!
 //! One service around the router rather than a layer for each: a layer of axum's or tower's boxes a future, and some a
 //! body, which together took more of a lookup's time than the lookup. For the same reason a lookup, which is nearly every
-//! request there is, goes past the router.
+//! request there is, goes past the router, and is no future at all where the store has its answer at hand.
 
 use std::convert::Infallible;
 use std::hash::{BuildHasher, RandomState};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::pin;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
@@ -20,8 +19,8 @@ use axum::http::header::{CONNECTION, CONTENT_LENGTH};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use futures::future::BoxFuture;
-use futures::{FutureExt, poll};
+use futures::FutureExt;
+use futures::future::{BoxFuture, Either, Ready, ready};
 use hyper::body::Body as HttpBody;
 use tokio::time::timeout;
 use tower::Service;
@@ -88,7 +87,7 @@ where
 {
     type Response = Response;
     type Error = Infallible;
-    type Future = BoxFuture<'static, Result<Response, Infallible>>;
+    type Future = Either<Ready<Result<Response, Infallible>>, BoxFuture<'static, Result<Response, Infallible>>>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         self.inner.poll_ready(context)
@@ -106,8 +105,16 @@ where
             head.extensions.insert(time.clone());
         }
         if self.past_inner && route == Route::record && head.method == Method::GET {
-            let answer = records::one(app.clone(), head).map(IntoResponse::into_response);
-            return Box::pin(answered(app, under_way, store_time, false, answer));
+            // How long the store took is only measured of what is waited for.
+            if store_time.is_none() {
+                match catch_unwind(AssertUnwindSafe(|| records::at_once(&app, &head))) {
+                    Ok(Some(answer)) => return at_once(&app, under_way, answer.into_response()),
+                    Ok(None) => {}
+                    Err(panic) => return at_once(&app, under_way, problem::panicked(panic)),
+                }
+            }
+            let answer = records::one(app.clone(), head).map(IntoResponse::into_response).boxed();
+            return Either::Right(answered(app, under_way, store_time, false, answer).boxed());
         }
         let is_head = head.method == Method::HEAD;
         head.extensions.insert(under_way.id().clone());
@@ -119,40 +126,50 @@ where
                 Err(panic) => problem::panicked(panic),
             }
         };
-        Box::pin(answered(app, under_way, store_time, is_head, answer))
+        Either::Right(answered(app, under_way, store_time, is_head, answer.boxed()).boxed())
     }
 }
 
+/// The future of an answer that there is already.
+fn at_once<F>(app: &App, under_way: UnderWay, response: Response) -> Either<Ready<Result<Response, Infallible>>, F> {
+    Either::Left(ready(Ok(finished(app, response, under_way, None, false))))
+}
+
 /// The whole of an answer that is being made, unless it panics or takes too long.
+// `answer` is boxed: a future that is handed over takes its room twice in the one that waits for it.
 async fn answered(
     app: App,
     under_way: UnderWay,
     store_time: Option<StoreTime>,
     head: bool,
-    answer: impl Future<Output = Response>,
+    answer: BoxFuture<'static, Response>,
 ) -> Result<Response, Infallible> {
-    let answer = {
-        // Gone before the answer is finished: what is given up has ended, and its time is known.
-        let mut answer = pin!(AssertUnwindSafe(answer).catch_unwind());
-        // An embedded store has its answer at once, and needs no clock.
-        match poll!(answer.as_mut()) {
-            Poll::Ready(answer) => Ok(answer),
-            Poll::Pending => timeout(app.settings.deadline, answer).await,
-        }
-    };
-    let mut response = match answer {
+    let answer = timeout(app.settings.deadline, AssertUnwindSafe(answer).catch_unwind()).await;
+    // From here on what was given up has ended, and its time is known.
+    let response = match answer {
         Ok(Ok(response)) => response,
         Ok(Err(panic)) => problem::panicked(panic),
         Err(_) => Problem::late().into_response(),
     };
+    Ok(finished(&app, response, under_way, store_time, head))
+}
+
+/// `response` as it is sent, counted and logged.
+fn finished(
+    app: &App,
+    mut response: Response,
+    under_way: UnderWay,
+    store_time: Option<StoreTime>,
+    head: bool,
+) -> Response {
     let problem = response.extensions_mut().remove::<Problem>();
-    finish(&app, &mut response, problem.as_ref(), &under_way, head);
+    finish(app, &mut response, problem.as_ref(), &under_way, head);
     let spent = store_time.and_then(|time| time.spent());
     if app.settings.server_timing {
         response.headers_mut().insert(SERVER_TIMING, timing::header(spent, under_way.begun().elapsed()));
     }
     under_way.answered(response.status(), problem.as_ref().and_then(Problem::cause), spent);
-    Ok(response)
+    response
 }
 
 fn finish(app: &App, response: &mut Response, problem: Option<&Problem>, under_way: &UnderWay, head: bool) {

@@ -99,7 +99,7 @@ async fn page(
     if let Some(next) = next {
         response.headers_mut().insert(LINK, next);
     }
-    super::compress::compressed(&parts.headers, age::told(response, page.age)).await
+    super::compress::compressed(&parts.headers, age::told(response, page.age))
 }
 
 async fn stream(
@@ -124,7 +124,7 @@ async fn stream(
         return Ok(age::told(answer::not_modified(app), age));
     }
     let response = age::told(answer::records(app, form, Body::from_stream(body)), age);
-    super::compress::compressed(&parts.headers, response).await
+    super::compress::compressed(&parts.headers, response)
 }
 
 /// The key of the record with this id; of one that is gone, what it was, as far as its text tells.

@@ -1,9 +1,9 @@
 //! `GET /api/v1/records/{id}`.
 
 use axum::extract::{Request, State};
-use axum::http::StatusCode;
 use axum::http::header::{CACHE_CONTROL, ETAG};
 use axum::http::request::Parts;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 
@@ -12,7 +12,9 @@ use super::etag::ETag;
 use super::problem::Problem;
 use super::timing::StoreTime;
 use super::{App, age, answer, compress, path};
-use crate::query::Selection;
+use crate::query::{Fields, Selection};
+use crate::record::RecordId;
+use crate::store::{Found, Reply};
 
 /// What an id stands behind.
 pub const PREFIX: &str = "/api/v1/records/";
@@ -26,26 +28,58 @@ pub async fn routed(State(app): State<App>, request: Request) -> Result<Response
 /// One object, or 204 when there is none.
 pub async fn one(app: App, head: Parts) -> Result<Response, Problem> {
     let _place = app.place()?;
-    let Parts { uri, headers, extensions, .. } = &head;
-    let id = path::record_id(uri.path().strip_prefix(PREFIX).unwrap_or_default())?;
-    let fields = Selection::fields_alone(&path::parameters(uri)?)?;
-    let form = accept::choose(headers, Form::RECORD)?;
-    let found = StoreTime::of(extensions, app.store.get(&id)).await?;
-    let Some(record) = found.record else {
-        // A 204 may be kept by a cache for as long as it sees fit (RFC 9110, section 15.3.5), and the record be put in
-        // the meantime.
-        let nothing = (StatusCode::NO_CONTENT, [(CACHE_CONTROL, "no-store")]).into_response();
-        return Ok(age::told(nothing, found.age));
+    let asked = Asked::of(&head)?;
+    let found = StoreTime::of(&head.extensions, app.store.get(&asked.id)).await?;
+    asked.answer(&app, &head.headers, found)
+}
+
+/// As [`one`], if the store has what it takes at hand; `None` if it must be waited for.
+pub fn at_once(app: &App, head: &Parts) -> Option<Result<Response, Problem>> {
+    let found = |id: &RecordId| match app.store.get(id) {
+        Reply::Ready(found) => found,
+        Reply::Pending(_) => None,
     };
-    let body = match fields {
-        None => record.json().clone(),
-        Some(fields) => Bytes::from(fields.kept(record.json())),
+    let answer = || {
+        let _place = app.place()?;
+        let asked = Asked::of(head)?;
+        found(&asked.id).map(|found| asked.answer(app, &head.headers, found?)).transpose()
     };
-    let tag = ETag::of(&body, &[]);
-    let mut response = match tag.is_known(headers) {
-        true => answer::not_modified(&app),
-        false => answer::records(&app, form, body.into()),
-    };
-    response.headers_mut().insert(ETAG, tag.to_value());
-    compress::compressed(headers, age::told(response, found.age)).await
+    answer().transpose()
+}
+
+/// What is asked of a record.
+struct Asked {
+    id: RecordId,
+    fields: Option<Fields>,
+    form: Form,
+}
+
+impl Asked {
+    fn of(head: &Parts) -> Result<Self, Problem> {
+        Ok(Self {
+            id: path::record_id(head.uri.path().strip_prefix(PREFIX).unwrap_or_default())?,
+            fields: Selection::fields_alone(&path::parameters(&head.uri)?)?,
+            form: accept::choose(&head.headers, Form::RECORD)?,
+        })
+    }
+
+    fn answer(self, app: &App, headers: &HeaderMap, found: Found) -> Result<Response, Problem> {
+        let Some(record) = found.record else {
+            // A 204 may be kept by a cache for as long as it sees fit (RFC 9110, section 15.3.5), and the record be put in
+            // the meantime.
+            let nothing = (StatusCode::NO_CONTENT, [(CACHE_CONTROL, "no-store")]).into_response();
+            return Ok(age::told(nothing, found.age));
+        };
+        let body = match self.fields {
+            None => record.json().clone(),
+            Some(fields) => Bytes::from(fields.kept(record.json())),
+        };
+        let tag = ETag::of(&body, &[]);
+        let mut response = match tag.is_known(headers) {
+            true => answer::not_modified(app),
+            false => answer::records(app, self.form, body.into()),
+        };
+        response.headers_mut().insert(ETAG, tag.to_value());
+        compress::compressed(headers, age::told(response, found.age))
+    }
 }

@@ -20,21 +20,21 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; i
                       form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 
 pub async fn index(headers: HeaderMap) -> Result<Response, Problem> {
-    file(&headers, "text/html; charset=utf-8", include_bytes!("index.html")).await
+    file(&headers, "text/html; charset=utf-8", include_bytes!("index.html"))
 }
 
 /// What the page consists of besides.
 pub async fn own(uri: Uri, headers: HeaderMap) -> Result<Response, Problem> {
     match uri.path() {
-        "/pages/browse.js" => file(&headers, "text/javascript; charset=utf-8", include_bytes!("browse.js")).await,
-        "/pages/browse.css" => file(&headers, "text/css; charset=utf-8", include_bytes!("browse.css")).await,
+        "/pages/browse.js" => file(&headers, "text/javascript; charset=utf-8", include_bytes!("browse.js")),
+        "/pages/browse.css" => file(&headers, "text/css; charset=utf-8", include_bytes!("browse.css")),
         _ => Err(problem::not_found().await),
     }
 }
 
-async fn file(headers: &HeaderMap, content_type: &'static str, bytes: &'static [u8]) -> Result<Response, Problem> {
+fn file(headers: &HeaderMap, content_type: &'static str, bytes: &'static [u8]) -> Result<Response, Problem> {
     let response = answer(headers, HeaderValue::from_static(content_type), Bytes::from_static(bytes));
-    compressed(headers, response).await
+    compressed(headers, response)
 }
 
 fn answer(headers: &HeaderMap, content_type: HeaderValue, bytes: Bytes) -> Response {
