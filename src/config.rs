@@ -43,6 +43,8 @@ pub struct Serve {
     pub header_timeout: Duration,
     pub write_timeout: Duration,
     pub max_connections: usize,
+    /// How many threads serve, if somebody has said so.
+    pub threads: Option<usize>,
     pub drain_delay: Duration,
     pub drain_timeout: Duration,
     pub log: Log,
@@ -169,6 +171,7 @@ fn command(cli: Cli, matches: &clap::ArgMatches) -> Result<Command, clap::Error>
                 header_timeout: serve.header_timeout,
                 write_timeout: serve.write_timeout,
                 max_connections: serve.max_connections,
+                threads: serve.threads,
                 drain_delay: serve.drain_delay,
                 drain_timeout: serve.drain_timeout,
             }))

@@ -3,6 +3,7 @@
 use std::fmt::Display;
 use std::io::Cursor;
 use std::net::SocketAddr;
+use std::num::NonZero;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -15,7 +16,7 @@ use records::telemetry::spans::{self, Exporting, Tracer};
 use records::telemetry::{Logs, Lost};
 use records::{healthcheck, http, server, telemetry};
 use tokio::net::TcpListener;
-use tokio::runtime::Runtime;
+use tokio::runtime::{self, Runtime};
 
 /// Stored, but for what was skipped.
 const SKIPPED: u8 = 3;
@@ -35,14 +36,15 @@ impl<E: Display> From<E> for Failure {
 type Outcome = Result<ExitCode, Failure>;
 
 pub fn serve(settings: Serve) -> ExitCode {
-    finish(start(&settings.log).and_then(|(logs, runtime)| {
+    let threads = settings.threads.unwrap_or_else(usual_threads);
+    finish(start(&settings.log, threads).and_then(|(logs, runtime)| {
         let (tracer, _exporting) = tracing_to(settings.otlp_endpoint.as_deref())?;
         runtime.block_on(serving(settings, logs.lost(), tracer))
     }))
 }
 
 pub fn import(settings: Import) -> ExitCode {
-    finish(start(&settings.log).and_then(|(_logs, runtime)| runtime.block_on(importing(settings))))
+    finish(start(&settings.log, processors()).and_then(|(_logs, runtime)| runtime.block_on(importing(settings))))
 }
 
 pub fn healthcheck(settings: Healthcheck) -> ExitCode {
@@ -50,10 +52,20 @@ pub fn healthcheck(settings: Healthcheck) -> ExitCode {
     finish(healthcheck::ask(settings.listen, path, settings.timeout).map(|()| ExitCode::SUCCESS).map_err(Failure::from))
 }
 
-fn start(log: &Log) -> Result<(Logs, Runtime), Failure> {
+/// One less than there are processors: two thirds of a request are the kernel's work, some is the log's, and MongoDB or a proxy
+/// may be neighbours. A thread too many costs more than it brings, by being woken and sent to sleep: see BENCHMARKS.md.
+fn usual_threads() -> usize {
+    processors().saturating_sub(1).max(1)
+}
+
+fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, NonZero::get)
+}
+
+fn start(log: &Log, threads: usize) -> Result<(Logs, Runtime), Failure> {
     let logs = telemetry::start(&log.filter, log.format)?;
     // In this order, of which the last is dropped first: what the runtime's threads say when it ends is logged too.
-    Ok((logs, Runtime::new()?))
+    Ok((logs, runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?))
 }
 
 /// The export comes with its tracer, and ends with what is dropped last.

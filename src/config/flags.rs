@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
-use super::values::{connections, count, format, mode, positive};
+use super::values::{connections, count, format, mode, positive, threads};
 use crate::store::fallback;
 use crate::telemetry::Format;
 
@@ -100,6 +100,9 @@ pub struct ServeFlags {
     /// How many connections are served at once; more wait
     #[arg(long, env = "RECORDS_MAX_CONNECTIONS", value_name = "NUMBER", default_value = "10000", value_parser = connections)]
     pub max_connections: usize,
+    /// How many threads serve [default: one less than there are processors, one at least]
+    #[arg(long, env = "RECORDS_THREADS", value_name = "NUMBER", value_parser = threads)]
+    pub threads: Option<usize>,
     /// How long to go on serving, but not ready, after SIGTERM
     #[arg(long, env = "RECORDS_DRAIN_DELAY", value_name = "TIME", default_value = "0s", value_parser = humantime::parse_duration)]
     pub drain_delay: Duration,

@@ -72,6 +72,14 @@ pub fn count(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|count| *count > 0).ok_or_else(|| "it must be a whole number, 1 or more".into())
 }
 
+pub fn threads(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        // More than any machine has processors.
+        Ok(count @ 1..=1_024) => Ok(count),
+        _ => Err("it must be a whole number from 1 to 1024".into()),
+    }
+}
+
 pub fn connections(text: &str) -> Result<usize, String> {
     match text.parse() {
         // More would be refused by the semaphore that counts them, and by any system.
