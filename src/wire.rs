@@ -34,8 +34,34 @@ use base64::prelude::{BASE64_STANDARD, Engine as _};
 const DATE_MAX: usize = 32;
 
 pub fn string(out: &mut Vec<u8>, value: &str) {
-    // Writing to a Vec cannot fail, and a str always serialises.
-    serde_json::to_writer(out, value).unwrap_or_default();
+    if value.bytes().fold(true, |plain, byte| plain & stands_for_itself(byte)) {
+        quoted(out, value.as_bytes());
+    } else {
+        // Writing to a Vec cannot fail, and a str always serialises.
+        serde_json::to_writer(out, value).unwrap_or_default();
+    }
+}
+
+/// As [`string`], of what should be UTF-8 and need not be: what is not shows as U+FFFD.
+pub fn lossy_string(out: &mut Vec<u8>, value: &[u8]) {
+    // Nearly all names, and most texts. Without an early end, many bytes are looked at in one step.
+    if value.iter().fold(true, |plain, byte| plain & (byte.is_ascii() & stands_for_itself(*byte))) {
+        quoted(out, value);
+    } else {
+        string(out, &String::from_utf8_lossy(value));
+    }
+}
+
+/// Whether JSON has the byte in a string as it is: no control character, quote or backslash.
+fn stands_for_itself(byte: u8) -> bool {
+    (byte >= 0x20) & (byte != b'"') & (byte != b'\\')
+}
+
+fn quoted(out: &mut Vec<u8>, value: &[u8]) {
+    out.reserve(value.len() + 2);
+    out.push(b'"');
+    out.extend_from_slice(value);
+    out.push(b'"');
 }
 
 /// Not a number and infinity have no JSON form: `null`.

@@ -85,7 +85,7 @@ fn write_document(out: &mut Vec<u8>, document: &[u8], depth: usize, mut id: impl
         if name == b"_id" {
             id(kind, value);
         }
-        write_text(out, name);
+        wire::lossy_string(out, name);
         out.push(b':');
         write_value(out, kind, value, depth)?;
     }
@@ -99,7 +99,7 @@ fn write_value(out: &mut Vec<u8>, kind: u8, value: &[u8], depth: usize) -> Resul
     }
     match kind {
         DOUBLE => wire::double(out, f64::from_le_bytes(fixed(value)?)),
-        STRING | CODE | SYMBOL => write_text(out, text(value)?),
+        STRING | CODE | SYMBOL => wire::lossy_string(out, text(value)?),
         DOCUMENT => write_document(out, value, depth + 1, |_, _| {})?,
         ARRAY => {
             let mut elements = Elements::of(value)?;
@@ -151,13 +151,6 @@ fn write_value(out: &mut Vec<u8>, kind: u8, value: &[u8], depth: usize) -> Resul
         _ => return Err(Malformed("a type is unknown")),
     }
     Ok(())
-}
-
-fn write_text(out: &mut Vec<u8>, text: &[u8]) {
-    match std::str::from_utf8(text) {
-        Ok(text) => wire::string(out, text),
-        Err(_) => wire::string(out, &String::from_utf8_lossy(text)),
-    }
 }
 
 fn key(kind: u8, value: &[u8]) -> Result<Key> {
@@ -263,7 +256,8 @@ fn text(value: &[u8]) -> Result<&[u8]> {
 }
 
 fn cstring(bytes: &[u8]) -> Result<(&[u8], &[u8])> {
-    let end = memchr::memchr(0, bytes).ok_or(Malformed("a name does not end"))?;
+    // Names are short: by the time a search has made itself ready to take many bytes at a step, it would have ended.
+    let end = bytes.iter().position(|byte| *byte == 0).ok_or(Malformed("a name does not end"))?;
     Ok((&bytes[..end], &bytes[end + 1..]))
 }
 
