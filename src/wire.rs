@@ -47,6 +47,8 @@ pub fn lossy_string(out: &mut Vec<u8>, value: &[u8]) {
     // Nearly all names, and most texts. Without an early end, many bytes are looked at in one step.
     if value.iter().fold(true, |plain, byte| plain & (byte.is_ascii() & stands_for_itself(*byte))) {
         quoted(out, value);
+    } else if let Ok(value) = std::str::from_utf8(value) {
+        string(out, value);
     } else {
         string(out, &String::from_utf8_lossy(value));
     }
@@ -119,18 +121,22 @@ pub fn date(out: &mut Vec<u8>, millis: i64) {
             digits(out, year.abs(), 6);
         }
     }
-    for (before, value, width) in [
-        (b'-', month, 2),
-        (b'-', day, 2),
-        (b'T', of_day / 3_600_000, 2),
-        (b':', of_day / 60_000 % 60, 2),
-        (b':', of_day / 1_000 % 60, 2),
-        (b'.', of_day % 1_000, 3),
+    let mut rest = *b"-00-00T00:00:00.000Z\"";
+    for (at, value) in [
+        (1..3, month),
+        (4..6, day),
+        (7..9, of_day / 3_600_000),
+        (10..12, of_day / 60_000 % 60),
+        (13..15, of_day / 1_000 % 60),
+        (16..19, of_day % 1_000),
     ] {
-        out.push(before);
-        digits(out, value, width);
+        let mut left = value;
+        for digit in rest[at].iter_mut().rev() {
+            *digit = b'0' + (left % 10) as u8;
+            left /= 10;
+        }
     }
-    out.extend_from_slice(b"Z\"");
+    out.extend_from_slice(&rest);
 }
 
 /// `options` are sorted by MongoDB; they are shown as they are.
