@@ -146,6 +146,8 @@ impl Query {
 pub trait Store: Debug + Send + Sync + 'static {
     /// The record that `id` addresses, if there is one.
     ///
+    /// Nothing is done before a reply that is pending is polled.
+    ///
     /// The id is compared as text with what the record's JSON shows, except that numbers compare by value: see
     /// [`RecordId::keys`]. No id is an error.
     fn get<'a>(&'a self, id: &'a RecordId) -> Reply<'a, Found>;

@@ -63,6 +63,7 @@ fn completions_are_printed_for_every_shell(#[values("bash", "zsh", "fish", "elvi
 #[case::time_without_unit(&["--request-timeout", "5"], 2, "500ms, 5s or 2m")]
 #[case::no_time(&["--request-timeout", "0s"], 2, "longer than nothing")]
 #[case::no_connections(&["--max-connections", "0"], 2, "1 to 1000000")]
+#[case::no_threads(&["--threads", "0"], 2, "1 to 1024")]
 #[case::log_filter(&["--store", "memory:", "--log", "records=loud"], 1, "log filter")]
 #[case::seed_that_is_not_there(&["--store", "memory:", "--seed", "nothing.jsonl"], 1, "nothing.jsonl")]
 #[case::address_of_another_machine(&["--store", "memory:", "--listen", "192.0.2.1:1"], 1, "cannot listen on 192.0.2.1:1")]

@@ -26,6 +26,20 @@ fn the_verb_serve_may_be_left_out() {
     assert_eq!(serving.get("/api/v1/records"), (200, "[]".to_owned()));
 }
 
+#[cfg(target_os = "linux")]
+#[rstest]
+#[case::unless_set(&[], std::thread::available_parallelism().unwrap().get().saturating_sub(1).max(1))]
+#[case::as_set(&["--threads", "3"], 3)]
+fn as_many_threads_serve(#[case] arguments: &[&str], #[case] expected: usize) {
+    let directory = directory();
+    // Without a seed, which is read by one thread more.
+    let serving = Serving::start(&directory, &[&["--store", "memory:", "--seed", "none"], arguments].concat());
+    assert_eq!(serving.get("/livez").0, 200);
+    let threads = std::fs::read_dir(format!("/proc/{}/task", serving.id())).unwrap();
+    let names = threads.map(|thread| std::fs::read_to_string(thread.unwrap().path().join("comm")).unwrap_or_default());
+    assert_eq!(names.filter(|name| name.starts_with("tokio-rt-worker")).count(), expected);
+}
+
 #[test]
 fn an_empty_store_is_filled_from_the_seed_and_a_full_one_left_alone() {
     let directory = directory();
