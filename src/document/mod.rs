@@ -147,10 +147,15 @@ impl Document {
 
     /// The form in which the document leaves any store.
     pub fn to_record(&self) -> Record {
+        Record::new(self.key.clone(), self.to_json())
+    }
+
+    /// The record's JSON alone, for a store that keeps many and wants to say where.
+    pub fn to_json(&self) -> Bytes {
         let mut json = Vec::with_capacity(self.encoded_len * 2);
         write_fields(&mut json, &self.fields);
         // A record may stay for long, and there may be millions: in as many bytes as it has, and not one more.
-        Record::new(self.key.clone(), Bytes::copy_from_slice(&json))
+        Bytes::copy_from_slice(&json)
     }
 }
 

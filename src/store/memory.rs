@@ -114,7 +114,11 @@ impl Store for Memory {
     fn upsert(&self, documents: Vec<Document>) -> BoxFuture<'_, Result<()>> {
         Box::pin(async move {
             // Written out before the lock is taken, so that readers wait for the inserts alone.
-            let records: Vec<Record> = documents.iter().map(Document::to_record).collect();
+            let json: Vec<_> = documents.iter().map(Document::to_json).collect();
+            // After the JSON, not each beside its own: what a lookup reads of a record lies close to the others', so that among
+            // a million the processor's tables of addresses reach further.
+            let records: Vec<Record> =
+                documents.iter().zip(json).map(|(document, json)| Record::new(document.key().clone(), json)).collect();
             self.write(|indexes| records.into_iter().for_each(|record| drop(indexes.put(record))));
             Ok(())
         })
