@@ -114,7 +114,7 @@ async fn stream(
         Some(After::Id(id)) => Some(key_of(app, parts, &id).await?),
         None => None,
     };
-    let query = Query { after, filters: selection.filters, fields: selection.fields.clone(), limit: None };
+    let query = Query { after, filters: selection.filters, fields: selection.fields.clone(), ..Query::all() };
     let records = store::selected(&*app.store, query);
     let known = records.known_age();
     let body = Records::begin(records, Records::writer(form, selection.fields), request_id, app.metrics.stream());

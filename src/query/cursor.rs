@@ -79,7 +79,7 @@ fn write_value(out: &mut Vec<u8>, value: &Value) {
         Value::Number(number) => write_key(out, number),
         Value::String(text) => {
             out.push(tag::STRING);
-            // At most as long as `sort::PREFIX`.
+            // Hardly longer than `sort::PREFIX`.
             out.extend_from_slice(&(text.len() as u16).to_le_bytes());
             out.extend_from_slice(text.as_bytes());
         }

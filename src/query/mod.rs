@@ -38,7 +38,7 @@
 //!
 //! By `_id`, or by the one field of `sort`: first records where the field is missing or `null`, then by numbers, strings,
 //! objects, arrays, `false`, `true`; a minus before the path turns that round. Numbers compare by value, strings by the
-//! code points of their first [`sort::PREFIX`] bytes; objects are alike, and so are arrays, which are not entered here. Records that
+//! code points of their first [`sort::PREFIX`] bytes or one character more; objects are alike, and so are arrays, which are not entered here. Records that
 //! are alike come in `_id` order, whatever the direction.
 //!
 //! # Projection

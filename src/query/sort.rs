@@ -9,7 +9,7 @@ use super::Path;
 use super::walk::{Leaf, reached_whole};
 use crate::record::Key;
 
-/// How many bytes of a string decide its place, at most: a cursor carries them.
+/// How many bytes of a string decide its place, to the end of a character: a cursor carries them.
 pub const PREFIX: usize = 256;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,15 +37,35 @@ pub enum Value {
     Bool(bool),
 }
 
+impl Value {
+    /// No more of a string than decides its place.
+    #[must_use]
+    pub fn cut(&self) -> Self {
+        match self {
+            Self::String(text) => Self::String(prefix(text).into()),
+            other => other.clone(),
+        }
+    }
+}
+
 impl Sort {
     pub fn value(&self, json: &[u8]) -> Value {
+        self.found(json, prefix)
+    }
+
+    /// As [`value`](Self::value), with all of a string.
+    pub fn whole(&self, json: &[u8]) -> Value {
+        self.found(json, |text| text)
+    }
+
+    fn found(&self, json: &[u8], part: fn(&str) -> &str) -> Value {
         let mut found = Value::Null;
         reached_whole(json, self.path.names(), &mut |leaf| {
             found = match leaf {
                 Leaf::Null => Value::Null,
                 Leaf::Bool(value) => Value::Bool(value),
                 Leaf::Number(value) => Value::Number(value),
-                Leaf::String(value) => Value::String(prefix(value).into()),
+                Leaf::String(value) => Value::String(part(value).into()),
                 Leaf::Object => Value::Object,
                 Leaf::Array => Value::Array,
             }
@@ -60,7 +80,8 @@ impl Sort {
     }
 }
 
-/// The first [`PREFIX`] bytes, or the few less that end with a whole character.
+/// The first [`PREFIX`] bytes, and what is left of the last one's character: so two texts are never in the other order than
+/// these are.
 fn prefix(text: &str) -> &str {
-    (0..=PREFIX).rev().find_map(|end| text.get(..end)).filter(|_| text.len() > PREFIX).unwrap_or(text)
+    (PREFIX..text.len()).find_map(|end| text.get(..end)).unwrap_or(text)
 }

@@ -27,7 +27,7 @@ pub use error::{Error, Kind, Result};
 pub use select::{PAGE_BYTES, Page, page, selected};
 
 use crate::document::Document;
-use crate::query::{Fields, Filters};
+use crate::query::{Fields, Filters, Sort, sort};
 use crate::record::{Key, Record, RecordId};
 
 /// Records in `_id` order. Owns what it needs: it may outlive the call that made it.
@@ -105,6 +105,19 @@ pub struct Query {
     pub fields: Option<Fields>,
     /// How many records of which the filters hold the reader takes at most. The list may end there, or go on.
     pub limit: Option<usize>,
+    /// What the reader looks for, if not for the first ones by `_id`.
+    pub order: Option<Order>,
+}
+
+/// Another order than that of the `_id`, and how much of it is looked at.
+///
+/// Of the records of which the filters hold and which come behind `after` a store may leave out all but the first `limit`, and
+/// the others may then come in any order. It need not do either: [`page`] puts whatever comes in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Order {
+    pub sort: Sort,
+    pub after: Option<(sort::Value, Key)>,
+    pub limit: usize,
 }
 
 impl Query {
@@ -152,7 +165,7 @@ pub trait Store: Debug + Send + Sync + 'static {
     /// [`RecordId::keys`]. No id is an error.
     fn get<'a>(&'a self, id: &'a RecordId) -> Reply<'a, Found>;
 
-    /// Every record that `query` asks for, in `_id` order. Nothing is done before the list is read.
+    /// Every record that `query` asks for, in `_id` order unless it has another. Nothing is done before the list is read.
     ///
     /// A query is a leave to do less: records of which its filters do not hold, and fields that it does not name, may be there
     /// all the same. [`selected`] and [`page`] give exactly what was asked for, alike over every store.

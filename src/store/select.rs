@@ -1,14 +1,14 @@
 //! What a store lists, narrowed down to what was asked for: the same code over every store, so the same answer.
 
 use std::cmp::Ordering;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, HashSet};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures::{Stream, StreamExt};
 
-use super::{Listing, Query, RecordStream, Result, Store};
+use super::{Listing, Order, Query, RecordStream, Result, Store};
 use crate::query::{Cursor, Fields, Filters, Sort, sort};
 use crate::record::{Key, Record};
 
@@ -74,7 +74,8 @@ pub struct Page {
 /// what counts.
 ///
 /// In the order of `_id` this reads no more than it returns and one record more, but for what the filters leave out. In
-/// any other it reads every record of which the filters hold, in the memory of one page.
+/// any other it reads every record of which the filters hold, unless the store leaves some out by [`Query::order`], in the
+/// memory of one page.
 ///
 /// # Errors
 ///
@@ -92,8 +93,10 @@ pub async fn page(
     };
     let fields = query.fields.clone();
     let looked_at = query.fields.map(|fields| fields.and(&sort.path));
-    let mut listing = selected(store, Query { after: None, limit: None, fields: looked_at, ..query });
     let after = after.map(|Cursor { key, value }| (value.unwrap_or(sort::Value::Null), key));
+    let order = Order { sort: sort.clone(), after: after.clone(), limit: limit + 1 };
+    let query = Query { after: None, limit: None, fields: looked_at, order: Some(order), ..query };
+    let mut listing = selected(store, query);
     let mut first = First { sort, limit, fields, heap: BinaryHeap::new(), bytes: 0, ceiling: None };
     let mut turn = 0;
     while let Some(record) = listing.next().await.transpose()? {
@@ -108,7 +111,10 @@ pub async fn page(
         }
     }
     let more = first.ceiling.is_some();
-    let ranked = first.heap.into_sorted_vec();
+    let mut ranked = first.heap.into_sorted_vec();
+    // A store that looks for each part of the order by itself may find a record twice, when it is written meanwhile.
+    let mut keys = HashSet::new();
+    ranked.retain(|ranked| keys.insert(ranked.record.key().clone()));
     let next = ranked.last().filter(|_| more).map(|last| last.place());
     let records = ranked.into_iter().map(|ranked| ranked.record).collect();
     Ok(Page { records, next, age: listing.age() })

@@ -7,6 +7,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use records::document::Document;
+use records::query::sort::PREFIX;
 use records::query::{After, Cursor, Fields, Path, Selection};
 use records::record::{Key, Record};
 use records::store::{Query, Store, page};
@@ -26,6 +27,7 @@ cases! {
     }
     Any by property {
         any_query_finds_what_reading_by_hand_finds,
+        any_values_are_in_the_order_of_their_json,
     }
 }
 
@@ -315,7 +317,10 @@ fn place(value: &Value, path: &[String]) -> (u8, Option<Key>, String, bool) {
     match value {
         None | Some(Value::Null) => (0, None, String::new(), false),
         Some(Value::Number(number)) => (1, Some(key(number)), String::new(), false),
-        Some(Value::String(text)) => (2, None, text.clone(), false),
+        Some(Value::String(text)) => {
+            let end = (PREFIX.min(text.len())..).find(|end| text.is_char_boundary(*end));
+            (2, None, text[..end.unwrap_or_default()].to_owned(), false)
+        }
         Some(Value::Object(_)) => (3, None, String::new(), false),
         Some(Value::Array(_)) => (4, None, String::new(), false),
         Some(Value::Bool(value)) => (5, None, String::new(), *value),
@@ -430,6 +435,51 @@ fn any_query_finds_what_reading_by_hand_finds(context: &Context) {
             };
             let expected: Vec<_> = expected.into_iter().map(|(_, record)| kept(record)).collect();
             assert_eq!(found, expected, "{parameters:?}, {} at a time", asked.limit);
+        }
+    });
+}
+
+fn any_values_are_in_the_order_of_their_json(context: &Context) {
+    let path = select(vec!["v", "v", "v", "v.t", "v.scope.a", "v.code"]);
+    let asked = (path, any::<bool>(), 1..8_usize, select(vec![None, None, Some("exists"), Some("gte")]));
+    let values = (vec(documents::mixed(), 1..40), vec(asked, 1..6));
+    context.check(160, &values, async |store, (values, queries): (Vec<Option<_>>, Vec<_>)| {
+        let documents: Vec<Document> = values
+            .into_iter()
+            .enumerate()
+            .map(|(index, value)| {
+                // Not in the order in which they are stored.
+                let id = records::document::Value::Int32((index as i32 * 37) % 41);
+                let fields = value.map(|value| ("v".into(), value));
+                Document::new([("_id".into(), id)].into_iter().chain(fields).collect()).expect("a document")
+            })
+            .collect();
+        upsert(&*store, documents.clone()).await;
+        let mut all: Vec<(Value, Record)> = documents
+            .iter()
+            .map(Document::to_record)
+            .map(|record| (serde_json::from_slice(record.json()).unwrap(), record))
+            .collect();
+        all.sort_by(|(_, a), (_, b)| a.key().cmp(b.key()));
+        for (path, descending, limit, operator) in queries {
+            let names = names(path);
+            let passes = |(value, _): &&(Value, Record)| match operator {
+                Some(operator) => reached(value, &names, false).into_iter().any(|value| passes(value, operator, "b")),
+                None => true,
+            };
+            let mut expected: Vec<&(Value, Record)> = all.iter().filter(passes).collect();
+            expected.sort_by(|(a, _), (b, _)| {
+                let ordering = place(a, &names).cmp(&place(b, &names));
+                if descending { ordering.reverse() } else { ordering }
+            });
+            let expected: Vec<_> = expected.into_iter().map(|(_, record)| record.clone()).collect();
+            let sort = format!("{}{path}", if descending { "-" } else { "" });
+            let mut parameters = vec![("sort", &*sort)];
+            let name = operator.map(|operator| format!("{path}.{operator}"));
+            if let (Some(name), Some(operator)) = (&name, operator) {
+                parameters.push((name, if operator == "exists" { "true" } else { "b" }));
+            }
+            assert_eq!(ask(&*store, &parameters, limit).await, expected, "{parameters:?}, {limit} a page");
         }
     });
 }

@@ -47,6 +47,24 @@ pub fn id() -> impl Strategy<Value = Value> {
     ]
 }
 
+/// Values for one field: of every type, those that look like another, many that are alike, strings that are alike for the
+/// 256 bytes that decide a place in an order; or none.
+pub fn mixed() -> impl Strategy<Value = Option<Value>> {
+    let text = |text: String| Some(Value::String(text.into()));
+    let known = vec!["", "a", "b", "MinKey", "507f1f77bcf86cd799439011", "2015-09-10T08:55:47.000Z", "null"];
+    prop_oneof![
+        1 => Just(None),
+        3 => value().prop_map(Some),
+        6 => leaf().prop_map(Some),
+        3 => id().prop_map(Some),
+        3 => select(known).prop_map(move |some| text(some.to_owned())),
+        2 => (250..260_usize, select(vec!["", "a", "b", "é"])).prop_map(move |(length, end)| text("x".repeat(length) + end)),
+        2 => (0..3_i32).prop_map(|number| Some(Value::Int32(number))),
+        1 => any::<bool>().prop_map(|value| Some(Value::Bool(value))),
+        1 => (0..3_i64).prop_map(|days| Some(Value::Date(1_441_875_347_000 + days * 86_400_000))),
+    ]
+}
+
 /// A value of any type, nested to a bounded depth and size.
 pub fn value() -> impl Strategy<Value = Value> {
     leaf().prop_recursive(4, 24, 5, |inner| {

@@ -20,8 +20,8 @@ use crate::store::Query;
 use crate::wire;
 
 /// The first and the last millisecond of the years 0 to 9999, whose dates sort as text.
-const YEAR_0: i64 = -62_167_219_200_000;
-const YEAR_9999: i64 = 253_402_300_799_999;
+pub const YEAR_0: i64 = -62_167_219_200_000;
+pub const YEAR_9999: i64 = 253_402_300_799_999;
 
 /// What shows as a string without being one, and has no range of its own below.
 const SHOWN_AS_STRINGS: [&str; 6] = ["javascript", "binData", "decimal", "regex", "minKey", "maxKey"];
@@ -33,13 +33,21 @@ const NOT_FROM_AN_INDEX: &str = "(not from an index)";
 
 /// The query for candidates, from behind `after` on.
 pub fn candidates(filters: &Filters, after: Option<&Key>) -> Document {
-    // Unlike `$gt` alone, the expression compares across all types; both use the index.
-    let behind = after.map(|key| doc! { "$expr": { "$gt": ["$_id", { "$literal": from_key(key) }] } });
-    let clauses: Vec<Document> = behind.into_iter().chain(filters.iter().filter_map(clause)).collect();
-    match clauses.is_empty() {
+    let all: Vec<Document> = after.map(behind).into_iter().chain(clauses(filters)).collect();
+    match all.is_empty() {
         true => doc! {},
-        false => doc! { "$and": clauses },
+        false => doc! { "$and": all },
     }
+}
+
+/// Unlike `$gt` alone, the expression compares across all types; both use the index.
+pub fn behind(key: &Key) -> Document {
+    doc! { "$expr": { "$gt": ["$_id", { "$literal": from_key(key) }] } }
+}
+
+/// What must hold of a candidate: all of these.
+pub fn clauses(filters: &Filters) -> impl Iterator<Item = Document> {
+    filters.iter().filter_map(clause)
 }
 
 fn clause(filter: &Filter) -> Option<Document> {
@@ -71,7 +79,7 @@ pub fn fields(query: &Query) -> Option<Document> {
     let mut projection = names
         .map(|name| is_plain(name).then(|| (name.to_owned(), Bson::Boolean(true))))
         .collect::<Option<Document>>()?;
-    if !query.filters.is_empty() {
+    if !query.filters.is_empty() || query.order.is_some() {
         // A name that no index has. An index that has all of the fields would answer in their place, in its own order, and
         // `null` for what is missing.
         projection.insert(NOT_FROM_AN_INDEX, true);
@@ -80,7 +88,7 @@ pub fn fields(query: &Query) -> Option<Document> {
 }
 
 /// The path as MongoDB writes it, if it can.
-fn dotted(path: &Path) -> Option<String> {
+pub fn dotted(path: &Path) -> Option<String> {
     path.names().iter().all(|name| is_plain(name)).then(|| path.names().join("."))
 }
 
@@ -90,7 +98,7 @@ fn is_plain(name: &str) -> bool {
 }
 
 /// Types that are one value to MongoDB and an object on the wire, with fields that the path may go on to.
-fn inside_of_scalars(path: &Path) -> Vec<Document> {
+pub fn inside_of_scalars(path: &Path) -> Vec<Document> {
     let mut clauses = Vec::new();
     for (index, name) in path.names().iter().enumerate().skip(1) {
         let kind = match &**name {
@@ -188,7 +196,7 @@ fn strings(comparison: Comparison, text: &str, up: bool) -> Document {
 }
 
 /// The first ObjectId whose digits can be behind `text`, or the last one whose digits can be before it.
-fn object_id(text: &str, up: bool) -> ObjectId {
+pub fn object_id(text: &str, up: bool) -> ObjectId {
     let digits = text.bytes().take(24).take_while(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')).count();
     let filled = text[..digits].to_owned() + &if up { "0" } else { "f" }.repeat(24 - digits);
     let id = wire::parse_object_id(&filled).unwrap_or(if up { [0; 12] } else { [0xff; 12] });
@@ -196,7 +204,7 @@ fn object_id(text: &str, up: bool) -> ObjectId {
 }
 
 /// Ranges of dates: by bisection those that show on this side of `text`, and all that are shown with a signed year.
-fn dates(text: &str, up: bool) -> impl Iterator<Item = Document> {
+pub fn dates(text: &str, up: bool) -> impl Iterator<Item = Document> {
     let date = |millis| Bson::DateTime(DateTime::from_millis(millis));
     let is_before = |millis: i64| {
         let mut shown = Vec::new();

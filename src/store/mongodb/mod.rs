@@ -11,14 +11,17 @@
 //! - **The client is made when it is first needed,** and again until that succeeds, so that the service starts while
 //!   MongoDB, or the DNS that knows where it is, is down.
 //!
-//! [`bson`] turns the server's bytes into wire JSON; [`changes`] follows what changes; [`error`] sorts the driver's errors.
+//! [`bson`] turns the server's bytes into wire JSON, [`batch`] many at a time; [`filter`] and [`order`] say in MongoDB's words
+//! what a list is of; [`changes`] follows what changes; [`error`] sorts the driver's errors.
 
+mod batch;
 mod bson;
 mod changes;
 mod connections;
 mod error;
 mod filter;
 mod lookups;
+mod order;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -26,7 +29,6 @@ use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::{self, StreamExt};
 use mongodb::action::Find;
@@ -41,8 +43,10 @@ use tokio::time::timeout;
 use super::{Error, Feed, Found, Listing, Options, Query, Reply, Result, Store, Token};
 use crate::document::Document;
 use crate::record::{Key, Record, RecordId};
+use batch::records;
 use connections::Connections;
 use lookups::{Fetch, Lookups};
+use order::Sorted;
 
 /// The database, where the URI's path names none.
 const DEFAULT_DATABASE: &str = "records";
@@ -63,10 +67,6 @@ const BATCH_RECORDS: u32 = 1_000;
 const COMMAND_BYTES: usize = 8 * 1024 * 1024;
 /// As many as the server takes in one command would be 100,000; this many are no slower, and shorter to wait for.
 const COMMAND_DOCUMENTS: usize = 5_000;
-
-/// How much JSON is written into one buffer. A larger one the allocator would have from the system and give back each time, and
-/// the system fills what it gives with zeros.
-const JSON_BYTES: usize = 64 * 1024;
 
 #[derive(Clone)]
 pub struct MongoDb {
@@ -258,40 +258,6 @@ impl Fetch for Arc<Inner> {
     }
 }
 
-/// The records of one batch, as slices of a few buffers.
-fn records(batch: &RawBatch) -> Result<Vec<Record>> {
-    let malformed = |error: Box<dyn std::error::Error + Send + Sync>| {
-        Error::broken("MongoDB sent a document that cannot be read").with_source(error)
-    };
-    let documents = batch.doc_slices().map_err(|error| malformed(error.into()))?;
-    let mut records = Vec::new();
-    // JSON takes somewhat more room than BSON.
-    let capacity = (documents.as_bytes().len() * 5 / 4).min(JSON_BYTES + JSON_BYTES / 4);
-    let (mut json, mut ends) = (Vec::with_capacity(capacity), Vec::new());
-    for document in documents {
-        let document = document.map_err(|error| malformed(error.into()))?;
-        let document = document.as_document().ok_or_else(|| malformed("not a document".into()))?;
-        let key = bson::to_json(&mut json, document.as_bytes()).map_err(|error| malformed(error.into()))?;
-        ends.push((key, json.len()));
-        if json.len() >= JSON_BYTES {
-            cut(&mut records, std::mem::replace(&mut json, Vec::with_capacity(capacity)), &mut ends);
-        }
-    }
-    cut(&mut records, json, &mut ends);
-    Ok(records)
-}
-
-/// Takes the records out of `json`, each from the end of the one before to its own.
-fn cut(records: &mut Vec<Record>, json: Vec<u8>, ends: &mut Vec<(Key, usize)>) {
-    let mut json = Bytes::from(json);
-    let mut start = 0;
-    records.extend(ends.drain(..).map(|(key, end)| {
-        let record = Record::new(key, json.split_to(end - start));
-        start = end;
-        record
-    }));
-}
-
 impl MongoDb {
     fn new(inner: Inner, connections: u32) -> Self {
         let inner = Arc::new(inner);
@@ -365,26 +331,43 @@ impl MongoDb {
     /// Reads the list from the server, batch by batch, one ahead of what `batches` has taken, and says when that was all:
     /// a reader that ends without a word has failed.
     async fn read(self, query: Query, settled: bool, batches: mpsc::Sender<Result<Option<Vec<Record>>>>) {
+        if let Some(sorted) = Sorted::of(&query) {
+            let read = match self.is_served(&sorted).await {
+                Ok(true) => Some(self.read_in_order(&sorted, &batches).await),
+                Ok(false) => None,
+                Err(error) => Some(Err(error)),
+            };
+            if let Some(read) = read {
+                let _ = batches.send(read.map(|()| None)).await;
+                return;
+            }
+        }
         let mut cursor = None;
         loop {
-            let next = async {
-                let _permit = self.permit().await?;
-                let batch = async {
-                    let cursor = match &mut cursor {
-                        Some(cursor) => cursor,
-                        none => none.insert(self.inner.cursor(&query, settled).await?),
-                    };
-                    cursor.next().await
-                };
-                batch.await.map_err(error::sorted)?.as_ref().map(records).transpose()
-            };
-            let batch = next.await;
+            let batch = self.next(&mut cursor, self.inner.cursor(&query, settled)).await;
             let last = !matches!(batch, Ok(Some(_)));
             // An error here: nobody listens any more. The cursor is dropped between two calls, and closed by that.
             if batches.send(batch).await.is_err() || last {
                 break;
             }
         }
+    }
+
+    /// The next batch of `cursor`, which `open` gives where there is none yet. One call, that others wait for their turn with.
+    async fn next(
+        &self,
+        cursor: &mut Option<Cursor>,
+        open: impl Future<Output = mongodb::error::Result<Cursor>>,
+    ) -> Result<Option<Vec<Record>>> {
+        let _permit = self.permit().await?;
+        let batch = async {
+            let cursor = match cursor {
+                Some(cursor) => cursor,
+                none => none.insert(open.await?),
+            };
+            cursor.next().await
+        };
+        batch.await.map_err(error::sorted)?.as_ref().map(records).transpose()
     }
 
     /// Every record that `query` asks for; `settled`: only what no failover takes back.

@@ -10,4 +10,5 @@ mod servers;
 
 mod bytes;
 mod connections;
+mod order;
 mod plans;

@@ -14,18 +14,18 @@ use super::servers::{mongod, url};
 use crate::document::extended_json;
 use crate::query::Selection;
 
-struct Watched {
-    store: MongoDb,
-    client: Client,
-    database: String,
-    finds: Arc<Mutex<Vec<Tree>>>,
+pub struct Watched {
+    pub store: MongoDb,
+    pub client: Client,
+    pub database: String,
+    pub finds: Arc<Mutex<Vec<Tree>>>,
     // Ends with the test, where it was started for it.
     _server: Option<mongod::Mongod>,
 }
 
 impl Watched {
     /// A store of a few hundred records with ids of every type, whose commands are caught.
-    async fn filled() -> Self {
+    pub async fn filled() -> Self {
         let database = format!("plans_{}_{}", std::process::id(), mongod::free_port().expect("a number"));
         let server = mongod::program().map(|_| mongod::Mongod::start().expect("a server"));
         let url = server.as_ref().map_or_else(
@@ -82,7 +82,7 @@ impl Watched {
     }
 
     /// What the server says of every `find` that was sent since the last time.
-    async fn all_explained(&self) -> Vec<Explained> {
+    pub async fn all_explained(&self) -> Vec<Explained> {
         let finds: Vec<Tree> = self.finds.lock().expect("no panic").drain(..).collect();
         let mut all = Vec::new();
         for find in finds {
@@ -113,14 +113,13 @@ impl Watched {
 }
 
 #[derive(Debug, Default)]
-struct Explained {
-    #[expect(dead_code, reason = "shown by Debug where an assertion fails")]
-    find: Tree,
+pub struct Explained {
+    pub find: Tree,
     /// The stages of the plan, and the names of the indexes they use.
-    stages: Vec<String>,
+    pub stages: Vec<String>,
     returned: i32,
-    keys: i32,
-    documents: i32,
+    pub keys: i32,
+    pub documents: i32,
 }
 
 impl Explained {
@@ -278,7 +277,7 @@ async fn a_filter_uses_the_index_of_its_field() {
     ] {
         let filters = Selection::parse(&[(name.to_owned(), value.to_owned())]).expect("a filter").filters;
         for after in [None, Some(Key::String("a".into()))] {
-            let query = Query { after, filters: filters.clone(), fields: None, limit: Some(10) };
+            let query = Query { after, filters: filters.clone(), limit: Some(10), ..Query::all() };
             watched.store.list(query).try_collect::<Vec<_>>().await.expect("a list");
             let explained = watched.explained().await;
             assert!(!explained.stages.iter().any(|stage| stage == "COLLSCAN"), "{name}={value}: {explained:?}");

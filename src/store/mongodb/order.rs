@@ -1,0 +1,403 @@
+//! The first records in the order of one field, which is defined on wire JSON ([`crate::query`]), out of a server that orders
+//! BSON.
+//!
+//! Where the two agree, and an index has them in this order, the server sorts: the records are asked for class by class and type
+//! by type, in the order that their JSON has, until there are as many as the reader takes. Types that show as strings are
+//! asked for one after the other, each from where it begins: which of them come first is left to the reader. What the server
+//! orders in another way than as it is shown (decimals, binary data, …) is **odd**, and all of it is read when its class is
+//! reached. No index tells decimals from other numbers, so where a page comes to the strings all numbers are looked at.
+//!
+//! An index of `{field: 1, _id: 1}` serves an ascending list, one of `{field: -1, _id: 1}` a descending one: a page then costs
+//! what it has. Without one, and as soon as one record has an array there, which the index remembers, every record is read
+//! instead: for the server to sort them would be slower, since it reads them for each type anew.
+//!
+//! Strings that are not UTF-8, which no driver writes, come where their bytes put them.
+
+use mongodb::bson::{Bson, DateTime, Document as Tree, doc};
+use mongodb::options::Collation;
+use tokio::sync::mpsc;
+
+use super::bson::from_key;
+use super::{BATCH_RECORDS, Cursor, MongoDb, error, filter, only};
+use crate::query::sort::{PREFIX, Value};
+use crate::record::{Key, Record};
+use crate::store::{Error, Order, Query, Result};
+use crate::wire;
+
+type Batches = mpsc::Sender<Result<Option<Vec<Record>>>>;
+
+/// Records that the server sorts as their JSON is sorted.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Kind {
+    Null,
+    Numbers,
+    Strings,
+    Dates,
+    ObjectIds,
+    Objects,
+    Booleans(bool),
+}
+
+/// The places that a type can have, ascending: the kinds of each, and the types that are odd there.
+const CLASSES: [(&[Kind], &[&str]); 7] = [
+    (&[Kind::Null], &["undefined"]),
+    (&[Kind::Numbers], &[]),
+    // A symbol is a string to both.
+    (
+        &[Kind::Strings, Kind::Dates, Kind::ObjectIds],
+        &["decimal", "binData", "regex", "javascript", "minKey", "maxKey"],
+    ),
+    (&[Kind::Objects], &["timestamp", "javascriptWithScope", "dbPointer"]),
+    // Arrays; but an index that has some serves no order.
+    (&[], &[]),
+    (&[Kind::Booleans(false)], &[]),
+    (&[Kind::Booleans(true)], &[]),
+];
+
+/// Of [`CLASSES`].
+const NULLS: usize = 0;
+const STRINGS: usize = 2;
+const ARRAYS: usize = 4;
+
+/// Where to go on.
+#[derive(Clone)]
+struct Place {
+    value: Value,
+    key: Key,
+    /// Whether a string is all of it, as it was read; a cursor carries the beginning of long ones.
+    whole: bool,
+}
+
+/// A sorted list in MongoDB's words.
+pub struct Sorted<'a> {
+    query: &'a Query,
+    order: &'a Order,
+    /// The field, as MongoDB writes paths.
+    field: String,
+    /// What MongoDB does not go into, and the path does.
+    scalars: Vec<Tree>,
+}
+
+impl<'a> Sorted<'a> {
+    /// `None` when the query has no order of its own, or MongoDB no name for the field.
+    pub fn of(query: &'a Query) -> Option<Self> {
+        let order = query.order.as_ref()?;
+        let path = &order.sort.path;
+        let field = filter::dotted(path)?;
+        Some(Self { query, order, field, scalars: filter::inside_of_scalars(path) })
+    }
+
+    fn descending(&self) -> bool {
+        self.order.sort.descending
+    }
+
+    fn and(&self, clauses: impl IntoIterator<Item = Tree>) -> Tree {
+        let all: Vec<Tree> = filter::clauses(&self.query.filters).chain(clauses).collect();
+        doc! { "$and": all }
+    }
+
+    /// What is odd in a class.
+    fn odd(&self, class: usize) -> Vec<Tree> {
+        let field = &self.field;
+        let (_, types) = CLASSES[class];
+        match class {
+            _ if types.is_empty() => Vec::new(),
+            _ => {
+                let types: Vec<Bson> = types.iter().map(|name| (*name).into()).collect();
+                let mut odd = vec![doc! { field: { "$type": types } }];
+                if class == NULLS {
+                    // Decimals are equal to these too, and have another place.
+                    let not_finite = [f64::NAN, f64::INFINITY, f64::NEG_INFINITY].map(Bson::Double).to_vec();
+                    odd.push(doc! { field: { "$in": not_finite, "$type": "double" } });
+                } else if class == STRINGS {
+                    odd.push(doc! { field: { "$lt": date(filter::YEAR_0) } });
+                    odd.push(doc! { field: { "$gt": date(filter::YEAR_9999) } });
+                }
+                odd
+            }
+        }
+    }
+
+    /// The records of one kind from behind `place` on; those before it may be among them.
+    fn of_kind(&self, kind: Kind, place: Option<&Place>) -> Tree {
+        let odd = (0..CLASSES.len()).flat_map(|class| self.odd(class)).chain(self.scalars.iter().cloned());
+        self.and([self.range(kind, place), doc! { "$nor": odd.collect::<Vec<_>>() }])
+    }
+
+    fn range(&self, kind: Kind, place: Option<&Place>) -> Tree {
+        let field = &self.field;
+        let (first, last): (Bson, Bson) = match kind {
+            Kind::Numbers => (f64::NEG_INFINITY.into(), f64::INFINITY.into()),
+            Kind::Dates => (date(filter::YEAR_0), date(filter::YEAR_9999)),
+            Kind::Strings => ("".into(), Bson::Null),
+            Kind::ObjectIds => (mongodb::bson::oid::ObjectId::from_bytes([0; 12]).into(), Bson::Null),
+            Kind::Null | Kind::Objects | Kind::Booleans(_) => {
+                // They are all alike, so the `_id` decides.
+                let those = match kind {
+                    Kind::Null => doc! { field: Bson::Null },
+                    Kind::Booleans(value) => doc! { field: value },
+                    _ => doc! { field: { "$type": "object" } },
+                };
+                return match place {
+                    Some(place) => doc! { "$and": [those, filter::behind(&place.key)] },
+                    None => those,
+                };
+            }
+        };
+        // Bounds compare within their own type, but for numbers and dates, of which some are odd.
+        let mut whole = doc! { "$gte": first };
+        if last != Bson::Null {
+            whole.insert("$lte", last);
+        }
+        let Some(place) = place else { return doc! { field: whole } };
+        match (&place.value, self.exactly(kind, place)) {
+            (_, Some(value)) => {
+                let beyond = if self.descending() { "$lt" } else { "$gt" };
+                let alike = doc! { "$and": [{ field: { "$eq": value.clone() } }, filter::behind(&place.key)] };
+                let mut others = whole;
+                others.insert(beyond, value);
+                doc! { "$or": [alike, { field: others }] }
+            }
+            (Value::String(text), None) => self.from(kind, text).unwrap_or(doc! { field: whole }),
+            (_, None) => doc! { field: whole },
+        }
+    }
+
+    /// The value of this kind that `place` has, if there is one and it is known to its end.
+    fn exactly(&self, kind: Kind, place: &Place) -> Option<Bson> {
+        match (kind, &place.value) {
+            (Kind::Numbers, Value::Number(number)) => Some(from_key(number)),
+            (Kind::Strings, Value::String(text)) => {
+                (place.whole || !may_be_cut(text)).then(|| text.as_str().into())
+            }
+            (Kind::Dates, Value::String(text)) => {
+                // Other years have a sign, which has its place before the digits.
+                let plain = wire::parse_date(text).filter(|millis| (filter::YEAR_0..=filter::YEAR_9999).contains(millis));
+                plain.map(date)
+            }
+            (Kind::ObjectIds, Value::String(text)) => {
+                wire::parse_object_id(text).map(|id| mongodb::bson::oid::ObjectId::from_bytes(id).into())
+            }
+            _ => None,
+        }
+    }
+
+    /// What shows as `text` or is behind it, and maybe some before it.
+    fn from(&self, kind: Kind, text: &str) -> Option<Tree> {
+        let up = !self.descending();
+        let range = match kind {
+            Kind::Dates => filter::dates(text, up).next()?,
+            Kind::ObjectIds => doc! { if up { "$gte" } else { "$lte" }: filter::object_id(text, up) },
+            // What begins with the text comes behind it in either direction, and has no end that could be named.
+            Kind::Strings if up => doc! { "$gte": text },
+            _ => return None,
+        };
+        Some(doc! { &self.field: range })
+    }
+
+    fn sort(&self, kind: Kind) -> Tree {
+        let direction = if self.descending() { -1 } else { 1 };
+        match kind {
+            Kind::Null | Kind::Objects | Kind::Booleans(_) => doc! { "_id": 1 },
+            _ if self.field == "_id" => doc! { "_id": direction },
+            _ => doc! { &self.field: direction, "_id": 1 },
+        }
+    }
+
+    /// The classes to ask for in turn, the first one from `after` on.
+    fn classes(&self) -> Vec<(usize, Option<Place>)> {
+        let after = self.order.after.clone().map(|(value, key)| Place { value, key, whole: false });
+        let mut classes: Vec<usize> = (0..CLASSES.len()).collect();
+        if self.descending() {
+            classes.reverse();
+        }
+        let Some(after) = after else { return classes.into_iter().map(|class| (class, None)).collect() };
+        let begins = match after.value {
+            Value::Null => NULLS,
+            Value::Number(_) => 1,
+            Value::String(_) => STRINGS,
+            Value::Object => 3,
+            Value::Array => ARRAYS,
+            Value::Bool(false) => 5,
+            Value::Bool(true) => 6,
+        };
+        let left = classes.into_iter().skip_while(|class| *class != begins);
+        left.map(|class| (class, (class == begins).then(|| after.clone()))).collect()
+    }
+
+    /// Whether a record counts for the reader.
+    fn wants(&self, record: &Record, value: &Value) -> bool {
+        let is_behind = |(after, key): &(Value, Key)| {
+            self.order.sort.compare((value, record.key()), (after, key)).is_gt()
+        };
+        self.order.after.as_ref().is_none_or(is_behind) && self.query.filters.hold(record.json())
+    }
+}
+
+/// Whether a string is so long that a cursor may have no more of it, and that others may count as alike.
+fn may_be_cut(text: &str) -> bool {
+    text.len() >= PREFIX
+}
+
+fn date(millis: i64) -> Bson {
+    Bson::DateTime(DateTime::from_millis(millis))
+}
+
+/// Whether a plan has an index put the records in order by `field`, and the index knows of no array there.
+fn is_served(plan: &Bson, field: &str) -> bool {
+    let mut indexes = Vec::new();
+    let works = works(plan, &mut indexes);
+    let of_all = |index: &&Tree| {
+        index.get_document("keyPattern").is_ok_and(|keys| keys.contains_key(field))
+            && index.get_bool("isMultiKey").is_ok_and(|multikey| !multikey)
+            && !index.get_bool("isPartial").unwrap_or(false)
+    };
+    !works && !indexes.is_empty() && indexes.iter().all(of_all)
+}
+
+/// Gathers the parts of the plan that read an index; returns whether it reads a collection or sorts.
+fn works<'a>(plan: &'a Bson, indexes: &mut Vec<&'a Tree>) -> bool {
+    match plan {
+        Bson::Document(stage) => {
+            if stage.contains_key("keyPattern") {
+                indexes.push(stage);
+            }
+            let does = stage.get_str("stage").is_ok_and(|stage| stage == "COLLSCAN" || stage == "SORT");
+            stage.values().fold(does, |does, value| works(value, indexes) || does)
+        }
+        Bson::Array(values) => values.iter().fold(false, |does, value| works(value, indexes) || does),
+        _ => false,
+    }
+}
+
+impl MongoDb {
+    /// Sends the records that come first, in any order.
+    pub async fn read_in_order(&self, sorted: &Sorted<'_>, batches: &Batches) -> Result<()> {
+        let mut left = sorted.order.limit;
+        // They may be of any class.
+        self.read_odd(sorted, sorted.scalars.clone(), batches).await?;
+        for (class, place) in sorted.classes() {
+            let mut found = self.read_odd(sorted, sorted.odd(class), batches).await?;
+            for kind in CLASSES[class].0 {
+                found += self.read_kind(sorted, *kind, place.clone(), left, batches).await?;
+            }
+            left = left.saturating_sub(found);
+            if left == 0 {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends all that the reader may want of these, and returns how many that are.
+    async fn read_odd(&self, sorted: &Sorted<'_>, odd: Vec<Tree>, batches: &Batches) -> Result<usize> {
+        if odd.is_empty() {
+            return Ok(0);
+        }
+        let find = Find { filter: sorted.and([doc! { "$or": odd }]), first: None };
+        let (mut cursor, mut sent) = (None, 0);
+        while let Some(mut found) = self.next(&mut cursor, self.sorted(sorted, &find)).await? {
+            found.retain(|record| sorted.wants(record, &sorted.order.sort.value(record.json())));
+            sent += found.len();
+            send(batches, found).await?;
+        }
+        Ok(sent)
+    }
+
+    /// Sends the first `enough` records of this kind, if there are as many, and returns how many were sent.
+    async fn read_kind(
+        &self,
+        sorted: &Sorted<'_>,
+        kind: Kind,
+        mut place: Option<Place>,
+        enough: usize,
+        batches: &Batches,
+    ) -> Result<usize> {
+        // Some may be left out by the filters, and should not cost a round trip each.
+        let few = if sorted.query.filters.is_empty() { enough } else { enough.max(100) }.min(BATCH_RECORDS as usize);
+        let (mut sent, mut last) = (0, Value::Null);
+        loop {
+            let find = Find {
+                filter: sorted.of_kind(kind, place.as_ref()),
+                first: Some((sorted.sort(kind), few)),
+            };
+            let (mut cursor, mut read) = (None, 0);
+            while let Some(found) = self.next(&mut cursor, self.sorted(sorted, &find)).await? {
+                read += found.len();
+                let mut wanted = Vec::new();
+                for record in found {
+                    let whole = sorted.order.sort.whole(record.json());
+                    let value = whole.cut();
+                    place = Some(Place { value: whole, key: record.key().clone(), whole: true });
+                    if !sorted.wants(&record, &value) {
+                        continue;
+                    }
+                    if sent >= enough && value != last {
+                        send(batches, wanted).await?;
+                        return Ok(sent);
+                    }
+                    sent += 1;
+                    last = value;
+                    wanted.push(record);
+                }
+                send(batches, wanted).await?;
+            }
+            // What follows may count as alike, and have a smaller `_id`.
+            let more_alike = matches!(&last, Value::String(text) if may_be_cut(text));
+            if read < few || (sent >= enough && !more_alike) {
+                return Ok(sent);
+            }
+        }
+    }
+
+    async fn sorted(&self, sorted: &Sorted<'_>, find: &Find) -> mongodb::error::Result<Cursor> {
+        let collection = self.inner.collection().await?;
+        let found = collection.find(find.filter.clone()).collation(by_bytes()).max_time(self.inner.options.timeout);
+        let found = only(found, filter::fields(sorted.query)).batch_size(BATCH_RECORDS);
+        let found = match &find.first {
+            // With a limit the server keeps no more than that many while it sorts.
+            Some((order, limit)) => found.sort(order.clone()).limit(*limit as i64),
+            None => found,
+        };
+        found.batch().await.map(Cursor::Plain)
+    }
+
+    /// Whether an index serves the order.
+    pub async fn is_served(&self, sorted: &Sorted<'_>) -> Result<bool> {
+        let _permit = self.permit().await?;
+        let plan = async {
+            let collection = self.inner.collection().await?;
+            let find = doc! {
+                "find": collection.name(),
+                "filter": sorted.of_kind(Kind::Strings, None),
+                "sort": sorted.sort(Kind::Strings),
+                "collation": mongodb::bson::serialize_to_document(&by_bytes())?,
+            };
+            let explain = doc! { "explain": find, "verbosity": "queryPlanner" };
+            let database = self.inner.client().await?.database(&self.inner.database);
+            let run = database.run_command(explain);
+            match collection.selection_criteria() {
+                Some(criteria) => run.selection_criteria(criteria.clone()).await,
+                None => run.await,
+            }
+        };
+        let plan = plan.await.map_err(error::sorted)?;
+        let plan = plan.get_document("queryPlanner").ok().and_then(|planner| planner.get("winningPlan"));
+        Ok(plan.is_some_and(|plan| is_served(plan, &sorted.field)))
+    }
+}
+
+struct Find {
+    filter: Tree,
+    /// In this order no more than so many.
+    first: Option<(Tree, usize)>,
+}
+
+/// Whatever the collection's own collation is.
+fn by_bytes() -> Collation {
+    Collation::builder().locale("simple".to_owned()).build()
+}
+
+async fn send(batches: &Batches, records: Vec<Record>) -> Result<()> {
+    batches.send(Ok(Some(records))).await.map_err(|_| Error::broken("nobody reads the list any more"))
+}
