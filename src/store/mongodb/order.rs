@@ -255,7 +255,7 @@ fn is_served(plan: &Bson, field: &str) -> bool {
     !works && !indexes.is_empty() && indexes.iter().all(of_all)
 }
 
-/// Gathers the parts of the plan that read an index; returns whether it reads a collection or sorts.
+/// Whether the plan reads a collection or sorts. If it does not, `indexes` are all the parts that read one.
 fn works<'a>(plan: &'a Bson, indexes: &mut Vec<&'a Tree>) -> bool {
     match plan {
         Bson::Document(stage) => {
@@ -263,9 +263,9 @@ fn works<'a>(plan: &'a Bson, indexes: &mut Vec<&'a Tree>) -> bool {
                 indexes.push(stage);
             }
             let does = stage.get_str("stage").is_ok_and(|stage| stage == "COLLSCAN" || stage == "SORT");
-            stage.values().fold(does, |does, value| works(value, indexes) || does)
+            does || stage.values().any(|value| works(value, indexes))
         }
-        Bson::Array(values) => values.iter().fold(false, |does, value| works(value, indexes) || does),
+        Bson::Array(values) => values.iter().any(|value| works(value, indexes)),
         _ => false,
     }
 }
