@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::net::Ipv4Addr;
+use std::num::NonZero;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Path, State};
@@ -20,6 +22,8 @@ use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use mongodb::bson::{Document, doc, oid::ObjectId};
 use mongodb::{Client, Collection};
+use records::server::{self, Limits};
+use records::store::{self, Store};
 use tokio::net::TcpListener;
 
 use super::data;
@@ -29,7 +33,13 @@ const PREFIX: &str = "/api/v1/records/";
 
 /// Serves as `name` says, for ever.
 pub fn serve(name: &str, argument: &str) {
-    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    if name == "server" {
+        // As many threads as the service has.
+        let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
+        builder.worker_threads(processors.saturating_sub(1).max(1));
+    }
+    let runtime = builder.enable_all().build().expect("a runtime");
     runtime.block_on(async {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
         // Whoever started this reads the port here.
@@ -38,6 +48,7 @@ pub fn serve(name: &str, argument: &str) {
             "hyper" => bare_hyper(listener).await,
             "axum" => bare_axum(listener).await,
             "driver" => driver(listener, argument).await,
+            "server" => server_alone(listener).await,
             other => panic!("there is no {other}"),
         }
     });
@@ -79,6 +90,27 @@ async fn bare_axum(listener: TcpListener) {
     )
     .await
     .expect("a server");
+}
+
+/// The service's own server and store, and between them nothing: no identities, log, metrics, deadlines, entity tags.
+async fn server_alone(listener: TcpListener) {
+    async fn one(State(store): State<Arc<dyn Store>>, Path(id): Path<String>) -> impl IntoResponse {
+        match store.get(&id.as_str().into()).await.expect("an answer").record {
+            Some(record) => ([(CONTENT_TYPE, JSON)], record.json().clone()).into_response(),
+            None => StatusCode::NO_CONTENT.into_response(),
+        }
+    }
+    let store = store::open("memory:", store::Options::default()).await.expect("a store");
+    store.upsert(data::documents(data::FEW).map(|(_, document)| document).collect()).await.expect("an import");
+    let router = Router::new().route("/api/v1/records/{id}", get(one)).with_state(store);
+    let limits = Limits {
+        header_timeout: Duration::from_secs(10),
+        write_timeout: Duration::from_secs(30),
+        max_connections: 10_000,
+        drain_delay: Duration::ZERO,
+        drain_timeout: Duration::ZERO,
+    };
+    server::run(listener, router, limits, futures::stream::pending(), || {}).await;
 }
 
 /// What nearly every service over the driver does: a `find_one`, or a `find`, for each request.

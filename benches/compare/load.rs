@@ -16,17 +16,21 @@ pub struct Seen {
     pub p99: Duration,
 }
 
-/// Asks for `paths` in turn over `connections`, spread over `ports`, for `time`. Counts nothing but 200s; anything else ends the comparison.
+/// Asks for `paths` in turn over `connections`, spread over `ports`, for `time`. Counts nothing but 200s; anything else ends the
+/// comparison.
 pub fn run(ports: &[u16], paths: &Arc<Vec<String>>, connections: usize, time: Duration) -> Seen {
     // One thread, as a load generator on the same machine must not take more than it needs.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    // Written before the clock runs, since that would be taken from the contestants too.
+    let request = |path: &String| format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    let requests: Arc<[String]> = paths.iter().map(request).collect();
     let (took, seconds) = runtime.block_on(async {
         let begun = Instant::now();
         let end = begun + time;
         let clients: Vec<_> = (0..connections)
             .map(|client| {
-                let (paths, port) = (paths.clone(), ports[client % ports.len()]);
-                tokio::spawn(async move { one(port, &paths, client * paths.len() / connections, end).await })
+                let (requests, port) = (requests.clone(), ports[client % ports.len()]);
+                tokio::spawn(async move { one(port, &requests, client * requests.len() / connections, end).await })
             })
             .collect();
         let mut took = Vec::new();
@@ -45,18 +49,17 @@ pub fn seen(mut took: Vec<Duration>, seconds: f64) -> Seen {
     Seen { per_second: took.len() as f64 / seconds, p50: at(0.5), p99: at(0.99) }
 }
 
-async fn one(port: u16, paths: &[String], start: usize, end: Instant) -> Vec<Duration> {
+async fn one(port: u16, requests: &[String], start: usize, end: Instant) -> Vec<Duration> {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let mut stream = TcpStream::connect(address).await.expect("a connection");
     stream.set_nodelay(true).expect("no delay");
     let mut buffer = vec![0; 256 * 1024];
     let mut took = Vec::new();
-    for path in paths.iter().cycle().skip(start) {
+    for request in requests.iter().cycle().skip(start) {
         let begun = Instant::now();
         if begun >= end {
             break;
         }
-        let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
         stream.write_all(request.as_bytes()).await.expect("a request");
         answer(&mut stream, &mut buffer).await;
         took.push(begun.elapsed());

@@ -6,7 +6,8 @@
 //! median of the rounds' ratios, with the least and the greatest.
 //!
 //! - `--seconds 3` each turn, `--rounds 5`.
-//! - `--million` compares lookups among a million records with those among a few, too; loading them takes a minute.
+//! - `--million` compares lookups among a million records with those among a few, too, from each store; loading them takes
+//!   two minutes.
 //! - `--spread` compares instances of the service over a replica set of three, and nothing else.
 //! - `--save` draws the plot that BENCHMARKS.md shows.
 
@@ -22,6 +23,7 @@ mod servers;
 use std::collections::HashMap;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -67,6 +69,9 @@ struct Comparison {
     rounds: usize,
 }
 
+/// Of a large collection.
+const MANY: u32 = 1_000_000;
+
 /// What a server says where it listens.
 const LISTENING: &str = "listening on http://";
 
@@ -101,7 +106,7 @@ impl Server {
             });
         }
         let port = loop {
-            let line = receiver.recv_timeout(Duration::from_secs(30)).expect("a server says where it listens");
+            let line = receiver.recv_timeout(Duration::from_secs(60)).expect("a server says where it listens");
             if let Some((_, address)) = line.split_once(LISTENING) {
                 let port = address.split_once(':').expect("an address and a port").1;
                 break port[..port.find(|c: char| !c.is_ascii_digit()).unwrap_or(port.len())].parse().expect("a port");
@@ -172,18 +177,24 @@ fn fill(url: &str, count: u32) {
     });
 }
 
+/// Records as MongoDB's tools write them.
+fn seed_file(path: &Path, count: u32) {
+    let mut file = io::BufWriter::new(std::fs::File::create(path).expect("a file"));
+    for (id, document) in data::documents(count) {
+        let record = document.to_record();
+        let json = std::str::from_utf8(record.json()).expect("UTF-8");
+        let typed = json.replace(&format!("\"{id}\""), &format!("{{\"$oid\":\"{id}\"}}"));
+        writeln!(file, "{typed}").expect("a file");
+    }
+    file.flush().expect("a file");
+}
+
 type Turn<'a> = (&'a str, Box<dyn Fn() -> Seen + 'a>);
 
 fn run(comparison: &Comparison, million: bool, save: bool) {
     let directory = tempfile::tempdir().expect("a directory");
     let seed = directory.path().join("seed.jsonl");
-    let lines: String = data::documents(data::FEW)
-        .map(|(id, document)| {
-            let json = String::from_utf8(document.to_record().json().to_vec()).expect("UTF-8");
-            json.replace(&format!("\"{id}\""), &format!("{{\"$oid\":\"{id}\"}}")) + "\n"
-        })
-        .collect();
-    std::fs::write(&seed, lines).expect("a file");
+    seed_file(&seed, data::FEW);
     let sled = format!("sled:{}", directory.path().join("sled").display());
     let mongodb = servers::url("mongodb", &format!("compare_{}", std::process::id())).expect("a MongoDB");
     fill(&sled, data::FEW);
@@ -194,14 +205,22 @@ fn run(comparison: &Comparison, million: bool, save: bool) {
     let first = &paths[0];
     let mut memory = Command::new(env!("CARGO_BIN_EXE_records"));
     memory.args(["serve", "--listen", "127.0.0.1:0", "--store", "memory:", "--seed"]).arg(&seed);
-    let names =
-        ["records, memory", "records, sled", "records, MongoDB", "bare hyper", "bare axum", "axum and the driver"];
+    let names = [
+        "records, memory",
+        "records, sled",
+        "records, MongoDB",
+        "its server and memory alone",
+        "bare hyper",
+        "bare axum",
+        "axum and the driver",
+    ];
     let servers: HashMap<&str, Server> = names
         .into_iter()
         .zip([
             Server::start(&mut memory, first),
             Server::records(&sled, first),
             Server::records(&mongodb, first),
+            Server::baseline("server", "", first),
             Server::baseline("hyper", "", first),
             Server::baseline("axum", "", first),
             Server::baseline("driver", &mongodb, first),
@@ -240,14 +259,28 @@ fn run(comparison: &Comparison, million: bool, save: bool) {
     }
 
     if million {
-        let many = servers::url("mongodb", &format!("compare_many_{}", std::process::id())).expect("a MongoDB");
-        fill(&many, 1_000_000);
-        let many_paths = Arc::new(data::paths(1_000_000, 200_000));
-        let server = Server::records(&many, &many_paths[0]);
-        let turn = comparison.turn;
-        let among_many: Turn<'_> =
-            ("records, MongoDB, among 1,000,000", Box::new(|| load::run(&[server.port], &many_paths, 64, turn)));
-        comparison.hold("Lookups among many, 64 connections", vec![ask("records, MongoDB", &paths, 64), among_many]);
+        let many_paths = Arc::new(data::paths(MANY, 200_000));
+        let seed = directory.path().join("many.jsonl");
+        seed_file(&seed, MANY);
+        let mut memory = Command::new(env!("CARGO_BIN_EXE_records"));
+        memory.args(["serve", "--listen", "127.0.0.1:0", "--store", "memory:", "--seed"]).arg(&seed);
+        let sled = format!("sled:{}", directory.path().join("many").display());
+        fill(&sled, MANY);
+        let mongodb = servers::url("mongodb", &format!("compare_many_{}", std::process::id())).expect("a MongoDB");
+        fill(&mongodb, MANY);
+        let start: [(&str, &str, &mut dyn FnMut() -> Server); 3] = [
+            ("records, memory", "records, memory, among 1,000,000", &mut || Server::start(&mut memory, &many_paths[0])),
+            ("records, sled", "records, sled, among 1,000,000", &mut || Server::records(&sled, &many_paths[0])),
+            ("records, MongoDB", "records, MongoDB, among 1,000,000", &mut || {
+                Server::records(&mongodb, &many_paths[0])
+            }),
+        ];
+        for (few, many, start) in start {
+            // One at a time, since they take room.
+            let server = start();
+            let among_many: Turn<'_> = (many, Box::new(|| load::run(&[server.port], &many_paths, 64, comparison.turn)));
+            comparison.hold("Lookups among many, 64 connections", vec![ask(few, &paths, 64), among_many]);
+        }
     }
     if save {
         plot::draw("benches/compare/lookups.svg", "Lookups per second, 64 connections", &lookups);

@@ -33,6 +33,15 @@ const CONNECTIONS: usize = 64;
 /// The request's deadline: what no answer may take longer than.
 const DEADLINE: Duration = Duration::from_secs(6);
 
+/// What is aimed at for the way back; twice that, unless times are asked for, for a machine that has other things to do.
+fn way_back() -> Duration {
+    Duration::from_secs(if times_are_asked_for() { 2 } else { 4 })
+}
+
+fn times_are_asked_for() -> bool {
+    std::env::var_os("TEST_TIMES").is_some()
+}
+
 fn outage() -> Duration {
     Duration::from_secs(std::env::var("TEST_OUTAGE_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(3))
 }
@@ -202,11 +211,14 @@ async fn killed_under_load_no_request_fails() {
     ready(&*store).await;
     let kill = async || server.lock().await.kill();
     let run = async || server.lock().await.run().expect("a server");
-    let (before, while_away, after, back) = phases(store, kill, run).await;
+    let (mut before, mut while_away, after, back) = phases(store, kill, run).await;
     [&before, &while_away, &after].into_iter().for_each(Seen::has_no_failure);
     assert!(while_away.answers.contains_key(&(200, true)), "the copy never answered");
-    // Twice what is aimed at, for a machine that has other things to do.
-    assert!(back < Duration::from_secs(4), "{back:?}");
+    assert!(back < way_back(), "{back:?}");
+    if times_are_asked_for() {
+        let (with, without) = (before.p99(), while_away.p99());
+        assert!(without <= with, "p99 is {without:?} without MongoDB, and {with:?} with it");
+    }
 }
 
 async fn stuck_under_load_no_request_fails() {
@@ -216,7 +228,7 @@ async fn stuck_under_load_no_request_fails() {
     let (before, while_away, after, back) = phases(store, async || server.pause(), async || server.resume()).await;
     [&before, &while_away, &after].into_iter().for_each(Seen::has_no_failure);
     assert!(while_away.times.iter().all(|took| *took < DEADLINE / 3), "an answer came late");
-    assert!(back < Duration::from_secs(4), "{back:?}");
+    assert!(back < way_back(), "{back:?}");
 }
 
 async fn killed_under_load_a_replica_fails_no_request() {
@@ -247,7 +259,9 @@ async fn killed_under_load_without_a_fallback_every_answer_is_503() {
     seen.tell("without a fallback");
     assert_eq!(seen.of(503), seen.answers.values().sum::<u64>());
     server.run().expect("a server");
-    until("the primary", async || store.get(&"1".into()).await.is_ok()).await;
+    let back = until("the primary", async || store.get(&"1".into()).await.is_ok()).await;
+    eprintln!("answers are back after {back:?}");
+    assert!(back < way_back(), "{back:?}");
 }
 
 async fn a_step_down_under_load_fails_no_request() {

@@ -2,8 +2,8 @@
 //! servers of its own, to break.
 //!
 //! Ignored where `TEST_MONGOD` names no executable; a failure where `TEST_REQUIRE` asks for the store all the same.
-//! `TEST_OUTAGE_SECONDS` is how long a MongoDB stays away under load: 3 unless set. `TEST_SOAK_SECONDS` adds a soak of that
-//! length.
+//! `TEST_OUTAGE_SECONDS` is how long a MongoDB stays away under load: 3 unless set. `TEST_TIMES` asks for times that only a quiet
+//! machine can hold. `TEST_SOAK_SECONDS` adds a soak of that length.
 
 mod changes;
 mod faults;
