@@ -167,12 +167,11 @@ impl<'a> Sorted<'a> {
     fn exactly(&self, kind: Kind, place: &Place) -> Option<Bson> {
         match (kind, &place.value) {
             (Kind::Numbers, Value::Number(number)) => Some(from_key(number)),
-            (Kind::Strings, Value::String(text)) => {
-                (place.whole || !may_be_cut(text)).then(|| text.as_str().into())
-            }
+            (Kind::Strings, Value::String(text)) => (place.whole || !may_be_cut(text)).then(|| text.as_str().into()),
             (Kind::Dates, Value::String(text)) => {
                 // Other years have a sign, which has its place before the digits.
-                let plain = wire::parse_date(text).filter(|millis| (filter::YEAR_0..=filter::YEAR_9999).contains(millis));
+                let plain =
+                    wire::parse_date(text).filter(|millis| (filter::YEAR_0..=filter::YEAR_9999).contains(millis));
                 plain.map(date)
             }
             (Kind::ObjectIds, Value::String(text)) => {
@@ -227,9 +226,8 @@ impl<'a> Sorted<'a> {
 
     /// Whether a record counts for the reader.
     fn wants(&self, record: &Record, value: &Value) -> bool {
-        let is_behind = |(after, key): &(Value, Key)| {
-            self.order.sort.compare((value, record.key()), (after, key)).is_gt()
-        };
+        let is_behind =
+            |(after, key): &(Value, Key)| self.order.sort.compare((value, record.key()), (after, key)).is_gt();
         self.order.after.as_ref().is_none_or(is_behind) && self.query.filters.hold(record.json())
     }
 }
@@ -317,10 +315,7 @@ impl MongoDb {
         let few = if sorted.query.filters.is_empty() { enough } else { enough.max(100) }.min(BATCH_RECORDS as usize);
         let (mut sent, mut last) = (0, Value::Null);
         loop {
-            let find = Find {
-                filter: sorted.of_kind(kind, place.as_ref()),
-                first: Some((sorted.sort(kind), few)),
-            };
+            let find = Find { filter: sorted.of_kind(kind, place.as_ref()), first: Some((sorted.sort(kind), few)) };
             let (mut cursor, mut read) = (None, 0);
             while let Some(found) = self.next(&mut cursor, self.sorted(sorted, &find)).await? {
                 read += found.len();
