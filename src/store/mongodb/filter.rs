@@ -120,7 +120,7 @@ fn shown_as(path: &str, operands: &[Operand]) -> Vec<Document> {
         values.extend([Bson::String(text.into()), Bson::Symbol(text.into()), Bson::JavaScriptCode(text.into())]);
         values.extend(operand.number().map(from_key));
         values.extend(wire::parse_object_id(text).map(|id| Bson::ObjectId(ObjectId::from_bytes(id))));
-        values.extend(wire::parse_date(text).map(|millis| Bson::DateTime(DateTime::from_millis(millis))));
+        values.extend(wire::parse_date(text).map(date));
         values.extend(
             wire::parse_uuid(text)
                 .map(|uuid| Bson::Binary(Binary { subtype: BinarySubtype::Uuid, bytes: uuid.to_vec() })),
@@ -203,9 +203,12 @@ pub fn object_id(text: &str, up: bool) -> ObjectId {
     ObjectId::from_bytes(id)
 }
 
+pub fn date(millis: i64) -> Bson {
+    Bson::DateTime(DateTime::from_millis(millis))
+}
+
 /// Ranges of dates: by bisection those that show on this side of `text`, and all that are shown with a signed year.
 pub fn dates(text: &str, up: bool) -> impl Iterator<Item = Document> {
-    let date = |millis| Bson::DateTime(DateTime::from_millis(millis));
     let is_before = |millis: i64| {
         let mut shown = Vec::new();
         wire::date(&mut shown, millis);

@@ -13,7 +13,7 @@
 //!
 //! Strings that are not UTF-8, which no driver writes, come where their bytes put them.
 
-use mongodb::bson::{Bson, DateTime, Document as Tree, doc};
+use mongodb::bson::{Bson, Document as Tree, doc};
 use mongodb::options::Collation;
 use tokio::sync::mpsc;
 
@@ -25,6 +25,9 @@ use crate::store::{Error, Order, Query, Result};
 use crate::wire;
 
 type Batches = mpsc::Sender<Result<Option<Vec<Record>>>>;
+
+/// How many records of one kind are asked for at a time, at most: of those that the server sorts it keeps as many in memory.
+const MOST: usize = 10 * BATCH_RECORDS as usize;
 
 /// Records that the server sorts as their JSON is sorted.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -38,26 +41,70 @@ enum Kind {
     Booleans(bool),
 }
 
-/// The places that a type can have, ascending: the kinds of each, and the types that are odd there.
-const CLASSES: [(&[Kind], &[&str]); 7] = [
-    (&[Kind::Null], &["undefined"]),
-    (&[Kind::Numbers], &[]),
-    // A symbol is a string to both.
-    (
-        &[Kind::Strings, Kind::Dates, Kind::ObjectIds],
-        &["decimal", "binData", "regex", "javascript", "minKey", "maxKey"],
-    ),
-    (&[Kind::Objects], &["timestamp", "javascriptWithScope", "dbPointer"]),
-    // Arrays; but an index that has some serves no order.
-    (&[], &[]),
-    (&[Kind::Booleans(false)], &[]),
-    (&[Kind::Booleans(true)], &[]),
-];
+/// The places that a type can have, ascending.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Class {
+    Null,
+    Numbers,
+    Strings,
+    Objects,
+    /// An index that has some serves no order, so there are none to ask for.
+    Arrays,
+    False,
+    True,
+}
 
-/// Of [`CLASSES`].
-const NULLS: usize = 0;
-const STRINGS: usize = 2;
-const ARRAYS: usize = 4;
+impl Class {
+    const ALL: [Self; 7] =
+        [Self::Null, Self::Numbers, Self::Strings, Self::Objects, Self::Arrays, Self::False, Self::True];
+
+    fn of(value: &Value) -> Self {
+        match value {
+            Value::Null => Self::Null,
+            Value::Number(_) => Self::Numbers,
+            Value::String(_) => Self::Strings,
+            Value::Object => Self::Objects,
+            Value::Array => Self::Arrays,
+            Value::Bool(false) => Self::False,
+            Value::Bool(true) => Self::True,
+        }
+    }
+
+    fn kinds(self) -> &'static [Kind] {
+        match self {
+            Self::Null => &[Kind::Null],
+            Self::Numbers => &[Kind::Numbers],
+            Self::Strings => &[Kind::Strings, Kind::Dates, Kind::ObjectIds],
+            Self::Objects => &[Kind::Objects],
+            Self::Arrays => &[],
+            Self::False => &[Kind::Booleans(false)],
+            Self::True => &[Kind::Booleans(true)],
+        }
+    }
+
+    /// What of this class is of no kind.
+    fn odd(self, field: &str) -> Vec<Tree> {
+        let types = |names: &[&str]| {
+            let names: Vec<Bson> = names.iter().map(|name| (*name).into()).collect();
+            doc! { field: { "$type": names } }
+        };
+        match self {
+            Self::Null => {
+                // Decimals are equal to these too, and have another place.
+                let not_finite = [f64::NAN, f64::INFINITY, f64::NEG_INFINITY].map(Bson::Double).to_vec();
+                vec![types(&["undefined"]), doc! { field: { "$in": not_finite, "$type": "double" } }]
+            }
+            // A symbol is a string to both.
+            Self::Strings => vec![
+                types(&["decimal", "binData", "regex", "javascript", "minKey", "maxKey"]),
+                doc! { field: { "$lt": filter::date(filter::YEAR_0) } },
+                doc! { field: { "$gt": filter::date(filter::YEAR_9999) } },
+            ],
+            Self::Objects => vec![types(&["timestamp", "javascriptWithScope", "dbPointer"])],
+            Self::Numbers | Self::Arrays | Self::False | Self::True => Vec::new(),
+        }
+    }
+}
 
 /// Where to go on.
 #[derive(Clone)]
@@ -96,31 +143,9 @@ impl<'a> Sorted<'a> {
         doc! { "$and": all }
     }
 
-    /// What is odd in a class.
-    fn odd(&self, class: usize) -> Vec<Tree> {
-        let field = &self.field;
-        let (_, types) = CLASSES[class];
-        match class {
-            _ if types.is_empty() => Vec::new(),
-            _ => {
-                let types: Vec<Bson> = types.iter().map(|name| (*name).into()).collect();
-                let mut odd = vec![doc! { field: { "$type": types } }];
-                if class == NULLS {
-                    // Decimals are equal to these too, and have another place.
-                    let not_finite = [f64::NAN, f64::INFINITY, f64::NEG_INFINITY].map(Bson::Double).to_vec();
-                    odd.push(doc! { field: { "$in": not_finite, "$type": "double" } });
-                } else if class == STRINGS {
-                    odd.push(doc! { field: { "$lt": date(filter::YEAR_0) } });
-                    odd.push(doc! { field: { "$gt": date(filter::YEAR_9999) } });
-                }
-                odd
-            }
-        }
-    }
-
     /// The records of one kind from behind `place` on; those before it may be among them.
     fn of_kind(&self, kind: Kind, place: Option<&Place>) -> Tree {
-        let odd = (0..CLASSES.len()).flat_map(|class| self.odd(class)).chain(self.scalars.iter().cloned());
+        let odd = Class::ALL.into_iter().flat_map(|class| class.odd(&self.field)).chain(self.scalars.iter().cloned());
         self.and([self.range(kind, place), doc! { "$nor": odd.collect::<Vec<_>>() }])
     }
 
@@ -128,7 +153,7 @@ impl<'a> Sorted<'a> {
         let field = &self.field;
         let (first, last): (Bson, Bson) = match kind {
             Kind::Numbers => (f64::NEG_INFINITY.into(), f64::INFINITY.into()),
-            Kind::Dates => (date(filter::YEAR_0), date(filter::YEAR_9999)),
+            Kind::Dates => (filter::date(filter::YEAR_0), filter::date(filter::YEAR_9999)),
             Kind::Strings => ("".into(), Bson::Null),
             Kind::ObjectIds => (mongodb::bson::oid::ObjectId::from_bytes([0; 12]).into(), Bson::Null),
             Kind::Null | Kind::Objects | Kind::Booleans(_) => {
@@ -172,7 +197,7 @@ impl<'a> Sorted<'a> {
                 // Other years have a sign, which has its place before the digits.
                 let plain =
                     wire::parse_date(text).filter(|millis| (filter::YEAR_0..=filter::YEAR_9999).contains(millis));
-                plain.map(date)
+                plain.map(filter::date)
             }
             (Kind::ObjectIds, Value::String(text)) => {
                 wire::parse_object_id(text).map(|id| mongodb::bson::oid::ObjectId::from_bytes(id).into())
@@ -204,24 +229,15 @@ impl<'a> Sorted<'a> {
     }
 
     /// The classes to ask for in turn, the first one from `after` on.
-    fn classes(&self) -> Vec<(usize, Option<Place>)> {
+    fn classes(&self) -> Vec<(Class, Option<Place>)> {
         let after = self.order.after.clone().map(|(value, key)| Place { value, key, whole: false });
-        let mut classes: Vec<usize> = (0..CLASSES.len()).collect();
+        let begins = after.as_ref().map(|after| Class::of(&after.value));
+        let mut classes = Class::ALL;
         if self.descending() {
             classes.reverse();
         }
-        let Some(after) = after else { return classes.into_iter().map(|class| (class, None)).collect() };
-        let begins = match after.value {
-            Value::Null => NULLS,
-            Value::Number(_) => 1,
-            Value::String(_) => STRINGS,
-            Value::Object => 3,
-            Value::Array => ARRAYS,
-            Value::Bool(false) => 5,
-            Value::Bool(true) => 6,
-        };
-        let left = classes.into_iter().skip_while(|class| *class != begins);
-        left.map(|class| (class, (class == begins).then(|| after.clone()))).collect()
+        let left = classes.into_iter().skip_while(|class| begins.is_some_and(|begins| begins != *class));
+        left.map(|class| (class, after.clone().filter(|_| begins == Some(class)))).collect()
     }
 
     /// Whether a record counts for the reader.
@@ -235,10 +251,6 @@ impl<'a> Sorted<'a> {
 /// Whether a string is so long that a cursor may have no more of it, and that others may count as alike.
 fn may_be_cut(text: &str) -> bool {
     text.len() >= PREFIX
-}
-
-fn date(millis: i64) -> Bson {
-    Bson::DateTime(DateTime::from_millis(millis))
 }
 
 /// Whether a plan has an index put the records in order by `field`, and the index knows of no array there.
@@ -275,8 +287,8 @@ impl MongoDb {
         // They may be of any class.
         self.read_odd(sorted, sorted.scalars.clone(), batches).await?;
         for (class, place) in sorted.classes() {
-            let mut found = self.read_odd(sorted, sorted.odd(class), batches).await?;
-            for kind in CLASSES[class].0 {
+            let mut found = self.read_odd(sorted, class.odd(&sorted.field), batches).await?;
+            for kind in class.kinds() {
                 found += self.read_kind(sorted, *kind, place.clone(), left, batches).await?;
             }
             left = left.saturating_sub(found);
@@ -311,8 +323,9 @@ impl MongoDb {
         enough: usize,
         batches: &Batches,
     ) -> Result<usize> {
-        // Some may be left out by the filters, and should not cost a round trip each.
-        let few = if sorted.query.filters.is_empty() { enough } else { enough.max(100) }.min(BATCH_RECORDS as usize);
+        // Some may be left out by the filters, and should not cost a round trip each; nor should a plan be made for each batch
+        // where nearly all are.
+        let mut few = if sorted.query.filters.is_empty() { enough } else { enough.max(100) };
         let (mut sent, mut last) = (0, Value::Null);
         loop {
             let find = Find { filter: sorted.of_kind(kind, place.as_ref()), first: Some((sorted.sort(kind), few)) };
@@ -320,6 +333,7 @@ impl MongoDb {
             while let Some(found) = self.next(&mut cursor, self.sorted(sorted, &find)).await? {
                 read += found.len();
                 let mut wanted = Vec::new();
+                let mut done = false;
                 for record in found {
                     let whole = sorted.order.sort.whole(record.json());
                     let value = whole.cut();
@@ -327,21 +341,25 @@ impl MongoDb {
                     if !sorted.wants(&record, &value) {
                         continue;
                     }
-                    if sent >= enough && value != last {
-                        send(batches, wanted).await?;
-                        return Ok(sent);
+                    // What counts as alike may follow, and have a smaller `_id`.
+                    done = sent >= enough && value != last;
+                    if done {
+                        break;
                     }
                     sent += 1;
                     last = value;
                     wanted.push(record);
                 }
                 send(batches, wanted).await?;
+                let more_alike = matches!(&last, Value::String(text) if may_be_cut(text));
+                if done || (sent >= enough && !more_alike) {
+                    return Ok(sent);
+                }
             }
-            // What follows may count as alike, and have a smaller `_id`.
-            let more_alike = matches!(&last, Value::String(text) if may_be_cut(text));
-            if read < few || (sent >= enough && !more_alike) {
+            if read < few {
                 return Ok(sent);
             }
+            few = few.max((few * 8).min(MOST));
         }
     }
 
@@ -357,7 +375,11 @@ impl MongoDb {
         found.batch().await.map(Cursor::Plain)
     }
 
-    /// Whether an index serves the order.
+    /// Whether an index serves the order. A server that does not say has none.
+    ///
+    /// # Errors
+    ///
+    /// That there is no server now.
     pub async fn is_served(&self, sorted: &Sorted<'_>) -> Result<bool> {
         let _permit = self.permit().await?;
         let plan = async {
@@ -368,7 +390,8 @@ impl MongoDb {
                 "sort": sorted.sort(Kind::Strings),
                 "collation": mongodb::bson::serialize_to_document(&by_bytes())?,
             };
-            let explain = doc! { "explain": find, "verbosity": "queryPlanner" };
+            let within = i64::try_from(self.inner.options.timeout.as_millis()).unwrap_or(i64::MAX);
+            let explain = doc! { "explain": find, "verbosity": "queryPlanner", "maxTimeMS": within };
             let database = self.inner.client().await?.database(&self.inner.database);
             let run = database.run_command(explain);
             match collection.selection_criteria() {
@@ -376,9 +399,15 @@ impl MongoDb {
                 None => run.await,
             }
         };
-        let plan = plan.await.map_err(error::sorted)?;
-        let plan = plan.get_document("queryPlanner").ok().and_then(|planner| planner.get("winningPlan"));
-        Ok(plan.is_some_and(|plan| is_served(plan, &sorted.field)))
+        match plan.await.map_err(error::sorted) {
+            Ok(plan) => {
+                let plan = plan.get_document("queryPlanner").ok().and_then(|planner| planner.get("winningPlan"));
+                Ok(plan.is_some_and(|plan| is_served(plan, &sorted.field)))
+            }
+            Err(error) if error.is_unavailable() => Err(error),
+            // It may not explain, or not in these words; the list itself can do without.
+            Err(_) => Ok(false),
+        }
     }
 }
 
