@@ -24,9 +24,20 @@ fn share(number: usize) -> f64 {
 
 /// A client that trusts HTTP sees every one of the failures: by its status, or by a body that does not end.
 pub async fn a_list_that_is_cut_at_any_point_never_looks_whole() {
-    let server = Mongod::start().expect("a server");
-    open(&server.url()).await.upsert(numbered(0..RECORDS)).await.expect("an upsert");
     let cuts = std::env::var("OUTAGE_CUTS").map_or(CUTS, |cuts| cuts.parse().expect("OUTAGE_CUTS is a number"));
+    let (refused, cut) = cut_off(RECORDS, cuts).await;
+    assert!(refused > 0 && cut > 0, "{refused} were refused, {cut} were cut");
+}
+
+/// One that comes all at once is known to have failed before anything was said of it.
+pub async fn a_short_list_that_is_cut_at_any_point_is_refused() {
+    assert_eq!(cut_off(1_000, CUTS / 4).await, (CUTS / 4, 0));
+}
+
+/// How many of so many cuts of a list of so many records a client saw by the status, and how many by the body.
+async fn cut_off(records: i32, cuts: usize) -> (usize, usize) {
+    let server = Mongod::start().expect("a server");
+    open(&server.url()).await.upsert(numbered(0..records)).await.expect("an upsert");
     let clients = (0..CLIENTS).map(|client| {
         let port = server.port();
         tokio::spawn(async move { cut_lists(port, (client..cuts).step_by(CLIENTS)).await })
@@ -36,9 +47,9 @@ pub async fn a_list_that_is_cut_at_any_point_never_looks_whole() {
         let (by_status, by_body) = client.expect("a client");
         (refused, cut) = (refused + by_status, cut + by_body);
     }
-    println!("{refused} lists were refused, {cut} were cut");
+    println!("of {records} records {refused} lists were refused, {cut} were cut");
     assert_eq!(refused + cut, cuts);
-    assert!(refused > 0 && cut > 0, "{refused} were refused, {cut} were cut");
+    (refused, cut)
 }
 
 /// How many of these failed by their status, and how many by their body.

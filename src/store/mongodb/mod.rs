@@ -12,7 +12,8 @@
 //!   MongoDB, or the DNS that knows where it is, is down.
 //!
 //! [`bson`] turns the server's bytes into wire JSON, [`batch`] many at a time; [`filter`] and [`order`] say in MongoDB's words
-//! what a list is of; [`changes`] follows what changes; [`error`] sorts the driver's errors.
+//! what a list is of, and [`short`] reads those at once that are; [`changes`] follows what changes; [`error`] sorts the
+//! driver's errors.
 
 mod batch;
 mod bson;
@@ -22,6 +23,7 @@ mod error;
 mod filter;
 mod lookups;
 mod order;
+mod short;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -47,6 +49,7 @@ use batch::records;
 use connections::Connections;
 use lookups::{Fetch, Lookups};
 use order::Sorted;
+use short::{Large, Length};
 
 /// The database, where the URI's path names none.
 const DEFAULT_DATABASE: &str = "records";
@@ -74,6 +77,7 @@ pub struct MongoDb {
     lookups: Arc<Lookups<Arc<Inner>>>,
     /// Whether the last id that may be two keys was found as a string.
     strings: Arc<AtomicBool>,
+    large: Large,
 }
 
 struct Inner {
@@ -234,11 +238,14 @@ enum Cursor {
 impl Cursor {
     async fn next(&mut self) -> mongodb::error::Result<Option<RawBatch>> {
         match self {
-            Self::Plain(cursor) => cursor.next().await,
-            Self::InSession(cursor, session) => cursor.stream(session).next().await,
+            Self::Plain(cursor) => next(cursor).await,
+            Self::InSession(cursor, session) => cursor.stream(session).next().await.transpose(),
         }
-        .transpose()
     }
+}
+
+async fn next(cursor: &mut RawBatchCursor) -> mongodb::error::Result<Option<RawBatch>> {
+    cursor.next().await.transpose()
 }
 
 impl Fetch for Arc<Inner> {
@@ -262,7 +269,7 @@ impl MongoDb {
     fn new(inner: Inner, connections: u32) -> Self {
         let inner = Arc::new(inner);
         let lookups = Arc::new(Lookups::new(inner.clone(), connections as usize));
-        Self { inner, lookups, strings: Arc::default() }
+        Self { inner, lookups, strings: Arc::default(), large: Large::default() }
     }
 
     /// What `id` addresses, by the keys it may stand for.
@@ -342,10 +349,26 @@ impl MongoDb {
                 return;
             }
         }
-        let mut cursor = None;
+        if !settled {
+            match self.read_short(&query).await {
+                Ok(None) => {}
+                read => {
+                    // Nobody may listen any more.
+                    let _ = batches.send(read).await;
+                    let _ = batches.send(Ok(None)).await;
+                    return;
+                }
+            }
+        }
+        let (mut cursor, mut length) = (None, Length::default());
         loop {
             let batch = self.next(&mut cursor, self.inner.cursor(&query, settled)).await;
             let last = !matches!(batch, Ok(Some(_)));
+            match &batch {
+                Ok(Some(records)) => length.add(records),
+                Ok(None) => self.large.note(&query, &length),
+                Err(_) => {}
+            }
             // An error here: nobody listens any more. The cursor is dropped between two calls, and closed by that.
             if batches.send(batch).await.is_err() || last {
                 break;

@@ -12,3 +12,4 @@ mod bytes;
 mod connections;
 mod order;
 mod plans;
+mod short;
