@@ -259,7 +259,8 @@ fn run(comparison: &Comparison, million: bool, save: bool) {
     }
 
     if million {
-        let many_paths = Arc::new(data::paths(MANY, 200_000));
+        // As many for the few, so that the client has the same to do.
+        let [few_paths, many_paths] = [data::FEW, MANY].map(|count| Arc::new(data::paths(count, 200_000)));
         let seed = directory.path().join("many.jsonl");
         seed_file(&seed, MANY);
         let mut memory = Command::new(env!("CARGO_BIN_EXE_records"));
@@ -279,7 +280,7 @@ fn run(comparison: &Comparison, million: bool, save: bool) {
             // One at a time, since they take room.
             let server = start();
             let among_many: Turn<'_> = (many, Box::new(|| load::run(&[server.port], &many_paths, 64, comparison.turn)));
-            comparison.hold("Lookups among many, 64 connections", vec![ask(few, &paths, 64), among_many]);
+            comparison.hold("Lookups among many, 64 connections", vec![ask(few, &few_paths, 64), among_many]);
         }
     }
     if save {

@@ -54,6 +54,7 @@ cases! {
     a_network_that_swallows_everything_is_unavailable_until_it_is_mended,
     a_network_that_ends_every_connection_is_unavailable_until_it_is_mended,
     a_network_that_delays_is_slow_and_beyond_the_time_out_unavailable,
+    a_list_comes_in_parts_over_a_network_that_is_too_slow_for_all_at_once,
     a_list_ends_with_an_error_when_the_server_is_killed,
     a_list_ends_with_an_error_when_the_server_is_stuck,
     a_list_that_is_cut_at_any_point_never_looks_whole,
@@ -266,6 +267,23 @@ async fn a_network_that_delays_is_slow_and_beyond_the_time_out_unavailable() {
     all_unavailable(&*store).await;
     network.mend();
     answers_again(&*store).await;
+}
+
+async fn a_list_comes_in_parts_over_a_network_that_is_too_slow_for_all_at_once() {
+    let server = Mongod::start().expect("a server");
+    let network = proxy::Proxy::to(server.port()).await.expect("a port");
+    let store = open(&format!("mongodb://127.0.0.1:{}", network.port())).await;
+    let filler = "x".repeat(300);
+    let documents = (0..3_500).map(|n| format!(r#"{{"_id":{n},"filler":"{filler}"}}"#));
+    let documents = documents.map(|text| extended_json::parse(text.as_bytes()).expect("a document")).collect();
+    store.upsert(documents).await.expect("an upsert");
+    network.slow_down(Duration::from_millis(8));
+    // It is not known yet how slow it is.
+    let _ = store.list(Query::all()).try_collect::<Vec<_>>().await;
+    for _ in 0..2 {
+        let listed = store.list(Query::all()).try_collect::<Vec<_>>().await.expect("a list");
+        assert_eq!(listed.len(), 3_500);
+    }
 }
 
 /// Stores so much that a list cannot have read it all ahead, and begins to list it.

@@ -49,7 +49,7 @@ use batch::records;
 use connections::Connections;
 use lookups::{Fetch, Lookups};
 use order::Sorted;
-use short::{Large, Length};
+use short::{Last, Length};
 
 /// The database, where the URI's path names none.
 const DEFAULT_DATABASE: &str = "records";
@@ -77,7 +77,7 @@ pub struct MongoDb {
     lookups: Arc<Lookups<Arc<Inner>>>,
     /// Whether the last id that may be two keys was found as a string.
     strings: Arc<AtomicBool>,
-    large: Large,
+    last: Last,
 }
 
 struct Inner {
@@ -269,7 +269,7 @@ impl MongoDb {
     fn new(inner: Inner, connections: u32) -> Self {
         let inner = Arc::new(inner);
         let lookups = Arc::new(Lookups::new(inner.clone(), connections as usize));
-        Self { inner, lookups, strings: Arc::default(), large: Large::default() }
+        Self { inner, lookups, strings: Arc::default(), last: Last::default() }
     }
 
     /// What `id` addresses, by the keys it may stand for.
@@ -360,13 +360,13 @@ impl MongoDb {
                 }
             }
         }
-        let (mut cursor, mut length) = (None, Length::default());
+        let (mut cursor, mut length) = (None, Length::none());
         loop {
             let batch = self.next(&mut cursor, self.inner.cursor(&query, settled)).await;
             let last = !matches!(batch, Ok(Some(_)));
             match &batch {
                 Ok(Some(records)) => length.add(records),
-                Ok(None) => self.large.note(&query, &length),
+                Ok(None) => self.last.note(&query, &length, self.inner.options.timeout),
                 Err(_) => {}
             }
             // An error here: nobody listens any more. The cursor is dropped between two calls, and closed by that.

@@ -85,7 +85,8 @@ async fn a_list_of_few_records_that_are_large_is_not_short() {
         for finds in [2, 1] {
             let fresh = finds == 2;
             if fresh {
-                watched.store.large.note(&Query::all(), &Length::default());
+                let within = watched.store.inner.options.timeout;
+                watched.store.last.note(&Query::all(), &Length::none(), within);
             }
             let keys = listed(&watched, Query::all()).await;
             assert_eq!(keys.len(), 1_500);
