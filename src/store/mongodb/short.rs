@@ -2,8 +2,8 @@
 //!
 //! By the index of `_id` the server reaches for each record by itself, and sends a thousand at a time. Read as they lie, and all
 //! at once, they cost it a third of that. What a list is that fits into one batch is only known when it was read, so the first
-//! one that does not fit is read twice, and from then on they are read by the index, until a whole list was short again.
-//! So it does when the answer is long in coming: in parts it may come over a network that is too slow for all of it at once.
+//! one that does not fit is read twice. The next ones are read by the index, until one of all records was short again. So they
+//! are where the answer is long in coming: over a slow network they may come in parts, where they cannot come at once.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
