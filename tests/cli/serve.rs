@@ -1,5 +1,8 @@
 //! `records serve`: what it serves by default, how it is asked for its health, how it stops.
 
+#[cfg(target_os = "linux")]
+use std::time::{Duration, Instant};
+
 use records::store::{DEFAULT_URL, SEED};
 use rstest::rstest;
 
@@ -35,9 +38,17 @@ fn as_many_threads_serve(#[case] arguments: &[&str], #[case] expected: usize) {
     // Without a seed, which is read by one thread more.
     let serving = Serving::start(&directory, &[&["--store", "memory:", "--seed", "none"], arguments].concat());
     assert_eq!(serving.get("/livez").0, 200);
-    let threads = std::fs::read_dir(format!("/proc/{}/task", serving.id())).unwrap();
-    let names = threads.map(|thread| std::fs::read_to_string(thread.unwrap().path().join("comm")).unwrap_or_default());
-    assert_eq!(names.filter(|name| name.starts_with("tokio-rt-worker")).count(), expected);
+    let workers = || {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", serving.id())).unwrap();
+        let names = threads.map(|one| std::fs::read_to_string(one.unwrap().path().join("comm")).unwrap_or_default());
+        names.filter(|name| name.starts_with("tokio-rt-worker")).count()
+    };
+    // A thread gives itself its name, when its turn comes.
+    let begun = Instant::now();
+    while workers() < expected && begun.elapsed() < Duration::from_secs(10) {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert_eq!(workers(), expected);
 }
 
 #[test]
