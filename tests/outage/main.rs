@@ -21,6 +21,7 @@ use futures::{StreamExt, TryStreamExt};
 use libtest_mimic::{Arguments, Trial};
 use lists::{a_list_that_is_cut_at_any_point_never_looks_whole, a_short_list_that_is_cut_at_any_point_is_refused};
 use records::document::{Document, extended_json};
+use records::query::Selection;
 use records::store::{BACKENDS, Error, Kind, Options, Query, Result, Store};
 use servers::mongod::{self, Mongod};
 use tokio::runtime::Runtime;
@@ -55,6 +56,7 @@ cases! {
     a_network_that_ends_every_connection_is_unavailable_until_it_is_mended,
     a_network_that_delays_is_slow_and_beyond_the_time_out_unavailable,
     a_list_comes_in_parts_over_a_network_that_is_too_slow_for_all_at_once,
+    a_server_that_scans_no_collection_lists_what_a_filter_finds,
     a_list_ends_with_an_error_when_the_server_is_killed,
     a_list_ends_with_an_error_when_the_server_is_stuck,
     a_list_that_is_cut_at_any_point_never_looks_whole,
@@ -284,6 +286,21 @@ async fn a_list_comes_in_parts_over_a_network_that_is_too_slow_for_all_at_once()
         let listed = store.list(Query::all()).try_collect::<Vec<_>>().await.expect("a list");
         assert_eq!(listed.len(), 3_500);
     }
+}
+
+/// Some operators forbid what is slow for a large collection.
+async fn a_server_that_scans_no_collection_lists_what_a_filter_finds() {
+    let server = Mongod::start().expect("a server");
+    let store = open(&server.url()).await;
+    store.upsert(numbered(0..100)).await.expect("an upsert");
+    // Known to be short.
+    assert_eq!(store.list(Query::all()).try_collect::<Vec<_>>().await.expect("a list").len(), 100);
+    let parameters =
+        [mongod::element(0x10, "setParameter", &1_i32.to_le_bytes()), mongod::element(0x08, "notablescan", &[1])];
+    server.command("admin", &parameters.concat()).expect("a parameter");
+    let filters = Selection::parse(&[("colour.eq".to_owned(), "red".to_owned())]).expect("a filter").filters;
+    let listed = store.list(Query { filters, ..Query::all() }).try_collect::<Vec<_>>().await.expect("a list");
+    assert!(listed.is_empty());
 }
 
 /// Stores so much that a list cannot have read it all ahead, and begins to list it.

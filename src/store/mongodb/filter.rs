@@ -79,11 +79,9 @@ pub fn fields(query: &Query) -> Option<Document> {
     let mut projection = names
         .map(|name| is_plain(name).then(|| (name.to_owned(), Bson::Boolean(true))))
         .collect::<Option<Document>>()?;
-    if !query.filters.is_empty() || query.order.is_some() {
-        // A name that no index has. An index that has all of the fields would answer in their place, in its own order, and
-        // `null` for what is missing.
-        projection.insert(NOT_FROM_AN_INDEX, true);
-    }
+    // A name that no index has. An index that has all of the fields would answer in their place, in its own order, and
+    // `null` for what is missing.
+    projection.insert(NOT_FROM_AN_INDEX, true);
     Some(projection)
 }
 

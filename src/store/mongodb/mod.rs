@@ -49,7 +49,7 @@ use batch::records;
 use connections::Connections;
 use lookups::{Fetch, Lookups};
 use order::Sorted;
-use short::{Last, Length};
+use short::Last;
 
 /// The database, where the URI's path names none.
 const DEFAULT_DATABASE: &str = "records";
@@ -349,26 +349,19 @@ impl MongoDb {
                 return;
             }
         }
-        if !settled {
-            match self.read_short(&query).await {
-                Ok(None) => {}
-                read => {
-                    // Nobody may listen any more.
-                    let _ = batches.send(read).await;
-                    let _ = batches.send(Ok(None)).await;
-                    return;
-                }
-            }
+        if !settled && let Some(records) = self.read_short(&query).await {
+            // Nobody may listen any more.
+            let _ = batches.send(Ok(Some(records))).await;
+            let _ = batches.send(Ok(None)).await;
+            return;
         }
-        let (mut cursor, mut length) = (None, Length::none());
+        if batches.is_closed() {
+            return;
+        }
+        let mut cursor = None;
         loop {
             let batch = self.next(&mut cursor, self.inner.cursor(&query, settled)).await;
             let last = !matches!(batch, Ok(Some(_)));
-            match &batch {
-                Ok(Some(records)) => length.add(records),
-                Ok(None) => self.last.note(&query, &length, self.inner.options.timeout),
-                Err(_) => {}
-            }
             // An error here: nobody listens any more. The cursor is dropped between two calls, and closed by that.
             if batches.send(batch).await.is_err() || last {
                 break;

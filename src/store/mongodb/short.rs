@@ -1,18 +1,18 @@
 //! Short lists: read as the records lie, and put in order here.
 //!
 //! By the index of `_id` the server reaches for each record by itself, and sends a thousand at a time. Read as they lie, and all
-//! at once, they cost it a third of that. What a list is that fits into one batch is only known when it was read, so the first
-//! one that does not fit is read twice. The next ones are read by the index, until one of all records was short again. So they
-//! are where the answer is long in coming: over a slow network they may come in parts, where they cannot come at once.
+//! at once, they cost it a third of that. Whether a list is short enough is only known when it was read. So one that was not is
+//! read again by the index, and for a minute all others are read by the index alone. The same holds when the server refuses,
+//! or is long in answering: over a slow network a list may come in parts where it cannot come at once.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use mongodb::raw_batch_cursor::RawBatch;
 use tokio::time::timeout;
 
 use super::batch::records;
-use super::{MongoDb, Query, Result, error, filter, only};
+use super::{Inner, MongoDb, Query, filter, next, only};
 use crate::record::{Key, Record};
 
 /// How many records a short list has at most, and how much JSON they are together, in bytes: what a reader who is slow holds
@@ -20,115 +20,125 @@ use crate::record::{Key, Record};
 const RECORDS: usize = 4_000;
 const BYTES: usize = 4 * 1024 * 1024;
 
-/// How the list of all records was when it was last read; neither, before it was.
-#[derive(Clone, Debug, Default)]
-pub struct Last(Arc<Known>);
+/// Which part of a call's time a short list may take. The rest is left to read it by the index.
+const QUICK: u32 = 10;
 
-#[derive(Debug, Default)]
-struct Known {
-    short: AtomicBool,
-    /// Or too long in coming.
-    long: AtomicBool,
+/// How long lists are read by the index before one is tried at once again.
+const AGAIN_AFTER: Duration = Duration::from_secs(60);
+
+/// What is known of lists by the last one that was tried.
+#[derive(Clone, Debug)]
+pub struct Last {
+    seen: Arc<Mutex<Seen>>,
+    again_after: Duration,
 }
 
-/// What was read of a list so far.
-#[derive(Debug)]
-pub struct Length {
-    begun: Instant,
-    records: usize,
-    bytes: usize,
-    opaque: bool,
+#[derive(Clone, Copy, Debug)]
+enum Seen {
+    Nothing,
+    Short,
+    /// Tried again from then on.
+    Long(Instant),
 }
 
-impl Length {
-    pub fn none() -> Self {
-        Self { begun: Instant::now(), records: 0, bytes: 0, opaque: false }
+impl Default for Last {
+    fn default() -> Self {
+        Self::with(AGAIN_AFTER)
     }
-
-    pub fn add(&mut self, records: &[Record]) {
-        self.records += records.len();
-        self.bytes += records.iter().map(|record| record.json().len()).sum::<usize>();
-        // The server has an order among these that their bytes do not tell.
-        self.opaque |= records.iter().any(|record| matches!(record.key(), Key::Opaque { .. }));
-    }
-
-    fn is_short(&self) -> bool {
-        self.records <= RECORDS && self.bytes <= BYTES && !self.opaque
-    }
-}
-
-/// How long a list may be in coming that is read at once, where a call may take `within`: over a slow network a part of it may
-/// come in that time, and not all.
-fn quick(within: Duration) -> Duration {
-    within / 2
 }
 
 impl Last {
-    /// Takes note of a list that was read to its end, by calls that may take so long each.
-    pub fn note(&self, query: &Query, length: &Length, within: Duration) {
-        // One of some records, or of some of their fields, says nothing of the next one.
-        if *query == Query::all() {
-            self.was(length.is_short() && length.begun.elapsed() < quick(within));
-        }
+    pub fn with(again_after: Duration) -> Self {
+        Self { seen: Arc::new(Mutex::new(Seen::Nothing)), again_after }
     }
 
-    fn was(&self, short: bool) {
-        self.0.short.store(short, Ordering::Relaxed);
-        self.0.long.store(!short, Ordering::Relaxed);
+    fn was(&self, seen: Seen) {
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = seen;
     }
 
-    /// Whether a list should be tried to be read at once.
-    fn may_be_short(&self, query: &Query) -> bool {
+    fn was_long(&self) {
+        self.was(Seen::Long(Instant::now() + self.again_after));
+    }
+
+    /// Whether this list should be tried at once.
+    fn is_worth_a_try(&self, query: &Query) -> bool {
         // What begins somewhere or ends early is read by the index, and no further.
-        let all = query.after.is_none() && query.limit.is_none();
-        // A few of very many may be long in the finding.
-        let known = query.filters.is_empty() || self.0.short.load(Ordering::Relaxed);
-        all && known && !self.0.long.load(Ordering::Relaxed)
+        if query.after.is_some() || query.limit.is_some() {
+            return false;
+        }
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        match *seen {
+            Seen::Short => true,
+            // A few of very many may be long in the finding.
+            _ if !query.filters.is_empty() => false,
+            Seen::Nothing => true,
+            Seen::Long(until) if Instant::now() < until => false,
+            Seen::Long(_) => {
+                // Others do not try while this one does.
+                *seen = Seen::Long(Instant::now() + self.again_after);
+                true
+            }
+        }
     }
 }
 
 impl MongoDb {
-    /// All that `query` is of, in `_id` order, if that is known to be short now.
-    pub async fn read_short(&self, query: &Query) -> Result<Option<Vec<Record>>> {
-        if !self.last.may_be_short(query) {
-            return Ok(None);
+    /// All that `query` is of, in `_id` order, if it is short. If not, or if that cannot be told, the index has to say.
+    pub async fn read_short(&self, query: &Query) -> Option<Vec<Record>> {
+        if !self.last.is_worth_a_try(query) {
+            return None;
         }
-        let _permit = self.permit().await?;
-        let mut length = Length::none();
-        let batch = async {
-            let collection = self.inner.collection().await?;
-            // One more, to see that there are more; and the server keeps no cursor open for them.
-            let most = RECORDS as u32 + 1;
-            let find = collection.find(filter::candidates(&query.filters, None)).limit(most.into()).batch_size(most);
-            let find = only(find, filter::fields(query)).max_time(self.inner.options.timeout);
-            let mut cursor = find.batch().await?;
-            super::next(&mut cursor).await
+        let quick = self.inner.options.timeout / QUICK;
+        let permit = timeout(quick, self.permit()).await.ok()?.ok()?;
+        let reply = self.inner.clone().at_once(query.clone());
+        // In a task of its own: the call runs to its end also when it is not waited for.
+        let call = tokio::spawn(async move {
+            let reply = reply.await;
+            drop(permit);
+            reply
+        });
+        let short = match timeout(quick, call).await {
+            Ok(Ok(Ok(Some(reply)))) => short(&reply),
+            // What is wrong the index will find too, and say; unless only this way is barred.
+            _ => None,
         };
-        let mut batch = std::pin::pin!(batch);
-        let batch = match timeout(quick(self.inner.options.timeout), &mut batch).await {
-            Ok(batch) => batch,
-            Err(_) => {
-                // Said now: whoever asks next should not wait for as long.
-                self.last.was(false);
-                batch.await
-            }
+        let Some(mut records) = short else {
+            self.last.was_long();
+            return None;
         };
-        let Some(batch) = batch.map_err(error::sorted)? else { return Ok(None) };
-        let cursor = batch.as_raw_document().get_document("cursor");
-        // What is more than a reply can hold is left with the server, under an id.
-        let whole = cursor.is_ok_and(|cursor| cursor.get_i64("id").is_ok_and(|id| id == 0));
-        if whole {
-            let mut records = records(&batch)?;
-            length.add(&records);
-            if length.is_short() {
-                self.last.note(query, &length, self.inner.options.timeout);
-                records.sort_by(|one, other| one.key().cmp(other.key()));
-                // An index that was used for the filters may have led to a record twice, where it was written meanwhile.
-                records.dedup_by(|one, other| one.key() == other.key());
-                return Ok(Some(records));
-            }
+        if query.filters.is_empty() {
+            self.last.was(Seen::Short);
         }
-        self.last.was(false);
-        Ok(None)
+        records.sort_by(|one, other| one.key().cmp(other.key()));
+        if !query.filters.is_empty() {
+            // The index of a filter may have led to a record twice, where it was written meanwhile.
+            records.dedup_by(|one, other| one.key() == other.key());
+        }
+        Some(records)
     }
+}
+
+impl Inner {
+    async fn at_once(self: Arc<Self>, query: Query) -> mongodb::error::Result<Option<RawBatch>> {
+        let collection = self.collection().await?;
+        // One more, to see that there are more; and the server keeps no cursor open for them.
+        let most = RECORDS as u32 + 1;
+        let find = collection.find(filter::candidates(&query.filters, None)).limit(most.into()).batch_size(most);
+        let mut cursor = only(find, filter::fields(&query)).max_time(self.options.timeout).batch().await?;
+        next(&mut cursor).await
+    }
+}
+
+/// The records of a reply that has all of them, if they are few and their order can be told here.
+fn short(reply: &RawBatch) -> Option<Vec<Record>> {
+    // What is more than a reply can hold is left with the server, under an id.
+    let left = reply.as_raw_document().get_document("cursor").ok()?.get_i64("id").ok()?;
+    if left != 0 {
+        return None;
+    }
+    let records = records(reply).ok()?;
+    let bytes: usize = records.iter().map(|record| record.json().len()).sum();
+    // The server has an order among these that their bytes do not tell.
+    let opaque = records.iter().any(|record| matches!(record.key(), Key::Opaque { .. }));
+    (records.len() <= RECORDS && bytes <= BYTES && !opaque).then_some(records)
 }
