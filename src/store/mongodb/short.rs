@@ -1,7 +1,7 @@
 //! Short lists: read as the records lie, and put in order here.
 //!
 //! By the index of `_id` the server reaches for each record by itself, and sends a thousand at a time. Read as they lie, and all
-//! at once, they cost it a third of that. Whether a list is short enough is only known when it was read. So one that was not is
+//! at once, they cost it half of that or less. Whether a list is short enough is only known when it was read. So one that was not is
 //! read again by the index, and for a minute all others are read by the index alone. The same holds when the server refuses,
 //! or is long in answering: over a slow network a list may come in parts where it cannot come at once.
 
