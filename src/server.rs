@@ -19,7 +19,7 @@ use futures::stream::{self, Stream};
 use futures::{FutureExt, StreamExt};
 use hyper::body::{Body, Incoming};
 use hyper::server::conn::http1;
-use hyper::{Request, Response};
+use hyper::{Request, Response, Version};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -29,10 +29,10 @@ use tokio::task::coop::unconstrained;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
-use tower::Service;
+use tower::{Service, ServiceExt};
 
 pub use files::connections_within;
-use progress::Progress;
+use progress::{Ends, Progress};
 
 /// The longest head of a request (request line and headers), in bytes; a longer one is answered 431. Enough for an id of
 /// several kilobytes and the cookies of a careless neighbour, too little to fill the memory with.
@@ -209,8 +209,14 @@ where
         // cannot be set the connection is broken, which serving it will show.
         let _ = stream.set_nodelay(true);
         keep_little_unsent(&stream);
-        let service = TowerToHyperService::new(self.service.clone());
-        let stream = TokioIo::new(Progress::new(stream, self.write_timeout));
+        let ends = Ends::default();
+        let stream = TokioIo::new(Progress::new(stream, self.write_timeout, ends.clone()));
+        let service = TowerToHyperService::new(self.service.clone().map_request(move |request: Request<Incoming>| {
+            if request.version() < Version::HTTP_11 {
+                ends.with_the_connection();
+            }
+            request
+        }));
         let connection = self.http.serve_connection(stream, service);
         let finishing = self.finishing.clone();
         self.connections.spawn(async move {

@@ -113,6 +113,26 @@ async fn a_panic_is_500_and_the_next_request_on_the_connection_is_served() {
     assert!(connection.read_until("}").await.starts_with("HTTP/1.1 200"));
 }
 
+#[rstest]
+#[tokio::test]
+async fn a_list_that_fails_half_way_does_not_look_whole_where_an_answer_ends_with_its_connection(
+    #[values(true, false)] fails: bool,
+    #[values("", "Connection: keep-alive\r\n")] headers: &str,
+) {
+    let last = move || stream::iter(fails.then(|| Err(broken())));
+    let server = Server::over(Arc::new(Failing {
+        get: Box::new(|| Box::pin(async { Ok(None) })),
+        list: Box::new(move || stream::iter(0..100_000).map(|id| Ok(record(id))).chain(last()).boxed()),
+    }))
+    .await;
+    let mut connection = server.connect().await;
+    let accept = "Accept: application/x-ndjson\r\n";
+    connection.send(&format!("GET /api/v1/records HTTP/1.0\r\n{accept}{headers}\r\n")).await;
+    let (bytes, ended) = connection.read_to_an_end().await;
+    assert!(bytes.starts_with(b"HTTP/1.0 200") && bytes.len() > 100_000);
+    assert_eq!(ended, !fails, "a reset, and nothing else, says that this was not all");
+}
+
 #[tokio::test]
 async fn a_list_that_fails_half_way_does_not_look_whole() {
     let server = Server::over(Failing::after(100_000)).await;

@@ -147,6 +147,14 @@ impl Connection {
         bytes
     }
 
+    /// As [`read_to_end`](Self::read_to_end), and whether that was where the server ended it in order.
+    pub async fn read_to_an_end(&mut self) -> (Vec<u8>, bool) {
+        let mut bytes = Vec::new();
+        let read = timeout(PATIENCE, self.0.read_to_end(&mut bytes)).await;
+        let read = read.expect("the server neither answered nor closed");
+        (bytes, read.is_ok())
+    }
+
     /// What is there until `end` turns up.
     pub async fn read_until(&mut self, end: &str) -> String {
         let mut bytes = Vec::new();
