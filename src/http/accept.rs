@@ -89,7 +89,8 @@ fn ranges(value: &HeaderValue) -> impl Iterator<Item = (&str, u16)> {
     })
 }
 
-/// `0`, `1`, and up to three digits behind a point between them.
+/// `0`, `1`, and up to three digits behind a point between them. Java's own client, up to version 18, leaves out the zero
+/// of `0.2` ([JDK-8163921](https://bugs.openjdk.org/browse/JDK-8163921)).
 fn thousandths(weight: &str) -> Option<u16> {
     let (whole, fraction) = weight.split_once('.').unwrap_or((weight, ""));
     if fraction.len() > 3 || !fraction.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -98,6 +99,7 @@ fn thousandths(weight: &str) -> Option<u16> {
     let fraction: u16 = format!("{fraction:0<3}").parse().ok()?;
     match whole {
         "0" => Some(fraction),
+        "" if weight.len() > 1 => Some(fraction),
         "1" if fraction == 0 => Some(1_000),
         _ => None,
     }
@@ -118,6 +120,7 @@ mod tests {
     #[case(&["Application/X-NDJSON; charset=utf-8"], Some(Form::Lines))]
     #[case(&["application/*"], Some(Form::Json))]
     #[case(&["text/html,application/xhtml+xml,*/*;q=0.8"], Some(Form::Json))]
+    #[case(&["text/html, image/gif, image/jpeg, *; q=.2, */*; q=.2"], Some(Form::Json))]
     #[case(&["application/x-ndjson, */*"], Some(Form::Json))]
     #[case(&["application/x-ndjson, */*;q=0.9"], Some(Form::Lines))]
     #[case(&["application/x-ndjson;q=0.5, application/json;q=0.4"], Some(Form::Lines))]
@@ -128,6 +131,8 @@ mod tests {
     #[case(&["*/*;q=0"], None)]
     #[case(&["application/json;q=2"], None)]
     #[case(&["application/json;q=0.1234"], None)]
+    #[case(&["application/json;q="], None)]
+    #[case(&["application/json;q=."], None)]
     #[case(&[""], None)]
     fn the_form_that_is_wanted_most_is_chosen(#[case] accept: &[&'static str], #[case] form: Option<Form>) {
         let headers = accept.iter().map(|value| (ACCEPT, HeaderValue::from_static(value))).collect();
