@@ -1,5 +1,5 @@
-//! What happens to every request on its way in and to every answer on its way out: its id, its deadline, a panic, a failure,
-//! the count, the line in the log.
+//! What happens to every request on its way in and to every answer on its way out: its id, a failure, the count, the line in
+//! the log.
 //!
 //! One service around the router rather than a layer for each: a layer of axum's or tower's boxes a future, and some a
 //! body, which together took more of a lookup's time than the lookup. For the same reason a lookup, which is nearly every
@@ -22,9 +22,9 @@ use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::{BoxFuture, Either, Ready, ready};
 use hyper::body::Body as HttpBody;
-use tokio::time::timeout;
 use tower::Service;
 
+use super::guard::guarded;
 use super::line::UnderWay;
 use super::metrics::Route;
 use super::problem::{self, Problem};
@@ -114,19 +114,14 @@ where
                 }
             }
             let answer = records::one(app.clone(), head).map(IntoResponse::into_response).boxed();
+            let answer = guarded(app.settings.deadline, answer);
             return Either::Right(answered(app, under_way, store_time, false, answer).boxed());
         }
         let is_head = head.method == Method::HEAD;
         head.extensions.insert(under_way.id().clone());
-        // Nothing of a request that panicked is used again.
-        let answer = catch_unwind(AssertUnwindSafe(|| self.inner.call(Request::from_parts(head, Body::new(body)))));
-        let answer = async {
-            match answer {
-                Ok(answer) => answer.await.unwrap_or_else(|never| match never {}),
-                Err(panic) => problem::panicked(panic),
-            }
-        };
-        Either::Right(answered(app, under_way, store_time, is_head, answer.boxed()).boxed())
+        let answer = self.inner.call(Request::from_parts(head, Body::new(body)));
+        let answer = answer.map(|answer| answer.unwrap_or_else(|never| match never {}));
+        Either::Right(answered(app, under_way, store_time, is_head, answer).boxed())
     }
 }
 
@@ -135,22 +130,15 @@ fn at_once<F>(app: &App, under_way: UnderWay, response: Response) -> Either<Read
     Either::Left(ready(Ok(finished(app, response, under_way, None, false))))
 }
 
-/// The whole of an answer that is being made, unless it panics or takes too long.
-// `answer` is boxed: a future that is handed over takes its room twice in the one that waits for it.
 async fn answered(
     app: App,
     under_way: UnderWay,
     store_time: Option<StoreTime>,
     head: bool,
-    answer: BoxFuture<'static, Response>,
+    answer: impl Future<Output = Response>,
 ) -> Result<Response, Infallible> {
-    let answer = timeout(app.settings.deadline, AssertUnwindSafe(answer).catch_unwind()).await;
+    let response = answer.await;
     // From here on what was given up has ended, and its time is known.
-    let response = match answer {
-        Ok(Ok(response)) => response,
-        Ok(Err(panic)) => problem::panicked(panic),
-        Err(_) => Problem::late().into_response(),
-    };
     Ok(finished(&app, response, under_way, store_time, head))
 }
 

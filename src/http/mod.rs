@@ -11,6 +11,7 @@ mod compress;
 mod cors;
 mod etag;
 mod finish;
+mod guard;
 mod health;
 mod hex;
 mod line;
@@ -43,6 +44,7 @@ pub use settings::Settings;
 
 use crate::store::Store;
 use finish::Finish;
+use guard::Guard;
 use metrics::Metrics;
 
 /// What the handlers share. Every request clones it.
@@ -114,6 +116,7 @@ where
     let admin = with_operations(Router::new()).fallback(problem::not_found_among_operations).with_state(app.clone());
     let admin = Finish { inner: admin, app: app.clone(), operations: true, past_inner: false };
     (public(app, with_records(Router::new()).fallback(problem::not_found)), admin)
+    let admin = Guard { inner: admin, deadline: app.settings.deadline };
 }
 
 impl App {
@@ -134,7 +137,8 @@ where
 {
     let origins = &app.settings.cors_origins;
     let cors = Some(origins).filter(|origins| !origins.is_empty()).map(|origins| cors::layer(origins));
-    let (router, past_inner) = (router.with_state(app.clone()), cors.is_none());
+    let router = Guard { inner: router.with_state(app.clone()), deadline: app.settings.deadline };
+    let past_inner = cors.is_none();
     // Around the router and not its own `layer`: that would give every answer to a HEAD a length once more, also those that
     // must have none.
     Finish { inner: option_layer(cors).layer(router), operations: !app.apart, past_inner, app }

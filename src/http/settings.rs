@@ -57,8 +57,12 @@ impl Settings {
     /// When one is no origin.
     pub fn cors_origins<'a>(mut self, origins: impl IntoIterator<Item = &'a str>) -> Result<Self, String> {
         for origin in origins {
-            let host = origin.split_once("://").map(|(_, host)| host);
-            let is_origin = host.is_some_and(|host| !host.is_empty() && !host.contains(['/', '?', '#', ' ', '@', '*']));
+            let origin = origin.trim();
+            // What a browser sends is compared byte for byte, and has no capitals.
+            let strange = |c: char| c.is_whitespace() || c.is_uppercase() || "/?#@*,".contains(c);
+            let is_origin = origin.split_once("://").is_some_and(|(scheme, host)| {
+                [scheme, host].iter().all(|part| !part.is_empty() && !part.contains(strange))
+            });
             if !is_origin && origin != "*" && origin != "null" {
                 return Err(format!("{origin:?} is not an origin: write it as in https://example.com, or * for all"));
             }

@@ -1,8 +1,11 @@
 //! Pages of other origins.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use rstest::rstest;
 
-use crate::support::{Answer, Server, memory};
+use crate::support::{Answer, Failing, Server, memory};
 
 const PREFLIGHT: &str = "Origin: https://app.example\r\nAccess-Control-Request-Method: GET\r\n\
                          Access-Control-Request-Headers: if-none-match\r\n";
@@ -47,9 +50,44 @@ async fn an_origin_that_is_named_may_read(
     assert!(preflight.header("access-control-allow-headers").unwrap().contains("if-none-match"));
 }
 
+#[tokio::test]
+async fn an_origin_that_is_named_may_read_what_went_wrong() {
+    let late = Failing::until(Arc::default(), Arc::default());
+    let panics = Arc::new(Failing { get: Box::new(|| panic!("a test")), list: Box::new(|| panic!("a test")) });
+    for (store, status) in [(late, 503), (panics, 500)] {
+        let server = Server::set(store, |settings| {
+            settings.deadline = Duration::from_millis(100);
+            *settings = settings.clone().cors_origins(["https://app.example"]).unwrap();
+        })
+        .await;
+        for path in ["/api/v1/records/1", "/api/v1/records", "/api/v1/records?limit=1"] {
+            let answer = server.request("GET", path, "Origin: https://app.example\r\n").await;
+            assert_eq!((answer.status, allowed(&answer)), (status, Some("https://app.example")), "{path}");
+            assert!(answer.problem()["request_id"].is_string());
+        }
+    }
+}
+
+#[tokio::test]
+async fn spaces_around_an_origin_do_not_count() {
+    let server = server(&["https://other.example", " https://app.example "]).await;
+    let answer = server.request("GET", "/api/v1/records/1", "Origin: https://app.example\r\n").await;
+    assert_eq!(allowed(&answer), Some("https://app.example"));
+}
+
 #[rstest]
 fn what_is_no_origin_is_refused(
-    #[values("app.example", "https://", "https://a.example/", "https://*.a", "")] origin: &str,
+    #[values(
+        "app.example",
+        "https://",
+        "https://a.example/",
+        "https://*.a",
+        "https://App.example",
+        "https://a b",
+        " ",
+        ""
+    )]
+    origin: &str,
 ) {
     let settings = records::http::Settings::from(std::time::Duration::from_secs(1));
     assert!(settings.cors_origins([origin]).unwrap_err().contains("https://example.com"));
