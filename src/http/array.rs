@@ -40,6 +40,11 @@ pub struct Writer {
 }
 
 impl Writer {
+    /// Makes room for as many bytes at once.
+    pub fn reserve(&mut self, bytes: usize) {
+        self.chunk.reserve_exact(bytes + 1);
+    }
+
     pub fn push(&mut self, record: &Record) {
         if std::mem::replace(&mut self.begun, true) && self.form == Form::Json {
             self.chunk.push(b',');

@@ -1,7 +1,7 @@
 //! `GET /api/v1/records`: all of it as a stream, or a page.
 //!
 //! A page is gathered before it is sent, so that its head can say where the next one begins and what its bytes are; what
-//! bounds it is [`store::PAGE_BYTES`]. Without a limit nothing is gathered, and nothing is said beforehand.
+//! bounds it is [`store::PAGE_BYTES`], and all of them together [`store::Budget`]. Without a limit nothing is gathered, and nothing is said beforehand.
 
 use std::fmt::Write;
 
@@ -12,6 +12,8 @@ use axum::http::HeaderValue;
 use axum::http::header::LINK;
 use axum::http::request::Parts;
 use axum::response::Response;
+use bytes::Bytes;
+use futures::TryStreamExt;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::accept::{self, Form};
@@ -23,8 +25,8 @@ use super::settings::Settings;
 use super::timing::StoreTime;
 use super::{App, age, answer, path};
 use crate::query::{After, Cursor, Selection};
-use crate::record::Key;
-use crate::store::{self, Query};
+use crate::record::{Key, RecordId};
+use crate::store::{self, Query, Share};
 
 /// A `Link` that the server would take again as a request, whose head may have 16 KiB.
 const LINK_MAX: usize = 8 * 1024;
@@ -84,22 +86,37 @@ async fn page(
         None => None,
     };
     let query = Query { filters: selection.filters, fields: selection.fields, ..Query::all() };
-    let page = store::page(&*app.store, query, sort, after, limit);
+    let mut share = app.pages.share();
+    let page = store::page(&*app.store, query, sort, after, limit, &mut share);
     let page = StoreTime::of(&parts.extensions, page).await?;
     let next = page.next.map(|next| link(parts.uri.path(), parameters, &next.encode(sort))).transpose()?;
     let mut body = Records::writer(form, None);
-    page.records.iter().for_each(|record| body.push(record));
+    body.reserve(page.records.iter().map(|record| record.json().len() + 1).sum());
+    // One goes as the other grows.
+    page.records.into_iter().for_each(|record| body.push(&record));
     let body = body.end();
     let tag = ETag::of(&body, next.as_ref().map(HeaderValue::as_bytes).unwrap_or_default());
-    let mut response = match tag.is_known(&parts.headers) {
-        true => answer::not_modified(app),
-        false => answer::records(app, form, body.into()),
-    };
+    share.keep(body.len());
+    let body = Bytes::from_owner(Sent { body, _share: share });
+    let mut response = answer::records(app, form, body.into());
     response.headers_mut().insert(axum::http::header::ETAG, tag.to_value());
     if let Some(next) = next {
         response.headers_mut().insert(LINK, next);
     }
-    super::compress::compressed(&parts.headers, age::told(response, page.age))
+    let response = super::compress::compressed(&parts.headers, age::told(response, page.age))?;
+    Ok(if tag.is_known(&parts.headers) { answer::not_modified(response) } else { response })
+}
+
+/// A page until it is sent, or given up.
+struct Sent {
+    body: Vec<u8>,
+    _share: Share,
+}
+
+impl AsRef<[u8]> for Sent {
+    fn as_ref(&self) -> &[u8] {
+        &self.body
+    }
 }
 
 async fn stream(
@@ -121,18 +138,29 @@ async fn stream(
     let body = StoreTime::of(&parts.extensions, body).await?;
     let age = known.get().copied();
     if etag::anything_is_known(&parts.headers) {
-        return Ok(age::told(answer::not_modified(app), age));
+        return Ok(age::told(answer::not_modified(answer::records(app, form, Body::empty())), age));
     }
     let response = age::told(answer::records(app, form, Body::from_stream(body)), age);
     super::compress::compressed(&parts.headers, response)
 }
 
-/// The key of the record with this id; of one that is gone, what it was, as far as its text tells.
-async fn key_of(app: &App, parts: &Parts, id: &crate::record::RecordId) -> Result<Key, Problem> {
-    match StoreTime::of(&parts.extensions, app.store.get(id)).await?.record {
-        Some(record) => Ok(record.key().clone()),
-        None => id.keys().next().ok_or_else(|| Problem::bad("after_id", "`after_id` is the id of a record.")),
+/// The key of the record with this id; of one that is gone, what it was, as far as its text tells. Where that may have been
+/// one of two keys, a list behind the first of them leaves out nothing, and one behind the second repeats nothing: the second
+/// it is only where the store has nothing of the first's type, which a collection of ObjectIds does not.
+async fn key_of(app: &App, parts: &Parts, id: &RecordId) -> Result<Key, Problem> {
+    if let Some(record) = StoreTime::of(&parts.extensions, app.store.get(id)).await?.record {
+        return Ok(record.key().clone());
     }
+    let (first, last) = (id.keys().min(), id.keys().max());
+    let (first, last) = first.zip(last).ok_or_else(|| Problem::bad("after_id", "`after_id` is the id of a record."))?;
+    if first == last || !matches!(first, Key::String(_)) {
+        return Ok(first);
+    }
+    let strings = Query { after: Some(Key::String("".into())), limit: Some(1), ..Query::all() };
+    let strings = async { app.store.list(strings).try_next().await };
+    let string = StoreTime::of(&parts.extensions, strings).await?;
+    let has_strings = string.is_some_and(|record| record.key().rank() == first.rank());
+    Ok(if has_strings { first } else { last })
 }
 
 /// `<…>; rel="next"` ([RFC 8288](https://www.rfc-editor.org/rfc/rfc8288)): the same request, from `cursor` on.

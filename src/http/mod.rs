@@ -42,7 +42,7 @@ use tower::{Layer, Service};
 
 pub use settings::Settings;
 
-use crate::store::Store;
+use crate::store::{Budget, Store};
 use finish::Finish;
 use guard::Guard;
 use metrics::Metrics;
@@ -68,6 +68,8 @@ struct Shared {
     apart: bool,
     /// For requests under way; who gets none is told to come back.
     places: Semaphore,
+    /// For pages until they are sent.
+    pages: Budget,
 }
 
 /// Whether the server is about to stop. Raised once, by whoever stops it.
@@ -114,16 +116,17 @@ where
 {
     let app = App::new(store, settings.into(), draining, true);
     let admin = with_operations(Router::new()).fallback(problem::not_found_among_operations).with_state(app.clone());
+    let admin = Guard { inner: admin, deadline: app.settings.deadline };
     let admin = Finish { inner: admin, app: app.clone(), operations: true, past_inner: false };
     (public(app, with_records(Router::new()).fallback(problem::not_found)), admin)
-    let admin = Guard { inner: admin, deadline: app.settings.deadline };
 }
 
 impl App {
     fn new(store: Arc<dyn Store>, settings: Settings, draining: Draining, apart: bool) -> Self {
         let metrics = Metrics::of(&*store, settings.lost_lines.clone());
         let places = Semaphore::new(settings.max_requests.min(Semaphore::MAX_PERMITS));
-        Self(Arc::new(Shared { store, draining, metrics, settings, apart, places }))
+        let pages = Budget::new(settings.pages_max_bytes);
+        Self(Arc::new(Shared { store, draining, metrics, settings, apart, places, pages }))
     }
 }
 

@@ -26,6 +26,8 @@ pub struct Settings {
     pub cors_origins: Vec<HeaderValue>,
     /// How many requests for records are answered at once.
     pub max_requests: usize,
+    /// What all pages that are gathered or being sent may take of the memory, in bytes. Small ones do not count.
+    pub pages_max_bytes: usize,
     /// Whether answers have a `Server-Timing`. It tells everybody what only the operator needs to know: how busy the store
     /// is, and whether it had a record at hand.
     pub server_timing: bool,
@@ -37,6 +39,9 @@ pub struct Settings {
 
 /// Far more than a store answers at once, and what waits for it still takes little memory.
 const MAX_REQUESTS: usize = 1_024;
+
+/// Eight of the largest pages, or two hundred of a thousand records of 250 bytes.
+const PAGES_MAX_BYTES: usize = 64 * 1024 * 1024;
 
 impl Settings {
     /// Takes the text of a `Cache-Control`; an empty one is none.
@@ -93,6 +98,7 @@ impl From<Duration> for Settings {
             cache_control,
             cors_origins: Vec::new(),
             max_requests: MAX_REQUESTS,
+            pages_max_bytes: PAGES_MAX_BYTES,
             server_timing: false,
             tracer: Tracer::default(),
             lost_lines: None,

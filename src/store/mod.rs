@@ -4,6 +4,7 @@
 //! end of this module, and one Cargo feature with its optional dependency. Tests and benches read [`BACKENDS`], so they
 //! pick a new one up by themselves.
 
+mod budget;
 mod changes;
 mod error;
 pub mod fallback;
@@ -22,6 +23,7 @@ use futures::stream::BoxStream;
 use futures::{Stream, StreamExt};
 use prometheus_client::registry::Registry;
 
+pub use budget::{Budget, Share};
 pub use changes::{Batch, Change, Feed, Interruption, Token};
 pub use error::{Error, Kind, Result};
 pub use select::{PAGE_BYTES, Page, page, selected};

@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use futures::{Stream, StreamExt};
 
-use super::{Listing, Order, Query, RecordStream, Result, Store};
+use super::{Listing, Order, Query, RecordStream, Result, Share, Store};
 use crate::query::{Cursor, Fields, Filters, Sort, sort};
 use crate::record::{Key, Record};
 
 /// How many bytes of records a page holds at most; a single larger record is a page of its own. What bounds the memory of
-/// a request for a page, whatever its limit.
+/// a request for a page, whatever its limit. What bounds that of all of them is [`Budget`](super::Budget).
 pub const PAGE_BYTES: usize = 8 * 1024 * 1024;
 
 /// How many records are judged before other tasks get their turn: some hundred microseconds of work.
@@ -71,7 +71,7 @@ pub struct Page {
 
 /// At most `limit` records of which the filters of `query` hold, in the order of `sort` or else of `_id`, from behind `after`.
 /// Fewer, but one at least, where so many would be more than [`PAGE_BYTES`]. Of each the fields of `query` alone, which is also
-/// what counts.
+/// what counts. What they take of the memory is held in `share`.
 ///
 /// In the order of `_id` this reads no more than it returns and one record more, but for what the filters leave out. In
 /// any other it reads every record of which the filters hold, unless the store leaves some out by [`Query::order`], in the
@@ -79,17 +79,18 @@ pub struct Page {
 ///
 /// # Errors
 ///
-/// As the store's list has them.
+/// As the store's list has them, and as [`Share::hold`].
 pub async fn page(
     store: &dyn Store,
     query: Query,
     sort: Option<&Sort>,
     after: Option<Cursor>,
     limit: usize,
+    share: &mut Share,
 ) -> Result<Page> {
     let Some(sort) = sort else {
         let query = Query { after: after.map(|after| after.key), limit: Some(limit + 1), ..query };
-        return page_by_id(store, query).await;
+        return page_by_id(store, query, share).await;
     };
     let fields = query.fields.clone();
     let looked_at = query.fields.map(|fields| fields.and(&sort.path));
@@ -104,6 +105,7 @@ pub async fn page(
         let is_behind = |(after, key): &(sort::Value, Key)| sort.compare((&value, record.key()), (after, key)).is_gt();
         if after.as_ref().is_none_or(is_behind) {
             first.offer(Ranked { sort, value, record });
+            share.hold(first.bytes, expected(first.bytes, first.heap.len(), limit)).await?;
         }
         turn += 1;
         if turn % TURN == 0 {
@@ -121,7 +123,7 @@ pub async fn page(
 }
 
 /// `query.limit` is one record more than the page may have, to know whether there is one.
-async fn page_by_id(store: &dyn Store, query: Query) -> Result<Page> {
+async fn page_by_id(store: &dyn Store, query: Query, share: &mut Share) -> Result<Page> {
     let limit = query.limit.map_or(usize::MAX, |limit| limit - 1);
     let fields = query.fields.clone();
     let mut listing = selected(store, query);
@@ -138,9 +140,17 @@ async fn page_by_id(store: &dyn Store, query: Query) -> Result<Page> {
             break;
         }
         records.push(record);
+        share.hold(bytes, expected(bytes, records.len(), limit)).await?;
     }
     let next = records.last().filter(|_| more).map(|last| Cursor { key: last.key().clone(), value: None });
     Ok(Page { records, next, age: listing.age() })
+}
+
+/// How many bytes a page of `limit` records will have, of which so many records have so many bytes: a quarter more than if
+/// the others were as large.
+fn expected(bytes: usize, records: usize, limit: usize) -> usize {
+    let whole = (bytes / records.max(1)).saturating_mul(limit);
+    whole.saturating_add(whole / 4).min(PAGE_BYTES)
 }
 
 /// The first records of all that were offered: no more than `limit`, and no more than [`PAGE_BYTES`] of them.

@@ -32,6 +32,25 @@ async fn what_the_client_has_is_304(#[case] path: &str, #[values("GET", "HEAD")]
     }
 }
 
+#[rstest]
+#[tokio::test]
+async fn a_304_has_the_tag_that_the_200_would_have(
+    #[values("/api/v1/records/big", "/api/v1/records/Au", "/api/v1/records?limit=9")] path: &str,
+    #[values("", "Accept-Encoding: gzip\r\n", "Accept-Encoding: gzip;q=0\r\n")] coding: &str,
+) {
+    let big = format!(r#"{{"_id":"big","text":"{}"}}"#, "abc".repeat(1_000));
+    let server = Server::over(memory(&[LINES[0], LINES[1], &big]).await).await;
+    let first = server.request("GET", path, coding).await;
+    let tag = first.header("etag").unwrap();
+    let strong = tag.trim_start_matches("W/");
+    for known in [strong.to_owned(), format!("W/{strong}"), "*".to_owned()] {
+        let answer = server.request("GET", path, &format!("{coding}If-None-Match: {known}\r\n")).await;
+        assert_eq!((answer.status, answer.header("etag")), (304, Some(tag)), "{known}");
+        assert_eq!(answer.header("vary"), first.header("vary"));
+        assert_eq!((answer.header("content-encoding"), answer.header("content-length")), (None, None));
+    }
+}
+
 #[tokio::test]
 async fn a_tag_changes_with_the_bytes_and_with_nothing_else() {
     let (one, other) = (memory(LINES).await, memory(&[LINES[1], LINES[0]]).await);

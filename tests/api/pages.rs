@@ -165,3 +165,37 @@ async fn a_list_goes_on_behind_an_id() {
     assert_eq!(ids(&server.get("/api/v1/records?after_id=c").await), ["d"], "also of one that is gone");
     assert_eq!(ids(&server.get("/api/v1/records?after_id=1&limit=1").await), ["1"]);
 }
+
+#[tokio::test]
+async fn behind_an_id_that_is_gone_and_may_have_been_of_two_types_nothing_is_left_out() {
+    let of = |ids: [&str; 2]| ids.map(|id| format!(r#"{{"_id":{id}}}"#));
+    let strings = of([r#""507f1f77bcf86cd799439011""#, r#""507f1f77bcf86cd799439013""#]);
+    let object_ids = of([r#"{"$oid":"507f1f77bcf86cd799439011"}"#, r#"{"$oid":"507f1f77bcf86cd799439013"}"#]);
+    for lines in [strings, object_ids] {
+        let server = Server::over(memory(&[&lines[0], &lines[1]]).await).await;
+        let behind = server.get("/api/v1/records?after_id=507f1f77bcf86cd799439012").await;
+        assert_eq!(ids(&behind), ["507f1f77bcf86cd799439013"], "{lines:?}");
+    }
+}
+
+#[tokio::test]
+async fn pages_that_nobody_reads_leave_room_for_others_once_they_are_gone() {
+    let lines: Vec<_> = (0..100).map(|id| format!(r#"{{"_id":{id},"text":"{}"}}"#, "x".repeat(20_000))).collect();
+    let store = memory(&lines.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    let server = Server::set(store, |settings| {
+        settings.pages_max_bytes = 3 * 1024 * 1024;
+        settings.deadline = std::time::Duration::from_millis(500);
+    })
+    .await;
+    let page = "/api/v1/records?limit=100";
+    assert_eq!(server.get(page).await.status, 200);
+    let mut idle = server.connect().await;
+    idle.send(&format!("GET {page} HTTP/1.1\r\nHost: test\r\n\r\n")).await;
+    idle.read_until("\r\n\r\n").await;
+    let refused = server.get(page).await;
+    assert_eq!((refused.status, refused.header("retry-after")), (503, Some("1")));
+    assert_eq!(server.get("/api/v1/records?limit=2").await.status, 200, "small ones do not count");
+    assert_eq!(server.get("/api/v1/records").await.status, 200, "a list is streamed");
+    drop(idle);
+    while server.get(page).await.status != 200 {}
+}

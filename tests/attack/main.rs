@@ -65,6 +65,7 @@ fn main() -> ExitCode {
             "readers::many_slow_readers_of_a_hundred_thousand_records_take_bounded_memory",
             readers::many_slow_readers,
         ),
+        trial("readers::pages_that_nobody_reads_take_bounded_memory", readers::pages_that_nobody_reads),
     ];
     trials.extend(heavy.map(|trial| trial.with_ignored_flag(!all)));
     // Those that measure something would measure each other; the others mostly wait.

@@ -78,6 +78,36 @@ pub async fn many_slow_readers() {
     victim.survives().await;
 }
 
+/// What pages may take together by default, in KiB, and what the allocator may add to that.
+const PAGES_MAX_KIB: u64 = (64 + 32) * 1024;
+
+pub async fn pages_that_nobody_reads() {
+    const READERS: usize = 40;
+    // A page of them is 8 MB: 40 are 320.
+    let victim = Victim::with_records(10_000, 800, &["--request-timeout", "2s"]);
+    let page = "GET /api/v1/records?limit=10000 HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n";
+    let before = victim.memory();
+    let mut readers = join_all((0..READERS).map(|_| victim.connect_narrow())).await;
+    for stream in &mut readers {
+        stream.write_all(page.as_bytes()).await.unwrap();
+    }
+    // Some wait for those before them, until they are told to come back.
+    let heads = join_all(readers.iter_mut().map(|stream| async {
+        let mut head = [0; 12];
+        stream.read_exact(&mut head).await.unwrap();
+        head.ends_with(b"200")
+    }));
+    let answered = heads.await.into_iter().filter(|answered| *answered).count();
+    let added = victim.memory() - before;
+    println!("{answered} of {READERS} pages that nobody reads: {added} KiB above {before} KiB");
+    assert!(answered >= 4 && added < PAGES_MAX_KIB, "{answered} pages, {added} KiB");
+    victim.serves().await;
+    drop(readers);
+    let (again, _) = victim.get("/api/v1/records?limit=10000").await;
+    assert!(again.starts_with("HTTP/1.1 200") && again.ends_with(']'), "{}", &again[..again.len().min(500)]);
+    victim.survives().await;
+}
+
 async fn a_little(stream: &mut TcpStream) {
     sleep(Duration::from_millis(50)).await;
     stream.read_exact(&mut [0; 4_096]).await.unwrap();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use records::document::Value;
 use records::query::{Cursor, Selection};
 use records::record::Record;
-use records::store::{Query, Store, page, selected};
+use records::store::{Query, Share, Store, page, selected};
 
 use futures::TryStreamExt;
 
@@ -30,7 +30,7 @@ async fn pages(store: &dyn Store, limit: usize) -> Vec<Vec<Record>> {
     let mut pages = Vec::new();
     let mut after: Option<Cursor> = None;
     loop {
-        let page = page(store, Query::all(), None, after, limit).await.expect("a page");
+        let page = page(store, Query::all(), None, after, limit, &mut Share::default()).await.expect("a page");
         pages.push(page.records);
         match page.next {
             None => return pages,
@@ -75,7 +75,7 @@ async fn a_sorted_page_has_as_many_bytes_as_it_may(store: Arc<dyn Store>) {
     let mut after = None;
     let mut ids = Vec::new();
     loop {
-        let page = page(&*store, Query::all(), Some(&sort), after, 100).await.expect("a page");
+        let page = page(&*store, Query::all(), Some(&sort), after, 100, &mut Share::default()).await.expect("a page");
         assert!(!page.records.is_empty() && page.records.len() <= 2);
         ids.extend(page.records.iter().map(|record| record.key().clone()));
         after = page.next;
@@ -93,7 +93,7 @@ async fn a_page_of_nothing_is_the_last(store: Arc<dyn Store>) {
 async fn a_page_behind_a_record_that_is_gone_begins_at_the_next(store: Arc<dyn Store>) {
     upsert_texts(&*store, &[r#"{"_id":"a"}"#, r#"{"_id":"c"}"#]).await;
     let after = Cursor { key: records::record::Key::String("b".into()), value: None };
-    let page = page(&*store, Query::all(), None, Some(after), 10).await.expect("a page");
+    let page = page(&*store, Query::all(), None, Some(after), 10, &mut Share::default()).await.expect("a page");
     assert_eq!(page.records.len(), 1);
     assert!(page.next.is_none());
 }

@@ -10,7 +10,7 @@ use records::document::Document;
 use records::query::sort::PREFIX;
 use records::query::{After, Cursor, Fields, Path, Selection};
 use records::record::{Key, Record};
-use records::store::{Query, Store, page};
+use records::store::{Query, Share, Store, page};
 use serde_json::Value;
 
 use crate::documents;
@@ -40,7 +40,7 @@ async fn ask(store: &dyn Store, parameters: &[(&str, &str)], limit: usize) -> Ve
     loop {
         let sort = selection.sort.as_ref();
         let query = Query { filters: selection.filters.clone(), fields: selection.fields.clone(), ..Query::all() };
-        let page = page(store, query, sort, after, limit).await;
+        let page = page(store, query, sort, after, limit, &mut Share::default()).await;
         let page = page.unwrap_or_else(|error| panic!("{parameters:?}: {}", chain(&error)));
         assert!(page.records.len() <= limit);
         all.extend(page.records);

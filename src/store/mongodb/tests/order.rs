@@ -13,7 +13,7 @@ use super::documents;
 use super::plans::{Explained, Watched};
 use crate::document::{Value, extended_json};
 use crate::query::Selection;
-use crate::store::page;
+use crate::store::{Share, page};
 
 async fn memory() -> Arc<dyn Store> {
     crate::store::open("memory:", Options::default()).await.expect("a store")
@@ -41,8 +41,11 @@ async fn alike(
     let mut after = None;
     loop {
         let query = Query { filters: filters.clone(), ..Query::all() };
-        let expected = page(reference, query.clone(), sort.as_ref(), after.clone(), limit).await.expect("a page");
-        let found = page(&watched.store, query, sort.as_ref(), after, limit).await.expect("a page");
+        let expected = page(reference, query.clone(), sort.as_ref(), after.clone(), limit, &mut Share::default())
+            .await
+            .expect("a page");
+        let found =
+            page(&watched.store, query, sort.as_ref(), after, limit, &mut Share::default()).await.expect("a page");
         assert_eq!(found, expected, "{parameters:?}");
         look().await;
         if found.next.is_none() {
