@@ -1,4 +1,5 @@
-// Writes every record to standard output, in the order of _id: a line of canonical Extended JSON each.
+// Writes every record to standard output, in the order of _id: a line of canonical Extended JSON each, and an empty line at
+// the end, without which a backup that was cut between two records would pass for a whole one.
 const fs = require('fs');
 const { administrator, collection } = require('/usr/local/share/records/common.js');
 
@@ -27,4 +28,5 @@ while (records.hasNext()) {
   text += `${EJSON.stringify(records.next(), { relaxed: false })}\n`;
   if (text.length > CHUNK) write();
 }
+text += '\n';
 write();

@@ -17,13 +17,19 @@ for (const { v, key, name, ...options } of records.getIndexes()) {
 
 let batch = [];
 let documents = 0;
+// Whether the empty line was seen that a backup has at its end, and nowhere else.
+let ended = false;
 function flush() {
   if (batch.length > 0) restored.insertMany(batch, { ordered: true });
   batch = [];
 }
 function take(line) {
-  if (line.trim() === '') return;
+  if (line.trim() === '') {
+    ended = true;
+    return;
+  }
   documents += 1;
+  if (ended) throw new Error(`record ${documents} of the backup comes after its end: restore one backup at a time`);
   try {
     batch.push(EJSON.parse(line, { relaxed: false }));
   } catch (error) {
@@ -41,8 +47,14 @@ for (let count; (count = fs.readSync(3, chunk)) > 0; ) {
   rest = Buffer.from(bytes);
 }
 if (rest.length > 0) throw new Error('the backup ends in the middle of a line');
-flush();
 if (documents === 0) throw new Error('the backup is empty');
+if (!ended) {
+  throw new Error(
+    `the backup's end is missing: after its ${documents} records there is no empty line, as if it had been cut short. ` +
+      'If it is known to be whole, add an empty line',
+  );
+}
+flush();
 
 restored.renameCollection(records.getName(), true);
 print(`records-mongo: ${documents} records restored`);

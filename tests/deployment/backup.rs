@@ -1,12 +1,12 @@
 //! Backup and restore, as README.md has them.
 
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use crate::run::{self, ensure, podman};
 
-/// A backup brings back what was lost, to the byte; half of one changes nothing.
+/// A backup brings back what was lost, to the byte; one that is not whole changes nothing.
 pub fn comes_back(mongo: &str) -> Result<(), String> {
-    let backup = || podman(["exec", mongo, "records-mongo-backup"]).map(|lines| format!("{lines}\n"));
+    let backup = || run::exact(Command::new("podman").args(["exec", mongo, "records-mongo-backup"]), Stdio::null());
     let restore = |lines: &str| {
         let mut command = Command::new("podman");
         command.args(["exec", "--interactive", mongo, "records-mongo-restore"]);
@@ -30,9 +30,16 @@ pub fn comes_back(mongo: &str) -> Result<(), String> {
     {
         ensure(changed.contains(text), || format!("the backup does not say {types}:\n{changed}"))?;
     }
-    let half = &whole[..whole.len() / 2];
-    let said = restore(half).err().ok_or("half of a backup was restored")?;
-    ensure(said.contains("middle of a line"), || format!("half of a backup: {said}"))?;
+    let (line, _) = whole.match_indices("}\n").nth(50).ok_or("a backup of fifty lines or less")?;
+    let twice = whole.repeat(2);
+    for (bad, lines, reason) in [
+        ("one that was cut in a line", &whole[..=line], "middle of a line"),
+        ("one that was cut between two lines", &whole[..line + 2], "end is missing"),
+        ("two of them", &twice, "comes after its end"),
+    ] {
+        let said = restore(lines).err().ok_or_else(|| format!("of backups, {bad} was restored"))?;
+        ensure(said.contains(reason), || format!("of backups, {bad}: {said}"))?;
+    }
     ensure(backup()? == changed, || "a restore that failed changed something".to_owned())?;
     restore(&whole)?;
     ensure(backup()? == whole, || "what was restored differs from the backup".to_owned())

@@ -22,9 +22,14 @@ pub fn output(command: &mut Command) -> Result<String, String> {
 
 /// The same of a program that reads `input`.
 pub fn fed(command: &mut Command, input: Stdio) -> Result<String, String> {
+    exact(command, input).map(|text| text.trim().to_owned())
+}
+
+/// The same, with the space around it.
+pub fn exact(command: &mut Command, input: Stdio) -> Result<String, String> {
     let output = run(command, input)?;
     if output.status.success() {
-        return Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned());
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
     Err(format!("{command:?}: {}\n{}", output.status, said(&output)))
 }
