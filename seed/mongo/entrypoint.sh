@@ -24,9 +24,18 @@ value_of() {
   fi
 }
 
-if [ "${1:-mongod}" != mongod ]; then
-  exec docker-entrypoint.sh "$@"
-fi
+case "${1:-mongod}" in
+  # Options alone are mongod's: the public entrypoint puts its name before them.
+  mongod | -*) ;;
+  *) exec docker-entrypoint.sh "$@" ;;
+esac
+
+# On every start: the public entrypoint turns authentication on only if it has a root user, and the health check asks as the
+# service's.
+for name in MONGO_INITDB_ROOT_USERNAME MONGO_INITDB_ROOT_PASSWORD RECORDS_MONGO_USERNAME RECORDS_MONGO_PASSWORD; do
+  value=$(value_of "$name")
+  [ -n "$value" ] || die "$name or ${name}_FILE must be set on every start"
+done
 
 [ -w "$data" ] || die "$data is not writable for user $(id -u): give the volume to it"
 
@@ -40,11 +49,6 @@ if [ ! -e "$data/.records-loaded" ]; then
     die "$data holds a database that this image did not load: it is left alone." \
       "Use an empty volume; or, if it is to be served as it is, create the file .records-loaded in it"
   fi
-  # Without a root user there would be no authentication at all.
-  for name in MONGO_INITDB_ROOT_USERNAME MONGO_INITDB_ROOT_PASSWORD RECORDS_MONGO_USERNAME RECORDS_MONGO_PASSWORD; do
-    value=$(value_of "$name")
-    [ -n "$value" ] || die "$name or ${name}_FILE must be set on the first start"
-  done
   touch "$data/.records-loading"
 fi
 

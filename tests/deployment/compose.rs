@@ -68,6 +68,7 @@ pub fn whole_life() -> Outcome {
         is_whole(port)?;
     }
     health(&mongo)?;
+    never_open(&format!("{project}_data"))?;
 
     podman(["kill", &mongo])?;
     wait("503 without a database", Duration::from_secs(10), || http::status(port, "/readyz") == 503)?;
@@ -174,6 +175,19 @@ fn reads_only(mongo: &str) -> Result<(), String> {
         try { anybody.records.findOne() } catch (error) { read = false }
         if (read) throw new Error('anybody may read');"#;
     podman(["exec", "-e", "HOME=/tmp", mongo, "mongosh", "--quiet", "--nodb", "--eval", script]).map(drop)
+}
+
+/// Without an administrator there would be no authentication, and a volume that has one does not make up for that.
+fn never_open(volume: &str) -> Result<(), String> {
+    let data = format!("{volume}:/data/db");
+    // The database that runs holds the volume: whatever is wrong, another one ends.
+    for arguments in [&[MONGO][..], &["-e", "MONGO_INITDB_ROOT_USERNAME=root", MONGO], &[MONGO, "--quiet"]] {
+        let mut command = Command::new("podman");
+        command.args(["run", "--rm", "--read-only", "--tmpfs", "/tmp", "--cap-drop", "all", "-v", &data]);
+        let said = run::failure(command.args(arguments))?;
+        ensure(said.contains("must be set on every start"), || format!("without an administrator it says: {said}"))?;
+    }
+    Ok(())
 }
 
 /// Another container of the service on the same network: Podman starts the one of the compose file after its database only.
