@@ -15,6 +15,8 @@ cases! {
     puts_updates_and_deletes_arrive,
     a_change_is_visible_soon,
     what_no_majority_has_yet_when_the_copy_begins_is_not_lost,
+    the_copy_grows_older_while_no_majority_has_what_the_primary_has,
+    a_write_that_failed_leaves_the_copy_as_young_as_it_was,
     an_idle_feed_proves_again_and_again_that_the_copy_is_current,
     a_feed_goes_on_from_its_token_with_the_last_state_of_each_record,
     a_token_that_means_nothing_is_lost,
@@ -90,6 +92,56 @@ async fn what_no_majority_has_yet_when_the_copy_begins_is_not_lost() {
     set[1..].iter().for_each(Mongod::resume);
     ready(&*store).await;
     assert_eq!(count(&*store).await, 100);
+}
+
+async fn the_copy_grows_older_while_no_majority_has_what_the_primary_has() {
+    let set = Mongod::start_set_of(3).expect("a replica set");
+    let url = set[0].url();
+    let primary = open(&format!("{url}&w=majority")).await;
+    until("a majority", async || primary.upsert(numbered(0..50)).await.is_ok()).await;
+    let store = over(&url, settings(Mode::Replica)).await;
+    ready(&*store).await;
+    stays_young(&*store).await;
+    set[1..].iter().for_each(Mongod::pause);
+    open(&format!("{url}&w=1")).await.upsert(vec![parsed(r#"{"_id":"new"}"#)]).await.expect("an upsert");
+    let written = Instant::now();
+    // Not for so long that the primary steps down.
+    while written.elapsed() < Duration::from_secs(4) {
+        let since = written.elapsed();
+        let found = get(&*store, "new").await;
+        assert!(found.record.is_none(), "a majority has it, and must not");
+        assert!(found.age.is_some_and(|age| age + Duration::from_millis(5) >= since), "{found:?} after {since:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    set[1..].iter().for_each(Mongod::resume);
+    until("the record", async || get(&*store, "new").await.record.is_some()).await;
+    until("a young copy", async || get(&*store, "new").await.age.is_some_and(|age| age < WELL)).await;
+}
+
+/// What a copy that is well is no older than, on a machine that has other things to do.
+const WELL: Duration = Duration::from_secs(1);
+
+async fn stays_young(store: &dyn records::store::Store) {
+    let begin = Instant::now();
+    let mut ages = Vec::new();
+    while begin.elapsed() < Duration::from_secs(3) {
+        ages.extend(get(store, "1").await.age);
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    ages.sort();
+    let most = ages.last().expect("an age");
+    eprintln!("a copy of an idle set is {:?} old (median), {most:?} (most)", ages[ages.len() / 2]);
+    assert!(*most < WELL, "{ages:?}");
+}
+
+async fn a_write_that_failed_leaves_the_copy_as_young_as_it_was() {
+    let server = filled_set().await;
+    let store = over(&server.url(), settings(Mode::Replica)).await;
+    ready(&*store).await;
+    // It has taken a moment of the server's, at which nothing happened.
+    insert_again(&server, 1);
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    stays_young(&*store).await;
 }
 
 async fn an_idle_feed_proves_again_and_again_that_the_copy_is_current() {

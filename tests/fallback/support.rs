@@ -130,6 +130,15 @@ pub fn delete(server: &Mongod, id: i32) {
     sent(server, &[element(0x02, "delete", &text("records")), element(0x04, "deletes", &document(&deletes))]);
 }
 
+/// Inserts the record `id`, which is there.
+pub fn insert_again(server: &Mongod, id: i32) {
+    let documents = element(0x03, "0", &document(&integer("_id", id)));
+    let insert = [element(0x02, "insert", &text("records")), element(0x04, "documents", &document(&documents))];
+    let reply = server.command(DATABASE, &insert.concat()).expect("a reply");
+    let said = String::from_utf8_lossy(&reply);
+    assert!(said.contains("E11000"), "{said}");
+}
+
 pub fn drop_collection(server: &Mongod) {
     sent(server, &[element(0x02, "drop", &text("records"))]);
 }

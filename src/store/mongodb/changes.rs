@@ -11,14 +11,21 @@
 //! - A stream that goes on from a token begins with events that the copy may have seen. It is silent until it has caught up,
 //!   and then shows the last state of each record.
 //!
-//! Moments are the server's own: each reply says how far the server is (`operationTime`) and how far the stream is
-//! (`postBatchResumeToken`, which begins with a time). Where the second has reached the first, nothing is missing.
+//! Moments are the server's own: each reply says how far a majority was (`operationTime`, which a read of what a majority has
+//! takes from there) and how far the stream is (`postBatchResumeToken`, which begins with a time). Where the second has reached
+//! the first, no lookup found anything newer.
+//!
+//! It does not follow that the copy is current: the primary takes writes that no majority has yet, and may never have while
+//! members are away. So the primary is asked besides how far it is itself, by a `ping`, whose `operationTime` is that of the last
+//! write it has made. `$clusterTime` would come with every reply, but is also moved on by writes that fail, a second insert of one
+//! `_id` for example, and then stays ahead of the stream until something else happens.
 //!
 //! Only what a majority of the members has is in the stream, so no failover takes it back. A snapshot too: it waits until a
 //! majority has what was done before the stream began, which would else be in neither.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -27,7 +34,8 @@ use mongodb::bson::{RawDocument, RawDocumentBuf, Timestamp, doc};
 use mongodb::error::{Error as DriverError, ErrorKind};
 use mongodb::options::{ReadConcern, ReadPreference, SelectionCriteria};
 use mongodb::raw_batch_cursor::{RawBatch, RawBatchCursor};
-use tokio::sync::mpsc;
+use tokio::sync::oneshot::error::TryRecvError;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout};
 
 use super::{Inner, MongoDb, bson, error};
@@ -88,9 +96,9 @@ async fn read(store: MongoDb, after: Option<Token>, batches: mpsc::Sender<Result
     };
     let mut order = Order::new(&store.inner, resumes);
     loop {
-        let asked = Instant::now();
+        order.ask();
         let batch = match cursor.next().await {
-            Some(Ok(reply)) => order.batch(&reply, asked),
+            Some(Ok(reply)) => order.batch(&reply),
             Some(Err(error)) => Err(sorted(error, true)),
             None => Err(Interruption::Failed(Error::unavailable("MongoDB ended the change stream"))),
         };
@@ -118,6 +126,13 @@ async fn open(inner: &Inner, after: Option<Token>) -> mongodb::error::Result<Raw
         .max_await_time(AWAIT)
         .batch()
         .await
+}
+
+/// How far the primary is, if it says so.
+async fn done(inner: &Inner) -> mongodb::error::Result<Option<Moment>> {
+    let database = inner.client().await?.database(&inner.database);
+    let reply = database.run_command(doc! { "ping": 1 }).selection_criteria(ReadPreference::Primary.into()).await?;
+    Ok(reply.get_timestamp("operationTime").ok().map(moment))
 }
 
 /// What a failure means. `resumes`: whether the stream had begun, now or in an earlier life.
@@ -153,26 +168,56 @@ struct Ahead {
 
 /// Puts events into an order in which no record goes back.
 struct Order<'a> {
-    inner: &'a Inner,
+    inner: &'a Arc<Inner>,
     /// Records that were shown as they became later than the stream is.
     ahead: HashMap<Key, Ahead>,
     /// The last state of each record, in bytes, while the stream catches up.
     behind: Option<(HashMap<Key, Change>, usize)>,
     /// Where a stream that goes on has caught up.
     target: Option<Moment>,
-    /// How far the server was when it was asked then: reached by the stream, the copy is as new as that.
+    /// When the primary was asked how far it is, and what it will say; without an answer for a while, it is asked again.
+    asked: Option<(Instant, oneshot::Receiver<Option<Moment>>)>,
+    /// How far the primary was when it was asked then: reached by the stream, the copy is as new as that.
     goal: Option<(Moment, Instant)>,
 }
 
 impl<'a> Order<'a> {
-    fn new(inner: &'a Inner, resumes: bool) -> Self {
+    fn new(inner: &'a Arc<Inner>, resumes: bool) -> Self {
         let behind = resumes.then(Default::default);
-        Self { inner, ahead: HashMap::new(), behind, target: None, goal: None }
+        Self { inner, ahead: HashMap::new(), behind, target: None, asked: None, goal: None }
     }
 
-    fn batch(&mut self, reply: &RawBatch, asked: Instant) -> Result<Batch> {
+    /// Asks the primary how far it is, unless that is known or under way. Beside the stream, which waits for nobody: changes
+    /// shall not be shown later because a proof is.
+    fn ask(&mut self) {
+        let waits = |(asked, _): &(Instant, _)| asked.elapsed() < self.inner.options.timeout;
+        if self.goal.is_some() || self.asked.as_ref().is_some_and(waits) {
+            return;
+        }
+        let (sender, answer) = oneshot::channel();
+        self.asked = Some((Instant::now(), answer));
+        let inner = self.inner.clone();
+        tokio::spawn(async move {
+            // After a failure there is no word, and it is asked again.
+            if let Ok(moment) = done(&inner).await {
+                let _ = sender.send(moment);
+            }
+        });
+    }
+
+    /// What the primary has said meanwhile. One that keeps it to itself is taken to be where its majority is, at `server`.
+    fn heard(&mut self, server: Moment) {
+        let Some((asked, mut answer)) = self.asked.take() else { return };
+        match answer.try_recv() {
+            Ok(moment) => self.goal = Some((moment.unwrap_or(server), asked)),
+            Err(TryRecvError::Empty) => self.asked = Some((asked, answer)),
+            Err(TryRecvError::Closed) => {}
+        }
+    }
+
+    fn batch(&mut self, reply: &RawBatch) -> Result<Batch> {
         let whole = reply.as_raw_document();
-        let server = whole.get_timestamp("operationTime").map_or(Moment::MAX, |at| moment(at.time, at.increment));
+        let server = whole.get_timestamp("operationTime").map_or(Moment::MAX, moment);
         let token =
             whole.get_document("cursor").ok().and_then(|cursor| cursor.get_document("postBatchResumeToken").ok());
         let at = token.and_then(moment_of).unwrap_or(0);
@@ -219,23 +264,16 @@ impl<'a> Order<'a> {
             changes.extend(last.into_values());
         }
 
-        let mut current = None;
-        if self.behind.is_none() {
-            if let Some((_, then)) = self.goal.take_if(|(goal, _)| *goal <= at) {
-                current = Some(then);
-            }
-            if server <= at {
-                current = Some(asked);
-            }
-            self.goal.get_or_insert((server, asked));
-        }
+        self.heard(server);
+        let reached = self.behind.is_none().then(|| self.goal.take_if(|(goal, _)| *goal <= at)).flatten();
+        let current = reached.map(|(_, then)| then);
         // What is held would be missing behind this token.
         let whole = self.behind.is_none() && self.ahead.values().all(|ahead| ahead.held.is_none());
         let token = token.filter(|_| whole).map(|token| Token(token.as_bytes().into()));
         Ok(Batch { changes, token, current })
     }
 
-    /// `at` is how far the stream is with this batch, `server` how far the server was after all lookups of it.
+    /// `at` is how far the stream is with this batch, `server` how far a majority was after all lookups of it.
     fn event(&mut self, event: &RawDocument, at: Moment, server: Moment, changes: &mut Vec<Change>) -> Result<()> {
         let kind = event.get_str("operationType").map_err(unreadable)?;
         let key = || {
@@ -295,8 +333,8 @@ fn unreadable(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Int
     Interruption::Failed(Error::broken("MongoDB sent a change that cannot be read").with_source(error))
 }
 
-fn moment(time: u32, increment: u32) -> Moment {
-    Moment::from(time) << 32 | Moment::from(increment)
+fn moment(at: Timestamp) -> Moment {
+    Moment::from(at.time) << 32 | Moment::from(at.increment)
 }
 
 pub fn timestamp(moment: Moment) -> Timestamp {
