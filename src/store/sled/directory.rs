@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::fs::{self, File, TryLockError};
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use crate::store::{Error, Result};
@@ -58,7 +58,9 @@ impl Directory {
                 .and_then(|(_, seal)| seal.trim_end().parse().ok()),
             // Written before the database is made, so that a crash in between leaves no riddle.
             Err(error) if error.kind() == ErrorKind::NotFound => {
+                // The name too, where a directory can be told so: no older seal would stand in for it.
                 write_seal(&path, 0).map_err(|error| cannot("write in", error))?;
+                let _ = File::open(&path).and_then(|directory| directory.sync_all());
                 Some(0)
             }
             Err(error) => return Err(cannot("read", error)),
@@ -136,7 +138,11 @@ fn holds_something_else(path: &Path) -> io::Result<bool> {
 
 fn write_seal(path: &Path, seal: u64) -> io::Result<()> {
     let new = path.join(FORMAT_NEW);
-    fs::write(&new, format!("{FORMAT}\n{seal}\n"))?;
+    let mut file = File::create(&new)?;
+    file.write_all(format!("{FORMAT}\n{seal}\n").as_bytes())?;
+    // A name may reach the disk before what it names, and after a power cut the seal would be empty, which no version reads. That
+    // the new name may be lost does no harm: the old seal is then there, and a database may be newer than its seal.
+    file.sync_all()?;
     fs::rename(new, path.join(FORMAT_FILE))
 }
 
