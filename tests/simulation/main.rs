@@ -5,6 +5,7 @@
 //!   as it finds time for.
 //! - `SIMULATION_SEED=1234 cargo test --test simulation` repeats one, and tells what happened in it.
 
+mod batches;
 mod check;
 mod run;
 mod world;

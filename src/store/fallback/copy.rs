@@ -5,11 +5,12 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::FutureExt;
 use futures::stream::StreamExt;
 use tokio::time::Instant;
 
-use super::super::{EmbeddedStore, Error, Found, Query, RecordStream, Result, Store};
+use super::super::{Change, EmbeddedStore, Error, Found, Query, RecordStream, Result, Store};
 use crate::record::{Key, Record, RecordId};
 
 /// What a record takes beside its JSON, in bytes, as far as the limit of the copy is concerned: its key, and its places in
@@ -80,7 +81,30 @@ impl Generation {
         self.store.as_embedded().ok_or_else(|| Error::broken("a copy is not embedded"))
     }
 
-    pub fn put(&self, record: Record) -> Result<()> {
+    /// Makes changes, in their order.
+    pub fn make(&self, changes: &[Change]) -> Result<()> {
+        // All JSON before all records, so that these lie close to each other, as the memory store has it.
+        let own: Vec<_> = changes.iter().map(|change| self.own(change)).collect();
+        for (change, own) in changes.iter().zip(own) {
+            match (change, own) {
+                (Change::Put(record), Some(json)) => self.put(Record::new(record.key().clone(), json))?,
+                (Change::Put(record), None) => self.put(record.clone())?,
+                (Change::Remove(key), _) => self.remove(key)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// The JSON of what is put, if it is kept in memory as it is: a store may have cut it out of a batch, all of which it would
+    /// keep there with it, and the size of the copy would be that of the batches.
+    fn own(&self, change: &Change) -> Option<Bytes> {
+        match change {
+            Change::Put(record) if self.remains.directory.is_none() => Some(Bytes::copy_from_slice(record.json())),
+            _ => None,
+        }
+    }
+
+    fn put(&self, record: Record) -> Result<()> {
         let length = record.json().len() as u64;
         let before = self.embedded()?.put(record)?;
         self.bytes.fetch_add(length, Ordering::Relaxed);
@@ -91,7 +115,7 @@ impl Generation {
         Ok(())
     }
 
-    pub fn remove(&self, key: &Key) -> Result<()> {
+    fn remove(&self, key: &Key) -> Result<()> {
         if let Some(before) = self.embedded()?.remove(key)? {
             self.bytes.fetch_sub(before as u64, Ordering::Relaxed);
             self.records.fetch_sub(1, Ordering::Relaxed);

@@ -206,13 +206,7 @@ impl Keeper {
         let max = self.max_bytes;
         let write = move |generation: &Generation| {
             for changes in changes.chunks(CHUNK) {
-                for change in changes {
-                    match change {
-                        Change::Put(record) => generation.put(record.clone()),
-                        Change::Remove(key) => generation.remove(key),
-                    }
-                    .map_err(End::Copy)?;
-                }
+                generation.make(changes).map_err(End::Copy)?;
                 if generation.size() > max {
                     return Err(End::TooLarge);
                 }
