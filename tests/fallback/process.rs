@@ -16,6 +16,7 @@ cases! {
     killed_while_it_copies_it_never_shows_half_a_copy,
     killed_while_it_follows_it_goes_on_and_shows_what_was_known,
     a_disk_that_takes_no_more_leaves_the_answers_to_the_server_and_says_so,
+    a_copy_whose_disk_was_full_for_a_while_is_kept_again,
 }
 
 pub struct Service {
@@ -223,5 +224,33 @@ async fn a_disk_that_takes_no_more_leaves_the_answers_to_the_server_and_says_so(
         server.run().expect("a server");
         let service = Service::start(&directory, &server.url(), scheme);
         until("a whole copy, where there is room", async || service.is_ready()).await;
+    }
+}
+
+async fn a_copy_whose_disk_was_full_for_a_while_is_kept_again() {
+    for scheme in lasting() {
+        let server = filled_set().await;
+        let primary = open(&server.url()).await;
+        let directory = tempfile::tempdir().expect("a directory");
+        let service = Service::limited(4 * 1_024, &directory, &server.url(), scheme);
+        until("a whole copy", async || service.is_ready()).await;
+        // More than the copy's disk takes, and gone again.
+        let long = "long ".repeat(10_000);
+        let large = |id: i32| parsed(&format!(r#"{{"_id":{id},"text":"{long}"}}"#));
+        primary.upsert((1_000..1_160).map(large).collect()).await.expect("an upsert");
+        until("a word on what is wrong", async || {
+            let log = service.log.lock().expect("a log");
+            log.contains("the copy is no longer kept: it grows older") && log.contains("File too large")
+        })
+        .await;
+        assert_eq!(service.status("/api/v1/records/1"), 200);
+        (1_000..1_160).for_each(|id| delete(&server, id));
+        set_n(&server, 1, 5);
+        until("a copy that is kept", async || service.is_ready()).await;
+        drop(server);
+        let (head, body) = service.get("/api/v1/records/1");
+        assert!(head.contains("\r\nage: ") && body.contains(r#""n":5}"#), "{head} {body}");
+        assert_eq!(service.get("/api/v1/records").1.matches("\"_id\":").count(), 100);
+        service.kill();
     }
 }

@@ -312,9 +312,13 @@ impl Keeper {
         sleep(self.refresh).await;
     }
 
+    /// The next try is made in a new generation: a store on disk may say the same of every write after its first failure, so
+    /// that one that has failed is never again what it must be. What is served still answers until there is a whole one.
+    ///
     /// A disk that is full stays so for a while, and every try reads all that the primary has: so they become as rare as
     /// copies are where there is no feed.
     async fn copy_failed(&mut self, error: &Error) {
+        self.start_anew();
         self.interrupted(Fault::Copy, &error.report().to_string());
         let pause = PAUSE.saturating_mul(4 << self.failures.min(16));
         self.failures = self.failures.saturating_add(1);
