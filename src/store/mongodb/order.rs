@@ -15,16 +15,14 @@
 
 use mongodb::bson::{Bson, Document as Tree, doc};
 use mongodb::options::Collation;
-use tokio::sync::mpsc;
 
 use super::bson::from_key;
-use super::{BATCH_RECORDS, Cursor, MongoDb, error, filter, only};
+use super::lists::{BATCH_RECORDS, Batches, Cursor, only, unread};
+use super::{MongoDb, error, filter};
 use crate::query::sort::{PREFIX, Value};
 use crate::record::{Key, Record};
-use crate::store::{Error, Order, Query, Result};
+use crate::store::{Order, Query, Result};
 use crate::wire;
-
-type Batches = mpsc::Sender<Result<Option<Vec<Record>>>>;
 
 /// How many records of one kind are asked for at a time, at most: of those that the server sorts it keeps as many in memory.
 const MOST: usize = 10 * BATCH_RECORDS as usize;
@@ -306,7 +304,7 @@ impl MongoDb {
         }
         let find = Find { filter: sorted.and([doc! { "$or": odd }]), first: None };
         let (mut cursor, mut sent) = (None, 0);
-        while let Some(mut found) = self.next(&mut cursor, self.sorted(sorted, &find)).await? {
+        while let Some(mut found) = self.next(&mut cursor, self.sorted(sorted, &find), batches).await? {
             found.retain(|record| sorted.wants(record, &sorted.order.sort.value(record.json())));
             sent += found.len();
             send(batches, found).await?;
@@ -330,7 +328,7 @@ impl MongoDb {
         loop {
             let find = Find { filter: sorted.of_kind(kind, place.as_ref()), first: Some((sorted.sort(kind), few)) };
             let (mut cursor, mut read) = (None, 0);
-            while let Some(found) = self.next(&mut cursor, self.sorted(sorted, &find)).await? {
+            while let Some(found) = self.next(&mut cursor, self.sorted(sorted, &find), batches).await? {
                 read += found.len();
                 let mut wanted = Vec::new();
                 let mut done = false;
@@ -379,9 +377,9 @@ impl MongoDb {
     ///
     /// # Errors
     ///
-    /// That there is no server now.
-    pub async fn is_served(&self, sorted: &Sorted<'_>) -> Result<bool> {
-        let _permit = self.permit().await?;
+    /// That there is no server now, or nobody who reads the list.
+    pub async fn is_served(&self, sorted: &Sorted<'_>, batches: &Batches) -> Result<bool> {
+        let _permit = self.turn(batches).await?;
         let plan = async {
             let collection = self.inner.collection().await?;
             let find = doc! {
@@ -423,5 +421,5 @@ fn by_bytes() -> Collation {
 }
 
 async fn send(batches: &Batches, records: Vec<Record>) -> Result<()> {
-    batches.send(Ok(Some(records))).await.map_err(|_| Error::broken("nobody reads the list any more"))
+    batches.send(Ok(Some(records))).await.map_err(|_| unread())
 }

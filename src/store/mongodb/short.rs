@@ -12,7 +12,8 @@ use mongodb::raw_batch_cursor::RawBatch;
 use tokio::time::timeout;
 
 use super::batch::records;
-use super::{Inner, MongoDb, Query, filter, next, only};
+use super::lists::{Batches, next, only};
+use super::{Inner, MongoDb, Query, filter};
 use crate::record::{Key, Record};
 
 /// How many records a short list has at most, and how much JSON they are together, in bytes: what a reader who is slow holds
@@ -84,12 +85,12 @@ impl Last {
 
 impl MongoDb {
     /// All that `query` is of, in `_id` order, if it is short. If not, or if that cannot be told, the index has to say.
-    pub async fn read_short(&self, query: &Query) -> Option<Vec<Record>> {
+    pub async fn read_short(&self, query: &Query, batches: &Batches) -> Option<Vec<Record>> {
         if !self.last.is_worth_a_try(query) {
             return None;
         }
         let quick = self.inner.options.timeout / QUICK;
-        let permit = timeout(quick, self.permit()).await.ok()?.ok()?;
+        let permit = timeout(quick, self.turn(batches)).await.ok()?.ok()?;
         let reply = self.inner.clone().at_once(query.clone());
         // In a task of its own: the call runs to its end also when it is not waited for.
         let call = tokio::spawn(async move {

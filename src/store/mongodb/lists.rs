@@ -1,0 +1,208 @@
+//! Lists: read batch by batch, one ahead of who reads them, in a task of their own that ends when nobody does.
+
+use std::future::Future;
+use std::sync::atomic::Ordering;
+
+use futures::stream::{self, StreamExt};
+use mongodb::ClientSession;
+use mongodb::action::Find;
+use mongodb::bson::{Document as Bson, RawDocumentBuf, doc};
+use mongodb::options::{Hint, ReadConcern, ReadPreference};
+use mongodb::raw_batch_cursor::{RawBatch, RawBatchCursor, SessionRawBatchCursor};
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::time::timeout;
+
+use super::batch::records;
+use super::order::Sorted;
+use super::{Inner, MongoDb, bson, changes, error, filter};
+use crate::record::Record;
+use crate::store::{Error, Listing, Query, Result};
+
+/// How many records the server sends at a time. Its own default is as many as fit into 16 MB, which a list would hold
+/// twice, one going out and one coming in.
+pub const BATCH_RECORDS: u32 = 1_000;
+
+/// Where a list goes, batch by batch. `None` says that this was all.
+pub type Batches = mpsc::Sender<Result<Option<Vec<Record>>>>;
+
+/// `find`, of these fields alone, if it is not of all.
+pub fn only(find: Find<'_, RawDocumentBuf>, fields: Option<Bson>) -> Find<'_, RawDocumentBuf> {
+    match fields {
+        Some(fields) => find.projection(fields),
+        None => find,
+    }
+}
+
+pub fn unread() -> Error {
+    Error::broken("nobody reads the list any more")
+}
+
+/// The batches of a list.
+pub enum Cursor {
+    Plain(RawBatchCursor),
+    InSession(SessionRawBatchCursor, Box<ClientSession>),
+}
+
+impl Cursor {
+    async fn next(&mut self) -> mongodb::error::Result<Option<RawBatch>> {
+        match self {
+            Self::Plain(cursor) => next(cursor).await,
+            Self::InSession(cursor, session) => cursor.stream(session).next().await.transpose(),
+        }
+    }
+}
+
+pub async fn next(cursor: &mut RawBatchCursor) -> mongodb::error::Result<Option<RawBatch>> {
+    cursor.next().await.transpose()
+}
+
+impl Inner {
+    /// `settled`: only what no failover takes back.
+    async fn cursor(&self, query: &Query, settled: bool) -> mongodb::error::Result<Cursor> {
+        let collection = self.collection().await?;
+        let by_id = doc! { "_id": 1 };
+        if !query.filters.is_empty() {
+            let few = query.limit.map_or(BATCH_RECORDS, |limit| u32::try_from(limit).unwrap_or(BATCH_RECORDS));
+            // Some of the candidates may be left out, and should not cost a round trip each.
+            let batch = few.clamp(100, BATCH_RECORDS);
+            // The planner chooses the index; what has none to use is given up by the server too.
+            let filter = filter::candidates(&query.filters, query.after.as_ref());
+            let find = collection.find(filter).sort(by_id).batch_size(batch);
+            let find = only(find, filter::fields(query));
+            return find.max_time(self.options.timeout).batch().await.map(Cursor::Plain);
+        }
+        let batch = query.page(BATCH_RECORDS as usize) as u32;
+        let find = collection.find(doc! {}).sort(by_id.clone()).hint(Hint::Keys(by_id)).batch_size(batch);
+        // The bound of the index includes what it names.
+        let find = match query.limit.and_then(|limit| i64::try_from(limit).ok()?.checked_add(1)) {
+            Some(limit) => find.limit(limit).batch_size(batch + 1),
+            None => find,
+        };
+        let find = only(find, filter::fields(query));
+        let find = match &query.after {
+            // `$gt` would compare within the key's type only; a bound of the index compares across all types.
+            Some(key) => find.min(doc! { "_id": bson::from_key(key) }),
+            None => find,
+        };
+        if !settled {
+            return find.batch().await.map(Cursor::Plain);
+        }
+        let find = find.read_concern(ReadConcern::majority()).selection_criteria(ReadPreference::Primary.into());
+        match self.begun.load(Ordering::Relaxed) {
+            0 => find.batch().await.map(Cursor::Plain),
+            begun => {
+                // The server waits until a majority has what was done up to then.
+                let mut session = self.client().await?.start_session().causal_consistency(true).await?;
+                session.advance_operation_time(changes::timestamp(begun));
+                let cursor = find.session(&mut session).batch().await?;
+                Ok(Cursor::InSession(cursor, Box::new(session)))
+            }
+        }
+    }
+}
+
+impl MongoDb {
+    /// Reads the list from the server, batch by batch, one ahead of what `batches` has taken, and says when that was all:
+    /// a reader that ends without a word has failed.
+    async fn read(self, query: Query, settled: bool, batches: Batches) {
+        if let Some(sorted) = Sorted::of(&query) {
+            let read = match self.is_served(&sorted, &batches).await {
+                Ok(true) => Some(self.read_in_order(&sorted, &batches).await),
+                Ok(false) => None,
+                Err(error) => Some(Err(error)),
+            };
+            if let Some(read) = read {
+                let _ = batches.send(read.map(|()| None)).await;
+                return;
+            }
+        }
+        if !settled && let Some(records) = self.read_short(&query, &batches).await {
+            // Nobody may listen any more.
+            let _ = batches.send(Ok(Some(records))).await;
+            let _ = batches.send(Ok(None)).await;
+            return;
+        }
+        let mut cursor = None;
+        loop {
+            let batch = self.next(&mut cursor, self.inner.cursor(&query, settled), &batches).await;
+            let last = !matches!(batch, Ok(Some(_)));
+            // An error here: nobody listens any more. The cursor is dropped between two calls, and closed by that.
+            if batches.send(batch).await.is_err() || last {
+                break;
+            }
+        }
+    }
+
+    /// Waits until a call for the list that goes to `batches` may be made.
+    ///
+    /// # Errors
+    ///
+    /// When nobody reads that list any more: what MongoDB did not answer while it was away must not be asked when it is back,
+    /// ahead of those who still wait. And when it takes as long as a call may.
+    pub async fn turn(&self, batches: &Batches) -> Result<OwnedSemaphorePermit> {
+        let permit = timeout(self.inner.options.timeout, self.permit());
+        tokio::select! {
+            biased;
+            () = batches.closed() => Err(unread()),
+            permit = permit => permit.unwrap_or_else(|_| Err(self.late())),
+        }
+    }
+
+    /// The next batch of `cursor`, which `open` gives where there is none yet. One call, that others wait for their turn with.
+    pub async fn next(
+        &self,
+        cursor: &mut Option<Cursor>,
+        open: impl Future<Output = mongodb::error::Result<Cursor>>,
+        batches: &Batches,
+    ) -> Result<Option<Vec<Record>>> {
+        let _permit = self.turn(batches).await?;
+        let batch = async {
+            let cursor = match cursor {
+                Some(cursor) => cursor,
+                none => none.insert(open.await?),
+            };
+            cursor.next().await
+        };
+        batch.await.map_err(error::sorted)?.as_ref().map(records).transpose()
+    }
+
+    /// Every record that `query` asks for; `settled`: only what no failover takes back.
+    pub fn listed(&self, query: Query, settled: bool) -> Listing {
+        let within = self.inner.options.timeout;
+        let (sender, receiver) = mpsc::channel(1);
+        let after = query.after.clone();
+        let reader = self.clone().read(query, settled, sender);
+        // The task begins when the stream is first polled: a list that is never read costs nothing.
+        let batches = stream::unfold((receiver, Some(reader)), move |(mut receiver, mut reader)| async move {
+            if let Some(reader) = reader.take() {
+                tokio::spawn(reader);
+            }
+            let batch = match timeout(within, receiver.recv()).await {
+                Ok(Some(batch)) => batch.transpose()?,
+                Ok(None) => Err(Error::broken("the reader of a list gave up")),
+                Err(_) => {
+                    receiver.close();
+                    Err(Error::unavailable(format!("MongoDB sent nothing for {} ms", within.as_millis())))
+                }
+            };
+            Some((batch, (receiver, None)))
+        });
+        let mut ended = false;
+        batches
+            .take_while(move |batch| {
+                let go_on = !ended;
+                ended = batch.is_err();
+                futures::future::ready(go_on)
+            })
+            .flat_map(|batch| match batch {
+                Ok(records) => stream::iter(records.into_iter().map(Ok).collect::<Vec<_>>()),
+                Err(error) => stream::iter(vec![Err(error)]),
+            })
+            // A bound of the index includes what it names.
+            .skip_while(move |record| {
+                futures::future::ready(record.as_ref().is_ok_and(|record| Some(record.key()) == after.as_ref()))
+            })
+            .boxed()
+            .into()
+    }
+}
