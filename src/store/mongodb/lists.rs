@@ -14,7 +14,7 @@ use tokio::time::timeout;
 
 use super::batch::records;
 use super::order::Sorted;
-use super::{Inner, MongoDb, bson, changes, error, filter};
+use super::{Inner, MongoDb, bson, changes, error, filter, permit};
 use crate::record::Record;
 use crate::store::{Error, Listing, Query, Result};
 
@@ -140,7 +140,7 @@ impl MongoDb {
     /// When nobody reads that list any more: what MongoDB did not answer while it was away must not be asked when it is back,
     /// ahead of those who still wait. And when it takes as long as a call may.
     pub async fn turn(&self, batches: &Batches) -> Result<OwnedSemaphorePermit> {
-        let permit = timeout(self.inner.options.timeout, self.permit());
+        let permit = timeout(self.inner.options.timeout, permit(&self.inner.lists));
         tokio::select! {
             biased;
             () = batches.closed() => Err(unread()),

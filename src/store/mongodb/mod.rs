@@ -56,6 +56,10 @@ const DEFAULT_DATABASE: &str = "records";
 /// idle; more would only wait longer.
 const CALLS_PER_CONNECTION: u32 = 4;
 
+/// How many connections are left to what must not wait for lists, where the pool has as many: a lookup, a ping and the change
+/// stream take one each. Lists may be slow, and few of them would do to keep all others out.
+const NOT_FOR_LISTS: u32 = 3;
+
 /// What the driver does when the URI says nothing.
 const DEFAULT_POOL_SIZE: u32 = 10;
 
@@ -80,7 +84,9 @@ struct Inner {
     database: String,
     client: OnceCell<Client>,
     connections: Connections,
+    /// Calls that are no lookups, and not for lists.
     calls: Arc<Semaphore>,
+    lists: Arc<Semaphore>,
     /// How far the server was at most, as a change stream has heard: see [`changes`].
     seen: AtomicU64,
     /// What a snapshot must at least have, for a change stream to have the rest. 0 where there was none.
@@ -98,16 +104,27 @@ pub async fn open(url: String, options: Options) -> Result<Arc<dyn Store>> {
         ClientOptions::parse(uri.clone()).await.map_err(wrong)?;
     }
     let pool = uri.max_pool_size.filter(|size| *size > 0).unwrap_or(DEFAULT_POOL_SIZE);
-    let calls =
-        Arc::new(Semaphore::new((pool.saturating_mul(CALLS_PER_CONNECTION) as usize).min(Semaphore::MAX_PERMITS)));
     let database = uri.default_database.clone().unwrap_or_else(|| DEFAULT_DATABASE.to_owned());
-    let (client, connections) = (OnceCell::new(), Connections::default());
-    let inner =
-        Inner { uri, options, database, client, connections, calls, seen: AtomicU64::new(0), begun: AtomicU64::new(0) };
-    Ok(Arc::new(MongoDb::new(inner, pool)))
+    Ok(Arc::new(MongoDb::new(Inner::new(uri, options, database, OnceCell::new(), pool), pool)))
 }
 
 impl Inner {
+    /// `pool`: how many connections `client` has at most.
+    fn new(uri: ConnectionString, options: Options, database: String, client: OnceCell<Client>, pool: u32) -> Self {
+        let places = |count: u32| Arc::new(Semaphore::new((count as usize).min(Semaphore::MAX_PERMITS)));
+        Self {
+            uri,
+            options,
+            database,
+            client,
+            connections: Connections::default(),
+            calls: places(pool.saturating_mul(CALLS_PER_CONNECTION)),
+            lists: places(pool.saturating_sub(NOT_FOR_LISTS).max(1)),
+            seen: AtomicU64::new(0),
+            begun: AtomicU64::new(0),
+        }
+    }
+
     async fn client(&self) -> mongodb::error::Result<&Client> {
         self.client
             .get_or_try_init(|| async {
@@ -240,7 +257,7 @@ impl MongoDb {
     {
         let within = self.inner.options.timeout;
         timeout(within, async {
-            let permit = self.permit().await?;
+            let permit = permit(&self.inner.calls).await?;
             let call = call(self.inner.clone());
             let task = tokio::spawn(async move {
                 let result = call.await;
@@ -253,11 +270,11 @@ impl MongoDb {
         .await
         .unwrap_or_else(|_| Err(self.late()))
     }
+}
 
-    async fn permit(&self) -> Result<OwnedSemaphorePermit> {
-        let closed = |error| Error::broken("the MongoDB store is closed").with_source(error);
-        self.inner.calls.clone().acquire_owned().await.map_err(closed)
-    }
+async fn permit(calls: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit> {
+    let closed = |error| Error::broken("the MongoDB store is closed").with_source(error);
+    calls.clone().acquire_owned().await.map_err(closed)
 }
 
 impl Store for MongoDb {
@@ -314,7 +331,7 @@ impl Store for MongoDb {
         self.inner.connections.register(registry);
     }
 
-    /// Finds one `_id`, which asks for what a lookup needs: a server that is there, and the right to read.
+    /// Takes no list's place, so that it is answered as long as lookups are. Finds one `_id`, which asks for what a lookup needs: a server that is there, and the right to read.
     fn ping(&self) -> BoxFuture<'_, Result<()>> {
         Box::pin(self.bounded(|inner| async move {
             let one = async {

@@ -7,6 +7,7 @@ use tokio::time::timeout;
 
 use super::super::*;
 use super::plans::Watched;
+use super::servers::mongod;
 use crate::query::Selection;
 
 #[tokio::test]
@@ -23,8 +24,9 @@ async fn a_list_that_nobody_waits_for_any_more_asks_nothing() {
         Query { order: Some(order), ..Query::all() },
     ];
     // As calls do that are not answered.
-    let calls = watched.store.inner.calls.clone();
-    let stuck = calls.acquire_many_owned(calls_at_once(&watched)).await.expect("all of them");
+    let lists = watched.store.inner.lists.clone();
+    let all = u32::try_from(lists.available_permits()).expect("a few");
+    let stuck = lists.acquire_many_owned(all).await.expect("all of them");
     for query in kinds.iter().cycle().take(100) {
         let mut list = watched.store.list(query.clone());
         timeout(Duration::from_millis(5), list.next()).await.expect_err("it is not its turn");
@@ -36,6 +38,34 @@ async fn a_list_that_nobody_waits_for_any_more_asks_nothing() {
     assert_eq!(watched.finds.lock().expect("no panic").len(), 1);
 }
 
-fn calls_at_once(watched: &Watched) -> u32 {
-    u32::try_from(watched.store.inner.calls.available_permits()).expect("a few")
+#[tokio::test]
+#[ignore = "needs TEST_MONGOD"]
+async fn lists_that_are_slow_leave_connections_to_lookups_and_to_pings() {
+    let server = mongod::Mongod::start().expect("a server");
+    let url = format!("{}/lists", server.url());
+    let database = Client::with_uri_str(&url).await.expect("a client").database("lists");
+    let fast = doc! { "$ne": ["$_id", "slow"] };
+    let slow = doc! { "$function": { "body": "function() { sleep(20000); return true }", "args": [], "lang": "js" } };
+    let pipeline = [doc! { "$match": { "$expr": { "$or": [fast, slow] } } }];
+    database.create_collection("records").view_on("documents").pipeline(pipeline).await.expect("a view");
+    let documents = ["1", "2", "slow"].map(|id| doc! { "_id": id });
+    database.collection("documents").insert_many(documents).await.expect("documents");
+    let within = Duration::from_secs(3);
+    let store = open(url, Options { timeout: within, ..Options::default() }).await.expect("a store");
+    assert!(store.get(&"1".into()).await.expect("a get").record.is_some());
+
+    for _ in 0..2 {
+        let lists = (0..50).map(|_| store.list(Query::all()).try_collect::<Vec<_>>());
+        let lists = tokio::spawn(futures::future::join_all(lists));
+        let begin = std::time::Instant::now();
+        while begin.elapsed() < within / 2 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            store.ping().await.expect("a ping");
+            assert!(store.get(&"2".into()).await.expect("a get").record.is_some());
+        }
+        assert!(!lists.is_finished());
+        for list in lists.await.expect("the lists") {
+            assert!(list.expect_err("it is slow").is_unavailable());
+        }
+    }
 }

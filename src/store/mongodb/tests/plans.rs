@@ -44,21 +44,10 @@ impl Watched {
             }
         }));
         let client = Client::with_options(options).expect("a client");
-        let inner = Inner {
-            uri,
-            options: Options {
-                collection: "records".into(),
-                timeout: std::time::Duration::from_secs(30),
-                ..Default::default()
-            },
-            database: database.clone(),
-            client: OnceCell::new_with(Some(client.clone())),
-            connections: Connections::default(),
-            calls: Arc::new(Semaphore::new(10)),
-            seen: Default::default(),
-            begun: Default::default(),
-        };
-        let store = MongoDb::new(inner, 10);
+        let options = Options { timeout: std::time::Duration::from_secs(30), ..Default::default() };
+        let inner =
+            Inner::new(uri, options, database.clone(), OnceCell::new_with(Some(client.clone())), DEFAULT_POOL_SIZE);
+        let store = MongoDb::new(inner, DEFAULT_POOL_SIZE);
         let documents = (0..300).flat_map(|n| {
             [
                 format!(r#"{{"_id":{n}}}"#),
