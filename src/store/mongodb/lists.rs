@@ -106,7 +106,7 @@ impl MongoDb {
     /// a reader that ends without a word has failed.
     async fn read(self, query: Query, settled: bool, batches: Batches) {
         if let Some(sorted) = Sorted::of(&query) {
-            let read = match self.is_served(&sorted, &batches).await {
+            let read = match self.is_in_order(&sorted, &batches).await {
                 Ok(true) => Some(self.read_in_order(&sorted, &batches).await),
                 Ok(false) => None,
                 Err(error) => Some(Err(error)),

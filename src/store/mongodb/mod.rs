@@ -12,8 +12,8 @@
 //!   MongoDB, or the DNS that knows where it is, is down.
 //!
 //! [`bson`] turns the server's bytes into wire JSON, [`batch`] many at a time; [`lists`] reads lists, [`filter`] and [`order`]
-//! say in MongoDB's words what they are of, and [`short`] reads those at once that are; [`changes`] follows what changes;
-//! [`error`] sorts the driver's errors.
+//! say in MongoDB's words what they are of, and [`short`] reads those at once that are; [`ids`] knows where the server's order is
+//! not ours; [`changes`] follows what changes; [`error`] sorts the driver's errors.
 
 mod batch;
 mod bson;
@@ -21,6 +21,7 @@ mod changes;
 mod connections;
 mod error;
 mod filter;
+mod ids;
 mod lists;
 mod lookups;
 mod order;
@@ -46,6 +47,7 @@ use crate::document::Document;
 use crate::record::{Key, Record, RecordId};
 use batch::records;
 use connections::Connections;
+use ids::Decimals;
 use lookups::{Fetch, Lookups};
 use short::Last;
 
@@ -76,6 +78,7 @@ pub struct MongoDb {
     /// Whether the last id that may be two keys was found as a string.
     strings: Arc<AtomicBool>,
     last: Last,
+    decimals: Decimals,
 }
 
 struct Inner {
@@ -210,7 +213,7 @@ impl MongoDb {
     fn new(inner: Inner, connections: u32) -> Self {
         let inner = Arc::new(inner);
         let lookups = Arc::new(Lookups::new(inner.clone(), connections as usize));
-        Self { inner, lookups, strings: Arc::default(), last: Last::default() }
+        Self { inner, lookups, strings: Arc::default(), last: Last::default(), decimals: Decimals::default() }
     }
 
     /// What `id` addresses, by the keys it may stand for.

@@ -11,12 +11,15 @@
 //! what it has. Without one, and as soon as one record has an array there, which the index remembers, every record is read
 //! instead: for the server to sort them would be slower, since it reads them for each type anew.
 //!
+//! Records that are alike come in the order of their `_id`, as the server has it: see [`ids`].
+//!
 //! Strings that are not UTF-8, which no driver writes, come where their bytes put them.
 
 use mongodb::bson::{Bson, Document as Tree, doc};
 use mongodb::options::Collation;
 
 use super::bson::from_key;
+use super::ids;
 use super::lists::{BATCH_RECORDS, Batches, Cursor, only, unread};
 use super::{MongoDb, error, filter};
 use crate::query::sort::{PREFIX, Value};
@@ -373,12 +376,24 @@ impl MongoDb {
         found.batch().await.map(Cursor::Plain)
     }
 
+    /// Whether an index serves the order, and the server's order of ids is that of their keys.
+    ///
+    /// # Errors
+    ///
+    /// That there is no server now, or nobody who reads the list.
+    pub async fn is_in_order(&self, sorted: &Sorted<'_>, batches: &Batches) -> Result<bool> {
+        if sorted.order.after.as_ref().is_some_and(|(_, key)| ids::is_opaque(key)) {
+            return Ok(false);
+        }
+        Ok(self.is_served(sorted, batches).await? && !self.has_opaque_ids(batches).await?)
+    }
+
     /// Whether an index serves the order. A server that does not say has none.
     ///
     /// # Errors
     ///
     /// That there is no server now, or nobody who reads the list.
-    pub async fn is_served(&self, sorted: &Sorted<'_>, batches: &Batches) -> Result<bool> {
+    async fn is_served(&self, sorted: &Sorted<'_>, batches: &Batches) -> Result<bool> {
         let _permit = self.turn(batches).await?;
         let plan = async {
             let collection = self.inner.collection().await?;

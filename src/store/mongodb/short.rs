@@ -12,9 +12,10 @@ use mongodb::raw_batch_cursor::RawBatch;
 use tokio::time::timeout;
 
 use super::batch::records;
+use super::ids::is_opaque;
 use super::lists::{Batches, next, only};
 use super::{Inner, MongoDb, Query, filter};
-use crate::record::{Key, Record};
+use crate::record::Record;
 
 /// How many records a short list has at most, and how much JSON they are together, in bytes: what a reader who is slow holds
 /// in memory, where a longer list holds two batches.
@@ -22,10 +23,10 @@ const RECORDS: usize = 4_000;
 const BYTES: usize = 4 * 1024 * 1024;
 
 /// Which part of a call's time a short list may take. The rest is left to read it by the index.
-const QUICK: u32 = 10;
+pub const QUICK: u32 = 10;
 
 /// How long lists are read by the index before one is tried at once again.
-const AGAIN_AFTER: Duration = Duration::from_secs(60);
+pub const AGAIN_AFTER: Duration = Duration::from_secs(60);
 
 /// What is known of lists by the last one that was tried.
 #[derive(Clone, Debug)]
@@ -140,6 +141,6 @@ fn short(reply: &RawBatch) -> Option<Vec<Record>> {
     let records = records(reply).ok()?;
     let bytes: usize = records.iter().map(|record| record.json().len()).sum();
     // The server has an order among these that their bytes do not tell.
-    let opaque = records.iter().any(|record| matches!(record.key(), Key::Opaque { .. }));
+    let opaque = records.iter().any(|record| is_opaque(record.key()));
     (records.len() <= RECORDS && bytes <= BYTES && !opaque).then_some(records)
 }

@@ -1,8 +1,12 @@
 //! Sorted pages against those of a memory store, by an index and without.
 
+use std::collections::HashSet;
+
+use futures::TryStreamExt;
 use futures::future::join_all;
 use mongodb::IndexModel;
-use mongodb::bson::Document as Tree;
+use mongodb::bson::spec::BinarySubtype;
+use mongodb::bson::{Binary, Bson, Decimal128, Document as Tree, Timestamp};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -131,6 +135,57 @@ async fn an_order_that_no_index_serves_is_one_list_in_memory() {
         for page in sorted_alike(&watched, &*reference, &[("sort", sort)], 10).await {
             assert_eq!(page.len(), 1, "{sort}: {page:?}");
         }
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs TEST_MONGOD or TEST_MONGODB_URL"]
+async fn pages_of_ids_whose_order_only_the_server_knows_have_every_record_once() {
+    let mut watched = Watched::filled().await;
+    let collection = watched.client.database(&watched.database).collection::<Tree>("records");
+    let decimal = |n: i32| format!("{n}.5").parse::<Decimal128>().expect("a decimal");
+    let binary = |subtype, bytes| Binary { subtype, bytes };
+    // Alone, and among others whose order is known.
+    let ids: [&dyn Fn(i32) -> Bson; 6] = [
+        &|n| doc! { "n": n }.into(),
+        &|n| if n % 2 == 0 { doc! { "n": n }.into() } else { n.to_string().into() },
+        &|n| if n == 1 { Bson::Null } else { n.into() },
+        &|n| if n % 10 == 0 { decimal(n).into() } else { n.into() },
+        &|n| match n % 3 {
+            0 => binary(BinarySubtype::Uuid, n.to_be_bytes().repeat(4)).into(),
+            1 => binary(BinarySubtype::Generic, n.to_be_bytes().repeat(4)).into(),
+            _ => binary(BinarySubtype::Generic, n.to_be_bytes().into()).into(),
+        },
+        &|n| Timestamp { time: n as u32, increment: 1 }.into(),
+    ];
+    for id in ids {
+        collection.drop().await.expect("a removal");
+        for field in ["n", "alike"] {
+            index_both_ways(&collection, field).await;
+        }
+        let documents = (1..=1_000).map(|n| doc! { "_id": id(n), "n": n / 100, "alike": true });
+        collection.insert_many(documents).await.expect("an insertion");
+        let reference = memory().await;
+        let all: Vec<Record> = watched.store.list(Query::all()).try_collect().await.expect("a list");
+        for record in all {
+            reference.as_embedded().expect("memory").put(record).expect("a put");
+        }
+        // As if a minute had passed.
+        watched.store.decimals = Decimals::default();
+        for sort in ["_id", "-_id", "n", "-n", "alike"] {
+            alike(&watched, &*reference, &[("sort", sort)], 100, async || ()).await;
+        }
+        let mut seen = HashSet::new();
+        let mut after: Option<crate::query::Cursor> = None;
+        loop {
+            let found = page(&watched.store, Query::all(), None, after, 100).await.expect("a page");
+            assert!(found.records.iter().all(|record| seen.insert(record.key().clone())));
+            after = found.next;
+            if after.is_none() {
+                break;
+            }
+        }
+        assert_eq!(seen.len(), 1_000);
     }
 }
 
