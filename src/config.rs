@@ -1,6 +1,7 @@
 //! Flags and environment: the only place that reads them. Each setting is a flag and a variable, and the flag wins.
 
 mod effective;
+mod environment;
 mod flags;
 mod values;
 
@@ -132,7 +133,7 @@ impl fmt::Debug for Secret {
 /// Reads the command line and the environment. On a wrong one, on `--help` and on `--version` it prints and exits, as
 /// command lines do.
 pub fn read() -> Command {
-    let matches = Cli::command().get_matches();
+    let matches = environment::matches();
     Cli::from_arg_matches(&matches).and_then(|cli| command(cli, &matches)).unwrap_or_else(|error| error.exit())
 }
 

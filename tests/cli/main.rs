@@ -2,6 +2,7 @@
 
 mod admin;
 mod config;
+mod environment;
 mod help;
 mod import;
 mod logs;

@@ -1,0 +1,144 @@
+//! Variables: which of them count, and for whom. `config.rs` says where each setting comes from.
+
+use records::store::{BACKENDS, Place};
+use rstest::rstest;
+
+use crate::support::{Serving, code, directory, finish, records, run, stderr, stdout};
+
+/// The program with these variables, run to its end: its exit status, and what it said.
+fn told(variables: &[(&str, &str)], arguments: &[&str]) -> (i32, String) {
+    let directory = directory();
+    let mut command = records(&directory, arguments);
+    command.envs(variables.iter().copied());
+    let output = finish(command, "");
+    (code(&output), stdout(&output) + &stderr(&output))
+}
+
+/// The URL of a store that can be away, if this build has one: only beside such a store is there a fallback.
+fn away() -> Option<String> {
+    BACKENDS
+        .iter()
+        .find(|backend| backend.place == Place::Server)
+        .map(|backend| format!("{}://127.0.0.1:1", backend.name))
+}
+
+const WRONG: &[(&str, &str)] = &[
+    ("RECORDS_STORE_TIMEOUT", "wrong"),
+    ("RECORDS_LOG_FORMAT", "wrong"),
+    ("RECORDS_LISTEN", "wrong"),
+    ("RECORDS_REQUEST_TIMEOUT", "wrong"),
+    ("RECORDS_HEADER_TIMEOUT", "wrong"),
+    ("RECORDS_MAX_CONNECTIONS", "wrong"),
+    ("RECORDS_MAX_LIMIT", "wrong"),
+    ("RECORDS_SERVER_TIMING", "wrong"),
+    ("RECORDS_FALLBACK_MODE", "wrong"),
+];
+
+#[rstest]
+#[case::before_the_verb(&["--store-timeout", "5s", "config", "--store", "memory:"])]
+#[case::behind_the_verb(&["config", "--store", "memory:", "--store-timeout", "5s"])]
+fn a_flag_wins_over_a_variable_that_is_wrong(#[case] arguments: &[&str]) {
+    let (status, text) = told(&[("RECORDS_STORE_TIMEOUT", "wrong")], arguments);
+    assert_eq!(status, 0, "{text}");
+    assert!(text.contains("flag --store-timeout"), "{text}");
+}
+
+#[rstest]
+#[case("RECORDS_REQUEST_TIMEOUT", "--request-timeout", "5s")]
+#[case("RECORDS_LISTEN", "--listen", "127.0.0.1:1")]
+#[case("RECORDS_MAX_LIMIT", "--max-limit", "5")]
+#[case("RECORDS_LOG_FORMAT", "--log-format", "text")]
+fn a_flag_of_any_verb_wins_over_its_variable(#[case] variable: &str, #[case] flag: &str, #[case] value: &str) {
+    let (status, text) = told(&[(variable, "wrong")], &["config", "--store", "memory:", flag, value]);
+    assert_eq!(status, 0, "{text}");
+    for verb in ["config", "serve"] {
+        let (status, text) = told(&[(variable, "wrong")], &[verb, "--store", "memory:"]);
+        assert_eq!(status, 2, "{text}");
+        assert!(text.contains(flag), "{text}");
+    }
+    let (status, text) = told(&[(variable, "wrong")], &["--store", "memory:"]);
+    assert_eq!(status, 2, "{text}");
+}
+
+#[test]
+fn a_server_starts_by_its_flags_whatever_the_variables_are() {
+    for verb in [&["serve"][..], &[]] {
+        let directory = directory();
+        let flags = ["--store", "memory:", "--request-timeout", "5s", "--listen", "127.0.0.1:0"];
+        let mut command = records(&directory, &[verb, &flags].concat());
+        command.env("RECORDS_REQUEST_TIMEOUT", "wrong").env("RECORDS_LISTEN", "wrong");
+        assert_eq!(Serving::spawn(command).get("/livez").0, 200);
+    }
+}
+
+#[test]
+fn a_verb_is_not_kept_from_its_work_by_variables_of_others() {
+    let serving = Serving::start(&directory(), &["--store", "memory:"]);
+    let listen = serving.address.to_string();
+    let (status, text) = told(WRONG, &["healthcheck", "--live", "--listen", &listen]);
+    assert_eq!(status, 0, "{text}");
+    let without: Vec<_> = WRONG.iter().filter(|(name, _)| *name != "RECORDS_LISTEN").copied().collect();
+    let (status, text) = told(&[&without[..], &[("RECORDS_LISTEN", &listen)]].concat(), &["healthcheck"]);
+    assert_eq!(status, 0, "{text}");
+    assert_eq!(told(WRONG, &["completions", "bash"]).0, 0);
+    let of_serve: Vec<_> =
+        WRONG.iter().filter(|(name, _)| !name.contains("STORE") && !name.contains("LOG")).copied().collect();
+    let (status, text) = told(&of_serve, &["import", "-", "--store", "memory:"]);
+    assert_eq!(status, 0, "{text}");
+    // What is its own still counts.
+    assert_eq!(told(WRONG, &["import", "-", "--store", "memory:"]).0, 2);
+    assert_eq!(told(WRONG, &["healthcheck", "--live"]).0, 2);
+}
+
+#[test]
+fn the_parts_of_a_fallback_are_variables_where_the_fallback_is_a_flag() {
+    let Some(store) = away() else { return };
+    let variables = [("RECORDS_FALLBACK_MODE", "replica"), ("RECORDS_FALLBACK_AFTER", "100ms")];
+    let (status, text) = told(&variables, &["config", "--store", &store, "--fallback", "memory:"]);
+    assert_eq!(status, 0, "{text}");
+    assert!(text.contains("environment RECORDS_FALLBACK_MODE") && text.contains("flag --fallback"), "{text}");
+    for verb in [&["serve"][..], &[]] {
+        let directory = directory();
+        let flags = ["--store", &store, "--fallback", "memory:", "--listen", "127.0.0.1:0"];
+        let mut command = records(&directory, &[verb, &flags].concat());
+        command.envs(variables);
+        assert_eq!(Serving::spawn(command).get("/livez").0, 200);
+    }
+}
+
+#[test]
+fn the_fallback_is_a_variable_where_a_part_of_it_is_a_flag() {
+    let Some(store) = away() else { return };
+    let variables = [("RECORDS_FALLBACK", "memory:"), ("RECORDS_STORE", &store), ("RECORDS_REQUEST_TIMEOUT", "wrong")];
+    let (status, text) = told(&variables, &["config", "--fallback-mode", "replica", "--request-timeout", "9s"]);
+    assert_eq!(status, 0, "{text}");
+    assert!(text.contains("environment RECORDS_FALLBACK") && text.contains("flag --fallback-mode"), "{text}");
+}
+
+#[test]
+fn a_part_of_no_fallback_is_refused_by_those_that_would_have_one() {
+    let part = [("RECORDS_FALLBACK_MODE", "replica")];
+    for verb in [&["serve"][..], &["config"], &[]] {
+        let (status, text) = told(&part, &[verb, &["--store", "memory:"]].concat());
+        assert_eq!(status, 2, "{text}");
+        assert!(text.contains("--fallback <URL>"), "{text}");
+    }
+    assert_eq!(told(&part, &["import", "-", "--store", "memory:"]).0, 0);
+}
+
+#[rstest]
+#[case::help(&["--help"])]
+#[case::help_of_a_verb(&["config", "--help"])]
+fn help_names_the_variables(#[case] arguments: &[&str]) {
+    let text = stdout(&run(&directory(), arguments, ""));
+    for variable in ["RECORDS_STORE]", "RECORDS_STORE_TIMEOUT=]", "RECORDS_LISTEN=]", "RECORDS_FALLBACK]"] {
+        assert!(text.contains(variable), "help does not say {variable} {text}");
+    }
+}
+
+#[test]
+fn a_flag_of_serve_before_another_verb_is_still_refused() {
+    let (status, text) = told(&[], &["--fallback-mode", "replica", "config", "--store", "memory:"]);
+    assert_eq!(status, 2, "{text}");
+    assert!(text.contains("--fallback-mode stands before the verb"), "{text}");
+}
