@@ -116,7 +116,17 @@ impl Secret {
 impl fmt::Display for Secret {
     /// The store's URL without user, password and options.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Some((scheme, rest)) = self.0.split_once("://") else { return f.write_str(&self.0) };
+        let Some((scheme, rest)) = self.0.split_once("://") else {
+            if let Some(Place::Memory | Place::Directory) = store::place(&self.0) {
+                return f.write_str(&self.0);
+            }
+            // Whatever it is, it may have been meant as a server's.
+            let place = self.0.split('?').next().unwrap_or_default();
+            return match place.rsplit_once('@') {
+                Some((_, place)) => write!(f, "***@{place}"),
+                None => f.write_str(place),
+            };
+        };
         // A password with an unescaped `/` or `?` is wrong, and is hidden all the same: up to the last `@`.
         let (secret, place) = rest.rsplit_once('@').map_or(("", rest), |(_, place)| ("***@", place));
         let place = place.split('?').next().unwrap_or_default();
@@ -194,6 +204,7 @@ fn command(cli: Cli, matches: &clap::ArgMatches) -> Result<Command, clap::Error>
             admin_of(serve.admin_listen, Some(serve.listen))?;
             otlp_of(serve.otlp_endpoint, matches)?;
             api_of(serve.api)?;
+            fallback_of(serve.fallback, &store, serve.request_timeout)?;
             let matches = matches.subcommand_matches("config").unwrap_or(matches);
             Command::Config(effective::describe(&Cli::command(), matches, &store.url))
         }

@@ -35,14 +35,14 @@ fn line(arg: &Arg, matches: &ArgMatches, store: &Secret) -> [String; 3] {
     };
     // Set to nothing is not set, here as in the command itself.
     let raw = raw.filter(|value| !value.is_empty());
-    if id == "otlp_endpoint" {
-        // Which a build without traces has not looked at.
+    if ["otlp_endpoint", "fallback"].contains(&id) {
+        // What this build has not looked at may hold a password by mistake.
         return [flag, raw.map_or_else(|| "-".to_owned(), |url| Secret(url).to_string()), source];
     }
     if id != "store" {
         return [flag, raw.unwrap_or_else(|| "-".to_owned()), source];
     }
-    // The only secret. Where it was not given as such, a file has it, or nobody.
+    // The only one that may be meant to hold a secret. Where it was not given as such, a file has it, or nobody.
     let file = matches.get_raw("store_file").and_then(|mut files| files.next()).filter(|file| !file.is_empty());
     let from_file = || file.map(|file| format!("file {}", file.to_string_lossy()));
     let typed = matches.value_source("store") == Some(ValueSource::CommandLine);

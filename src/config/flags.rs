@@ -122,7 +122,7 @@ pub struct ServeFlags {
 #[command(next_help_heading = "Fallback")]
 pub struct FallbackFlags {
     /// Where to keep a copy of a MongoDB that answers when MongoDB does not: memory: or sled:DIRECTORY
-    #[arg(long, env = "RECORDS_FALLBACK", value_name = "URL")]
+    #[arg(long, env = "RECORDS_FALLBACK", hide_env_values = true, value_name = "URL")]
     pub fallback: Option<String>,
     /// Who answers: MongoDB, and the copy when MongoDB does not (standby); or always the copy, as soon as there is one (replica)
     #[arg(long, env = "RECORDS_FALLBACK_MODE", requires = "fallback", value_name = "MODE", default_value = "standby", value_parser = mode)]

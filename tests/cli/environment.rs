@@ -142,3 +142,39 @@ fn a_flag_of_serve_before_another_verb_is_still_refused() {
     assert_eq!(status, 2, "{text}");
     assert!(text.contains("--fallback-mode stands before the verb"), "{text}");
 }
+
+#[rstest]
+#[case::of_a_server("mongodb://user:hunter2@127.0.0.1:1/x")]
+#[case::of_no_such_store("paper://user:hunter2@127.0.0.1:1/x?y=hunter2")]
+#[case::of_no_kind("user:hunter2@127.0.0.1:1")]
+#[case::half_written("mongodb:user:hunter2@127.0.0.1:1?y=hunter2")]
+fn a_password_in_the_fallback_is_never_printed(#[case] url: &str) {
+    let store = away().unwrap_or_else(|| "memory:".to_owned());
+    let variables = [("RECORDS_FALLBACK", url), ("RECORDS_STORE", &store)];
+    // Refused, all of them, or not to be served.
+    let arguments =
+        [&[][..], &["serve"], &["config"], &["config", "--fallback", url], &["config", "--listen", "nowhere"]];
+    for arguments in arguments.into_iter().chain([&["--help"][..], &["serve", "--help"]]) {
+        let (_, text) = told(&variables, arguments);
+        assert!(!text.contains("hunter2"), "{arguments:?}: {text}");
+    }
+    // Nor in the store's place.
+    let (_, text) = told(&[], &["config", "--store", url]);
+    assert!(!text.contains("hunter2"), "{text}");
+}
+
+#[test]
+fn a_fallback_that_serve_refuses_is_refused_by_config_too() {
+    let Some(store) = away() else { return };
+    for (store, copy, more, says) in [
+        (&*store, &*store, "5s", "must be in this process"),
+        ("memory:", "memory:", "5s", "leave --fallback out"),
+        (&*store, "memory:", "300ms", "half"),
+    ] {
+        for verb in ["serve", "config"] {
+            let (status, text) = told(&[], &[verb, "--store", store, "--fallback", copy, "--request-timeout", more]);
+            assert_eq!(status, 2, "{text}");
+            assert!(text.contains(says), "{text}");
+        }
+    }
+}
