@@ -68,6 +68,7 @@ pub struct Api {
     pub cache_control: String,
     pub cors_origins: Vec<String>,
     pub max_requests: usize,
+    pub pages_max_bytes: usize,
     pub server_timing: bool,
 }
 
@@ -228,6 +229,7 @@ fn api_of(flags: ApiFlags) -> Result<Api, clap::Error> {
         cache_control: flags.cache_control,
         cors_origins: flags.cors_origin.into_iter().filter(|origin| !origin.is_empty()).collect(),
         max_requests: flags.max_requests,
+        pages_max_bytes: flags.pages_max_bytes,
         server_timing: flags.server_timing,
     })
 }

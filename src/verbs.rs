@@ -155,6 +155,7 @@ fn answers(settings: &Serve) -> Result<http::Settings, Failure> {
     answers.default_limit = api.default_limit;
     answers.max_limit = api.max_limit;
     answers.max_requests = api.max_requests;
+    answers.pages_max_bytes = api.pages_max_bytes;
     answers.server_timing = api.server_timing;
     Ok(answers)
 }

@@ -159,6 +159,9 @@ pub struct ApiFlags {
     /// How many requests for records are answered at once; more are told to come back
     #[arg(long, env = "RECORDS_MAX_REQUESTS", value_name = "NUMBER", default_value = "1024", value_parser = count)]
     pub max_requests: usize,
+    /// How many bytes of memory all pages that are gathered or being sent may take; small ones do not count
+    #[arg(long, env = "RECORDS_PAGES_MAX_BYTES", value_name = "BYTES", default_value = "67108864", value_parser = count)]
+    pub pages_max_bytes: usize,
     /// Tell every client how long its request took, and the store for it, in Server-Timing
     #[arg(long, env = "RECORDS_SERVER_TIMING")]
     pub server_timing: bool,

@@ -178,7 +178,8 @@ async fn pages_of_ids_whose_order_only_the_server_knows_have_every_record_once()
         let mut seen = HashSet::new();
         let mut after: Option<crate::query::Cursor> = None;
         loop {
-            let found = page(&watched.store, Query::all(), None, after, 100).await.expect("a page");
+            let found =
+                page(&watched.store, Query::all(), None, after, 100, &mut Share::default()).await.expect("a page");
             assert!(found.records.iter().all(|record| seen.insert(record.key().clone())));
             after = found.next;
             if after.is_none() {
