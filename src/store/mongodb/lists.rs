@@ -7,7 +7,7 @@ use futures::stream::{self, StreamExt};
 use mongodb::ClientSession;
 use mongodb::action::Find;
 use mongodb::bson::{Document as Bson, RawDocumentBuf, doc};
-use mongodb::options::{Hint, ReadConcern, ReadPreference};
+use mongodb::options::{Collation, Hint, ReadConcern, ReadPreference};
 use mongodb::raw_batch_cursor::{RawBatch, RawBatchCursor, SessionRawBatchCursor};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::timeout;
@@ -31,6 +31,11 @@ pub fn only(find: Find<'_, RawDocumentBuf>, fields: Option<Bson>) -> Find<'_, Ra
         Some(fields) => find.projection(fields),
         None => find,
     }
+}
+
+/// As filters and orders compare strings, whatever the collection's own collation is.
+pub fn by_bytes() -> Collation {
+    Collation::builder().locale("simple".to_owned()).build()
 }
 
 pub fn unread() -> Error {
@@ -67,7 +72,7 @@ impl Inner {
             let batch = few.clamp(100, BATCH_RECORDS);
             // The planner chooses the index; what has none to use is given up by the server too.
             let filter = filter::candidates(&query.filters, query.after.as_ref());
-            let find = collection.find(filter).sort(by_id).batch_size(batch);
+            let find = collection.find(filter).collation(by_bytes()).sort(by_id).batch_size(batch);
             let find = only(find, filter::fields(query));
             return find.max_time(self.options.timeout).batch().await.map(Cursor::Plain);
         }

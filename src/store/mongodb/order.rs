@@ -16,11 +16,10 @@
 //! Strings that are not UTF-8, which no driver writes, come where their bytes put them.
 
 use mongodb::bson::{Bson, Document as Tree, doc};
-use mongodb::options::Collation;
 
 use super::bson::from_key;
 use super::ids;
-use super::lists::{BATCH_RECORDS, Batches, Cursor, only, unread};
+use super::lists::{BATCH_RECORDS, Batches, Cursor, by_bytes, only, unread};
 use super::{MongoDb, error, filter};
 use crate::query::sort::{PREFIX, Value};
 use crate::record::{Key, Record};
@@ -428,11 +427,6 @@ struct Find {
     filter: Tree,
     /// In this order no more than so many.
     first: Option<(Tree, usize)>,
-}
-
-/// Whatever the collection's own collation is.
-fn by_bytes() -> Collation {
-    Collation::builder().locale("simple".to_owned()).build()
 }
 
 async fn send(batches: &Batches, records: Vec<Record>) -> Result<()> {

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 use super::batch::records;
 use super::ids::is_opaque;
-use super::lists::{Batches, next, only};
+use super::lists::{Batches, by_bytes, next, only};
 use super::{Inner, MongoDb, Query, filter};
 use crate::record::Record;
 
@@ -126,6 +126,7 @@ impl Inner {
         // One more, to see that there are more; and the server keeps no cursor open for them.
         let most = RECORDS as u32 + 1;
         let find = collection.find(filter::candidates(&query.filters, None)).limit(most.into()).batch_size(most);
+        let find = if query.filters.is_empty() { find } else { find.collation(by_bytes()) };
         let mut cursor = only(find, filter::fields(&query)).max_time(self.options.timeout).batch().await?;
         next(&mut cursor).await
     }

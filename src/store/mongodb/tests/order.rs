@@ -7,6 +7,7 @@ use futures::future::join_all;
 use mongodb::IndexModel;
 use mongodb::bson::spec::BinarySubtype;
 use mongodb::bson::{Binary, Bson, Decimal128, Document as Tree, Timestamp};
+use mongodb::options::Collation;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -17,7 +18,7 @@ use super::documents;
 use super::plans::{Explained, Watched};
 use crate::document::{Value, extended_json};
 use crate::query::Selection;
-use crate::store::{Share, page};
+use crate::store::{Share, page, selected};
 
 async fn memory() -> Arc<dyn Store> {
     crate::store::open("memory:", Options::default()).await.expect("a store")
@@ -187,6 +188,38 @@ async fn pages_of_ids_whose_order_only_the_server_knows_have_every_record_once()
             }
         }
         assert_eq!(seen.len(), 1_000);
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs TEST_MONGOD or TEST_MONGODB_URL"]
+async fn filters_go_by_bytes_in_a_collection_that_goes_by_a_language() {
+    let watched = Watched::filled().await;
+    let database = watched.client.database(&watched.database);
+    database.collection::<Tree>("records").drop().await.expect("a removal");
+    let english = Collation::builder().locale("en").build();
+    database.create_collection("records").collation(english).await.expect("a collection");
+    let collection = database.collection::<Tree>("records");
+    collection.create_index(IndexModel::builder().keys(doc! { "name": 1 }).build()).await.expect("an index");
+    let names = ["Zebra", "apple", "Apple", "zebra", "Äpfel", "banana"];
+    collection.insert_many(names.map(|name| doc! { "_id": name, "name": name })).await.expect("an insertion");
+    // Known to be short, which those with a limit are not asked.
+    assert_eq!(watched.store.list(Query::all()).count().await, names.len());
+    for limit in [None, Some(100)] {
+        for (name, value, expected) in [
+            ("name.lt", "apple", &["Apple", "Zebra"][..]),
+            ("name.gt", "apple", &["banana", "zebra", "Äpfel"]),
+            ("name.gte", "z", &["zebra", "Äpfel"]),
+            ("name.eq", "apple", &["apple"]),
+            ("_id.lt", "a", &["Apple", "Zebra"]),
+        ] {
+            let filters = Selection::parse(&[(name.to_owned(), value.to_owned())]).expect("a filter").filters;
+            let query = Query { filters, limit, ..Query::all() };
+            let found: Vec<Record> = selected(&watched.store, query).try_collect().await.expect("a list");
+            let expected: Vec<_> = expected.iter().map(|id| Key::String((*id).into())).collect();
+            let found: Vec<_> = found.iter().map(|record| record.key().clone()).collect();
+            assert_eq!(found, expected, "{name}={value}, {limit:?}");
+        }
     }
 }
 
