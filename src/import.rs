@@ -4,9 +4,10 @@
 //! kept in a temporary file in between.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read, Seek, Write};
+use std::io::{self, BufReader, Read, Seek, Write};
 use std::path::Path;
 
+use rapidhash::v3::{RapidSecrets, RapidStreamHasherV3};
 use tokio::sync::mpsc;
 
 use crate::document::Document;
@@ -40,7 +41,12 @@ pub enum Error {
     Invalid(u64, u64),
     #[error("the file was changed while it was read, at {1}. {0} documents were stored: import it again")]
     Changed(u64, Bad),
-    #[error("{} documents were stored, then the store failed: {}. Import again: nothing is stored twice", .0, .1.report())]
+    #[error(
+        "the store holds only a part of {0}, since its load did not finish. Start again with that seed as it was then, or move \
+         the store's directory away"
+    )]
+    Part(String),
+    #[error("{} documents were stored, then the store failed: {}. Try again: nothing is stored twice", .0, .1.report())]
     Store(u64, #[source] store::Error),
 }
 
@@ -68,14 +74,30 @@ pub async fn run(
     skip_invalid: bool,
     progress: impl Progress,
 ) -> Result<Report, Error> {
+    storing(store, input, skip_invalid, progress, async |_| Ok(())).await
+}
+
+/// As [`run`]; `checked` is told the sum of the input's bytes when all of it was right, before any of it is stored.
+async fn storing(
+    store: &dyn Store,
+    input: Input,
+    skip_invalid: bool,
+    progress: impl Progress,
+    checked: impl AsyncFn(u64) -> Result<(), Error>,
+) -> Result<Report, Error> {
     // One batch waits while one is stored and one is read.
-    let (batches, mut next) = mpsc::channel(1);
-    let reader = tokio::task::spawn_blocking(move || read(input, skip_invalid, progress, &batches));
+    let (steps, mut next) = mpsc::channel(1);
+    let reader = tokio::task::spawn_blocking(move || read(input, skip_invalid, progress, &steps));
     let mut stored = 0;
-    while let Some(batch) = next.recv().await {
-        let count = Vec::len(&batch) as u64;
-        store.upsert(batch).await.map_err(|error| Error::Store(stored, error))?;
-        stored += count;
+    while let Some(step) = next.recv().await {
+        match step {
+            Step::Checked(sum) => checked(sum).await?,
+            Step::Batch(batch) => {
+                let count = batch.len() as u64;
+                store.upsert(batch).await.map_err(|error| Error::Store(stored, error))?;
+                stored += count;
+            }
+        }
     }
     let read = reader.await.unwrap_or_else(|panic| Err(Failed::Input(io::Error::other(panic))));
     match read {
@@ -113,6 +135,13 @@ impl Input {
     }
 }
 
+/// What the thread that reads hands over.
+enum Step {
+    /// All of the input is right, and this is a sum of its bytes.
+    Checked(u64),
+    Batch(Vec<Document>),
+}
+
 enum Failed {
     Input(io::Error),
     Temporary(io::Error),
@@ -125,43 +154,45 @@ fn read(
     input: Input,
     skip_invalid: bool,
     mut progress: impl Progress,
-    batches: &mpsc::Sender<Vec<Document>>,
+    steps: &mpsc::Sender<Step>,
 ) -> Result<u64, Failed> {
     if skip_invalid {
         return match input {
-            Input::File(file) => load(&file, length(&file), progress, true, batches),
-            Input::Stream(stream) => load(stream, None, progress, true, batches),
+            Input::File(file) => load(&file, length(&file), progress, true, steps),
+            Input::Stream(stream) => load(stream, None, progress, true, steps),
         };
     }
-    let mut file = match input {
+    let (mut file, sum) = match input {
         Input::File(file) => {
-            check(BufReader::with_capacity(BUFFER_BYTES, &file), length(&file), &mut progress)?;
-            file
+            let sum = check(&file, length(&file), &mut progress)?;
+            (file, sum)
         }
         Input::Stream(stream) => {
             let mut copy = tempfile::tempfile().map_err(Failed::Temporary)?;
             let mut tee = Tee { stream, copy: &mut copy, failure: None };
-            let checked = check(BufReader::with_capacity(BUFFER_BYTES, &mut tee), None, &mut progress);
+            let checked = check(&mut tee, None, &mut progress);
             if let Some(error) = tee.failure {
                 return Err(Failed::Temporary(error));
             }
-            checked?;
-            copy
+            (copy, checked?)
         }
     };
+    // Whether somebody takes it shows at the first batch.
+    let _ = steps.blocking_send(Step::Checked(sum));
     file.rewind().map_err(Failed::Input)?;
     let length = length(&file);
-    load(file, length, progress, false, batches)
+    load(file, length, progress, false, steps)
 }
 
 fn length(file: &File) -> Option<u64> {
     file.metadata().ok().map(|metadata| metadata.len())
 }
 
-/// Reads everything and keeps nothing.
-fn check(input: impl BufRead, length: Option<u64>, progress: &mut impl Progress) -> Result<(), Failed> {
+/// Reads everything and keeps nothing but a sum of it.
+fn check(input: impl Read, length: Option<u64>, progress: &mut impl Progress) -> Result<u64, Failed> {
     progress.begin("checking", length);
-    let mut documents = Documents::new(input);
+    let mut input = Summed { input, sum: RapidStreamHasherV3::new(&SECRETS) };
+    let mut documents = Documents::new(BufReader::with_capacity(BUFFER_BYTES, &mut input));
     let (mut bad, mut all) = (0, 0);
     while let Some(document) = documents.next() {
         all += 1;
@@ -173,8 +204,9 @@ fn check(input: impl BufRead, length: Option<u64>, progress: &mut impl Progress)
         }
         progress.at(documents.bytes());
     }
+    drop(documents);
     progress.end();
-    if bad > 0 { Err(Failed::Invalid { bad, all }) } else { Ok(()) }
+    if bad > 0 { Err(Failed::Invalid { bad, all }) } else { Ok(input.sum.finish()) }
 }
 
 fn load(
@@ -182,7 +214,7 @@ fn load(
     length: Option<u64>,
     mut progress: impl Progress,
     skip_invalid: bool,
-    batches: &mpsc::Sender<Vec<Document>>,
+    steps: &mpsc::Sender<Step>,
 ) -> Result<u64, Failed> {
     progress.begin("storing", length);
     let mut documents = Documents::new(BufReader::with_capacity(BUFFER_BYTES, input));
@@ -203,14 +235,14 @@ fn load(
         if batch.len() == BATCH_DOCUMENTS || size >= BATCH_BYTES {
             size = 0;
             // Nobody takes it: the store failed, and whoever waits for it says so.
-            if batches.blocking_send(std::mem::take(&mut batch)).is_err() {
+            if steps.blocking_send(Step::Batch(std::mem::take(&mut batch))).is_err() {
                 return Ok(skipped);
             }
             progress.at(documents.bytes());
         }
     }
     if !batch.is_empty() {
-        let _ = batches.blocking_send(batch);
+        let _ = steps.blocking_send(Step::Batch(batch));
     }
     progress.end();
     Ok(skipped)
@@ -236,16 +268,66 @@ impl Read for Tee<'_> {
     }
 }
 
-/// Fills `store` from `seed`, if it is empty; how many documents that were.
+/// Sums what is read from it.
+struct Summed<R> {
+    input: R,
+    sum: RapidStreamHasherV3<'static>,
+}
+
+/// The same in every build: what one has noted another one may read.
+static SECRETS: RapidSecrets = RapidSecrets::seed(0);
+
+impl<R: Read> Read for Summed<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.input.read(buffer)?;
+        self.sum.write(&buffer[..count]);
+        Ok(count)
+    }
+}
+
+/// What an embedded store is filled from.
+pub struct Seed {
+    /// What it is called when it is told of.
+    pub name: String,
+    pub input: Input,
+}
+
+/// Fills `store` from `seed` if it is empty, or if a load of the same seed was broken off; how many documents that were.
+///
+/// A store that holds a part looks like one that is full. So the store notes which seed is being loaded, by its name and the
+/// sum of its bytes, until all of it is stored. Of a load that had stored nothing yet, the note is taken back.
 ///
 /// # Errors
 ///
-/// When the seed is wrong, which leaves the store as it was, or cannot be stored.
-pub async fn seed(store: &dyn EmbeddedStore, seed: Input) -> Result<u64, Error> {
-    if !store.is_empty().map_err(|error| Error::Store(0, error))? {
+/// When the seed is wrong, which leaves the store as it was, or cannot be stored. When the store holds a part, and `seed` is not
+/// what that is a part of: what the two have not in common would stay.
+pub async fn seed(store: &dyn EmbeddedStore, seed: Option<Seed>) -> Result<u64, Error> {
+    let failed = |error| Error::Store(0, error);
+    let noted = store.loading().map_err(failed)?;
+    let is_empty = store.is_empty().map_err(failed)?;
+    if noted.is_none() && (seed.is_none() || !is_empty) {
         return Ok(0);
     }
-    run(store, seed, false, Logged).await.map(|report| report.stored)
+    let part = noted.as_deref().filter(|_| !is_empty).map(|note| note.split_once(' ').unwrap_or(("", note)));
+    let mut stored = 0;
+    match (seed, part) {
+        (Some(Seed { name, input }), _) => {
+            let checked = async |sum| {
+                let sum = format!("{sum:016x}");
+                match part {
+                    Some((of, part)) if of != sum => return Err(Error::Part(part.to_owned())),
+                    Some((_, part)) => tracing::warn!("the last load of {part} did not finish: loading it again"),
+                    None => {}
+                }
+                store.set_loading(Some(&format!("{sum} {name}"))).await.map_err(failed)
+            };
+            stored = storing(store, input, false, Logged, checked).await?.stored;
+        }
+        (None, Some((_, part))) => return Err(Error::Part(part.to_owned())),
+        (None, None) => {}
+    }
+    store.set_loading(None).await.map_err(|error| Error::Store(stored, error))?;
+    Ok(stored)
 }
 
 /// Progress without a terminal: only what is wrong.

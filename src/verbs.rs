@@ -162,23 +162,28 @@ fn answers(settings: &Serve) -> Result<http::Settings, Failure> {
 
 async fn fill(store: &dyn Store, seed: &Seed) -> Result<(), Failure> {
     let Some(store) = store.as_embedded() else { return Ok(()) };
-    let (input, name) = match (seed, store::SEED) {
-        (Seed::None, _) | (Seed::BuiltIn, None) => return Ok(()),
-        (Seed::BuiltIn, Some(seed)) => (Input::Stream(Box::new(Cursor::new(seed))), "the sample data".to_owned()),
+    let (shown, seed) = match (seed, store::SEED) {
+        (Seed::None, _) | (Seed::BuiltIn, None) => ("none".to_owned(), None),
+        (Seed::BuiltIn, Some(seed)) => {
+            let name = "the sample data".to_owned();
+            (name.clone(), Some(import::Seed { name, input: Input::Stream(Box::new(Cursor::new(seed))) }))
+        }
         (Seed::File(path), _) => {
-            let name = path.display().to_string();
+            let shown = path.display().to_string();
+            let whole = std::path::absolute(path).unwrap_or_else(|_| path.clone());
             let input =
-                Input::open(Some(path)).map_err(|error| Failure(format!("cannot read the seed {name}: {error}")))?;
-            (input, name)
+                Input::open(Some(path)).map_err(|error| Failure(format!("cannot read the seed {shown}: {error}")))?;
+            (shown, Some(import::Seed { name: whole.display().to_string(), input }))
         }
     };
-    match import::seed(store, input).await {
+    match import::seed(store, seed).await {
         Ok(0) => Ok(()),
         Ok(records) => {
-            tracing::info!(records, "filled the empty store with {name}");
+            tracing::info!(records, "filled the store with {shown}");
             Ok(())
         }
-        Err(error) => Err(Failure(format!("the seed {name}: {error}"))),
+        Err(part @ import::Error::Part(_)) => Err(part.into()),
+        Err(error) => Err(Failure(format!("the seed {shown}: {error}"))),
     }
 }
 
@@ -190,6 +195,13 @@ async fn importing(settings: Import) -> Outcome {
     // Nothing is read again.
     place.options.cache_bytes = IMPORT_CACHE_BYTES;
     let store = open(&place).await?;
+    if let Some(embedded) = store.as_embedded() {
+        match import::seed(embedded, None).await {
+            // Imported beside it, or over it: still nobody knows what of the seed is missing.
+            Err(part @ import::Error::Part(_)) => tracing::warn!("{part}"),
+            seeded => drop(seeded?),
+        }
+    }
     let report = import::run(&*store, input, settings.skip_invalid, Bar::default())
         .await
         .map_err(|error| Failure(format!("{name}: {error}")))?;

@@ -18,7 +18,7 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, ready};
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt};
 use prometheus_client::registry::Registry;
@@ -234,6 +234,18 @@ pub trait EmbeddedStore: Store {
 
     /// Whether there is no record at all.
     fn is_empty(&self) -> Result<bool>;
+
+    /// What is being loaded, or was when the process ended: of that the store may hold a part.
+    fn loading(&self) -> Result<Option<String>> {
+        Ok(None)
+    }
+
+    /// Notes what is being loaded from now on, or that nothing is. When it returns `Ok`, this is as lasting as all that was
+    /// written before. A store that ends with its process need not know.
+    fn set_loading(&self, what: Option<&str>) -> BoxFuture<'_, Result<()>> {
+        let _ = what;
+        Box::pin(ready(Ok(())))
+    }
 }
 
 /// The future of a call. An embedded store has its answer at once, and pays for no allocation to say so.

@@ -7,5 +7,6 @@ mod help;
 mod import;
 mod logs;
 mod otlp;
+mod seed;
 mod serve;
 mod support;

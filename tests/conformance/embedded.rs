@@ -24,6 +24,7 @@ cases! {
     Directory by context {
         reopening_finds_what_was_put_before_a_flush,
         reopening_misses_what_was_removed_before_a_flush,
+        reopening_finds_what_was_being_loaded_until_that_is_done,
     }
 }
 
@@ -136,4 +137,19 @@ async fn reopening_misses_what_was_removed_before_a_flush(context: &Context) {
     embedded(&*store).flush().await.expect("flush");
     drop(store);
     assert_eq!(list_keys(&*context.reopen().await, None).await, [0, 2].map(Key::Integer));
+}
+
+async fn reopening_finds_what_was_being_loaded_until_that_is_done(context: &Context) {
+    let loading = |store: &dyn Store| embedded(store).loading().expect("loading");
+    for what in [None, Some("one"), Some("two"), None] {
+        let store = context.reopen().await;
+        embedded(&*store).set_loading(what).await.expect("set_loading");
+        assert_eq!(loading(&*store).as_deref(), what);
+        // Whatever is loaded is no end of it, and it is no record.
+        upsert(&*store, numbered(0..2)).await;
+        drop(store);
+        let store = context.reopen().await;
+        assert_eq!(loading(&*store).as_deref(), what);
+        assert_eq!(list_keys(&*store, None).await, [0, 1].map(Key::Integer));
+    }
 }

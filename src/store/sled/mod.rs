@@ -48,8 +48,10 @@ const PAGE_BYTES: usize = 1024 * 1024;
 /// its own predecessor.
 const LOCK_PATIENCE: Duration = Duration::from_millis(1_500);
 
-/// Beside the records, in a tree of its own.
-const SEAL_TREE: &str = "seal";
+/// Beside the records, in a tree of its own: what the store knows about itself. The seal was there first.
+const NOTES_TREE: &str = "seal";
+const SEAL: &str = "seal";
+const LOADING: &str = "loading";
 
 #[derive(Clone)]
 pub struct Sled {
@@ -57,7 +59,7 @@ pub struct Sled {
     db: Db,
     // The default tree of `db`, named once: `Db` would look it up at every call.
     records: Tree,
-    seals: Tree,
+    notes: Tree,
     /// The number of the last flush. Locked while one is under way: their order in the file is their order on the disk.
     seal: Arc<Mutex<u64>>,
 }
@@ -94,16 +96,16 @@ impl Sled {
             return Err(damaged(&directory).with_source("its file sled/db is missing"));
         }
         let db = open_database(&directory, cache_bytes)?;
-        let seals = db.open_tree(SEAL_TREE).map_err(|error| damaged(&directory).with_source(error))?;
+        let notes = db.open_tree(NOTES_TREE).map_err(|error| damaged(&directory).with_source(error))?;
         let records = Tree::clone(&db);
-        let store = Self { directory, db, records, seals, seal: Arc::new(Mutex::new(sealed)) };
+        let store = Self { directory, db, records, notes, seal: Arc::new(Mutex::new(sealed)) };
         store.check(sealed, cache_bytes)?;
         Ok(store)
     }
 
     /// Whether this is all that was acknowledged, and ours.
     fn check(&self, sealed: u64, cache_bytes: u64) -> Result<()> {
-        let found = self.seals.get(SEAL_TREE).map_err(|error| self.failed("read", error))?;
+        let found = self.notes.get(SEAL).map_err(|error| self.failed("read", error))?;
         let found = found.and_then(|seal| seal.as_ref().try_into().ok()).map_or(0, u64::from_be_bytes);
         if found < sealed {
             let lost = format!("what was written since its flush {found} of {sealed} is lost");
@@ -186,7 +188,7 @@ impl Sled {
         // A number that was not written down is used again, which is as good.
         let mut seal = self.seal.lock().unwrap_or_else(PoisonError::into_inner);
         let next = *seal + 1;
-        let written = self.seals.insert(SEAL_TREE, &next.to_be_bytes()).and_then(|_| self.db.flush());
+        let written = self.notes.insert(SEAL, &next.to_be_bytes()).and_then(|_| self.db.flush());
         written.map_err(|error| self.failed("write", error))?;
         self.directory.seal(next).map_err(|error| self.failed("write", error.into()))?;
         *seal = next;
@@ -269,6 +271,24 @@ impl EmbeddedStore for Sled {
 
     fn is_empty(&self) -> Result<bool> {
         self.records.first().map(|first| first.is_none()).map_err(|error| self.failed("read", error))
+    }
+
+    fn loading(&self) -> Result<Option<String>> {
+        let note = self.notes.get(LOADING).map_err(|error| self.failed("read", error))?;
+        Ok(note.map(|what| String::from_utf8_lossy(&what).into_owned()))
+    }
+
+    fn set_loading(&self, what: Option<&str>) -> BoxFuture<'_, Result<()>> {
+        let what = what.map(str::to_owned);
+        self.blocking(move |store| {
+            // In the same log as the records, so before all that follows it, and behind all that it follows.
+            let noted = match what {
+                Some(what) => store.notes.insert(LOADING, what.as_bytes()),
+                None => store.notes.remove(LOADING),
+            };
+            noted.map_err(|error| store.failed("write", error))?;
+            store.flush_blocking()
+        })
     }
 }
 

@@ -1,0 +1,162 @@
+//! A seed whose load is broken off: by a kill, by another seed at the next start.
+
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use records::store::{self, Options};
+use tempfile::TempDir;
+
+use crate::support::{Serving, code, directory, lasting_stores, records, run, stderr};
+
+/// So many take more than one batch, and longer to load than to look.
+const RECORDS: usize = 40_000;
+
+/// How much a store has on the disk when some of them are there for sure.
+const SOME_BYTES: u64 = 4 * 1024 * 1024;
+
+fn write_seed(directory: &TempDir, name: &str, count: usize) {
+    let line = |id| format!("{{\"_id\":{id},\"text\":\"{}\"}}\n", "x".repeat(400));
+    std::fs::write(directory.path().join(name), (1..=count).map(line).collect::<String>()).unwrap();
+}
+
+fn size(path: &Path) -> u64 {
+    let Ok(entries) = std::fs::read_dir(path) else { return 0 };
+    let size = |path: &Path| if path.is_dir() { size(path) } else { path.metadata().map_or(0, |file| file.len()) };
+    entries.map(|entry| size(&entry.unwrap().path())).sum()
+}
+
+/// A server that does not listen yet.
+struct Loading {
+    child: Child,
+    log: BufReader<ChildStderr>,
+}
+
+impl Loading {
+    fn spawn(mut command: Command) -> Self {
+        let mut child = command.stderr(Stdio::piped()).spawn().expect("it starts");
+        let log = BufReader::new(child.stderr.take().unwrap());
+        Self { child, log }
+    }
+
+    /// Returns when some of the seed is stored, in a store that was not there before.
+    fn first(directory: &TempDir, store: &str) -> Self {
+        let loading = Self::spawn(serve(directory, store, &["--seed", "seed"]));
+        let begun = Instant::now();
+        while size(&directory.path().join("data")) < SOME_BYTES {
+            assert!(begun.elapsed() < Duration::from_secs(60), "it does not load");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        loading
+    }
+
+    /// Returns when the seed is being loaded once more.
+    fn again(directory: &TempDir, store: &str) -> Self {
+        let mut loading = Self::spawn(serve(directory, store, &["--seed", "seed"]));
+        let mut line = String::new();
+        while !line.contains("did not finish: loading it again") {
+            line.clear();
+            assert!(loading.log.read_line(&mut line).unwrap() > 0, "it has ended");
+        }
+        loading
+    }
+
+    fn kill(mut self) {
+        self.child.kill().unwrap();
+        let (status, log) = self.wait();
+        assert!(status.code().is_none() && !log.contains("listening"), "it was not in the middle: {log}");
+    }
+
+    fn wait(&mut self) -> (ExitStatus, String) {
+        let mut log = String::new();
+        self.log.read_to_string(&mut log).unwrap();
+        (self.child.wait().unwrap(), log)
+    }
+}
+
+impl Drop for Loading {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn serve(directory: &TempDir, store: &str, arguments: &[&str]) -> Command {
+    records(directory, &[&["--store", store, "--listen", "127.0.0.1:0"], arguments].concat())
+}
+
+/// That the whole seed is there; its log.
+fn whole(directory: &TempDir, store: &str, seed: &str, count: usize) -> String {
+    let serving = Serving::start(directory, &["--store", store, "--seed", seed]);
+    let lines = serving.get("/api/v1/records").1;
+    let list: Vec<serde::de::IgnoredAny> = serde_json::from_str(&lines).unwrap();
+    assert_eq!(list.len(), count, "{}", serving.begin);
+    serving.begin.clone()
+}
+
+#[test]
+fn a_load_that_was_killed_begins_again_and_only_the_whole_is_served() {
+    for store in lasting_stores() {
+        let directory = directory();
+        write_seed(&directory, "seed", RECORDS);
+        Loading::first(&directory, &store).kill();
+        Loading::again(&directory, &store).kill();
+        let log = whole(&directory, &store, "seed", RECORDS);
+        assert!(log.contains("did not finish: loading it again"), "{log}");
+        // From then on it is as any other.
+        for seed in ["seed", "none"] {
+            let log = whole(&directory, &store, seed, RECORDS);
+            assert!(!log.contains("loading"), "{log}");
+        }
+    }
+}
+
+#[test]
+fn a_part_of_a_seed_is_served_by_no_other_start() {
+    for store in lasting_stores() {
+        let directory = directory();
+        write_seed(&directory, "seed", RECORDS);
+        Loading::first(&directory, &store).kill();
+        let whole_name = directory.path().canonicalize().unwrap().join("seed");
+        let refused = |arguments: &[&str]| {
+            let output = run(&directory, &[&["--store", &store, "--listen", "127.0.0.1:0"], arguments].concat(), "");
+            let errors = stderr(&output);
+            assert_eq!(code(&output), 1, "{errors}");
+            assert!(errors.contains("only a part of") && errors.contains(whole_name.to_str().unwrap()), "{errors}");
+        };
+        write_seed(&directory, "other", 10);
+        refused(&[]);
+        refused(&["--seed", "none"]);
+        refused(&["--seed", "other"]);
+        // What was imported since is no reason to take the rest for all.
+        let output = run(&directory, &["import", "-", "--store", &store], r#"{"_id": "imported"}"#);
+        assert_eq!(code(&output), 0, "{}", stderr(&output));
+        assert!(stderr(&output).contains("only a part of"), "{}", stderr(&output));
+        refused(&["--seed", "none"]);
+        // The same seed is one that has the same bytes, whatever its name.
+        std::fs::rename(directory.path().join("seed"), directory.path().join("moved")).unwrap();
+        std::fs::rename(directory.path().join("other"), directory.path().join("seed")).unwrap();
+        refused(&["--seed", "seed"]);
+        whole(&directory, &store, "moved", RECORDS + 1);
+    }
+}
+
+#[tokio::test]
+async fn a_load_that_had_stored_nothing_leaves_an_empty_store() {
+    for store in lasting_stores() {
+        for imported in [true, false] {
+            let directory = directory();
+            let at = store.replace("data", directory.path().join("data").to_str().unwrap());
+            let opened = store::open(&at, Options::default()).await.unwrap();
+            opened.as_embedded().unwrap().set_loading(Some("0 a seed")).await.unwrap();
+            drop(opened);
+            if imported {
+                assert_eq!(code(&run(&directory, &["import", "-", "--store", &store], r#"{"_id": 1}"#)), 0);
+            }
+            for _ in 0..2 {
+                whole(&directory, &store, "none", usize::from(imported));
+            }
+        }
+    }
+}
