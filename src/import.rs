@@ -164,13 +164,13 @@ fn read(
     }
     let (mut file, sum) = match input {
         Input::File(file) => {
-            let sum = check(&file, length(&file), &mut progress)?;
+            let sum = check(&file, length(&file), &mut progress, steps)?;
             (file, sum)
         }
         Input::Stream(stream) => {
             let mut copy = tempfile::tempfile().map_err(Failed::Temporary)?;
             let mut tee = Tee { stream, copy: &mut copy, failure: None };
-            let checked = check(&mut tee, None, &mut progress);
+            let checked = check(&mut tee, None, &mut progress, steps);
             if let Some(error) = tee.failure {
                 return Err(Failed::Temporary(error));
             }
@@ -189,7 +189,12 @@ fn length(file: &File) -> Option<u64> {
 }
 
 /// Reads everything and keeps nothing but a sum of it.
-fn check(input: impl Read, length: Option<u64>, progress: &mut impl Progress) -> Result<u64, Failed> {
+fn check(
+    input: impl Read,
+    length: Option<u64>,
+    progress: &mut impl Progress,
+    steps: &mpsc::Sender<Step>,
+) -> Result<u64, Failed> {
     progress.begin("checking", length);
     let mut input = Summed { input, sum: RapidStreamHasherV3::new(&SECRETS) };
     let mut documents = Documents::new(BufReader::with_capacity(BUFFER_BYTES, &mut input));
@@ -203,6 +208,10 @@ fn check(input: impl Read, length: Option<u64>, progress: &mut impl Progress) ->
             }
         }
         progress.at(documents.bytes());
+        // Nobody waits for the outcome: the process is about to end, and would wait for this thread.
+        if steps.is_closed() {
+            break;
+        }
     }
     drop(documents);
     progress.end();

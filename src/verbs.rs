@@ -6,7 +6,9 @@ use std::net::SocketAddr;
 use std::num::NonZero;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
+use futures::StreamExt;
 use indicatif::{ProgressBar, ProgressStyle};
 use records::config::{Healthcheck, Import, Log, Seed, Serve, Store as StoreSettings};
 use records::document::reader::Bad;
@@ -17,12 +19,16 @@ use records::telemetry::{Logs, Lost};
 use records::{healthcheck, http, server, telemetry};
 use tokio::net::TcpListener;
 use tokio::runtime::{self, Runtime};
+use tokio::task::spawn_blocking;
 
 /// Stored, but for what was skipped.
 const SKIPPED: u8 = 3;
 
 /// What an import leaves to a store on the disk for its cache.
 const IMPORT_CACHE_BYTES: u64 = 16 * 1024 * 1024;
+
+/// How long a server that stops waits for threads that wait for the disk, or for a pipe.
+const BLOCKED: Duration = Duration::from_secs(3);
 
 /// What went wrong, said to whoever started the program.
 struct Failure(String);
@@ -39,7 +45,10 @@ pub fn serve(settings: Serve) -> ExitCode {
     let threads = settings.threads.unwrap_or_else(usual_threads);
     finish(start(&settings.log, threads).and_then(|(logs, runtime)| {
         let (tracer, _exporting) = tracing_to(settings.otlp_endpoint.as_deref())?;
-        runtime.block_on(serving(settings, logs.lost(), tracer))
+        let outcome = runtime.block_on(serving(settings, logs.lost(), tracer));
+        // What is being written is let through. A seed that is read from a pipe might be waited for to the end of days.
+        runtime.shutdown_timeout(BLOCKED);
+        outcome
     }))
 }
 
@@ -94,16 +103,25 @@ async fn open(settings: &StoreSettings) -> Result<Arc<dyn Store>, Failure> {
 }
 
 async fn serving(settings: Serve, lost_lines: Lost, tracer: Tracer) -> Outcome {
-    // Heard from the beginning: a stop while the seed is loaded is a stop.
-    let stops = server::signals()?;
+    // Heard from the beginning: a stop while the seed is loaded is a stop, and the next start loads it again.
+    let mut stops = server::signals()?;
     let mut answers = answers(&settings)?;
     answers.lost_lines = Some(lost_lines);
     answers.tracer = tracer;
-    let mut store = open(&settings.store).await?;
-    fill(&*store, &settings.seed).await?;
-    if let Some(fallback) = settings.fallback {
-        store = store::fallback::over(store, *fallback).await.map_err(|error| Failure(error.report().to_string()))?;
-    }
+    let prepared = async {
+        let store = open(&settings.store).await?;
+        fill(&*store, &settings.seed).await?;
+        let Some(fallback) = settings.fallback else { return Ok(store) };
+        store::fallback::over(store, *fallback).await.map_err(|error| Failure(error.report().to_string()))
+    };
+    let store = tokio::select! {
+        biased;
+        store = prepared => store?,
+        Some(()) = stops.next() => {
+            tracing::info!("stopped before the store was ready");
+            return Ok(ExitCode::SUCCESS);
+        }
+    };
     let listener = bind("listen", settings.listen)?;
     let draining = http::Draining::default();
     let limits = server::Limits {
@@ -171,8 +189,12 @@ async fn fill(store: &dyn Store, seed: &Seed) -> Result<(), Failure> {
         (Seed::File(path), _) => {
             let shown = path.display().to_string();
             let whole = std::path::absolute(path).unwrap_or_else(|_| path.clone());
-            let input =
-                Input::open(Some(path)).map_err(|error| Failure(format!("cannot read the seed {shown}: {error}")))?;
+            // On another thread: opening a named pipe waits for whoever writes to it.
+            let input = spawn_blocking({
+                let path = path.clone();
+                move || Input::open(Some(&path))
+            });
+            let input = input.await?.map_err(|error| Failure(format!("cannot read the seed {shown}: {error}")))?;
             (shown, Some(import::Seed { name: whole.display().to_string(), input }))
         }
     };

@@ -1,20 +1,23 @@
-//! A seed whose load is broken off: by a kill, by another seed at the next start.
+//! A seed whose load is broken off: by a kill, by a stop, by another seed at the next start.
 
 use std::io::{BufRead, BufReader, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use records::store::{self, Options};
 use tempfile::TempDir;
 
-use crate::support::{Serving, code, directory, lasting_stores, records, run, stderr};
+use crate::support::{Serving, code, directory, lasting_stores, records, run, signal, stderr};
 
 /// So many take more than one batch, and longer to load than to look.
 const RECORDS: usize = 40_000;
 
 /// How much a store has on the disk when some of them are there for sure.
 const SOME_BYTES: u64 = 4 * 1024 * 1024;
+
+/// How long a process may take to end that was told to.
+const SOON: Duration = Duration::from_secs(15);
 
 fn write_seed(directory: &TempDir, name: &str, count: usize) {
     let line = |id| format!("{{\"_id\":{id},\"text\":\"{}\"}}\n", "x".repeat(400));
@@ -66,6 +69,16 @@ impl Loading {
         self.child.kill().unwrap();
         let (status, log) = self.wait();
         assert!(status.code().is_none() && !log.contains("listening"), "it was not in the middle: {log}");
+    }
+
+    /// That it stops in order, and soon.
+    fn stop(mut self, name: &str) {
+        let begun = Instant::now();
+        signal(self.child.id(), name);
+        let (status, log) = self.wait();
+        assert!(begun.elapsed() < SOON, "it took {:?}: {log}", begun.elapsed());
+        assert_eq!(status.code(), Some(0), "{log}");
+        assert!(log.contains("stopped") && !log.contains("listening"), "{log}");
     }
 
     fn wait(&mut self) -> (ExitStatus, String) {
@@ -159,4 +172,49 @@ async fn a_load_that_had_stored_nothing_leaves_an_empty_store() {
             }
         }
     }
+}
+
+#[test]
+fn a_stop_in_the_middle_of_a_load_is_a_stop() {
+    for store in lasting_stores() {
+        let directory = directory();
+        write_seed(&directory, "seed", RECORDS);
+        Loading::first(&directory, &store).stop("TERM");
+        Loading::again(&directory, &store).stop("INT");
+        whole(&directory, &store, "seed", RECORDS);
+    }
+}
+
+#[test]
+fn a_stop_while_a_seed_is_read_that_does_not_end_is_a_stop() {
+    let directory = directory();
+    let pipe = make_pipe(&directory);
+    let loading = Loading::spawn(serve(&directory, "memory:", &["--seed", "seed"]));
+    // Returns when it is opened to be read too.
+    let _writer = std::fs::OpenOptions::new().write(true).open(pipe).unwrap();
+    loading.stop("TERM");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_stop_while_nobody_writes_the_seed_is_a_stop() {
+    let directory = directory();
+    make_pipe(&directory);
+    let loading = Loading::spawn(serve(&directory, "memory:", &["--seed", "seed"]));
+    // It hears SIGTERM, the 15th, before it opens anything.
+    let hears = || {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", loading.child.id())).unwrap();
+        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap().trim();
+        u64::from_str_radix(caught, 16).unwrap() & (1 << 14) != 0
+    };
+    while !hears() {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    loading.stop("TERM");
+}
+
+fn make_pipe(directory: &TempDir) -> PathBuf {
+    let pipe = directory.path().join("seed");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    pipe
 }

@@ -40,7 +40,7 @@ pub fn finish(mut command: Command, input: &str) -> Output {
     })
 }
 
-fn signal(process: u32, name: &str) {
+pub fn signal(process: u32, name: &str) {
     let sent = Command::new("sh").args(["-c", &format!("kill -{name} {process}")]).status().unwrap();
     assert!(sent.success());
 }
