@@ -61,6 +61,7 @@ impl Loading {
         while !line.contains("did not finish: loading it again") {
             line.clear();
             assert!(loading.log.read_line(&mut line).unwrap() > 0, "it has ended");
+            assert!(!line.contains("listening"), "it serves what is there");
         }
         loading
     }
