@@ -7,7 +7,7 @@ use tokio::time::timeout;
 
 use super::super::*;
 use super::plans::Watched;
-use super::servers::mongod;
+use super::servers::{mongod, url};
 use crate::query::Selection;
 
 #[tokio::test]
@@ -39,11 +39,14 @@ async fn a_list_that_nobody_waits_for_any_more_asks_nothing() {
 }
 
 #[tokio::test]
-#[ignore = "needs TEST_MONGOD"]
+#[ignore = "needs TEST_MONGOD or TEST_MONGODB_URL"]
 async fn lists_that_are_slow_leave_connections_to_lookups_and_to_pings() {
-    let server = mongod::Mongod::start().expect("a server");
-    let url = format!("{}/lists", server.url());
-    let database = Client::with_uri_str(&url).await.expect("a client").database("lists");
+    let name = format!("lists_{}", std::process::id());
+    let server = mongod::program().map(|_| mongod::Mongod::start().expect("a server"));
+    let url = server
+        .as_ref()
+        .map_or_else(|| url("mongodb", &name).expect("TEST_MONGODB_URL"), |server| format!("{}/{name}", server.url()));
+    let database = Client::with_uri_str(&url).await.expect("a client").database(&name);
     let fast = doc! { "$ne": ["$_id", "slow"] };
     let slow = doc! { "$function": { "body": "function() { sleep(20000); return true }", "args": [], "lang": "js" } };
     let pipeline = [doc! { "$match": { "$expr": { "$or": [fast, slow] } } }];
