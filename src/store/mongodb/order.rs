@@ -126,10 +126,16 @@ pub struct Sorted<'a> {
 }
 
 impl<'a> Sorted<'a> {
-    /// `None` when the query has no order of its own, or MongoDB no name for the field.
+    /// `None` when the query has no order of its own, or MongoDB no name for the field that means it alone: a name of digits
+    /// is a place in an array too, of which an index on it does not tell (it is not
+    /// [multikey](https://www.mongodb.com/docs/manual/core/indexes/index-types/index-multikey/) by it).
     pub fn of(query: &'a Query) -> Option<Self> {
         let order = query.order.as_ref()?;
         let path = &order.sort.path;
+        let is_place = |name: &&str| name.bytes().all(|byte| byte.is_ascii_digit());
+        if path.names().iter().skip(1).any(|name| is_place(&&**name)) {
+            return None;
+        }
         let field = filter::dotted(path)?;
         Some(Self { query, order, field, scalars: filter::inside_of_scalars(path) })
     }

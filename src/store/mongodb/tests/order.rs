@@ -263,6 +263,31 @@ async fn an_index_puts_any_values_in_the_order_of_their_json() {
     }
 }
 
+/// A name of digits is a place in an array to MongoDB, and a name to everybody else. An index by it does not tell whether it
+/// has seen an array.
+#[tokio::test]
+#[ignore = "needs TEST_MONGOD or TEST_MONGODB_URL"]
+async fn an_index_by_places_in_arrays_is_none_by_names() {
+    let watched = Watched::filled().await;
+    let collection = watched.client.database(&watched.database).collection::<Tree>("records");
+    collection.drop().await.expect("a removal");
+    index_both_ways(&collection, "v.0").await;
+    let texts = [
+        r#"{"_id":"A","v":["z"]}"#,
+        r#"{"_id":"B","v":["y"]}"#,
+        r#"{"_id":"C","v":["x"]}"#,
+        r#"{"_id":"D","v":{"0":"w"}}"#,
+        r#"{"_id":"E","v":{"0":"v"}}"#,
+    ];
+    let documents: Vec<Document> = texts.into_iter().map(parsed).collect();
+    let reference = memory().await;
+    reference.upsert(documents.clone()).await.expect("an upsert");
+    watched.store.upsert(documents).await.expect("an upsert");
+    for sort in ["v.0", "-v.0"] {
+        alike(&watched, &*reference, &[("sort", sort)], 2, async || ()).await;
+    }
+}
+
 /// Not in the order in which they are stored, and without the arrays that would keep the index from being used.
 fn document((index, value): (usize, Option<Value>)) -> Document {
     let id = Value::Int32((index as i32 * 37) % 41);
