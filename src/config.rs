@@ -27,8 +27,8 @@ pub enum Command {
     Import(Import),
     Healthcheck(Healthcheck),
     Completions(Shell),
-    /// The text that `records config` prints.
-    Config(String),
+    /// What `serve` would be given, and the text that says so.
+    Config(Box<Serve>, String),
 }
 
 #[derive(Debug)]
@@ -163,31 +163,7 @@ fn command(cli: Cli, matches: &clap::ArgMatches) -> Result<Command, clap::Error>
         }
     };
     Ok(match verb {
-        Verb::Serve(serve) => {
-            let log = log_of(&shared);
-            let store = store_of(shared, matches)?;
-            Command::Serve(Box::new(Serve {
-                admin_listen: admin_of(serve.admin_listen, Some(serve.listen))?,
-                otlp_endpoint: otlp_of(serve.otlp_endpoint, matches)?,
-                fallback: fallback_of(serve.fallback, &store, serve.request_timeout)?,
-                seed: match serve.seed.as_deref() {
-                    None | Some("") => Seed::BuiltIn,
-                    Some("none") => Seed::None,
-                    Some(file) => Seed::File(file.into()),
-                },
-                api: api_of(serve.api)?,
-                log,
-                store,
-                listen: serve.listen,
-                request_timeout: serve.request_timeout,
-                header_timeout: serve.header_timeout,
-                write_timeout: serve.write_timeout,
-                max_connections: serve.max_connections,
-                threads: serve.threads,
-                drain_delay: serve.drain_delay,
-                drain_timeout: serve.drain_timeout,
-            }))
-        }
+        Verb::Serve(serve) => Command::Serve(Box::new(serve_of(shared, serve, matches)?)),
         Verb::Import { file, skip_invalid } => Command::Import(Import {
             log: log_of(&shared),
             store: store_of(shared, matches)?,
@@ -201,15 +177,38 @@ fn command(cli: Cli, matches: &clap::ArgMatches) -> Result<Command, clap::Error>
             Command::Healthcheck(Healthcheck { listen: admin.unwrap_or(listen), live, timeout })
         }
         Verb::Config(serve) => {
-            let store = store_of(shared, matches)?;
-            admin_of(serve.admin_listen, Some(serve.listen))?;
-            otlp_of(serve.otlp_endpoint, matches)?;
-            api_of(serve.api)?;
-            fallback_of(serve.fallback, &store, serve.request_timeout)?;
+            let serve = serve_of(shared, serve, matches)?;
             let matches = matches.subcommand_matches("config").unwrap_or(matches);
-            Command::Config(effective::describe(&Cli::command(), matches, &store.url))
+            let text = effective::describe(&Cli::command(), matches, &serve.store.url);
+            Command::Config(Box::new(serve), text)
         }
         Verb::Completions { shell } => Command::Completions(shell),
+    })
+}
+
+fn serve_of(shared: Shared, flags: ServeFlags, matches: &clap::ArgMatches) -> Result<Serve, clap::Error> {
+    let log = log_of(&shared);
+    let store = store_of(shared, matches)?;
+    Ok(Serve {
+        admin_listen: admin_of(flags.admin_listen, Some(flags.listen))?,
+        otlp_endpoint: otlp_of(flags.otlp_endpoint, matches)?,
+        fallback: fallback_of(flags.fallback, &store, flags.request_timeout)?,
+        seed: match flags.seed.as_deref() {
+            None | Some("") => Seed::BuiltIn,
+            Some("none") => Seed::None,
+            Some(file) => Seed::File(file.into()),
+        },
+        api: api_of(flags.api)?,
+        log,
+        store,
+        listen: flags.listen,
+        request_timeout: flags.request_timeout,
+        header_timeout: flags.header_timeout,
+        write_timeout: flags.write_timeout,
+        max_connections: flags.max_connections,
+        threads: flags.threads,
+        drain_delay: flags.drain_delay,
+        drain_timeout: flags.drain_timeout,
     })
 }
 

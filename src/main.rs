@@ -13,10 +13,7 @@ fn main() -> ExitCode {
         Command::Serve(serve) => verbs::serve(*serve),
         Command::Import(import) => verbs::import(import),
         Command::Healthcheck(healthcheck) => verbs::healthcheck(healthcheck),
-        Command::Config(text) => {
-            print!("{text}");
-            ExitCode::SUCCESS
-        }
+        Command::Config(serve, text) => verbs::config(&serve, &text),
         Command::Completions(shell) => {
             config::completions(shell);
             ExitCode::SUCCESS

@@ -61,6 +61,17 @@ pub fn healthcheck(settings: Healthcheck) -> ExitCode {
     finish(healthcheck::ask(settings.listen, path, settings.timeout).map(|()| ExitCode::SUCCESS).map_err(Failure::from))
 }
 
+/// Prints `text`, if `serve` would not refuse what it says.
+pub fn config(settings: &Serve, text: &str) -> ExitCode {
+    let checked = || {
+        telemetry::filter(&settings.log.filter)?;
+        answers(settings)?;
+        print!("{text}");
+        Ok(ExitCode::SUCCESS)
+    };
+    finish(checked())
+}
+
 /// One less than there are processors: two thirds of a request are the kernel's work, some is the log's, and MongoDB or a proxy
 /// may be neighbours. A thread too many costs more than it brings, by being woken and sent to sleep: see BENCHMARKS.md.
 fn usual_threads() -> usize {

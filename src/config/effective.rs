@@ -27,14 +27,17 @@ fn line(arg: &Arg, matches: &ArgMatches, store: &Secret) -> [String; 3] {
     let flag = format!("--{}", arg.get_long().unwrap_or(id));
     let raw =
         matches.get_raw(id).map(|values| values.map(|value| value.to_string_lossy()).collect::<Vec<_>>().join(","));
+    // Set to nothing is not set, here as in the command itself; but where nothing is what is meant.
+    let unset = id != "cache_control" && raw.as_deref() == Some("");
+    let usual = || arg.get_default_values().first().map(|value| value.to_string_lossy().into_owned());
+    let raw = if unset { usual() } else { raw.filter(|value| !value.is_empty()) };
     let variable = arg.get_env().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let source = match matches.value_source(id) {
+        _ if unset => "default".to_owned(),
         Some(ValueSource::CommandLine) => format!("flag {flag}"),
         Some(ValueSource::EnvVariable) => format!("environment {variable}"),
         _ => "default".to_owned(),
     };
-    // Set to nothing is not set, here as in the command itself.
-    let raw = raw.filter(|value| !value.is_empty());
     if ["otlp_endpoint", "fallback"].contains(&id) {
         // What this build has not looked at may hold a password by mistake.
         return [flag, raw.map_or_else(|| "-".to_owned(), |url| Secret(url).to_string()), source];

@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
-use super::values::{connections, count, format, mode, positive, threads};
+use super::values::{connections, count, format, mode, or_info, or_records, positive, threads};
 use crate::store::fallback;
 use crate::telemetry::Format;
 
@@ -63,13 +63,13 @@ pub struct Shared {
     #[arg(long, env = "RECORDS_STORE_FILE", value_name = "FILE", global = true)]
     pub store_file: Option<PathBuf>,
     /// The collection, in a store that has collections
-    #[arg(long, env = "RECORDS_COLLECTION", value_name = "NAME", default_value = "records", global = true)]
+    #[arg(long, env = "RECORDS_COLLECTION", value_name = "NAME", default_value = "records", value_parser = or_records, global = true)]
     pub collection: String,
     /// How long one call to a store in another process may take
     #[arg(long, env = "RECORDS_STORE_TIMEOUT", value_name = "TIME", default_value = "5s", value_parser = positive, global = true)]
     pub store_timeout: Duration,
     /// What to log, as in `info` or `records=debug,mongodb=warn`
-    #[arg(long, env = "RECORDS_LOG", value_name = "FILTER", default_value = "info", global = true)]
+    #[arg(long, env = "RECORDS_LOG", value_name = "FILTER", default_value = "info", value_parser = or_info, global = true)]
     pub log: String,
     /// How the log looks: `text`, or `json`, an object a line
     #[arg(long, env = "RECORDS_LOG_FORMAT", value_name = "FORMAT", default_value = "text", value_parser = format, global = true)]

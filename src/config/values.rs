@@ -1,5 +1,6 @@
 //! What the text of a setting means, and which texts mean nothing.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -58,6 +59,16 @@ pub fn format(text: &str) -> Result<Format, String> {
         "json" => Ok(Format::Json),
         _ => Err("it is text or json".into()),
     }
+}
+
+/// A collection. Set to nothing is not set.
+pub fn or_records(text: &str) -> Result<String, Infallible> {
+    Ok(if text.is_empty() { "records" } else { text }.to_owned())
+}
+
+/// A filter of the log. Set to nothing is not set.
+pub fn or_info(text: &str) -> Result<String, Infallible> {
+    Ok(if text.is_empty() { "info" } else { text }.to_owned())
 }
 
 pub fn positive(text: &str) -> Result<Duration, String> {

@@ -76,15 +76,26 @@ impl Drop for Logs {
     }
 }
 
-/// Starts logging what `filter` lets through, in the syntax of
+/// What a text in the syntax of
 /// [`Targets`](https://docs.rs/tracing-subscriber/0.3/tracing_subscriber/filter/targets/struct.Targets.html) (levels by
-/// module), and logs panics like any other event.
+/// module) lets through.
+///
+/// # Errors
+///
+/// When it is no filter.
+pub fn filter(text: &str) -> Result<Targets, Failed> {
+    // Between two commas, nothing would mean: errors alone, from everywhere.
+    let parts: Vec<&str> = text.split(',').map(str::trim).filter(|part| !part.is_empty()).collect();
+    parts.join(",").parse().map_err(|error| Failed::Filter(text.to_owned(), error))
+}
+
+/// Starts logging what [`filter`] lets through, and logs panics like any other event.
 ///
 /// # Errors
 ///
 /// When `filter` is no filter, or there is no thread for the log.
-pub fn start(filter: &str, format: Format) -> Result<Logs, Failed> {
-    let filter: Targets = filter.parse().map_err(|error| Failed::Filter(filter.to_owned(), error))?;
+pub fn start(text: &str, format: Format) -> Result<Logs, Failed> {
+    let filter = filter(text)?;
     let (queue, writing) = Queue::before(io::stderr()).map_err(Failed::Thread)?;
     let lost = Lost(queue.clone());
     let lines = fmt::layer().with_writer(move || queue.clone());

@@ -71,9 +71,36 @@ fn settings_that_contradict_each_other_are_refused() {
 #[test]
 fn what_cannot_stand_in_a_header_is_refused_at_start() {
     for (flag, value) in [("--cors-origin", "example.com"), ("--cache-control", "a\nb")] {
-        let output = run(&directory(), &["--store", "memory:", flag, value], "");
+        for verb in ["serve", "config"] {
+            let output = run(&directory(), &[verb, "--store", "memory:", flag, value], "");
+            assert_eq!(code(&output), 1, "{}", stderr(&output));
+            assert!(stderr(&output).contains(flag), "{}", stderr(&output));
+        }
+    }
+}
+
+#[test]
+fn a_filter_that_is_none_is_refused_at_start() {
+    for verb in ["serve", "config"] {
+        let output = run(&directory(), &[verb, "--store", "memory:", "--log", "records=loud"], "");
         assert_eq!(code(&output), 1, "{}", stderr(&output));
-        assert!(stderr(&output).contains(flag), "{}", stderr(&output));
+        assert!(stderr(&output).contains("records=loud"), "{}", stderr(&output));
+    }
+}
+
+#[test]
+fn what_is_set_to_nothing_is_not_set() {
+    let empty =
+        ["RECORDS_LOG", "RECORDS_COLLECTION", "RECORDS_LOG_FORMAT", "RECORDS_ADMIN_LISTEN", "RECORDS_CORS_ORIGIN"];
+    let directory = directory();
+    let mut command = records(&directory, &["config", "--store", "memory:"]);
+    command.envs(empty.map(|name| (name, "")));
+    let output = finish(command, "");
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    for (flag, value) in
+        [("--log", "info"), ("--collection", "records"), ("--log-format", "text"), ("--admin-listen", "-")]
+    {
+        assert_eq!(setting(&stdout(&output), flag), (value.to_owned(), "default".to_owned()));
     }
 }
 

@@ -87,6 +87,7 @@ fn a_line_names_the_trace_that_its_request_is_part_of() {
 #[rstest]
 #[case::by_default("info", 0)]
 #[case::unless_asked_for("debug", 3)]
+#[case::a_comma_too_many("debug,", 3)]
 fn health_and_metrics_are_quiet(#[case] filter: &str, #[case] count: usize) {
     let lines = json(&log_of(&["--log-format", "json", "--log", filter], &["/livez", "/readyz", "/metrics"]));
     assert_eq!(requests(&lines).len(), count);
