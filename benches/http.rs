@@ -39,7 +39,7 @@ fn requests(criterion: &mut Criterion) {
         runtime.block_on(store.upsert(documents.collect())).unwrap();
         let service = http::service(store, Duration::from_secs(5), Draining::default());
         let ask = |path: &str| {
-            let request = Request::get(path).body(Body::empty()).unwrap();
+            let request = Request::get(path).header("host", "localhost").body(Body::empty()).unwrap();
             runtime.block_on(async {
                 let answer = service.clone().oneshot(request).await.unwrap();
                 (answer.status(), answer.into_body().collect().await.unwrap().to_bytes())

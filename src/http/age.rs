@@ -6,7 +6,7 @@ use axum::http::header::AGE;
 use axum::http::{HeaderName, HeaderValue};
 use axum::response::Response;
 
-const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+pub const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
 /// [RFC 9211](https://www.rfc-editor.org/rfc/rfc9211): what is sent is what the copy had (`hit`), not what a store that was
 /// asked on the way said (`fwd`), whether one was asked or not.

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use axum::http::header::{ACCEPT, ETAG, IF_NONE_MATCH, LINK, ORIGIN, RETRY_AFTER};
+use axum::http::header::{ACCEPT, AGE, ETAG, IF_MATCH, IF_NONE_MATCH, LINK, ORIGIN, RETRY_AFTER};
 use axum::http::{HeaderName, HeaderValue, Method};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
+use super::age::CACHE_STATUS;
 use super::finish::{REQUEST_ID, TRACEPARENT};
 
 /// How long a browser may remember what it was told, which is as long as any of them does.
@@ -20,8 +21,8 @@ pub fn layer(origins: &[HeaderValue]) -> CorsLayer {
     CorsLayer::new()
         .allow_origin(origin)
         .allow_methods([Method::GET, Method::HEAD])
-        .allow_headers([ACCEPT, IF_NONE_MATCH, REQUEST_ID, TRACEPARENT])
-        .expose_headers([ETAG, LINK, RETRY_AFTER, REQUEST_ID, TRACEPARENT])
+        .allow_headers([ACCEPT, IF_MATCH, IF_NONE_MATCH, REQUEST_ID, TRACEPARENT])
+        .expose_headers([AGE, CACHE_STATUS, ETAG, LINK, RETRY_AFTER, REQUEST_ID, TRACEPARENT])
         .max_age(REMEMBERED)
         .vary(vary.to_vec())
 }

@@ -1,10 +1,12 @@
-//! Entity tags, and what a client does with them
-//! ([RFC 9110, sections 8.8.3 and 13.1.2](https://www.rfc-editor.org/rfc/rfc9110#section-8.8.3)).
+//! Entity tags, and what a client asks by them
+//! ([RFC 9110, sections 8.8.3 and 13](https://www.rfc-editor.org/rfc/rfc9110#section-8.8.3)).
 
-use axum::http::header::IF_NONE_MATCH;
-use axum::http::{HeaderMap, HeaderValue};
+use axum::http::header::{IF_MATCH, IF_NONE_MATCH};
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use axum::response::Response;
 
-use super::hex;
+use super::problem::Problem;
+use super::{answer, hex};
 
 /// A strong tag, with its quotes: a hash of the bytes, so that the same bytes have the same tag from every server.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,28 +29,73 @@ impl ETag {
         HeaderValue::from_bytes(&self.0).unwrap_or(HeaderValue::from_static("\"\""))
     }
 
-    /// Whether the client has this already. What it got compressed had a weak tag; the comparison is weak.
-    pub fn is_known(&self, headers: &HeaderMap) -> bool {
-        headers.get_all(IF_NONE_MATCH).iter().any(|value| any_of(value.as_bytes(), &self.0))
+    /// `response`, whose body has this tag, or what the client's conditions put in its place. Compressed, it has another tag,
+    /// which shows once it is there.
+    ///
+    /// # Errors
+    ///
+    /// 412, when the client wants something else or nothing.
+    pub fn asked_for(&self, headers: &HeaderMap, response: Response) -> Result<Response, Problem> {
+        // What a client got compressed had a weak tag, which is as good for knowing it, and no reason to insist on it.
+        if headers.contains_key(IF_MATCH) && !any(headers, IF_MATCH, |list| any_of(list, &self.0, Comparison::Strong)) {
+            return Err(Problem::other_than_asked());
+        }
+        let is_known = any(headers, IF_NONE_MATCH, |list| any_of(list, &self.0, Comparison::Weak));
+        Ok(if is_known { answer::not_modified(response) } else { response })
     }
+}
+
+/// Lets pass what has no tag: a list that is streamed.
+///
+/// # Errors
+///
+/// 412, when the client wants one that has a tag.
+pub fn pass_without(headers: &HeaderMap) -> Result<(), Problem> {
+    let passes = !headers.contains_key(IF_MATCH) || any(headers, IF_MATCH, is_anything);
+    passes.then_some(()).ok_or_else(Problem::other_than_asked)
+}
+
+/// Lets pass what is not there.
+///
+/// # Errors
+///
+/// 412, when the client wants one that is.
+pub fn pass_absent(headers: &HeaderMap) -> Result<(), Problem> {
+    (!headers.contains_key(IF_MATCH)).then_some(()).ok_or_else(Problem::other_than_asked)
 }
 
 /// Whether the client has anything at all: `If-None-Match: *`, the one condition that an answer without a tag can meet.
 pub fn anything_is_known(headers: &HeaderMap) -> bool {
-    headers.get_all(IF_NONE_MATCH).iter().any(|value| value.as_bytes().trim_ascii() == b"*")
+    any(headers, IF_NONE_MATCH, is_anything)
+}
+
+fn any(headers: &HeaderMap, name: HeaderName, holds: impl Fn(&[u8]) -> bool) -> bool {
+    headers.get_all(name).iter().any(|value| holds(value.as_bytes()))
+}
+
+fn is_anything(list: &[u8]) -> bool {
+    list.trim_ascii() == b"*"
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Comparison {
+    /// A tag with `W/` is like none.
+    Strong,
+    Weak,
 }
 
 /// Whether `tag` is in `list`, which is `*`, or tags with commas between them, some with `W/` before them. A tag may have a
 /// comma in it, so the quotes decide.
-fn any_of(list: &[u8], tag: &[u8]) -> bool {
-    if list.trim_ascii() == b"*" {
+fn any_of(list: &[u8], tag: &[u8], comparison: Comparison) -> bool {
+    if is_anything(list) {
         return true;
     }
     let mut rest = list;
     while let Some(begin) = memchr::memchr(b'"', rest) {
         let Some(length) = memchr::memchr(b'"', &rest[begin + 1..]) else { return false };
         let end = begin + 1 + length + 1;
-        if &rest[begin..end] == tag {
+        let is_weak = rest[..begin].ends_with(b"W/");
+        if &rest[begin..end] == tag && (!is_weak || comparison == Comparison::Weak) {
             return true;
         }
         rest = &rest[end..];
@@ -63,17 +110,19 @@ mod tests {
     use super::*;
 
     #[rstest]
-    #[case(r#""a""#, true)]
-    #[case(r#"W/"a""#, true)]
-    #[case(r#""b", W/"c,d" ,"a""#, true)]
-    #[case(r#""b""a""#, true)]
-    #[case("*", true)]
-    #[case(r#""b""#, false)]
-    #[case(r#""xa""#, false)]
-    #[case(r#"", "a"#, false)]
-    #[case("a", false)]
-    #[case("", false)]
-    fn a_tag_is_found_in_a_list(#[case] list: &str, #[case] found: bool) {
-        assert_eq!(any_of(list.as_bytes(), br#""a""#), found);
+    #[case(r#""a""#, true, true)]
+    #[case(r#"W/"a""#, true, false)]
+    #[case(r#"W/"a", "a""#, true, true)]
+    #[case(r#""b", W/"c,d" ,"a""#, true, true)]
+    #[case(r#""b""a""#, true, true)]
+    #[case("*", true, true)]
+    #[case(r#""b""#, false, false)]
+    #[case(r#""xa""#, false, false)]
+    #[case(r#"", "a"#, false, false)]
+    #[case("a", false, false)]
+    #[case("", false, false)]
+    fn a_tag_is_found_in_a_list(#[case] list: &str, #[case] weak: bool, #[case] strong: bool) {
+        let found = |comparison| any_of(list.as_bytes(), br#""a""#, comparison);
+        assert_eq!((found(Comparison::Weak), found(Comparison::Strong)), (weak, strong));
     }
 }

@@ -15,8 +15,9 @@ use std::task::{Context, Poll};
 use axum::BoxError;
 use axum::body::Body;
 use axum::extract::Request;
-use axum::http::header::{CONNECTION, CONTENT_LENGTH};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use axum::http::header::{CONNECTION, CONTENT_LENGTH, HOST};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures::FutureExt;
@@ -74,7 +75,9 @@ fn new_id() -> HeaderValue {
 pub struct Finish<S> {
     pub inner: S,
     pub app: App,
-    /// Whether health and metrics are among what it serves.
+    /// Whether records are among what it serves.
+    pub records: bool,
+    /// Whether health and metrics are.
     pub operations: bool,
     /// Whether `inner` would do nothing with a GET of a record but call [`records::one`].
     pub past_inner: bool,
@@ -97,12 +100,16 @@ where
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let (mut head, body) = request.into_parts();
         let app = self.app.clone();
-        let route = Route::of(head.uri.path(), self.operations);
+        let route = Route::of(head.uri.path(), self.records, self.operations);
         let in_flight = app.metrics.begin(route);
         let under_way = UnderWay::new(&head, RequestId::of(&head.headers), route, in_flight, &app.settings.tracer);
         let store_time = (app.settings.server_timing || under_way.is_recorded()).then(StoreTime::default);
         if let Some(time) = &store_time {
             head.extensions.insert(time.clone());
+        }
+        let is_head = head.method == Method::HEAD;
+        if let Err(problem) = checked(&head) {
+            return Either::Left(ready(Ok(finished(&app, problem.into_response(), under_way, None, is_head))));
         }
         if self.past_inner && route == Route::record && head.method == Method::GET {
             // How long the store took is only measured of what is waited for.
@@ -117,12 +124,21 @@ where
             let answer = guarded(app.settings.deadline, answer);
             return Either::Right(answered(app, under_way, store_time, false, answer).boxed());
         }
-        let is_head = head.method == Method::HEAD;
         head.extensions.insert(under_way.id().clone());
         let answer = self.inner.call(Request::from_parts(head, Body::new(body)));
         let answer = answer.map(|answer| answer.unwrap_or_else(|never| match never {}));
         Either::Right(answered(app, under_way, store_time, is_head, answer).boxed())
     }
+}
+
+/// Refuses what hyper lets pass and no server may answer otherwise: a request of HTTP/1.1 without a `Host`, or with two
+/// ([RFC 9112, section 3.2](https://www.rfc-editor.org/rfc/rfc9112#section-3.2)).
+fn checked(head: &Parts) -> Result<(), Problem> {
+    let hosts = head.headers.get_all(HOST).iter().take(2).count();
+    if hosts == 1 || (hosts == 0 && head.version != Version::HTTP_11) {
+        return Ok(());
+    }
+    Err(Problem::bad("Host", "A request has one `Host`, which is the name of this server as the client knows it."))
 }
 
 /// The future of an answer that there is already.

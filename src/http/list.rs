@@ -89,6 +89,7 @@ async fn page(
     let mut share = app.pages.share();
     let page = store::page(&*app.store, query, sort, after, limit, &mut share);
     let page = StoreTime::of(&parts.extensions, page).await?;
+    StoreTime::leave_out(&parts.extensions, share.waited());
     let next = page.next.map(|next| link(parts.uri.path(), parameters, &next.encode(sort))).transpose()?;
     let mut body = Records::writer(form, None);
     body.reserve(page.records.iter().map(|record| record.json().len() + 1).sum());
@@ -104,7 +105,7 @@ async fn page(
         response.headers_mut().insert(LINK, next);
     }
     let response = super::compress::compressed(&parts.headers, age::told(response, page.age))?;
-    Ok(if tag.is_known(&parts.headers) { answer::not_modified(response) } else { response })
+    tag.asked_for(&parts.headers, response)
 }
 
 /// A page until it is sent, or given up.
@@ -126,6 +127,7 @@ async fn stream(
     form: Form,
     request_id: RequestId,
 ) -> Result<Response, Problem> {
+    etag::pass_without(&parts.headers)?;
     let after = match selection.after {
         Some(After::Cursor(cursor)) => Some(cursor.key),
         Some(After::Id(id)) => Some(key_of(app, parts, &id).await?),

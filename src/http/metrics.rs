@@ -40,12 +40,12 @@ pub enum Route {
 }
 
 impl Route {
-    /// `operations`: whether health and metrics are served where this was asked.
-    pub fn of(path: &str, operations: bool) -> Self {
+    /// `records`, `operations`: whether records, and health and metrics, are served where this was asked.
+    pub fn of(path: &str, records: bool, operations: bool) -> Self {
         match path {
-            "/api/v1/records" => Self::records,
+            path if records && path.starts_with(super::records::PREFIX) => Self::record,
+            "/api/v1/records" if records => Self::records,
             "/livez" | "/readyz" | "/metrics" if operations => Self::operation,
-            path if path.starts_with(super::records::PREFIX) => Self::record,
             _ => Self::none,
         }
     }

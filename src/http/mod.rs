@@ -117,7 +117,7 @@ where
     let app = App::new(store, settings.into(), draining, true);
     let admin = with_operations(Router::new()).fallback(problem::not_found_among_operations).with_state(app.clone());
     let admin = Guard { inner: admin, deadline: app.settings.deadline };
-    let admin = Finish { inner: admin, app: app.clone(), operations: true, past_inner: false };
+    let admin = Finish { inner: admin, app: app.clone(), records: false, operations: true, past_inner: false };
     (public(app, with_records(Router::new()).fallback(problem::not_found)), admin)
 }
 
@@ -144,7 +144,7 @@ where
     let past_inner = cors.is_none();
     // Around the router and not its own `layer`: that would give every answer to a HEAD a length once more, also those that
     // must have none.
-    Finish { inner: option_layer(cors).layer(router), operations: !app.apart, past_inner, app }
+    Finish { inner: option_layer(cors).layer(router), records: true, operations: !app.apart, past_inner, app }
 }
 
 fn with_records(router: Router<App>) -> Router<App> {

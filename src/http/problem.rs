@@ -56,6 +56,12 @@ impl Problem {
         Self { parameter: Some(header.into()), ..Self::new(StatusCode::NOT_ACCEPTABLE, detail) }
     }
 
+    /// 412. What the client wants by `If-Match` is not what is here.
+    pub fn other_than_asked() -> Self {
+        let detail = "What is here has another tag than `If-Match` names: leave it out to have what is here.";
+        Self { parameter: Some("If-Match".into()), ..Self::new(StatusCode::PRECONDITION_FAILED, detail) }
+    }
+
     /// 503, because the request's deadline has passed.
     pub fn late() -> Self {
         let mut problem = Self::unavailable("The records could not be read in time. Try again.");

@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 
 use super::accept::{self, Form};
-use super::etag::ETag;
+use super::etag::{self, ETag};
 use super::problem::Problem;
 use super::timing::StoreTime;
 use super::{App, age, answer, compress, path};
@@ -65,6 +65,7 @@ impl Asked {
 
     fn answer(self, app: &App, headers: &HeaderMap, found: Found) -> Result<Response, Problem> {
         let Some(record) = found.record else {
+            etag::pass_absent(headers)?;
             // A 204 may be kept by a cache for as long as it sees fit (RFC 9110, section 15.3.5), and the record be put in
             // the meantime.
             let nothing = (StatusCode::NO_CONTENT, [(CACHE_CONTROL, "no-store")]).into_response();
@@ -78,7 +79,6 @@ impl Asked {
         let mut response = answer::records(app, self.form, body.into());
         response.headers_mut().insert(ETAG, tag.to_value());
         let response = compress::compressed(headers, age::told(response, found.age))?;
-        // Last: a compressed answer has another tag, and which one it is shows once it is there.
-        Ok(if tag.is_known(headers) { answer::not_modified(response) } else { response })
+        tag.asked_for(headers, response)
     }
 }

@@ -73,13 +73,17 @@ impl Selection {
                 "sort" => selection.sort = Some(sort(value)?),
                 "fields" => selection.fields = Some(fields(value)?),
                 "after" => after = Some(value),
+                // No address leads to an empty id, so it is one that somebody has forgotten to fill in.
+                "after_id" if value.is_empty() => {
+                    return Err(Bad::new(name, "`after_id` is empty: it is the id of a record, or is left out."));
+                }
                 "after_id" => selection.after = Some(After::Id(RecordId::from(value.as_str()))),
+                _ if filters.len() == MAX_FILTERS => {
+                    return Err(Bad::new(name, format!("At most {MAX_FILTERS} filters are possible.")));
+                }
                 _ => filters.push(filter(name, value)?),
             }
             seen.push(name);
-        }
-        if filters.len() > MAX_FILTERS {
-            return Err(Bad::new(&parameters[MAX_FILTERS].0, format!("At most {MAX_FILTERS} filters are possible.")));
         }
         selection.filters = filters.into_iter().collect();
         if matches!(selection.after, Some(After::Id(_))) {
@@ -109,13 +113,14 @@ impl Selection {
     ///
     /// As [`Selection::parse`].
     pub fn fields_alone(parameters: &[(String, String)]) -> Result<Option<Fields>, Bad> {
+        if let Some((name, _)) = parameters.iter().find(|(name, _)| name != "fields") {
+            let detail = format!("There is no parameter `{}`: a single record has `fields`.", quoted(name));
+            return Err(Bad::new(name, detail));
+        }
         match parameters {
             [] => Ok(None),
-            [(name, value)] if name == "fields" => fields(value).map(Some),
-            [.., (name, _)] if name != "fields" => {
-                Err(Bad::new(name, format!("There is no parameter `{}`: a single record has `fields`.", quoted(name))))
-            }
-            [.., (name, _)] => Err(Bad::new(name, "A single record has `fields`, once, and no other parameter.")),
+            [(_, value)] => fields(value).map(Some),
+            [.., (name, _)] => Err(Bad::new(name, "`fields` is there twice: give it once.")),
         }
     }
 }

@@ -4,6 +4,7 @@
 //! likes. So neither how many requests are under way nor how much one of them may gather bounds it.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -30,7 +31,7 @@ impl Budget {
 
     /// A share for one page, of nothing yet.
     pub fn share(&self) -> Share {
-        Share { budget: Some(self.clone()), held: None, bytes: FREE_BYTES }
+        Share { budget: Some(self.clone()), held: None, bytes: FREE_BYTES, waited: Duration::ZERO }
     }
 }
 
@@ -40,6 +41,7 @@ pub struct Share {
     budget: Option<Budget>,
     held: Option<OwnedSemaphorePermit>,
     bytes: usize,
+    waited: Duration,
 }
 
 impl Share {
@@ -57,7 +59,9 @@ impl Share {
         match &mut self.held {
             None => {
                 self.bytes = bytes.max(expected);
+                let begun = Instant::now();
                 let permits = budget.free.clone().acquire_many_owned(units(self.bytes) as u32).await;
+                self.waited = begun.elapsed();
                 self.held = Some(permits.map_err(|_| used_up())?);
             }
             Some(held) => {
@@ -68,6 +72,11 @@ impl Share {
             }
         }
         Ok(())
+    }
+
+    /// How long others were waited for, which is nothing that the store has done.
+    pub fn waited(&self) -> Duration {
+        self.waited
     }
 
     /// Gives back what is not needed for `bytes`, which is all there will be.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use records::server::Limits;
 use rstest::rstest;
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time::timeout;
@@ -78,9 +79,12 @@ async fn a_probe_sees_that_it_is_not_ready_until_the_drain_is_over() {
 
 #[tokio::test]
 async fn a_scraper_that_stays_connected_does_not_hold_the_stop() {
-    let limits = Limits { drain_timeout: Duration::from_secs(3_600), ..limits() };
+    let hour = Duration::from_secs(3_600);
+    let limits = Limits { drain_timeout: hour, header_timeout: hour, ..limits() };
     let (server, admin) = Server::apart(memory(&[]).await, limits).await;
-    let _half = TcpStream::connect(admin).await.unwrap();
+    let mut half = TcpStream::connect(admin).await.unwrap();
+    half.write_all(b"GET /livez HTTP/1.1\r\nHo").await.unwrap();
+    // On another connection: the server has seen the half one by then.
     request_at(admin, "GET", "/livez", "").await;
     server.stop();
     server.stopped().await;

@@ -21,6 +21,13 @@ async fn a_file_comes_with_a_strict_policy(#[case] path: &str, #[case] content_t
     assert_eq!(answer.header("x-content-type-options"), Some("nosniff"));
     let known = format!("If-None-Match: {}\r\n", answer.header("etag").unwrap());
     assert_eq!(server.request("GET", path, &known).await.status, 304);
+    let compressed = "Accept-Encoding: gzip\r\n";
+    let answer = server.request("HEAD", path, compressed).await;
+    let same = server.request("GET", path, &format!("{compressed}{known}")).await;
+    assert_eq!(same.status, 304);
+    for name in ["etag", "vary"] {
+        assert_eq!(same.header(name), answer.header(name), "{name}");
+    }
     for host in ["http://", "https://"] {
         assert!(!answer.body.contains(host), "nothing comes from elsewhere");
     }
@@ -71,7 +78,7 @@ async fn what_is_described_is_what_is_answered() {
     }
     let parameters = openapi["paths"]["/api/v1/records"]["get"]["parameters"].as_array().unwrap();
     let names: Vec<_> = parameters.iter().map(|parameter| parameter["name"].as_str().unwrap()).collect();
-    assert_eq!(names, ["limit", "after", "after_id", "sort", "fields", "filters", "If-None-Match"]);
+    assert_eq!(names, ["limit", "after", "after_id", "sort", "fields", "filters", "If-Match", "If-None-Match"]);
     for name in ["limit", "after", "after_id", "sort", "fields"] {
         let problem = server.get(&format!("/api/v1/records?{name}=&{name}=")).await.problem();
         assert_eq!(problem["parameter"], *name, "it is a parameter");

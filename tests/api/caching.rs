@@ -51,6 +51,41 @@ async fn a_304_has_the_tag_that_the_200_would_have(
     }
 }
 
+#[rstest]
+#[tokio::test]
+async fn what_the_client_insists_on_is_sent_or_is_412(
+    #[values("/api/v1/records/Au", "/api/v1/records?limit=1")] path: &str,
+    #[values("GET", "HEAD")] method: &str,
+) {
+    let server = Server::over(memory(LINES).await).await;
+    let tag = server.get(path).await.header("etag").unwrap().to_owned();
+    for asked in [tag.clone(), format!("\"x\", {tag}"), "*".to_owned()] {
+        assert_eq!(server.request(method, path, &format!("If-Match: {asked}\r\n")).await.status, 200, "{asked}");
+    }
+    for other in ["\"x\"", &format!("W/{tag}"), "", "x"] {
+        let known = format!("If-Match: {other}\r\nIf-None-Match: {tag}\r\n");
+        let answer = server.request(method, path, &known).await;
+        assert_eq!(answer.status, 412, "{other}");
+        if method == "GET" {
+            assert_eq!(answer.problem()["parameter"], "If-Match");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_has_no_tag_is_none_that_the_client_insists_on() {
+    let server = Server::over(memory(LINES).await).await;
+    for (path, asked, status) in [
+        ("/api/v1/records", "\"x\"", 412),
+        ("/api/v1/records", "*", 200),
+        ("/api/v1/records/X", "\"x\"", 412),
+        ("/api/v1/records/X", "*", 412),
+    ] {
+        let answer = server.request("GET", path, &format!("If-Match: {asked}\r\n")).await;
+        assert_eq!(answer.status, status, "{path} {asked}");
+    }
+}
+
 #[tokio::test]
 async fn a_tag_changes_with_the_bytes_and_with_nothing_else() {
     let (one, other) = (memory(LINES).await, memory(&[LINES[1], LINES[0]]).await);

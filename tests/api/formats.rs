@@ -71,7 +71,7 @@ async fn what_is_large_is_compressed_as_the_client_asks(
 ) {
     let long = format!(r#"{{"_id":1,"text":"{}"}}"#, "abc".repeat(1_000));
     let server = Server::over(memory(&[&long]).await).await;
-    if !compresses(&server).await {
+    if !compresses(&server).await || !(coding == "gzip" || cfg!(feature = "compression")) {
         return;
     }
     let headers = format!("Accept-Encoding: {accept}\r\nX-Request-Id: same\r\n");

@@ -6,7 +6,7 @@ use futures::StreamExt;
 use futures::stream;
 use rstest::rstest;
 
-use crate::support::{Failing, Server, memory, record, unavailable};
+use crate::support::{Failing, Server, limits, memory, record, request_at, unavailable};
 
 /// The value of one series, by its whole name.
 fn value(text: &str, series: &str) -> Option<f64> {
@@ -34,6 +34,16 @@ async fn requests_are_counted_by_route_and_status(#[case] path: &str, #[case] ro
     let timed = format!("records_http_request_duration_seconds_count{{route=\"{route}\"}}");
     assert_eq!(value(&text, &timed), Some(3.0), "{text}");
     assert!(text.ends_with("# EOF\n"), "{text}");
+}
+
+#[tokio::test]
+async fn records_are_no_route_where_there_are_none() {
+    let (server, admin) = Server::apart(memory(&[r#"{"_id": "Au"}"#]).await, limits()).await;
+    assert_eq!(server.get("/api/v1/records/Au").await.status, 200);
+    assert_eq!(request_at(admin, "GET", "/api/v1/records/Au", "").await.status, 404);
+    let text = request_at(admin, "GET", "/metrics", "").await.body;
+    assert_eq!(value(&text, "records_http_requests_total{route=\"record\",status=\"404\"}"), None, "{text}");
+    assert_eq!(value(&text, "records_http_requests_total{route=\"none\",status=\"404\"}"), Some(1.0), "{text}");
 }
 
 #[tokio::test]

@@ -89,6 +89,7 @@ async fn a_whole_list_has_no_link() {
 #[case("limit=1&after=xyz", "after")]
 #[case("limit=1&after=AAAAAAAAAAAAAAAA", "after")]
 #[case("after_id=1&after=xyz", "after_id")]
+#[case("after_id=", "after_id")]
 #[case("after_id=1&sort=v&limit=1", "after_id")]
 #[case("sort=v", "limit")]
 #[case("sort=", "sort")]
@@ -198,4 +199,13 @@ async fn pages_that_nobody_reads_leave_room_for_others_once_they_are_gone() {
     assert_eq!(server.get("/api/v1/records").await.status, 200, "a list is streamed");
     drop(idle);
     while server.get(page).await.status != 200 {}
+}
+
+#[tokio::test]
+async fn of_too_many_filters_the_one_too_many_is_named() {
+    let server = Server::over(numbers(3).await).await;
+    let filters = "v.ne=7&".repeat(32);
+    assert_eq!(server.get(&format!("/api/v1/records?limit=1&{filters}sort=v")).await.status, 200);
+    let answer = server.get(&format!("/api/v1/records?limit=1&{filters}w.eq=1&sort=v")).await;
+    assert_eq!((answer.status, answer.problem()["parameter"].as_str()), (400, Some("w.eq")));
 }

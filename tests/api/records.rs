@@ -188,3 +188,21 @@ async fn every_request_gets_an_id_of_its_own() {
     let (first, second) = (server.get("/livez").await, server.get("/livez").await);
     assert_ne!(first.header("x-request-id"), second.header("x-request-id"));
 }
+
+#[rstest]
+#[case("GET /api/v1/records/Au HTTP/1.1\r\nConnection: close\r\n\r\n", 400)]
+#[case("GET /livez HTTP/1.1\r\nConnection: close\r\n\r\n", 400)]
+#[case("GET /api/v1/records/Au HTTP/1.1\r\nHost: a\r\nHost: b\r\nConnection: close\r\n\r\n", 400)]
+#[case("GET /api/v1/records/Au HTTP/1.0\r\nHost: a\r\nHost: b\r\n\r\n", 400)]
+#[case("GET /api/v1/records/Au HTTP/1.1\r\nHost:\r\nConnection: close\r\n\r\n", 200)]
+#[case("GET /api/v1/records/Au HTTP/1.0\r\n\r\n", 200)]
+#[tokio::test]
+async fn a_request_has_one_host(#[case] request: &str, #[case] status: u16) {
+    let server = Server::over(memory(&[r#"{"_id": "Au"}"#]).await).await;
+    let mut connection = server.connect().await;
+    connection.send(request).await;
+    let answer = String::from_utf8(connection.read_to_end().await).unwrap();
+    let (version, rest) = answer.split_once(' ').unwrap();
+    assert!(version.starts_with("HTTP/1.") && rest.starts_with(&status.to_string()), "{answer}");
+    assert_eq!(answer.contains(r#""parameter":"Host""#), status == 400, "{answer}");
+}

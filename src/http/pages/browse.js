@@ -74,8 +74,15 @@ function pretty(json) {
   return out;
 }
 
-function show(line) {
+// The id as its address has it. It comes first, but where a record was stored otherwise; as a number, see above.
+function idOf(line) {
+  const digits = /^\{"_id":(-?[0-9.eE+-]+)[,}]/.exec(line)?.[1];
+  if (digits) return digits;
   const id = JSON.parse(line)._id;
+  return typeof id === "object" ? JSON.stringify(id) : String(id);
+}
+
+function show(line) {
   const item = document.createElement("li");
   const details = document.createElement("details");
   const summary = document.createElement("summary");
@@ -83,7 +90,7 @@ function show(line) {
   const preview = document.createElement("span");
   const text = document.createElement("pre");
   name.className = "id";
-  name.textContent = typeof id === "object" ? JSON.stringify(id) : String(id);
+  name.textContent = idOf(line);
   preview.className = "preview";
   preview.textContent = line.length > 300 ? `${line.slice(0, 300)}…` : line;
   text.tabIndex = 0;

@@ -6,7 +6,7 @@ use axum::http::header::{
     CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, REFERRER_POLICY,
     X_CONTENT_TYPE_OPTIONS,
 };
-use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
+use axum::http::{HeaderMap, HeaderValue, Uri};
 use axum::response::{IntoResponse, Redirect, Response};
 use bytes::Bytes;
 use utoipa_swagger_ui::Config;
@@ -33,16 +33,13 @@ pub async fn own(uri: Uri, headers: HeaderMap) -> Result<Response, Problem> {
 }
 
 fn file(headers: &HeaderMap, content_type: &'static str, bytes: &'static [u8]) -> Result<Response, Problem> {
-    let response = answer(headers, HeaderValue::from_static(content_type), Bytes::from_static(bytes));
-    compressed(headers, response)
+    let (tag, response) = answer(HeaderValue::from_static(content_type), Bytes::from_static(bytes));
+    tag.asked_for(headers, compressed(headers, response)?)
 }
 
-fn answer(headers: &HeaderMap, content_type: HeaderValue, bytes: Bytes) -> Response {
+fn answer(content_type: HeaderValue, bytes: Bytes) -> (ETag, Response) {
     let tag = ETag::of(&bytes, &[]);
-    let mut response = match tag.is_known(headers) {
-        true => StatusCode::NOT_MODIFIED.into_response(),
-        false => ([(CONTENT_TYPE, content_type)], bytes).into_response(),
-    };
+    let mut response = ([(CONTENT_TYPE, content_type)], bytes).into_response();
     let headers = response.headers_mut();
     headers.insert(ETAG, tag.to_value());
     for (name, value) in [
@@ -53,7 +50,7 @@ fn answer(headers: &HeaderMap, content_type: HeaderValue, bytes: Bytes) -> Respo
     ] {
         headers.insert(name, HeaderValue::from_static(value));
     }
-    response
+    (tag, response)
 }
 
 /// The page's files have relative names, so its own name ends with a slash.
@@ -71,10 +68,10 @@ pub async fn docs(uri: Uri, headers: HeaderMap) -> Result<Response, Problem> {
         return Err(problem::not_found().await);
     };
     let content_type = HeaderValue::from_str(&found.content_type).unwrap_or(HeaderValue::from_static("text/plain"));
-    let mut response = answer(&headers, content_type, Bytes::from(found.bytes.into_owned()));
+    let (tag, mut response) = answer(content_type, Bytes::from(found.bytes.into_owned()));
     if found.gzpipped {
         // Kept so in the binary. There is no browser that does not take it.
         response.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     }
-    Ok(response)
+    tag.asked_for(&headers, response)
 }

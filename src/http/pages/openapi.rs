@@ -31,7 +31,8 @@ fn describe(settings: &Settings, operations: bool) -> OpenApi {
         .title("records")
         .version(env!("CARGO_PKG_VERSION"))
         .description(Some(
-            "JSON records, to be read. Every answer has an `x-request-id`; every failure is `application/problem+json`.",
+            "JSON records, to be read. Every answer has an `x-request-id`; every failure is `application/problem+json`, but for \
+             those of requests that are not HTTP or larger than the server takes: these are a 400 or 431 and nothing more.",
         ))
         .license(Some(LicenseBuilder::new().name(env!("CARGO_PKG_LICENSE")).build()))
         .build();
@@ -111,11 +112,13 @@ fn list(settings: &Settings) -> OperationBuilder {
             .explode(Some(true))
             .example(Some(json!({}))),
         )
+        .parameter(if_match())
         .parameter(if_none_match())
         .response("200", found)
         .response("304", not_modified())
         .response("400", problem("A parameter is unknown or means nothing", false))
         .response("406", problem("No form that is asked for", false))
+        .response("412", problem("What is here has none of the tags that are asked for", false))
         .response("500", problem("A defect", false))
         .response("503", problem("The store is away or too slow, or the server has too many requests", true))
 }
@@ -139,12 +142,14 @@ fn one() -> OperationBuilder {
             text().min_length(Some(1)),
             "Which fields to send, by their paths, with commas between them.",
         ))
+        .parameter(if_match())
         .parameter(if_none_match())
         .response("200", found)
         .response("204", Response::new("There is no record with this id"))
         .response("304", not_modified())
         .response("400", problem("The id cannot be decoded, or a parameter is unknown", false))
         .response("406", problem("No form that is asked for", false))
+        .response("412", problem("What is here has none of the tags that are asked for", false))
         .response("500", problem("A defect", false))
         .response("503", problem("The store is away or too slow, or the server has too many requests", true))
 }
@@ -177,6 +182,10 @@ fn query(name: &str, schema: ObjectBuilder, description: &str) -> ParameterBuild
         .required(Required::False)
         .description(Some(description))
         .schema(Some(schema))
+}
+
+fn if_match() -> ParameterBuilder {
+    query("If-Match", text(), "The tags of which the answer must have one.").parameter_in(ParameterIn::Header)
 }
 
 fn if_none_match() -> ParameterBuilder {
