@@ -15,8 +15,9 @@ const FORMAT_NEW: &str = "FORMAT.new";
 const LOCK_FILE: &str = "LOCK";
 /// The database.
 const DATABASE: &str = "sled";
-/// What it was before it was opened: whole, unlike [`COPYING`].
+/// What it was before it was opened: whole and on the disk, unlike [`COPYING`].
 const BEFORE: &str = "sled.before";
+/// A copy that is being made, or removed.
 const COPYING: &str = "sled.copying";
 
 /// A directory that is a records store, and this process's alone.
@@ -60,7 +61,7 @@ impl Directory {
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 // The name too, where a directory can be told so: no older seal would stand in for it.
                 write_seal(&path, 0).map_err(|error| cannot("write in", error))?;
-                let _ = File::open(&path).and_then(|directory| directory.sync_all());
+                sync_names(&path);
                 Some(0)
             }
             Err(error) => return Err(cannot("read", error)),
@@ -90,7 +91,7 @@ impl Directory {
         self.keep_copy().map_err(cannot)?;
         let opened = open();
         match &opened {
-            Ok(_) => remove(&self.path.join(BEFORE)),
+            Ok(_) => self.remove_copy(),
             Err(_) => self.restore_copy(),
         }
         .map_err(cannot)?;
@@ -105,8 +106,21 @@ impl Directory {
         if self.database().is_dir() {
             copy(&self.database(), &copying)?;
             fs::rename(copying, self.path.join(BEFORE))?;
+            // Before sled changes what was copied.
+            sync_names(&self.path);
         }
         Ok(())
+    }
+
+    /// Under another name first: a part of it would be taken for the whole, and put in place of the database.
+    fn remove_copy(&self) -> io::Result<()> {
+        let copying = self.path.join(COPYING);
+        match fs::rename(self.path.join(BEFORE), &copying) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            renamed => renamed?,
+        }
+        sync_names(&self.path);
+        remove(&copying)
     }
 
     fn restore_copy(&self) -> io::Result<()> {
@@ -114,6 +128,7 @@ impl Directory {
         if before.is_dir() {
             remove(&self.database())?;
             fs::rename(before, self.database())?;
+            sync_names(&self.path);
         }
         Ok(())
     }
@@ -153,6 +168,7 @@ fn remove(directory: &Path) -> io::Result<()> {
     }
 }
 
+/// Copies a directory, and returns when the copy is on the disk: its name must not get there before its data.
 fn copy(from: &Path, to: &Path) -> io::Result<()> {
     fs::create_dir(to)?;
     for entry in fs::read_dir(from)? {
@@ -161,9 +177,81 @@ fn copy(from: &Path, to: &Path) -> io::Result<()> {
         if entry.file_type()?.is_dir() {
             copy(&entry.path(), &to)?;
         } else {
-            // Shares the blocks where the file system can.
-            fs::copy(entry.path(), to)?;
+            // Shares the blocks where the file system can, and these may not be on the disk either.
+            fs::copy(entry.path(), &to)?;
+            // To be written to, which some systems ask of who syncs.
+            File::options().append(true).open(to)?.sync_all()?;
         }
     }
+    sync_names(to);
     Ok(())
+}
+
+/// What `directory` calls its files is on the disk when this returns, where a directory can be told so.
+fn sync_names(directory: &Path) {
+    let _ = File::open(directory).and_then(|directory| directory.sync_all());
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+
+    /// So many that somebody who looks all the time sees them go.
+    const FILES: usize = 200;
+
+    /// How many files a directory has; `None` when it is not there.
+    fn count(directory: &Path) -> Option<usize> {
+        fs::read_dir(directory).ok().map(Iterator::count)
+    }
+
+    #[test]
+    fn a_copy_that_would_be_put_back_is_whole_at_every_moment() {
+        let home = tempfile::tempdir().expect("a directory");
+        let (directory, _) = Directory::take(home.path().join("store")).expect("a store");
+        fs::create_dir(directory.database()).expect("a directory");
+        for number in 0..FILES {
+            fs::write(directory.database().join(number.to_string()), [0; 64]).expect("a file");
+        }
+        let before = directory.path.join(BEFORE);
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let looks = scope.spawn(|| {
+                let parts = std::iter::from_fn(|| (!done.load(Ordering::Relaxed)).then(|| count(&before)));
+                // A listing may end when the directory has another name, and is being removed.
+                parts.flatten().filter(|count| *count < FILES && before.exists()).count()
+            });
+            let opened = directory.guard(|| Ok(count(&before)));
+            done.store(true, Ordering::Relaxed);
+            assert_eq!(opened.expect("it opens"), Some(FILES));
+            assert_eq!(looks.join().expect("no panic"), 0);
+        });
+        assert_eq!(count(&directory.database()), Some(FILES));
+        assert_eq!((count(&before), count(&directory.path.join(COPYING))), (None, None));
+
+        // A remnant of the removal is no copy.
+        fs::create_dir(directory.path.join(COPYING)).expect("a directory");
+        directory.guard(|| Ok(())).expect("it opens");
+        assert_eq!(count(&directory.database()), Some(FILES));
+    }
+
+    #[test]
+    fn what_could_not_be_opened_is_put_back_with_all_that_was_in_it() {
+        let home = tempfile::tempdir().expect("a directory");
+        let (directory, _) = Directory::take(home.path().join("store")).expect("a store");
+        let blobs = directory.database().join("blobs");
+        fs::create_dir_all(&blobs).expect("a directory");
+        fs::write(directory.database().join("db"), "the log").expect("a file");
+        fs::write(blobs.join("1"), "a blob").expect("a file");
+        let failed: Result<()> = directory.guard(|| {
+            fs::write(directory.database().join("db"), "").expect("a file");
+            fs::remove_file(blobs.join("1")).expect("a file");
+            Err(Error::broken("it is damaged"))
+        });
+        failed.expect_err("it is damaged");
+        assert_eq!(fs::read(directory.database().join("db")).expect("a file"), b"the log");
+        assert_eq!(fs::read(blobs.join("1")).expect("a file"), b"a blob");
+        assert_eq!(count(&directory.path.join(BEFORE)), None);
+    }
 }
