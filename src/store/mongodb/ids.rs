@@ -13,7 +13,8 @@ use mongodb::bson::{Binary, Bson, Document, doc};
 use mongodb::options::Hint;
 
 use super::MongoDb;
-use super::lists::{Batches, Cursor};
+use super::cursor::Cursor;
+use super::lists::Batches;
 use super::short::{AGAIN_AFTER, QUICK};
 use crate::record::Key;
 use crate::store::Result;
@@ -120,7 +121,8 @@ impl MongoDb {
         let open = async {
             let collection = self.inner.collection().await?;
             let find = collection.find(filter).projection(doc! { "_id": 1 }).limit(1);
-            find.hint(Hint::Keys(doc! { "_id": 1 })).max_time(within).batch().await.map(Cursor::Plain)
+            let batches = find.hint(Hint::Keys(doc! { "_id": 1 })).max_time(within).batch().await?;
+            Ok(Cursor::of(&collection, batches))
         };
         Ok(self.next(&mut None, open, batches).await?.is_some_and(|found| !found.is_empty()))
     }

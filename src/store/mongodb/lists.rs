@@ -4,15 +4,14 @@ use std::future::Future;
 use std::sync::atomic::Ordering;
 
 use futures::stream::{self, StreamExt};
-use mongodb::ClientSession;
 use mongodb::action::Find;
 use mongodb::bson::{Document as Bson, RawDocumentBuf, doc};
 use mongodb::options::{Collation, Hint, ReadConcern, ReadPreference};
-use mongodb::raw_batch_cursor::{RawBatch, RawBatchCursor, SessionRawBatchCursor};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::timeout;
 
 use super::batch::records;
+use super::cursor::Cursor;
 use super::order::Sorted;
 use super::{Inner, MongoDb, bson, changes, error, filter, permit};
 use crate::record::Record;
@@ -42,25 +41,6 @@ pub fn unread() -> Error {
     Error::broken("nobody reads the list any more")
 }
 
-/// The batches of a list.
-pub enum Cursor {
-    Plain(RawBatchCursor),
-    InSession(SessionRawBatchCursor, Box<ClientSession>),
-}
-
-impl Cursor {
-    async fn next(&mut self) -> mongodb::error::Result<Option<RawBatch>> {
-        match self {
-            Self::Plain(cursor) => next(cursor).await,
-            Self::InSession(cursor, session) => cursor.stream(session).next().await.transpose(),
-        }
-    }
-}
-
-pub async fn next(cursor: &mut RawBatchCursor) -> mongodb::error::Result<Option<RawBatch>> {
-    cursor.next().await.transpose()
-}
-
 impl Inner {
     /// `settled`: only what no failover takes back.
     async fn cursor(&self, query: &Query, settled: bool) -> mongodb::error::Result<Cursor> {
@@ -74,7 +54,8 @@ impl Inner {
             let filter = filter::candidates(&query.filters, query.after.as_ref());
             let find = collection.find(filter).collation(by_bytes()).sort(by_id).batch_size(batch);
             let find = only(find, filter::fields(query));
-            return find.max_time(self.options.timeout).batch().await.map(Cursor::Plain);
+            let find = find.max_time(self.options.timeout);
+            return find.batch().await.map(|batches| Cursor::of(&collection, batches));
         }
         let batch = query.page(BATCH_RECORDS as usize) as u32;
         let find = collection.find(doc! {}).sort(by_id.clone()).hint(Hint::Keys(by_id)).batch_size(batch);
@@ -90,17 +71,17 @@ impl Inner {
             None => find,
         };
         if !settled {
-            return find.batch().await.map(Cursor::Plain);
+            return find.batch().await.map(|batches| Cursor::of(&collection, batches));
         }
         let find = find.read_concern(ReadConcern::majority()).selection_criteria(ReadPreference::Primary.into());
         match self.begun.load(Ordering::Relaxed) {
-            0 => find.batch().await.map(Cursor::Plain),
+            0 => find.batch().await.map(Cursor::of_primary),
             begun => {
                 // The server waits until a majority has what was done up to then.
                 let mut session = self.client().await?.start_session().causal_consistency(true).await?;
                 session.advance_operation_time(changes::timestamp(begun));
                 let cursor = find.session(&mut session).batch().await?;
-                Ok(Cursor::InSession(cursor, Box::new(session)))
+                Ok(Cursor::in_session(cursor, session))
             }
         }
     }

@@ -11,14 +11,15 @@
 //! - **The client is made when it is first needed,** and again until that succeeds, so that the service starts while
 //!   MongoDB, or the DNS that knows where it is, is down.
 //!
-//! [`bson`] turns the server's bytes into wire JSON, [`batch`] many at a time; [`lists`] reads lists, [`filter`] and [`order`]
-//! say in MongoDB's words what they are of, and [`short`] reads those at once that are; [`ids`] knows where the server's order is
-//! not ours; [`changes`] follows what changes; [`error`] sorts the driver's errors.
+//! [`bson`] turns the server's bytes into wire JSON, [`batch`] many at a time; [`lists`] reads lists by the server's cursors, which
+//! [`cursor`] ends, [`filter`] and [`order`] say in MongoDB's words what they are of, and [`short`] reads those at once that are;
+//! [`ids`] knows where the server's order is not ours; [`changes`] follows what changes; [`error`] sorts the driver's errors.
 
 mod batch;
 mod bson;
 mod changes;
 mod connections;
+mod cursor;
 mod error;
 mod filter;
 mod ids;

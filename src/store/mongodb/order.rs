@@ -18,8 +18,9 @@
 use mongodb::bson::{Bson, Document as Tree, doc};
 
 use super::bson::from_key;
+use super::cursor::Cursor;
 use super::ids;
-use super::lists::{BATCH_RECORDS, Batches, Cursor, by_bytes, only, unread};
+use super::lists::{BATCH_RECORDS, Batches, by_bytes, only, unread};
 use super::{MongoDb, error, filter};
 use crate::query::sort::{PREFIX, Value};
 use crate::record::{Key, Record};
@@ -378,7 +379,7 @@ impl MongoDb {
             Some((order, limit)) => found.sort(order.clone()).limit(*limit as i64),
             None => found,
         };
-        found.batch().await.map(Cursor::Plain)
+        found.batch().await.map(|batches| Cursor::of(&collection, batches))
     }
 
     /// Whether an index serves the order, and the server's order of ids is that of their keys.

@@ -12,8 +12,9 @@ use mongodb::raw_batch_cursor::RawBatch;
 use tokio::time::timeout;
 
 use super::batch::records;
+use super::cursor::{Cursor, left_under};
 use super::ids::is_opaque;
-use super::lists::{Batches, by_bytes, next, only};
+use super::lists::{Batches, by_bytes, only};
 use super::{Inner, MongoDb, Query, filter};
 use crate::record::Record;
 
@@ -127,16 +128,15 @@ impl Inner {
         let most = RECORDS as u32 + 1;
         let find = collection.find(filter::candidates(&query.filters, None)).limit(most.into()).batch_size(most);
         let find = if query.filters.is_empty() { find } else { find.collation(by_bytes()) };
-        let mut cursor = only(find, filter::fields(&query)).max_time(self.options.timeout).batch().await?;
-        next(&mut cursor).await
+        let batches = only(find, filter::fields(&query)).max_time(self.options.timeout).batch().await?;
+        Cursor::of(&collection, batches).next().await
     }
 }
 
 /// The records of a reply that has all of them, if they are few and their order can be told here.
 fn short(reply: &RawBatch) -> Option<Vec<Record>> {
     // What is more than a reply can hold is left with the server, under an id.
-    let left = reply.as_raw_document().get_document("cursor").ok()?.get_i64("id").ok()?;
-    if left != 0 {
+    if left_under(reply)? != 0 {
         return None;
     }
     let records = records(reply).ok()?;

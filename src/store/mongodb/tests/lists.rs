@@ -1,4 +1,4 @@
-//! Whose turn it is to ask MongoDB: lists, and what must not wait for them.
+//! Lists: whose turn it is to ask MongoDB, and what must not wait for them; what they have where a collection is unlike others.
 
 use std::time::Duration;
 
@@ -70,5 +70,50 @@ async fn lists_that_are_slow_leave_connections_to_lookups_and_to_pings() {
         for list in lists.await.expect("the lists") {
             assert!(list.expect_err("it is slow").is_unavailable());
         }
+    }
+}
+
+fn filtered(name: &str, value: &str) -> Query {
+    let filters = Selection::parse(&[(name.to_owned(), value.to_owned())]).expect("a filter").filters;
+    Query { filters, ..Query::all() }
+}
+
+#[tokio::test]
+#[ignore = "needs TEST_MONGOD"]
+async fn a_list_that_is_dropped_leaves_no_cursor_on_the_secondary_that_has_it() {
+    // Of a set that is started for it, and nothing else.
+    if mongod::program().is_none() {
+        return;
+    }
+    let set = mongod::Mongod::start_set_of(3).expect("a replica set");
+    let plain = |server: &mongod::Mongod| format!("mongodb://127.0.0.1:{}/?directConnection=true", server.port());
+    let url = format!("mongodb://127.0.0.1:{}/cursors?replicaSet=rs0&w=3&readPreference=secondary", set[0].port());
+    let documents: Vec<_> = (0..10_000).map(|id| doc! { "_id": id, "n": 1 }).collect();
+    let client = Client::with_uri_str(&url).await.expect("a client");
+    client.database("cursors").collection("records").insert_many(documents).await.expect("documents");
+    let store = open(url, Options::default()).await.expect("a store");
+    let open_cursors = async || {
+        let mut open = 0;
+        for server in &set[1..] {
+            let client = Client::with_uri_str(plain(server)).await.expect("a client");
+            let status = client.database("admin").run_command(doc! { "serverStatus": 1 }).await.expect("a status");
+            let cursors = status.get_document("metrics").and_then(|metrics| metrics.get_document("cursor"));
+            open += cursors
+                .and_then(|cursors| cursors.get_document("open"))
+                .and_then(|open| open.get_i64("total"))
+                .expect("a number");
+        }
+        open
+    };
+    // What the members read of one another they read by cursors too.
+    let before = open_cursors().await;
+    for query in [Query::after(Key::Integer(0)), filtered("n.eq", "1")].iter().cycle().take(10) {
+        let mut list = store.list(query.clone());
+        list.next().await.expect("a list").expect("a record");
+    }
+    let begin = std::time::Instant::now();
+    while open_cursors().await > before {
+        assert!(begin.elapsed() < Duration::from_secs(20), "{} cursors are left", open_cursors().await - before);
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
