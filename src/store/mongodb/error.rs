@@ -12,6 +12,25 @@ const DUPLICATE_KEY: i32 = 11_000;
 const DOCUMENT_INVALID: [i32; 4] = [2, 9, 52, 121]; // BadValue, FailedToParse, DollarPrefixedFieldName, DocumentValidationFailure
 const TOO_LARGE: [i32; 2] = [10_334, 17_280]; // BSONObjectTooLarge, KeyTooLong
 
+/// Of a find with a bound of an index: its order is that of a language, and not the one that is asked for; and a view has none.
+const NO_BOUND: [i32; 2] = [51_174, 168];
+/// Of a find in a view whose order is that of a language: it has no other.
+const ORDER_OF_A_VIEW: i32 = 167;
+
+/// Whether the server refuses to begin at a bound of the index.
+pub fn is_of_the_bound(error: &DriverError) -> bool {
+    NO_BOUND.iter().any(|code| is_command(error, *code))
+}
+
+/// Whether the server refuses any order but the view's own.
+pub fn is_of_the_order(error: &DriverError) -> bool {
+    is_command(error, ORDER_OF_A_VIEW)
+}
+
+pub fn is_command(error: &DriverError, code: i32) -> bool {
+    matches!(error.kind.as_ref(), ErrorKind::Command(command) if command.code == code)
+}
+
 pub fn sorted(error: DriverError) -> Error {
     let (kind, message) = match error.kind.as_ref() {
         ErrorKind::ServerSelection { .. } => (Kind::Unavailable, "no MongoDB server can be reached"),

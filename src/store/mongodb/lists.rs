@@ -44,21 +44,46 @@ pub fn unread() -> Error {
 impl Inner {
     /// `settled`: only what no failover takes back.
     async fn cursor(&self, query: &Query, settled: bool) -> mongodb::error::Result<Cursor> {
+        if !query.filters.is_empty() {
+            return self.candidates(query).await;
+        }
+        match self.by_index(query, settled, Some(by_bytes())).await {
+            // Its strings are in the order of a language, where the collection has one. The server says so before it reads
+            // anything, and would put all in order for each such list: beside that it is nothing to ask twice.
+            Err(error) if query.after.is_some() && error::is_of_the_bound(&error) => self.candidates(query).await,
+            Err(error) if error::is_of_the_order(&error) => self.by_index(query, settled, None).await,
+            cursor => cursor,
+        }
+    }
+
+    /// All of which the filters may hold, by whichever index the server chooses.
+    async fn candidates(&self, query: &Query) -> mongodb::error::Result<Cursor> {
+        let collection = self.collection().await?;
+        let few = query.limit.map_or(BATCH_RECORDS, |limit| u32::try_from(limit).unwrap_or(BATCH_RECORDS));
+        // Some of the candidates may be left out, and should not cost a round trip each.
+        let batch = few.clamp(100, BATCH_RECORDS);
+        // The planner chooses the index; what has none to use is given up by the server too.
+        let filter = filter::candidates(&query.filters, query.after.as_ref());
+        let find = collection.find(filter).collation(by_bytes()).sort(doc! { "_id": 1 }).batch_size(batch);
+        // Where none is left out, the server need not put more in order than are taken.
+        let find = match query.limit.filter(|_| query.filters.is_empty()).and_then(|limit| i64::try_from(limit).ok()) {
+            Some(limit) => find.limit(limit),
+            None => find,
+        };
+        let find = only(find, filter::fields(query));
+        find.max_time(self.options.timeout).batch().await.map(|batches| Cursor::of(&collection, batches))
+    }
+
+    /// All by the index of `_id`, and no more of it than is taken.
+    async fn by_index(&self, query: &Query, settled: bool, order: Option<Collation>) -> mongodb::error::Result<Cursor> {
         let collection = self.collection().await?;
         let by_id = doc! { "_id": 1 };
-        if !query.filters.is_empty() {
-            let few = query.limit.map_or(BATCH_RECORDS, |limit| u32::try_from(limit).unwrap_or(BATCH_RECORDS));
-            // Some of the candidates may be left out, and should not cost a round trip each.
-            let batch = few.clamp(100, BATCH_RECORDS);
-            // The planner chooses the index; what has none to use is given up by the server too.
-            let filter = filter::candidates(&query.filters, query.after.as_ref());
-            let find = collection.find(filter).collation(by_bytes()).sort(by_id).batch_size(batch);
-            let find = only(find, filter::fields(query));
-            let find = find.max_time(self.options.timeout);
-            return find.batch().await.map(|batches| Cursor::of(&collection, batches));
-        }
         let batch = query.page(BATCH_RECORDS as usize) as u32;
         let find = collection.find(doc! {}).sort(by_id.clone()).hint(Hint::Keys(by_id)).batch_size(batch);
+        let find = match order {
+            Some(order) => find.collation(order),
+            None => find,
+        };
         // The bound of the index includes what it names.
         let find = match query.limit.and_then(|limit| i64::try_from(limit).ok()?.checked_add(1)) {
             Some(limit) => find.limit(limit).batch_size(batch + 1),

@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use futures::TryStreamExt;
+use mongodb::bson::Bson;
+use mongodb::options::Collation;
 use tokio::time::timeout;
 
 use super::super::*;
@@ -73,9 +75,64 @@ async fn lists_that_are_slow_leave_connections_to_lookups_and_to_pings() {
     }
 }
 
+/// A store of an empty database on a server of its own, or else on the one that is named, and the database.
+async fn stored(name: &str, options: Options) -> (Option<mongod::Mongod>, Arc<dyn Store>, mongodb::Database) {
+    let name = format!("{name}_{}", std::process::id());
+    let server = mongod::program().map(|_| mongod::Mongod::start().expect("a server"));
+    let url = server
+        .as_ref()
+        .map_or_else(|| url("mongodb", &name).expect("TEST_MONGODB_URL"), |server| format!("{}/{name}", server.url()));
+    let database = Client::with_uri_str(&url).await.expect("a client").database(&name);
+    (server, open(url, options).await.expect("a store"), database)
+}
+
+async fn keys(store: &dyn Store, query: Query) -> Vec<Key> {
+    let records: Vec<Record> = store.list(query).try_collect().await.expect("a list");
+    records.iter().map(|record| record.key().clone()).collect()
+}
+
 fn filtered(name: &str, value: &str) -> Query {
     let filters = Selection::parse(&[(name.to_owned(), value.to_owned())]).expect("a filter").filters;
     Query { filters, ..Query::all() }
+}
+
+#[tokio::test]
+#[ignore = "needs TEST_MONGOD or TEST_MONGODB_URL"]
+async fn a_collection_in_the_order_of_a_language_is_listed_in_ours_from_everywhere() {
+    let (_server, store, database) = stored("language", Options::default()).await;
+    let language = Collation::builder().locale("en".to_owned()).build();
+    database.create_collection("records").collation(language).await.expect("a collection");
+    let letters = ["a", "B", "c", "D", "\u{e9}", "E", "f"].map(Bson::from);
+    let ids = letters.into_iter().chain([
+        1.into(),
+        7.5.into(),
+        true.into(),
+        doc! { "a": "B" }.into(),
+        doc! { "a": "a" }.into(),
+    ]);
+    let documents: Vec<_> = ids.map(|id| doc! { "_id": id, "n": 1 }).collect();
+    database.collection("records").insert_many(documents).await.expect("documents");
+    let expected = keys(&*store, filtered("n.eq", "1")).await;
+    assert_eq!(expected.len(), 12);
+    assert!(expected.iter().map(Key::rank).is_sorted());
+    assert_eq!(keys(&*store, Query::all()).await, expected);
+    let snapshot: Vec<Record> = store.snapshot().try_collect().await.expect("a list");
+    assert!(snapshot.iter().map(Record::key).eq(&expected));
+    for (index, after) in expected.iter().enumerate() {
+        let behind = &expected[index + 1..];
+        assert_eq!(keys(&*store, Query::after(after.clone())).await, behind, "behind {after:?}");
+        let begun = keys(&*store, Query { limit: Some(2), ..Query::after(after.clone()) }).await;
+        assert!(behind.starts_with(&begun) && begun.len() >= behind.len().min(2), "behind {after:?}: {begun:?}");
+    }
+    // A view has no other order than its own.
+    database.collection::<Bson>("records").drop().await.expect("a drop");
+    let language = Collation::builder().locale("en".to_owned()).build();
+    let view = database.create_collection("records").view_on("documents").collation(language);
+    view.pipeline([]).await.expect("a view");
+    database.collection("documents").insert_many([doc! { "_id": "b" }, doc! { "_id": "A" }]).await.expect("documents");
+    for query in [Query::all(), Query { limit: Some(2), ..Query::all() }] {
+        assert_eq!(keys(&*store, query).await.len(), 2);
+    }
 }
 
 #[tokio::test]
