@@ -14,7 +14,7 @@ use super::batch::records;
 use super::cursor::Cursor;
 use super::order::Sorted;
 use super::{Inner, MongoDb, bson, changes, error, filter, permit};
-use crate::record::Record;
+use crate::record::{Key, Record};
 use crate::store::{Error, Listing, Query, Result};
 
 /// How many records the server sends at a time. Its own default is as many as fit into 16 MB, which a list would hold
@@ -112,6 +112,19 @@ impl Inner {
     }
 }
 
+/// What is new in a batch behind the record at `place`, which then is that of the last one. A record that was removed and put
+/// again, or written, while the server reads may be found twice; in the order of the list they are neighbours.
+fn new_in(mut batch: Vec<Record>, place: &mut Option<Key>) -> Vec<Record> {
+    batch.dedup_by(|one, before| one.key() == before.key());
+    if batch.first().is_some_and(|first| Some(first.key()) == place.as_ref()) {
+        batch.remove(0);
+    }
+    if let Some(record) = batch.last() {
+        *place = Some(record.key().clone());
+    }
+    batch
+}
+
 impl MongoDb {
     /// Reads the list from the server, batch by batch, one ahead of what `batches` has taken, and says when that was all:
     /// a reader that ends without a word has failed.
@@ -133,9 +146,10 @@ impl MongoDb {
             let _ = batches.send(Ok(None)).await;
             return;
         }
-        let mut cursor = None;
+        let (mut place, mut cursor) = (query.after.clone(), None);
         loop {
             let batch = self.next(&mut cursor, self.inner.cursor(&query, settled), &batches).await;
+            let batch = batch.map(|batch| batch.map(|batch| new_in(batch, &mut place)));
             let last = !matches!(batch, Ok(Some(_)));
             // An error here: nobody listens any more. The cursor is dropped between two calls, and closed by that.
             if batches.send(batch).await.is_err() || last {

@@ -113,10 +113,9 @@ impl MongoDb {
             self.last.was(Seen::Short);
         }
         records.sort_by(|one, other| one.key().cmp(other.key()));
-        if !query.filters.is_empty() {
-            // The index of a filter may have led to a record twice, where it was written meanwhile.
-            records.dedup_by(|one, other| one.key() == other.key());
-        }
+        // One that was removed and put again meanwhile may lie in two places; and to one that was written the index of a filter
+        // may lead twice.
+        records.dedup_by(|one, other| one.key() == other.key());
         Some(records)
     }
 }

@@ -136,6 +136,22 @@ async fn a_collection_in_the_order_of_a_language_is_listed_in_ours_from_everywhe
 }
 
 #[tokio::test]
+#[ignore = "needs TEST_MONGOD or TEST_MONGODB_URL"]
+async fn a_record_that_the_server_finds_twice_is_listed_once() {
+    let (_server, store, database) = stored("twice", Options::default()).await;
+    // As it may find one that is removed and put again while it reads.
+    let pipeline = [doc! { "$set": { "twice": [1, 2] } }, doc! { "$unwind": "$twice" }];
+    database.create_collection("records").view_on("documents").pipeline(pipeline).await.expect("a view");
+    let documents: Vec<_> = (0..1_500).map(|id| doc! { "_id": id, "n": 1 }).collect();
+    database.collection("documents").insert_many(documents).await.expect("documents");
+    let expected: Vec<_> = (0..1_500).map(Key::Integer).collect();
+    for query in [Query::all(), Query { limit: Some(9_999), ..Query::all() }, filtered("n.eq", "1")] {
+        assert!(keys(&*store, query.clone()).await == expected, "{query:?}");
+    }
+    assert!(keys(&*store, Query::after(Key::Integer(1_000))).await == expected[1_001..]);
+}
+
+#[tokio::test]
 #[ignore = "needs TEST_MONGOD"]
 async fn a_list_that_is_dropped_leaves_no_cursor_on_the_secondary_that_has_it() {
     // Of a set that is started for it, and nothing else.
