@@ -22,7 +22,7 @@ use libtest_mimic::{Arguments, Trial};
 use lists::{a_list_that_is_cut_at_any_point_never_looks_whole, a_short_list_that_is_cut_at_any_point_is_refused};
 use records::document::{Document, extended_json};
 use records::query::Selection;
-use records::store::{BACKENDS, Error, Kind, Options, Query, Result, Store};
+use records::store::{BACKENDS, Error, Kind, Options, Order, Query, Result, Store};
 use servers::mongod::{self, Mongod};
 use tokio::runtime::Runtime;
 
@@ -56,7 +56,7 @@ cases! {
     a_network_that_ends_every_connection_is_unavailable_until_it_is_mended,
     a_network_that_delays_is_slow_and_beyond_the_time_out_unavailable,
     a_list_comes_in_parts_over_a_network_that_is_too_slow_for_all_at_once,
-    a_server_that_scans_no_collection_lists_what_a_filter_finds,
+    a_server_that_scans_no_collection_lists_what_a_filter_finds_and_in_any_order,
     a_list_ends_with_an_error_when_the_server_is_killed,
     a_list_ends_with_an_error_when_the_server_is_stuck,
     a_list_that_is_cut_at_any_point_never_looks_whole,
@@ -289,7 +289,7 @@ async fn a_list_comes_in_parts_over_a_network_that_is_too_slow_for_all_at_once()
 }
 
 /// Some operators forbid what is slow for a large collection.
-async fn a_server_that_scans_no_collection_lists_what_a_filter_finds() {
+async fn a_server_that_scans_no_collection_lists_what_a_filter_finds_and_in_any_order() {
     let server = Mongod::start().expect("a server");
     let store = open(&server.url()).await;
     store.upsert(numbered(0..100)).await.expect("an upsert");
@@ -301,6 +301,12 @@ async fn a_server_that_scans_no_collection_lists_what_a_filter_finds() {
     let filters = Selection::parse(&[("colour.eq".to_owned(), "red".to_owned())]).expect("a filter").filters;
     let listed = store.list(Query { filters, ..Query::all() }).try_collect::<Vec<_>>().await.expect("a list");
     assert!(listed.is_empty());
+    // It refuses to plan an order that no index has.
+    let sort =
+        Selection::parse(&[("sort".to_owned(), "colour".to_owned())]).expect("parameters").sort.expect("an order");
+    let order = Order { sort, after: None, limit: 10 };
+    let query = Query { order: Some(order), ..Query::all() };
+    assert_eq!(store.list(query).try_collect::<Vec<_>>().await.expect("a list").len(), 100);
 }
 
 /// Stores so much that a list cannot have read it all ahead, and begins to list it.

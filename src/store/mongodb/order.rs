@@ -16,6 +16,7 @@
 //! Strings that are not UTF-8, which no driver writes, come where their bytes put them.
 
 use mongodb::bson::{Bson, Document as Tree, doc};
+use mongodb::error::ErrorKind;
 
 use super::bson::from_key;
 use super::cursor::Cursor;
@@ -24,7 +25,7 @@ use super::lists::{BATCH_RECORDS, Batches, by_bytes, only, unread};
 use super::{MongoDb, error, filter};
 use crate::query::sort::{PREFIX, Value};
 use crate::record::{Key, Record};
-use crate::store::{Order, Query, Result};
+use crate::store::{Error, Order, Query, Result};
 use crate::wire;
 
 /// How many records of one kind are asked for at a time, at most: of those that the server sorts it keeps as many in memory.
@@ -418,14 +419,14 @@ impl MongoDb {
                 None => run.await,
             }
         };
-        match plan.await.map_err(error::sorted) {
+        match plan.await {
             Ok(plan) => {
                 let plan = plan.get_document("queryPlanner").ok().and_then(|planner| planner.get("winningPlan"));
                 Ok(plan.is_some_and(|plan| is_served(plan, &sorted.field)))
             }
-            Err(error) if error.is_unavailable() => Err(error),
-            // It may not explain, or not in these words; the list itself can do without.
-            Err(_) => Ok(false),
+            // It may not explain, or have no plan for this, or not in these words; the list itself can do without.
+            Err(error) if matches!(*error.kind, ErrorKind::Command(_)) => Ok(false),
+            Err(error) => Some(error::sorted(error)).filter(Error::is_unavailable).map_or(Ok(false), Err),
         }
     }
 }
