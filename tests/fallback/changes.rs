@@ -21,6 +21,7 @@ cases! {
     an_idle_feed_proves_again_and_again_that_the_copy_is_current,
     a_feed_goes_on_from_its_token_with_the_last_state_of_each_record,
     a_token_that_means_nothing_is_lost,
+    a_user_who_may_only_read_is_told_no_changes_from_a_token_either,
     a_collection_that_is_dropped_leaves_an_empty_copy,
     a_busy_collection_never_goes_back_and_ends_the_same,
 }
@@ -224,6 +225,21 @@ async fn a_token_that_means_nothing_is_lost() {
     for token in wrong {
         let first = primary.changes(Some(Token(token.into()))).next().await;
         assert!(matches!(first, Some(Err(Interruption::Lost(_)))), "{first:?}");
+    }
+}
+
+async fn a_user_who_may_only_read_is_told_no_changes_from_a_token_either() {
+    let mut server = filled().await;
+    create_finder(&server);
+    server.stop();
+    server.ask_for_passwords(true);
+    server.run().expect("a server");
+    let primary = open(&format!("mongodb://reader:secret@127.0.0.1:{}/?authSource=admin", server.port())).await;
+    // The records it may have: the copy is made of these.
+    assert_eq!(count(&*primary).await, 100);
+    for after in [None, Some(Token([5, 0, 0, 0, 0].into()))] {
+        let first = primary.changes(after).next().await;
+        assert!(matches!(first, Some(Err(Interruption::Unsupported))), "{first:?}");
     }
 }
 

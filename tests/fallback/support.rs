@@ -165,6 +165,19 @@ pub fn create_operator(server: &Mongod) {
     sent_to(server, "admin", &[name, password, element(0x04, "roles", &document(&role))]);
 }
 
+/// A user as [`create_user`] makes it, who may find the records, and do nothing else.
+pub fn create_finder(server: &Mongod) {
+    let place = [element(0x02, "db", &text(DATABASE)), element(0x02, "collection", &text(""))].concat();
+    let actions = element(0x04, "actions", &document(&element(0x02, "0", &text("find"))));
+    let privilege = [element(0x03, "resource", &document(&place)), actions].concat();
+    let privileges = element(0x04, "privileges", &document(&element(0x03, "0", &document(&privilege))));
+    let none = element(0x04, "roles", &document(&[]));
+    sent_to(server, "admin", &[element(0x02, "createRole", &text("finder")), privileges, none]);
+    let roles = document(&element(0x02, "0", &text("finder")));
+    let (name, password) = (element(0x02, "createUser", &text("reader")), element(0x02, "pwd", &text("secret")));
+    sent_to(server, "admin", &[name, password, element(0x04, "roles", &roles)]);
+}
+
 /// What the reader may do, from one moment to the next: connections stay open.
 #[cfg(feature = "mongodb")]
 pub async fn let_reader_read(server: &Mongod, may: bool) {

@@ -90,7 +90,10 @@ async fn read(store: MongoDb, after: Option<Token>, batches: mpsc::Sender<Result
     let mut cursor = match open(&store.inner, after).await {
         Ok(cursor) => cursor,
         Err(error) => {
-            let _ = batches.send(Err(sorted(error, resumes))).await;
+            // A user who may read, and no more; also one who could do more when the copy was made.
+            let refused = error::is_command(&error, UNAUTHORIZED);
+            let why = if refused { Interruption::Unsupported } else { sorted(error, resumes) };
+            let _ = batches.send(Err(why)).await;
             return;
         }
     };
@@ -144,8 +147,6 @@ fn sorted(error: DriverError, resumes: bool) -> Interruption {
     let passing = ["ResumableChangeStreamError", "RetryableError", "SystemOverloadedError"];
     match code {
         Some(NO_CHANGE_STREAMS) => Interruption::Unsupported,
-        // A user who may read, and no more.
-        Some(UNAUTHORIZED) if !resumes => Interruption::Unsupported,
         Some(code)
             if resumes
                 && code != UNAUTHORIZED
