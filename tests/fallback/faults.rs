@@ -25,6 +25,7 @@ cases! {
     a_lasting_copy_goes_on_from_its_token,
     a_lasting_copy_of_another_source_is_not_used,
     a_lasting_copy_whose_token_is_worth_nothing_is_made_anew,
+    a_lasting_copy_whose_records_are_gone_is_made_anew,
     a_replica_behind_a_network_that_swallows_everything_follows_again,
     a_server_that_refuses_the_password_is_answered_for_until_it_takes_it,
     a_right_that_is_revoked_on_open_connections_is_answered_for_until_it_is_given_back,
@@ -344,6 +345,31 @@ async fn a_lasting_copy_whose_token_is_worth_nothing_is_made_anew() {
         let left = || std::fs::read_dir(file.parent().expect("a directory")).expect("a directory");
         let generations = || left().filter(|entry| entry.as_ref().is_ok_and(|entry| entry.path().is_dir())).count();
         until("a tidy directory", async || generations() == 1).await;
+    }
+}
+
+async fn a_lasting_copy_whose_records_are_gone_is_made_anew() {
+    let directory = tempfile::tempdir().expect("a directory");
+    for copy in lasting(&directory) {
+        let mut server = filled_set().await;
+        let store = over(&server.url(), beside(&copy, Mode::Replica)).await;
+        ready(&*store).await;
+        drop(store);
+        let home = std::path::Path::new(copy.split_once(':').expect("a URL").1);
+        for entry in std::fs::read_dir(home).expect("a directory") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                std::fs::remove_dir_all(path).expect("a generation");
+            }
+        }
+        // What is not known is not said to be absent.
+        server.kill();
+        let store = again(&server.url(), beside(&copy, Mode::Replica)).await;
+        assert!(store.get(&"1".into()).await.is_err());
+        server.run().expect("a server");
+        until("a primary", async || server.is_primary().unwrap_or(false)).await;
+        ready(&*store).await;
+        assert_eq!(count(&*store).await, 100);
     }
 }
 

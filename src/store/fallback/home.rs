@@ -103,6 +103,12 @@ impl Home {
     }
 
     async fn reopened(&self, state: &State, copy: &Copy) -> Result<Stored> {
+        // A store that is not there would be made, and served as if the copy had no records.
+        if let Some(directory) = &self.directory
+            && !directory.path.join(state.generation.to_string()).is_dir()
+        {
+            return Err(Error::broken(format!("the directory of the generation {} is missing", state.generation)));
+        }
         let empty = self.generation(Some(state.generation)).await?;
         // Counted, not remembered: what was written after the last word in the file would be missing.
         let (mut records, mut bytes) = (0, 0);
