@@ -331,6 +331,11 @@ pub fn from_key(key: &Key) -> Bson {
     }
 }
 
+/// Whether [`from_key`] can say which key that is.
+pub fn is_from_key(key: &Key) -> bool {
+    !matches!(key, Key::Opaque { .. }) || from_key(key) != Bson::Null
+}
+
 /// What [`opaque`] took apart. It was read from BSON, so it is BSON again; unless a client forged the cursor that it came in.
 fn from_opaque(bytes: &[u8]) -> Option<Bson> {
     let (kind, value) = bytes.split_first()?;

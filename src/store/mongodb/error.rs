@@ -12,6 +12,9 @@ const DUPLICATE_KEY: i32 = 11_000;
 const DOCUMENT_INVALID: [i32; 4] = [2, 9, 52, 121]; // BadValue, FailedToParse, DollarPrefixedFieldName, DocumentValidationFailure
 const TOO_LARGE: [i32; 2] = [10_334, 17_280]; // BSONObjectTooLarge, KeyTooLong
 
+/// Of a find, by which the server has used up the time that it may take.
+const MAX_TIME_EXPIRED: i32 = 50;
+
 /// Of a find with a bound of an index: its order is that of a language, and not the one that is asked for; and a view has none.
 const NO_BOUND: [i32; 2] = [51_174, 168];
 /// Of a find in a view whose order is that of a language: it has no other.
@@ -25,6 +28,12 @@ pub fn is_of_the_bound(error: &DriverError) -> bool {
 /// Whether the server refuses any order but the view's own.
 pub fn is_of_the_order(error: &DriverError) -> bool {
     is_command(error, ORDER_OF_A_VIEW)
+}
+
+/// Whether that is why the server did not go on.
+pub fn was_out_of_time(error: &Error) -> bool {
+    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref());
+    cause.is_some_and(|cause| is_command(cause, MAX_TIME_EXPIRED))
 }
 
 pub fn is_command(error: &DriverError, code: i32) -> bool {

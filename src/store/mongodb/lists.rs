@@ -128,7 +128,7 @@ fn new_in(mut batch: Vec<Record>, place: &mut Option<Key>) -> Vec<Record> {
 impl MongoDb {
     /// Reads the list from the server, batch by batch, one ahead of what `batches` has taken, and says when that was all:
     /// a reader that ends without a word has failed.
-    async fn read(self, query: Query, settled: bool, batches: Batches) {
+    async fn read(self, mut query: Query, settled: bool, batches: Batches) {
         if let Some(sorted) = Sorted::of(&query) {
             let read = match self.is_in_order(&sorted, &batches).await {
                 Ok(true) => Some(self.read_in_order(&sorted, &batches).await),
@@ -149,6 +149,16 @@ impl MongoDb {
         let (mut place, mut cursor) = (query.after.clone(), None);
         loop {
             let batch = self.next(&mut cursor, self.inner.cursor(&query, settled), &batches).await;
+            // To the server the time that a find may take is that of all its batches, to us that of each. So another one goes on
+            // where this one has come to, if it has come anywhere.
+            if batch.as_ref().is_err_and(error::was_out_of_time)
+                && !settled
+                && place != query.after
+                && place.as_ref().is_some_and(bson::is_from_key)
+            {
+                (query.after, cursor) = (place.clone(), None);
+                continue;
+            }
             let batch = batch.map(|batch| batch.map(|batch| new_in(batch, &mut place)));
             let last = !matches!(batch, Ok(Some(_)));
             // An error here: nobody listens any more. The cursor is dropped between two calls, and closed by that.

@@ -152,6 +152,24 @@ async fn a_record_that_the_server_finds_twice_is_listed_once() {
 }
 
 #[tokio::test]
+#[ignore = "needs TEST_MONGOD or TEST_MONGODB_URL"]
+async fn a_list_that_takes_long_in_all_has_time_for_each_step() {
+    let within = Duration::from_secs(3);
+    let (_server, store, database) = stored("steps", Options { timeout: within, ..Options::default() }).await;
+    let slow = doc! { "$function": { "body": "function() { sleep(2); return true }", "args": [], "lang": "js" } };
+    let pipeline = [doc! { "$match": { "$expr": slow } }];
+    database.create_collection("records").view_on("documents").pipeline(pipeline).await.expect("a view");
+    let documents: Vec<_> = (0..2_500).map(|id| doc! { "_id": id, "n": 1 }).collect();
+    database.collection("documents").insert_many(documents).await.expect("documents");
+    let begin = std::time::Instant::now();
+    // A hundred at a time.
+    let query = Query { limit: Some(100), ..filtered("n.eq", "1") };
+    let expected: Vec<_> = (0..2_500).map(Key::Integer).collect();
+    assert!(keys(&*store, query).await == expected);
+    assert!(begin.elapsed() > within);
+}
+
+#[tokio::test]
 #[ignore = "needs TEST_MONGOD"]
 async fn a_list_that_is_dropped_leaves_no_cursor_on_the_secondary_that_has_it() {
     // Of a set that is started for it, and nothing else.
