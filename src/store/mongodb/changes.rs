@@ -49,6 +49,10 @@ const AWAIT: Duration = Duration::from_millis(100);
 /// How much may be kept while a stream catches up, in bytes. What has changed more than that is better copied anew.
 const CATCH_UP_BYTES: usize = 64 * 1024 * 1024;
 
+/// What each record takes of that beside its JSON and its id, removed ones too: a place in the map, a key there and one in the
+/// change.
+const CATCH_UP_ENTRY: usize = 150;
+
 // Codes of the server.
 const UNAUTHORIZED: i32 = 13;
 /// A server that is no member of a replica set has no change streams.
@@ -247,8 +251,10 @@ impl<'a> Order<'a> {
         });
         if let Some((behind, bytes)) = &mut self.behind {
             for change in changes.drain(..) {
-                *bytes += if let Change::Put(record) = &change { record.json().len() } else { 0 };
-                behind.insert(key_of(&change).clone(), change);
+                *bytes += size(&change);
+                if let Some(before) = behind.insert(key_of(&change).clone(), change) {
+                    *bytes -= size(&before);
+                }
             }
             if *bytes > CATCH_UP_BYTES {
                 return Err(Interruption::Lost("too much has changed to catch up".to_owned()));
@@ -322,6 +328,17 @@ fn key_of(change: &Change) -> &Key {
         Change::Put(record) => record.key(),
         Change::Remove(key) => key,
     }
+}
+
+/// What is kept for a change while the stream catches up, in bytes, about.
+fn size(change: &Change) -> usize {
+    let json = if let Change::Put(record) = change { record.json().len() } else { 0 };
+    let key = match key_of(change) {
+        Key::String(text) => text.len(),
+        Key::Opaque { bytes, .. } => bytes.len(),
+        _ => 0,
+    };
+    CATCH_UP_ENTRY + key + json
 }
 
 fn record(document: &RawDocument) -> Result<Record> {
