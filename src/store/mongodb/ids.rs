@@ -55,12 +55,12 @@ fn decimal_ids() -> Document {
     doc! { "_id": { "$type": "decimal" } }
 }
 
-/// Whether there are decimals among the ids, by the last look.
+/// Whether there are decimals among the ids, by the last look that has ended; and when the next one is due.
 #[derive(Clone, Debug, Default)]
-pub struct Decimals(Arc<Mutex<(Option<Instant>, bool)>>);
+pub struct Decimals(Arc<Mutex<(Option<Instant>, Option<bool>)>>);
 
 impl Decimals {
-    fn state(&self) -> MutexGuard<'_, (Option<Instant>, bool)> {
+    fn state(&self) -> MutexGuard<'_, (Option<Instant>, Option<bool>)> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -75,7 +75,12 @@ impl Decimals {
     }
 
     fn were(&self, seen: bool) {
-        self.state().1 = seen;
+        self.state().1 = Some(seen);
+    }
+
+    /// It could not be told: what was known before stands.
+    fn were_not_found(&self) -> bool {
+        *self.state().1.get_or_insert(false)
     }
 
     /// The look was none.
@@ -83,8 +88,9 @@ impl Decimals {
         self.state().0 = None;
     }
 
+    /// While the first look is under way there may be some: to put the list in order here is slower, and right in any case.
     fn were_seen(&self) -> bool {
-        self.state().1
+        self.state().1.unwrap_or(true)
     }
 }
 
@@ -112,7 +118,7 @@ impl MongoDb {
                 Err(error)
             }
             // So many numbers that it cannot be told in time.
-            Err(_) => Ok(self.decimals.were_seen()),
+            Err(_) => Ok(self.decimals.were_not_found()),
         }
     }
 
@@ -125,5 +131,27 @@ impl MongoDb {
             Ok(Cursor::of(&collection, batches))
         };
         Ok(self.next(&mut None, open, batches).await?.is_some_and(|found| !found.is_empty()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn while_nothing_is_known_of_decimals_there_may_be_some() {
+        let decimals = Decimals::default();
+        assert!(decimals.is_due());
+        // Another page, meanwhile.
+        assert!(!decimals.is_due() && decimals.were_seen());
+        decimals.are_still_due();
+        assert!(decimals.is_due() && decimals.were_seen());
+        decimals.were(false);
+        assert!(!decimals.is_due() && !decimals.were_seen());
+
+        let decimals = Decimals::default();
+        assert!(decimals.is_due() && !decimals.were_not_found() && !decimals.were_seen());
+        decimals.were(true);
+        assert!(decimals.were_not_found() && decimals.were_seen());
     }
 }
