@@ -53,13 +53,15 @@ impl From<Option<Record>> for Found {
 /// The records of a list as they come, and how far they can be relied on.
 pub struct Listing {
     records: RecordStream,
+    /// A list that has ended stays so, whoever asks again.
+    ended: bool,
     age: Arc<OnceLock<Duration>>,
 }
 
 impl Listing {
     /// A list out of `records`. Whoever makes it may set `age` until the stream has given its first item, or its end.
     pub fn new(records: RecordStream, age: Arc<OnceLock<Duration>>) -> Self {
-        Self { records, age }
+        Self { records, ended: false, age }
     }
 
     /// As [`Found::age`]. Known once the stream has given its first item, or its end.
@@ -83,7 +85,12 @@ impl Stream for Listing {
     type Item = Result<Record>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.records.as_mut().poll_next(context)
+        if self.ended {
+            return Poll::Ready(None);
+        }
+        let next = std::task::ready!(self.records.as_mut().poll_next(context));
+        self.ended = next.is_none();
+        Poll::Ready(next)
     }
 }
 

@@ -23,7 +23,7 @@ const TURN: usize = 256;
 /// store has left them: whoever writes them out keeps what was asked for, at no more cost.
 pub fn selected(store: &dyn Store, query: Query) -> Listing {
     let (filters, limit) = (query.filters.clone(), query.limit);
-    let Listing { records, age } = store.list(query);
+    let Listing { records, age, .. } = store.list(query);
     let records: RecordStream = match (filters.is_empty(), limit) {
         (true, None) => records,
         (true, Some(limit)) => records.take(limit).boxed(),

@@ -217,7 +217,7 @@ async fn a_list_that_is_never_read_harms_nobody(store: Arc<dyn Store>) {
 
 async fn a_list_that_ended_stays_ended(store: Arc<dyn Store>) {
     upsert(&*store, numbered(0..3)).await;
-    let mut listing = store.list(Query::all()).fuse();
+    let mut listing = store.list(Query::all());
     while let Some(record) = listing.next().await {
         record.expect("a list");
     }
