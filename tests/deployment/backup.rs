@@ -4,7 +4,8 @@ use std::process::{Command, Stdio};
 
 use crate::run::{self, ensure, podman};
 
-/// A backup brings back what was lost, to the byte; one that is not whole changes nothing.
+/// A backup brings back what was lost, to the byte; one that is not whole changes nothing. What the collection is, beside its
+/// records, stays.
 pub fn comes_back(mongo: &str) -> Result<(), String> {
     let backup = || run::exact(Command::new("podman").args(["exec", mongo, "records-mongo-backup"]), Stdio::null());
     let restore = |lines: &str| {
@@ -17,13 +18,18 @@ pub fn comes_back(mongo: &str) -> Result<(), String> {
         });
         run::fed(&mut command, file.map_err(|error| error.to_string())?.into())
     };
+    let evaluate = |script: &str| {
+        let script = format!(
+            "const {{ administrator }} = require('/usr/local/share/records/common.js');
+             const records = connect(administrator()).records; {script}"
+        );
+        podman(["exec", "-e", "HOME=/tmp", mongo, "mongosh", "--quiet", "--nodb", "--eval", &script])
+    };
     let whole = backup()?;
-    let lose = r#"
-        const { administrator } = require('/usr/local/share/records/common.js');
-        const records = connect(administrator()).records;
-        records.deleteOne({ _id: 'Fe' });
-        records.insertOne({ _id: 'added', double: Double(5), long: Long('9007199254740993') });"#;
-    podman(["exec", "-e", "HOME=/tmp", mongo, "mongosh", "--quiet", "--nodb", "--eval", lose])?;
+    evaluate(
+        "records.deleteOne({ _id: 'Fe' });
+         records.insertOne({ _id: 'added', double: Double(5), long: Long('9007199254740993') });",
+    )?;
     let changed = backup()?;
     for (types, text) in
         [("a double", r#"{"$numberDouble":"5.0"}"#), ("a long", r#"{"$numberLong":"9007199254740993"}"#)]
@@ -33,6 +39,7 @@ pub fn comes_back(mongo: &str) -> Result<(), String> {
     let (line, _) = whole.match_indices("}\n").nth(50).ok_or("a backup of fifty lines or less")?;
     let twice = whole.repeat(2);
     for (bad, lines, reason) in [
+        ("an empty file", "", "end is missing"),
         ("one that was cut in a line", &whole[..=line], "middle of a line"),
         ("one that was cut between two lines", &whole[..line + 2], "end is missing"),
         ("two of them", &twice, "comes after its end"),
@@ -42,5 +49,34 @@ pub fn comes_back(mongo: &str) -> Result<(), String> {
     }
     ensure(backup()? == changed, || "a restore that failed changed something".to_owned())?;
     restore(&whole)?;
-    ensure(backup()? == whole, || "what was restored differs from the backup".to_owned())
+    ensure(backup()? == whole, || "what was restored differs from the backup".to_owned())?;
+
+    // A validator that nothing in the backup satisfies, a collation, and an index with and one without it.
+    evaluate(
+        "records.drop();
+         const options = { collation: { locale: 'de', strength: 1 }, validator: { added: true } };
+         records.getDB().createCollection('records', options);
+         records.createIndex({ block: 1 }, { collation: { locale: 'simple' } });
+         records.createIndex({ period: 1, _id: 1 }, { sparse: true });",
+    )?;
+    let shape = || {
+        evaluate(
+            "const [{ options }] = records.getDB().getCollectionInfos({ name: 'records' });
+             print(EJSON.stringify([options, records.getIndexes()]))",
+        )
+    };
+    let before = shape()?;
+    ensure(before.matches(r#""locale":"de""#).count() == 3, || format!("a collation that was not taken: {before}"))?;
+    restore(&whole)?;
+    ensure(backup()? == whole, || "what was restored into a collection of another kind differs".to_owned())?;
+    let after = shape()?;
+    ensure(after == before, || format!("options and indexes were {before}, and are {after}"))?;
+
+    let none = "\n";
+    restore(none)?;
+    ensure(backup()? == none, || "a backup of nothing did not empty the collection".to_owned())?;
+    evaluate("records.drop()")?;
+    ensure(backup()? == none, || "a collection that is not there is no empty backup".to_owned())?;
+    restore(&whole)?;
+    ensure(backup()? == whole, || "what was restored after a drop differs from the backup".to_owned())
 }
