@@ -47,7 +47,8 @@ fi
 if [ ! -e "$data/.records-loaded" ]; then
   if [ -e "$data/WiredTiger" ]; then
     die "$data holds a database that this image did not load: it is left alone." \
-      "Use an empty volume; or, if it is to be served as it is, create the file .records-loaded in it"
+      "Use an empty volume; or, if it is to be served as it is, create the file .records-loaded in it, and in the database" \
+      "the users that the settings name: an administrator, and the service's with the role read"
   fi
   touch "$data/.records-loading"
 fi

@@ -73,9 +73,12 @@ pub fn comes_back(mongo: &str) -> Result<(), String> {
     ensure(after == before, || format!("options and indexes were {before}, and are {after}"))?;
 
     let none = "\n";
+    let healthy = || podman(["exec", mongo, "records-mongo-healthcheck"]).map(drop);
     restore(none)?;
     ensure(backup()? == none, || "a backup of nothing did not empty the collection".to_owned())?;
+    healthy()?;
     evaluate("records.drop()")?;
+    healthy()?;
     ensure(backup()? == none, || "a collection that is not there is no empty backup".to_owned())?;
     restore(&whole)?;
     ensure(backup()? == whole, || "what was restored after a drop differs from the backup".to_owned())

@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 use std::process::Command;
 use std::sync::Mutex;
+use std::time::Duration;
 
 use crate::Outcome;
-use crate::run::{self, Finally, ROOT, ensure, podman, unique};
+use crate::run::{self, Finally, ROOT, ensure, podman, unique, wait};
 
 pub const RECORDS: &str = "localhost/records-test:first";
 pub const MONGO: &str = "localhost/records-mongo-test:first";
@@ -126,7 +127,7 @@ pub fn forget() {
 }
 
 /// A load that fails ends the container with a reason; the next start begins again; and what somebody else has put there
-/// stays untouched.
+/// stays untouched, but is served by who says so.
 pub fn refuse() -> Outcome {
     let volume = unique("records-refuse");
     podman(["volume", "create", &volume])?;
@@ -159,5 +160,26 @@ pub fn refuse() -> Outcome {
     run::output(start(&[]).args(["bash", "-c", foreign]))?;
     let said = run::failure(&mut start(&["-e", "RECORDS_MONGO_PASSWORD=pass"]))?;
     ensure(said.contains("left alone"), || format!("with somebody else's database it says: {said}"))?;
-    Ok("a failed load ends the container, twice; a foreign database is left alone".to_owned())
+
+    // As that message says. There are no records in it.
+    let own = r#"
+        set -e
+        export HOME=/tmp
+        find /data/db -mindepth 1 -delete
+        mongod --dbpath /data/db --fork --logpath /tmp/log
+        mongosh --quiet --eval "
+            db.getSiblingDB('admin').createUser({ user: 'root', pwd: 'root', roles: ['root'] });
+            db.getSiblingDB('records').createUser({ user: 'records', pwd: 'pass', roles: ['read'] });"
+        mongod --dbpath /data/db --shutdown
+        touch /data/db/.records-loaded"#;
+    run::output(start(&[]).args(["bash", "-c", own]))?;
+    let name = unique("records-foreign");
+    let _stop = Finally(|| drop(podman(["rm", "--force", &name])));
+    run::output(&mut start(&["-e", "RECORDS_MONGO_PASSWORD=pass", "--detach", "--name", &name]))?;
+    let healthy = || podman(["exec", &name, "records-mongo-healthcheck"]);
+    wait("health with somebody's own database", Duration::from_secs(60), || healthy().is_ok())?;
+    podman(["exec", &name, "rm", "/data/db/.records-loaded"])?;
+    let said = healthy().err().ok_or("healthy before the load is done")?;
+    ensure(said.contains("not loaded"), || format!("before the load is done it says: {said}"))?;
+    Ok("a failed load ends the container, twice; a foreign database is left alone, or served as it is".to_owned())
 }
