@@ -41,7 +41,8 @@ done
 
 if [ -e "$data/.records-loading" ] && [ ! -e "$data/.records-loaded" ]; then
   echo 'records-mongo: the last load of the seed did not finish: beginning again' >&2
-  find "$data" -mindepth 1 -maxdepth 1 ! -name lost+found -exec rm -rf {} +
+  # Not the note of it: without that, what a stop in the middle of this left would pass for somebody's database.
+  find "$data" -mindepth 1 -maxdepth 1 ! -name lost+found ! -name .records-loading -exec rm -rf {} +
 fi
 
 if [ ! -e "$data/.records-loaded" ]; then
