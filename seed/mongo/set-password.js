@@ -1,4 +1,8 @@
 const { administrator, setting } = require('/usr/local/share/records/common.js');
 
-connect(administrator()).changeUserPassword(setting('RECORDS_MONGO_USERNAME'), process.env.RECORDS_MONGO_NEW_PASSWORD);
+// RECORDS_MONGO, whose user is the database's own, or MONGO_INITDB_ROOT, whose user is the server's.
+const whose = process.env.RECORDS_MONGO_WHOSE;
+const database = connect(administrator());
+const home = whose === 'RECORDS_MONGO' ? database : database.getSiblingDB('admin');
+home.changeUserPassword(setting(`${whose}_USERNAME`), process.env.RECORDS_MONGO_NEW_PASSWORD);
 print('records-mongo: the password is changed');
