@@ -57,10 +57,13 @@ impl fmt::Display for RecordId {
 /// capitals are strings, so that one record has one address.
 fn typed_key(text: &str) -> Option<Key> {
     let first = *text.as_bytes().first()?;
-    match text.len() {
-        24 if let Some(id) = wire::parse_object_id(text) => return Some(Key::ObjectId(id)),
-        36 if let Some(uuid) = wire::parse_uuid(text) => return Some(Key::Uuid(uuid)),
-        _ => {}
+    let id = match text.len() {
+        24 => wire::parse_object_id(text).map(Key::ObjectId),
+        36 => wire::parse_uuid(text).map(Key::Uuid),
+        _ => None,
+    };
+    if id.is_some() {
+        return id;
     }
     match first {
         b't' if text == "true" => Some(Key::Bool(true)),

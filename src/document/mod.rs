@@ -171,8 +171,10 @@ fn key_of(id: &Value) -> Result<Key, Refusal> {
         Value::Double(_) => return Err(Refusal::IdType("not a finite number")),
         Value::Bool(value) => Key::Bool(*value),
         Value::Date(millis) => Key::Date(*millis),
-        Value::Binary { subtype: 4, bytes } if let Ok(uuid) = bytes.as_slice().try_into() => Key::Uuid(uuid),
-        Value::Binary { .. } => return Err(Refusal::IdType("binary data other than a UUID")),
+        Value::Binary { subtype, bytes } => match bytes.as_slice().try_into() {
+            Ok(uuid) if *subtype == 4 => Key::Uuid(uuid),
+            _ => return Err(Refusal::IdType("binary data other than a UUID")),
+        },
         Value::Document(_) => return Err(Refusal::IdType("an embedded document")),
         Value::Array(_) => return Err(Refusal::IdType("an array")),
         Value::Null => return Err(Refusal::IdType("null")),

@@ -21,9 +21,9 @@ use base64::prelude::BASE64_STANDARD;
 use futures::TryStreamExt;
 use serde::{Deserialize, Serialize};
 
-use super::super::{self as store, Error, Options, Place, Query, Result, Token};
 use super::Settings;
 use super::copy::{Copy, Generation};
+use crate::store::{self, Error, Options, Place, Query, Result, Token};
 
 const LOCK: &str = "LOCK";
 const STATE: &str = "copy.json";

@@ -189,13 +189,10 @@ impl Inner {
             Ok((Some(first), rest)) => stream::iter([Ok(first)]).chain(rest).boxed(),
             // A stream that has ended is not asked again.
             Ok((None, _)) => stream::empty().boxed(),
-            Err(error)
-                if error.is_unavailable()
-                    && let Some(records) = copy() =>
-            {
-                records
+            Err(error) => {
+                let records = if error.is_unavailable() { copy() } else { None };
+                records.unwrap_or_else(|| stream::iter([Err(error)]).boxed())
             }
-            Err(error) => stream::iter([Err(error)]).boxed(),
         }
     }
 

@@ -158,12 +158,15 @@ fn key(kind: u8, value: &[u8]) -> Result<Key> {
         INT32 => Key::Integer(i32::from_le_bytes(fixed(value)?).into()),
         INT64 => Key::Integer(i64::from_le_bytes(fixed(value)?)),
         DOUBLE => Key::double(f64::from_le_bytes(fixed(value)?)),
-        STRING if let Ok(text) = std::str::from_utf8(text(value)?) => Key::String(text.into()),
+        STRING => match std::str::from_utf8(text(value)?) {
+            Ok(text) => Key::String(text.into()),
+            Err(_) => opaque(kind, value),
+        },
         OBJECT_ID => Key::ObjectId(fixed(value)?),
         BOOL => Key::Bool(value != [0]),
         DATE => Key::Date(i64::from_le_bytes(fixed(value)?)),
         BINARY => match binary(value)? {
-            (4, uuid) if let Ok(uuid) = uuid.try_into() => Key::Uuid(uuid),
+            (4, uuid) => uuid.try_into().map_or_else(|_| opaque(kind, value), Key::Uuid),
             _ => opaque(kind, value),
         },
         _ => opaque(kind, value),
