@@ -6,9 +6,9 @@ use futures::TryStreamExt;
 use mongodb::bson::Document as Tree;
 
 use super::super::*;
+use super::lists::{filtered, keys_of};
 use super::plans::Watched;
 use crate::document::extended_json;
-use crate::query::Selection;
 
 /// Beside those that [`Watched`] has, more than a short list is of.
 const MANY: i32 = 4_000;
@@ -18,28 +18,18 @@ async fn upsert(watched: &Watched, texts: impl Iterator<Item = String>) {
     watched.store.upsert(documents).await.expect("an upsert");
 }
 
-async fn listed(watched: &Watched, query: Query) -> Vec<Key> {
-    let records: Vec<Record> = watched.store.list(query).try_collect().await.expect("a list");
-    records.iter().map(|record| record.key().clone()).collect()
-}
-
-fn filtered(name: &str, value: &str) -> Query {
-    let filters = Selection::parse(&[(name.to_owned(), value.to_owned())]).expect("a filter").filters;
-    Query { filters, ..Query::all() }
-}
-
 #[tokio::test]
 #[ignore = "needs TEST_MONGOD or TEST_MONGODB_URL"]
 async fn a_short_list_is_one_find_of_the_records_as_they_lie_put_in_order_here() {
     let watched = Watched::filled().await;
-    let keys = listed(&watched, Query::all()).await;
+    let keys = keys_of(&watched.store, Query::all()).await;
     assert_eq!(keys.len(), 1_500);
     assert!(keys.is_sorted_by(|one, next| one < next));
     let explained = watched.explained().await;
     assert!(!explained.stages.iter().any(|stage| stage == "IXSCAN" || stage == "SORT"), "{explained:?}");
     assert_eq!((explained.returned, explained.documents), (1_500, 1_500), "{explained:?}");
 
-    let keys = listed(&watched, filtered("_id.in", "20,17,nothing,18")).await;
+    let keys = keys_of(&watched.store, filtered("_id.in", "20,17,nothing,18")).await;
     assert!(keys.is_sorted_by(|one, next| one < next));
     assert_eq!(keys.len(), 6);
     let explained = watched.explained().await;
@@ -52,7 +42,7 @@ async fn a_list_that_has_grown_long_is_read_by_the_index_until_it_is_short_again
     let mut watched = Watched::filled().await;
     upsert(&watched, (1_000..1_000 + MANY).map(|id| format!(r#"{{"_id":{id}}}"#))).await;
     for finds in [2, 1, 1] {
-        let keys = listed(&watched, Query::all()).await;
+        let keys = keys_of(&watched.store, Query::all()).await;
         assert_eq!(keys.len() as i32, 1_500 + MANY);
         assert!(keys.is_sorted_by(|one, next| one < next));
         let explained = watched.all_explained().await;
@@ -60,19 +50,19 @@ async fn a_list_that_has_grown_long_is_read_by_the_index_until_it_is_short_again
         assert!(explained.last().is_some_and(|last| last.uses_the_index_of_ids()), "{explained:?}");
     }
     // Few of many: that does not tell how many there are.
-    assert_eq!(listed(&watched, filtered("_id.eq", "10000")).await, []);
+    assert_eq!(keys_of(&watched.store, filtered("_id.eq", "10000")).await, []);
     assert_eq!(watched.all_explained().await.len(), 1);
 
     // As if the time had come to try again.
     watched.store.last = Last::with(Duration::ZERO);
     for _ in 0..2 {
-        listed(&watched, Query::all()).await;
+        keys_of(&watched.store, Query::all()).await;
         assert_eq!(watched.all_explained().await.len(), 2);
     }
     let collection = watched.client.database(&watched.database).collection::<Tree>("records");
     collection.delete_many(doc! { "_id": { "$gte": 1_000 } }).await.expect("a deletion");
     for _ in 0..2 {
-        assert_eq!(listed(&watched, Query::all()).await.len(), 1_500);
+        assert_eq!(keys_of(&watched.store, Query::all()).await.len(), 1_500);
         let explained = watched.explained().await;
         assert!(!explained.uses_the_index_of_ids(), "{explained:?}");
     }
@@ -91,7 +81,7 @@ async fn a_list_of_few_records_that_are_large_is_not_short() {
         }
         watched.store.last = Last::default();
         for finds in [2, 1] {
-            let keys = listed(&watched, Query::all()).await;
+            let keys = keys_of(&watched.store, Query::all()).await;
             assert_eq!(keys.len(), 1_500);
             assert!(keys.is_sorted_by(|one, next| one < next));
             let found = std::mem::take(&mut *watched.finds.lock().expect("no panic"));
