@@ -46,7 +46,7 @@ pub fn serve(name: &str, argument: &str) {
         println!("listening on http://{}", listener.local_addr().expect("an address"));
         match name {
             "hyper" => bare_hyper(listener).await,
-            "axum" => bare_axum(listener).await,
+            "axum" => bare_axum(listener, argument.parse().expect("how many records")).await,
             "driver" => driver(listener, argument).await,
             "server" => server_alone(listener).await,
             other => panic!("there is no {other}"),
@@ -54,12 +54,12 @@ pub fn serve(name: &str, argument: &str) {
     });
 }
 
-fn map() -> Arc<HashMap<String, Bytes>> {
-    Arc::new(data::documents(data::FEW).map(|(id, document)| (id, document.to_record().json().clone())).collect())
+fn map(count: u32) -> Arc<HashMap<String, Bytes>> {
+    Arc::new(data::documents(count).map(|(id, document)| (id, document.to_record().json().clone())).collect())
 }
 
 async fn bare_hyper(listener: TcpListener) {
-    let records = map();
+    let records = map(data::FEW);
     loop {
         let (stream, _) = listener.accept().await.expect("a connection");
         stream.set_nodelay(true).expect("no delay");
@@ -76,14 +76,14 @@ async fn bare_hyper(listener: TcpListener) {
     }
 }
 
-async fn bare_axum(listener: TcpListener) {
+async fn bare_axum(listener: TcpListener, count: u32) {
     async fn one(State(records): State<Arc<HashMap<String, Bytes>>>, Path(id): Path<String>) -> impl IntoResponse {
         match records.get(&id) {
             Some(record) => ([(CONTENT_TYPE, JSON)], record.clone()).into_response(),
             None => StatusCode::NO_CONTENT.into_response(),
         }
     }
-    let router = Router::new().route("/api/v1/records/{id}", get(one)).with_state(map());
+    let router = Router::new().route("/api/v1/records/{id}", get(one)).with_state(map(count));
     axum::serve(
         axum::serve::ListenerExt::tap_io(listener, |stream| stream.set_nodelay(true).expect("no delay")),
         router,

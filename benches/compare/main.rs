@@ -1,13 +1,13 @@
 //! The whole service beside what it is made of, in one run: `cargo bench --bench compare`.
 //!
-//! Needs a MongoDB: `TEST_MONGOD` names an executable to start, or `TEST_MONGODB_URL` one that runs. Every contestant is a
-//! process of its own and stands still while another is asked. They take turns, round after round, because the machine is
-//! not the same from one minute to the next; so what is compared is always within a round, and what is printed is the
-//! median of the rounds' ratios, with the least and the greatest.
+//! Needs a MongoDB: `TEST_MONGOD` names an executable to start as a replica set of one, or `TEST_MONGODB_URL` a replica set
+//! that runs. Every contestant is a process of its own and stands still while another is asked. They take turns, round after
+//! round, because the machine is not the same from one minute to the next; so what is compared is always within a round, and
+//! what is printed is the median of the rounds' ratios, with the least and the greatest.
 //!
 //! - `--seconds 3` each turn, `--rounds 5`.
-//! - `--million` compares lookups among a million records with those among a few, too, from each store; loading them takes
-//!   two minutes.
+//! - `--million` compares lookups among a million records with those among a few, too, from each store and from bare
+//!   axum's hash map; loading them takes three minutes.
 //! - `--spread` compares instances of the service over a replica set of three, and nothing else.
 //! - `--save` draws the plot that BENCHMARKS.md shows.
 
@@ -32,6 +32,7 @@ use futures::future::join_all;
 use load::Seen;
 use mongodb::bson::{RawDocumentBuf, doc, oid::ObjectId};
 use records::store::{self, Options};
+use servers::mongod::Mongod;
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -55,7 +56,16 @@ fn main() {
     }
     let asked = |flag: &str| arguments.iter().any(|argument| argument == flag);
     if !asked("--spread") {
-        run(&comparison, asked("--million"), asked("--save"));
+        // In production it is one, and only of one can there be a copy.
+        let set = servers::mongod::program().map(|_| Mongod::start_replica_set().expect("a replica set"));
+        let url = |database: &str| {
+            let database = format!("{database}_{}", std::process::id());
+            match &set {
+                Some(set) => set.url().replace("/?", &format!("/{database}?")),
+                None => servers::url("mongodb", &database).expect("a MongoDB"),
+            }
+        };
+        run(&comparison, url, asked("--million"), asked("--save"));
     } else if servers::mongod::program().is_some() {
         spread::run(&comparison);
     } else {
@@ -71,6 +81,12 @@ struct Comparison {
 
 /// Of a large collection.
 const MANY: u32 = 1_000_000;
+
+/// What fills a store that has records already.
+const NO_SEED: &str = "none";
+
+/// How long a copy of so many may take to be made.
+const COPIED: Duration = Duration::from_secs(300);
 
 /// What a server says where it listens.
 const LISTENING: &str = "listening on http://";
@@ -119,9 +135,23 @@ impl Server {
     }
 
     fn records(store: &str, first: &str) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_records"));
-        command.args(["serve", "--listen", "127.0.0.1:0", "--seed", "none", "--store", store]);
-        Self::start(&mut command, first)
+        Self::start(&mut serve(store, NO_SEED.as_ref()), first)
+    }
+
+    /// The service in replica mode, when it answers from its copy.
+    fn replica(store: &str, first: &str) -> Self {
+        let mut command = serve(store, NO_SEED.as_ref());
+        let server = Self::start(command.args(["--fallback", "memory:", "--fallback-mode", "replica"]), first);
+        let end = Instant::now() + COPIED;
+        while !server.answers_from_its_copy(first) {
+            assert!(Instant::now() < end, "there is no copy: replica mode takes a replica set");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        server
+    }
+
+    fn answers_from_its_copy(&self, path: &str) -> bool {
+        get(self.port, path).1.contains("cache-status: records; hit; detail=copy")
     }
 
     fn baseline(name: &str, argument: &str, first: &str) -> Self {
@@ -141,6 +171,12 @@ impl Server {
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or("0");
         line.trim().trim_end_matches(" kB").trim().parse::<f64>().unwrap_or(0.0) / 1024.0
     }
+}
+
+fn serve(store: &str, seed: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_records"));
+    command.args(["serve", "--listen", "127.0.0.1:0", "--store", store, "--seed"]).arg(seed);
+    command
 }
 
 impl Drop for Server {
@@ -191,24 +227,24 @@ fn seed_file(path: &Path, count: u32) {
 
 type Turn<'a> = (&'a str, Box<dyn Fn() -> Seen + 'a>);
 
-fn run(comparison: &Comparison, million: bool, save: bool) {
+/// `url`: of a database in MongoDB.
+fn run(comparison: &Comparison, url: impl Fn(&str) -> String, million: bool, save: bool) {
     let directory = tempfile::tempdir().expect("a directory");
     let seed = directory.path().join("seed.jsonl");
     seed_file(&seed, data::FEW);
     let sled = format!("sled:{}", directory.path().join("sled").display());
-    let mongodb = servers::url("mongodb", &format!("compare_{}", std::process::id())).expect("a MongoDB");
+    let mongodb = url("compare");
     fill(&sled, data::FEW);
     fill(&mongodb, data::FEW);
 
     let paths = Arc::new(data::paths(data::FEW, data::FEW));
     let list = Arc::new(vec!["/api/v1/records".to_owned()]);
     let first = &paths[0];
-    let mut memory = Command::new(env!("CARGO_BIN_EXE_records"));
-    memory.args(["serve", "--listen", "127.0.0.1:0", "--store", "memory:", "--seed"]).arg(&seed);
     let names = [
         "records, memory",
         "records, sled",
         "records, MongoDB",
+        "records, MongoDB, replica mode",
         "its server and memory alone",
         "bare hyper",
         "bare axum",
@@ -217,12 +253,13 @@ fn run(comparison: &Comparison, million: bool, save: bool) {
     let servers: HashMap<&str, Server> = names
         .into_iter()
         .zip([
-            Server::start(&mut memory, first),
+            Server::start(&mut serve("memory:", &seed), first),
             Server::records(&sled, first),
             Server::records(&mongodb, first),
+            Server::replica(&mongodb, first),
             Server::baseline("server", "", first),
             Server::baseline("hyper", "", first),
-            Server::baseline("axum", "", first),
+            Server::baseline("axum", &data::FEW.to_string(), first),
             Server::baseline("driver", &mongodb, first),
         ])
         .collect();
@@ -240,9 +277,10 @@ fn run(comparison: &Comparison, million: bool, save: bool) {
         ("the driver alone, no HTTP", Box::new(|| driver_alone(&mongodb, &paths, 64, comparison.turn)));
     let lookups = comparison
         .hold("Lookups, 64 connections", names.iter().map(|name| ask(name, &paths, 64)).chain([driver]).collect());
+    assert!(servers["records, MongoDB, replica mode"].answers_from_its_copy(first), "replica mode left its copy");
     comparison.hold(
         "Lookups, 1 connection",
-        ["records, MongoDB", "axum and the driver", "records, memory", "bare axum"]
+        ["records, MongoDB", "records, MongoDB, replica mode", "axum and the driver", "records, memory", "bare axum"]
             .map(|name| ask(name, &paths, 1))
             .into(),
     );
@@ -263,23 +301,24 @@ fn run(comparison: &Comparison, million: bool, save: bool) {
         let [few_paths, many_paths] = [data::FEW, MANY].map(|count| Arc::new(data::paths(count, 200_000)));
         let seed = directory.path().join("many.jsonl");
         seed_file(&seed, MANY);
-        let mut memory = Command::new(env!("CARGO_BIN_EXE_records"));
-        memory.args(["serve", "--listen", "127.0.0.1:0", "--store", "memory:", "--seed"]).arg(&seed);
         let sled = format!("sled:{}", directory.path().join("many").display());
         fill(&sled, MANY);
-        let mongodb = servers::url("mongodb", &format!("compare_many_{}", std::process::id())).expect("a MongoDB");
+        let mongodb = url("compare_many");
         fill(&mongodb, MANY);
-        let start: [(&str, &str, &mut dyn FnMut() -> Server); 3] = [
-            ("records, memory", "records, memory, among 1,000,000", &mut || Server::start(&mut memory, &many_paths[0])),
-            ("records, sled", "records, sled, among 1,000,000", &mut || Server::records(&sled, &many_paths[0])),
-            ("records, MongoDB", "records, MongoDB, among 1,000,000", &mut || {
-                Server::records(&mongodb, &many_paths[0])
-            }),
+        let first = &many_paths[0];
+        let start: [(&str, &dyn Fn() -> Server); 5] = [
+            ("records, memory", &|| Server::start(&mut serve("memory:", &seed), first)),
+            ("records, sled", &|| Server::records(&sled, first)),
+            ("records, MongoDB", &|| Server::records(&mongodb, first)),
+            ("records, MongoDB, replica mode", &|| Server::replica(&mongodb, first)),
+            ("bare axum", &|| Server::baseline("axum", &MANY.to_string(), first)),
         ];
-        for (few, many, start) in start {
+        for (few, start) in start {
             // One at a time, since they take room.
             let server = start();
-            let among_many: Turn<'_> = (many, Box::new(|| load::run(&[server.port], &many_paths, 64, comparison.turn)));
+            let name = format!("{few}, among 1,000,000");
+            let among_many: Turn<'_> =
+                (&name, Box::new(|| load::run(&[server.port], &many_paths, 64, comparison.turn)));
             comparison.hold("Lookups among many, 64 connections", vec![ask(few, &few_paths, 64), among_many]);
         }
     }
@@ -306,10 +345,10 @@ impl Comparison {
                 rounds[at].1.push(turns[at].1());
             }
         }
-        // The service is compared with the others; where there are no others, with its first row.
+        // The service is compared with the others; where all rows are of one kind, they are with the first.
         let mut others: Vec<_> = rounds.iter().filter(|(name, _)| !name.starts_with("records")).collect();
-        if others.is_empty() {
-            others.extend(rounds.first());
+        if others.is_empty() || others.len() == rounds.len() {
+            others = rounds.first().into_iter().collect();
         }
         println!("\n# {title}\n");
         print!("| | a second (least to most) | p50, ms | p99, ms |");
