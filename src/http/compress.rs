@@ -7,6 +7,9 @@ use axum::response::Response;
 
 use super::problem::Problem;
 
+#[cfg(feature = "gzip")]
+mod pieces;
+
 /// What is smaller gains nothing: it fits into one packet with its head, and the codings have heads of their own.
 #[cfg(feature = "gzip")]
 const MIN_BYTES: u64 = 1024;
@@ -39,7 +42,7 @@ pub fn compressed(headers: &HeaderMap, response: Response) -> Result<Response, P
         Problem::not_acceptable("Accept-Encoding", detail)
     };
     let status = response.status();
-    let mut response = Some(response);
+    let mut response = Some(response.map(pieces::Pieces::of));
     let ready = tower::service_fn(move |_: Request<()>| {
         std::future::ready(response.take().ok_or_else(|| std::io::Error::other("one request has one response")))
     });
