@@ -131,14 +131,26 @@ where
     }
 }
 
-/// Refuses what hyper lets pass and no server may answer otherwise: a request of HTTP/1.1 without a `Host`, or with two
-/// ([RFC 9112, section 3.2](https://www.rfc-editor.org/rfc/rfc9112#section-3.2)).
+/// Refuses what hyper lets pass and no server may answer otherwise: a request of HTTP/1.1 without a `Host`, or with two, or with
+/// one that cannot be a host ([RFC 9112, section 3.2](https://www.rfc-editor.org/rfc/rfc9112#section-3.2)).
 fn checked(head: &Parts) -> Result<(), Problem> {
-    let hosts = head.headers.get_all(HOST).iter().take(2).count();
-    if hosts == 1 || (hosts == 0 && head.version != Version::HTTP_11) {
+    let mut hosts = head.headers.get_all(HOST).iter();
+    let is_right = match (hosts.next(), hosts.next()) {
+        (Some(host), None) => host.as_bytes().iter().all(is_of_a_host),
+        (None, _) => head.version != Version::HTTP_11,
+        (Some(_), Some(_)) => false,
+    };
+    if is_right {
         return Ok(());
     }
     Err(Problem::bad("Host", "A request has one `Host`, which is the name of this server as the client knows it."))
+}
+
+/// Whether the byte may stand in a host with its port ([RFC 3986, section 3.2.2](https://www.rfc-editor.org/rfc/rfc3986#section-3.2.2)).
+fn is_of_a_host(byte: &u8) -> bool {
+    byte.is_ascii_alphanumeric()
+        || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'%' | b':' | b'[' | b']')
+        || matches!(byte, b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'=')
 }
 
 /// The future of an answer that there is already.
