@@ -29,6 +29,10 @@ const SHOWN_AS_STRINGS: [&str; 6] = ["javascript", "binData", "decimal", "regex"
 /// What a string that is not UTF-8 shows in place of what it has.
 const REPLACEMENT: char = '\u{fffd}';
 
+/// How many alternatives the filters of a query have in all, not counting those that have none: enough for a range of text from
+/// both sides. MongoDB weighs the combinations of them all when there are indexes, which takes it seconds where there are many.
+const ALTERNATIVES: usize = 26;
+
 const NOT_FROM_AN_INDEX: &str = "(not from an index)";
 
 /// The query for candidates, from behind `after` on.
@@ -47,10 +51,18 @@ pub fn behind(key: &Key) -> Document {
 
 /// What must hold of a candidate: all of these.
 pub fn clauses(filters: &Filters) -> impl Iterator<Item = Document> {
-    filters.iter().filter_map(clause)
+    let mut left = ALTERNATIVES;
+    filters.iter().filter_map(alternatives).filter_map(move |mut any| {
+        if any.len() == 1 {
+            return any.pop();
+        }
+        left = left.checked_sub(any.len())?;
+        Some(doc! { "$or": any })
+    })
 }
 
-fn clause(filter: &Filter) -> Option<Document> {
+/// What a candidate is found by, one or the other.
+fn alternatives(filter: &Filter) -> Option<Vec<Document>> {
     if filter.negated {
         return None;
     }
@@ -64,11 +76,7 @@ fn clause(filter: &Filter) -> Option<Document> {
         },
     };
     any.extend(inside_of_scalars(&filter.path));
-    Some(if any.len() == 1 {
-        any.remove(0)
-    } else {
-        doc! { "$or": any }
-    })
+    Some(any)
 }
 
 /// The projection that leaves `query` what it looks at: whole fields of the record, since inside of them MongoDB goes by other

@@ -269,3 +269,19 @@ async fn a_filter_uses_the_index_of_its_field() {
         }
     }
 }
+
+#[tokio::test]
+#[ignore = "needs TEST_MONGOD or TEST_MONGODB_URL"]
+async fn however_many_ranges_are_asked_for_mongodb_is_told_of_a_few() {
+    let watched = Watched::filled().await;
+    let parameters: Vec<(String, String)> =
+        (0..30).flat_map(|n| [("a.lt".to_owned(), format!("z{n}")), (format!("f{n}.eq"), "x".to_owned())]).collect();
+    let selection = Selection::parse(&parameters[..30]).expect("filters");
+    let query = Query { filters: selection.filters, limit: Some(5), ..Query::all() };
+    let found: Vec<_> = crate::store::selected(&watched.store, query).try_collect().await.expect("a list");
+    assert!(found.is_empty());
+    let finds = watched.finds.lock().expect("no panic").clone();
+    let clauses = finds[0].get_document("filter").and_then(|filter| filter.get_array("$and")).expect("clauses");
+    let ranges = clauses.iter().filter(|clause| clause.as_document().is_some_and(|clause| clause.contains_key("$or")));
+    assert_eq!((ranges.count(), clauses.len()), (2, 2 + 15), "{clauses:?}");
+}
