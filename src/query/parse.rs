@@ -130,9 +130,11 @@ fn quoted(text: &str) -> String {
 }
 
 fn limit(value: &str) -> Result<usize, Bad> {
-    let number = value.parse::<u32>().ok().filter(|number| *number > 0 && !value.starts_with('+'));
-    number
-        .map(|number| number as usize)
+    let is_number = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
+    // More digits than a number has here are more than any limit allows, and whoever compares with that says so.
+    let number = if is_number { value.parse().unwrap_or(usize::MAX) } else { 0 };
+    Some(number)
+        .filter(|number| *number > 0)
         .ok_or_else(|| Bad::new("limit", "`limit` is how many records to send at most: a whole number, 1 or more."))
 }
 

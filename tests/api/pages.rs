@@ -114,6 +114,16 @@ async fn what_means_nothing_is_400_and_says_what_would_be_right(#[case] query: &
     assert!(problem["detail"].as_str().unwrap().len() > 20, "{problem}");
 }
 
+#[rstest]
+#[tokio::test]
+async fn a_limit_that_is_too_large_is_told_the_largest(
+    #[values("10001", "99999999999999", "99999999999999999999999999")] limit: &str,
+) {
+    let server = Server::over(numbers(3).await).await;
+    let problem = server.get(&format!("/api/v1/records?limit={limit}")).await.problem();
+    assert!(problem["detail"].as_str().unwrap().contains("10000 at most"), "{problem}");
+}
+
 #[tokio::test]
 async fn a_cursor_that_was_changed_or_is_of_another_order_is_400() {
     let server = Server::over(numbers(10).await).await;
