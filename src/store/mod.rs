@@ -332,26 +332,32 @@ type Open = fn(String, Options) -> BoxFuture<'static, Result<Arc<dyn Store>>>;
 /// `Invalid` when the URL is wrong, or names a backend that is unknown or not compiled in; whatever keeps an embedded
 /// store from being opened otherwise. The text says what to do, and never repeats the URL, which may hold a password.
 pub async fn open(url: &str, options: Options) -> Result<Arc<dyn Store>> {
-    let scheme = url
-        .split_once(':')
-        .map(|(scheme, _)| scheme)
-        .ok_or_else(|| Error::invalid(format!("a store is named by a URL, one of {}", examples())))?;
-    // `mongodb+srv` is a way to find a MongoDB, not another store.
-    let name = scheme.split('+').next().unwrap_or(scheme);
+    let no_url = || Error::invalid(format!("a store is named by a URL, one of {}", examples()));
+    let name = name(url).ok_or_else(no_url)?;
     if let Some(backend) = BACKENDS.iter().find(|backend| backend.name == name) {
         return (backend.open)(url.to_owned(), options).await;
     }
-    Err(Error::invalid(if MISSING.contains(&name) {
-        format!("this build has no {name} store: rebuild with --features {name}")
+    Err(if MISSING.contains(&name) {
+        Error::invalid(format!("this build has no {name} store: rebuild with --features {name}"))
+    } else if name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte)) {
+        Error::invalid(format!("there is no {name:?} store: use one of {}", examples()))
     } else {
-        format!("there is no {scheme:?} store: use one of {}", examples())
-    }))
+        // Not a scheme, so perhaps a password.
+        no_url()
+    })
 }
 
 /// Where the store that `url` names would keep its records; `None` when this build has no such store.
 pub fn place(url: &str) -> Option<Place> {
-    let name = url.split([':', '+']).next()?;
+    let name = name(url)?;
     BACKENDS.iter().find(|backend| backend.name == name).map(|backend| backend.place)
+}
+
+/// What the scheme of `url` says of the store.
+fn name(url: &str) -> Option<&str> {
+    let (scheme, _) = url.split_once(':')?;
+    // A way to find a MongoDB, not another store.
+    Some(if scheme == "mongodb+srv" { "mongodb" } else { scheme })
 }
 
 fn examples() -> String {

@@ -56,6 +56,8 @@ fn completions_are_printed_for_every_shell(#[values("bash", "zsh", "fish", "elvi
 #[rstest]
 #[case::unknown_flag(&["--colour"], 2, "--colour")]
 #[case::unknown_verb(&["sing"], 2, "sing")]
+#[case::what_may_be_a_password(&["--store", "hunter2@host:27017"], 1, "a store is named by a URL")]
+#[case::of_another_kind(&["--store", "sled+file:x"], 1, "there is no \"sled+file\" store")]
 #[case::unknown_store(&["--store", "ftp://host/x"], 1, "there is no \"ftp\" store: use one of memory:")]
 #[case::no_url(&["--store", "somewhere"], 1, "a store is named by a URL")]
 #[case::a_name_for_memory(&["--store", "memory:mine"], 1, "memory:")]
