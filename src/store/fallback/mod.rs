@@ -205,7 +205,7 @@ impl Inner {
         };
         let primary = match self.breaker.is_closed() {
             true => ping.await,
-            false => Err(Error::unavailable("the store does not answer")),
+            false => Err(Error::unavailable("it is not asked for a while")),
         };
         let seconds = |age: Duration| age.as_secs();
         let degraded = match (primary, self.copy.age()) {
@@ -213,7 +213,9 @@ impl Inner {
             (Ok(()), Ok(age)) => Some(format!("the copy is from {} s ago and no longer kept", seconds(age))),
             (Ok(()), Err(off)) => Some(format!("the store answers, but no copy of it could: {off}")),
             (Err(_), Ok(age)) => Some(format!("the store does not answer; a copy from {} s ago does", seconds(age))),
-            (Err(error), Err(off)) => return Err(Error::unavailable(format!("{off}, and {error}")).with_source(error)),
+            (Err(error), Err(off)) => {
+                return Err(Error::unavailable(format!("{off}, and the store does not answer")).with_source(error));
+            }
         };
         Ok(Health { degraded })
     }

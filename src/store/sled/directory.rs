@@ -89,13 +89,15 @@ impl Directory {
     pub fn guard<T>(&self, open: impl FnOnce() -> Result<T>) -> Result<T> {
         let cannot = |error| Error::broken(format!("cannot keep a copy of the database in {self}")).with_source(error);
         self.keep_copy().map_err(cannot)?;
-        let opened = open();
-        match &opened {
-            Ok(_) => self.remove_copy(),
-            Err(_) => self.restore_copy(),
+        match open() {
+            Ok(opened) => self.remove_copy().map_err(cannot).map(|()| opened),
+            Err(error) => match self.restore_copy() {
+                Ok(()) => Err(error),
+                // Why it was to be put back is the first thing to know.
+                Err(kept) => Err(Error::broken(format!("{error}; and the copy in {self} cannot be put back: {kept}"))
+                    .with_source(error)),
+            },
         }
-        .map_err(cannot)?;
-        opened
     }
 
     /// Copies the database, whole or not at all. One that was being opened when its process died is put back first.

@@ -4,7 +4,7 @@
 //! runtime on that thread.
 
 use std::io::{self, Read, Write};
-use std::net::{TcpStream, ToSocketAddrs};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -33,6 +33,18 @@ impl HttpClient for Client {
     }
 }
 
+/// To the first address that takes it: `localhost` may be `::1` before it is 127.0.0.1, where the collector listens.
+fn connect(addresses: &[SocketAddr]) -> io::Result<TcpStream> {
+    let mut failed = io::Error::new(io::ErrorKind::NotFound, "the collector's host has no address");
+    for address in addresses {
+        match TcpStream::connect_timeout(address, STEP) {
+            Ok(stream) => return Ok(stream),
+            Err(error) => failed = error,
+        }
+    }
+    Err(failed)
+}
+
 /// The status of the answer.
 fn send(request: &Request<Bytes>) -> io::Result<u16> {
     let (uri, body) = (request.uri(), request.body());
@@ -40,8 +52,8 @@ fn send(request: &Request<Bytes>) -> io::Result<u16> {
     let authority = uri.authority().ok_or_else(no_host)?;
     // As an address has it: an IPv6 one without its brackets.
     let host = authority.host().trim_start_matches('[').trim_end_matches(']');
-    let mut addresses = (host, authority.port_u16().unwrap_or(80)).to_socket_addrs()?;
-    let mut stream = TcpStream::connect_timeout(&addresses.next().ok_or_else(no_host)?, STEP)?;
+    let addresses: Vec<_> = (host, authority.port_u16().unwrap_or(80)).to_socket_addrs()?.collect();
+    let mut stream = connect(&addresses)?;
     stream.set_read_timeout(Some(STEP))?;
     stream.set_write_timeout(Some(STEP))?;
 
