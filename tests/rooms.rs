@@ -25,9 +25,40 @@ fn sources() -> Vec<(String, String)> {
         let text = fs::read_to_string(path).unwrap();
         let text = text.split("\n#[cfg(test)]").next().unwrap().to_owned();
         // What comments and documents say of other rooms is no import.
-        text.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
+        let text = text.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
+        let each = ungrouped(&text);
+        text + &each
     };
     files.iter().map(|path| (name(path), code(path))).filter(|(name, _)| !name.ends_with("tests.rs")).collect()
+}
+
+/// What is imported in groups, one by one: `use crate::{query, store::Error}` names `crate::query` and `crate::store::Error`.
+fn ungrouped(code: &str) -> String {
+    let mut each = String::new();
+    for root in ["crate", "std"] {
+        for group in code.split(&format!("{root}::{{")).skip(1) {
+            let (mut depth, mut name) = (0, String::new());
+            for character in group.chars() {
+                depth += i32::from(character == '{') - i32::from(character == '}');
+                if depth < 0 || (depth == 0 && character == ',') {
+                    each += &format!("\n{root}::{}", name.trim());
+                    name.clear();
+                } else {
+                    name.push(character);
+                }
+                if depth < 0 {
+                    break;
+                }
+            }
+        }
+    }
+    each
+}
+
+#[test]
+fn an_import_in_a_group_is_seen_too() {
+    let each = ungrouped("use std::{\n    env,\n    io::{self, Read},\n};\nuse crate::{query, store};\n");
+    assert_eq!(each, "\ncrate::query\ncrate::store\nstd::env\nstd::io::{self, Read}\nstd::");
 }
 
 #[rstest]
@@ -57,8 +88,9 @@ fn only(#[case] word: &str, #[case] rooms: &[&str]) {
 #[case("wire.rs", &["crate::"])]
 #[case("document/", &["crate::store", "crate::import"])]
 #[case("query/", &["crate::store", "crate::document", "crate::import"])]
-#[case("store/", &["crate::import"])]
+#[case("store/", &["crate::import", "crate::telemetry"])]
 #[case("http/", &["crate::import", "crate::document"])]
+#[case("telemetry/", &["crate::record", "crate::query", "crate::store", "crate::import", "crate::document"])]
 fn imports_lead_leftwards(#[case] room: &str, #[case] words: &[&str]) {
     for (name, code) in sources().into_iter().filter(|(name, _)| name.starts_with(room)) {
         for word in words {

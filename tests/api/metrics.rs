@@ -1,6 +1,7 @@
 //! `/metrics`, as a collector reads it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream;
@@ -60,7 +61,8 @@ async fn a_list_is_counted_while_it_is_streamed() {
     reader.read_until("{\"_id\":1}").await;
     assert_eq!(streams().await, Some(1.0));
     drop(reader);
-    while streams().await != Some(0.0) {}
+    let gone = async { while streams().await != Some(0.0) {} };
+    tokio::time::timeout(Duration::from_secs(10), gone).await.expect("a reader who is gone is noticed");
 }
 
 #[tokio::test]

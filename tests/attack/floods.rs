@@ -62,10 +62,11 @@ const IDLE_MAX_KIB: u64 = 24;
 
 pub async fn ten_thousand_idle_connections() {
     const COUNT: usize = 10_000;
-    if files() < COUNT as u64 + 500 {
-        println!("left out: {} open files are too few for {COUNT} connections", files());
-        return;
-    }
+    assert!(
+        files() >= COUNT as u64 + 500,
+        "{} open files are too few for {COUNT} connections: see `ulimit -n`",
+        files()
+    );
     let victim = Victim::with_records(1, 10, &["--max-connections", "10100", "--header-timeout", "10m"]);
     victim.serves().await;
     let before = victim.memory();

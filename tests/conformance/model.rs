@@ -74,14 +74,17 @@ fn operations() -> impl Strategy<Value = Vec<Operation>> {
 
 type Model = BTreeMap<Key, Bytes>;
 
-fn put(model: &mut Model, document: &Document) {
-    model.insert(document.key().clone(), document.to_record().json().clone());
+/// How long the JSON was that it replaces.
+fn put(model: &mut Model, document: &Document) -> Option<usize> {
+    model.insert(document.key().clone(), document.to_record().json().clone()).map(|json| json.len())
 }
 
 async fn apply(store: &dyn Store, model: &mut Model, operation: Operation) {
     match (operation, store.as_embedded()) {
         (Operation::Upsert(documents), _) => {
-            documents.iter().for_each(|document| put(model, document));
+            for document in &documents {
+                put(model, document);
+            }
             upsert(store, documents).await;
         }
         (Operation::Get(id), _) => {
@@ -96,11 +99,11 @@ async fn apply(store: &dyn Store, model: &mut Model, operation: Operation) {
             assert_eq!(listed, expected, "list after {after:?}");
         }
         (Operation::Put(document), Some(store)) => {
-            put(model, &document);
-            store.put(document.to_record()).expect("put");
+            assert_eq!(store.put(document.to_record()).expect("put"), put(model, &document), "{document:?}");
         }
         (Operation::Remove(key), Some(store)) => {
-            assert_eq!(store.remove(&key).expect("remove").is_some(), model.remove(&key).is_some(), "remove {key:?}");
+            let expected = model.remove(&key).map(|json| json.len());
+            assert_eq!(store.remove(&key).expect("remove"), expected, "remove {key:?}");
         }
         (Operation::Flush, Some(store)) => store.flush().await.expect("flush"),
         (Operation::IsEmpty, Some(store)) => assert_eq!(store.is_empty().expect("is_empty"), model.is_empty()),

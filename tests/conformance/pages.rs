@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use records::document::Value;
+use records::document::{Document, Value};
 use records::query::{Cursor, Selection};
 use records::record::Record;
 use records::store::{Query, Share, Store, page, selected};
@@ -123,8 +123,11 @@ fn a_minus_in_a_name_is_not_one_before_it(_: &Context) {
 }
 
 fn a_cursor_comes_back_from_its_text(context: &Context) {
-    context.check(64, &crate::documents::document(), async |_, document| {
-        let sort = records::query::Sort { path: records::query::Path::parse("a.b").expect("a path"), descending: true };
+    let values = (crate::documents::id(), crate::documents::mixed());
+    context.check(256, &values, async |_, (id, value)| {
+        let fields = [("_id".into(), id)].into_iter().chain(value.map(|value| ("v".into(), value)));
+        let document = Document::new(fields.collect()).expect("a document");
+        let sort = records::query::Sort { path: records::query::Path::parse("v").expect("a path"), descending: true };
         let record = document.to_record();
         for sort in [None, Some(&sort)] {
             let value = sort.map(|sort| sort.value(record.json()));

@@ -294,6 +294,7 @@ fn passes(value: &Value, operator: &str, text: &str) -> bool {
     };
     match (operator, value) {
         ("exists", _) => true,
+        ("in", value) => choices(text).iter().any(|choice| passes(value, "eq", choice)),
         ("eq" | "ne", Value::Number(value)) => number(text) == Some(key(value)),
         ("eq" | "ne", Value::String(value)) => value == text,
         ("eq" | "ne", Value::Null) => text == "null",
@@ -303,6 +304,25 @@ fn passes(value: &Value, operator: &str, text: &str) -> bool {
         (_, Value::String(value)) => number(text).is_none() && allows(value.as_str().cmp(text)),
         _ => false,
     }
+}
+
+/// One of several values with commas between them.
+fn choice(text: &str) -> String {
+    text.replace('\\', "\\\\").replace(',', "\\,")
+}
+
+/// Undoes what `choice` wrote.
+fn choices(text: &str) -> Vec<String> {
+    let mut choices = vec![String::new()];
+    let mut characters = text.chars();
+    while let Some(character) = characters.next() {
+        match character {
+            '\\' => choices.last_mut().unwrap().extend(characters.next()),
+            ',' => choices.push(String::new()),
+            other => choices.last_mut().unwrap().push(other),
+        }
+    }
+    choices
 }
 
 fn place(value: &Value, path: &[String]) -> (u8, Option<Key>, String, bool) {
@@ -355,7 +375,7 @@ struct Asked {
 }
 
 fn asked() -> impl Strategy<Value = Asked> {
-    let operator = select(vec!["eq", "eq", "ne", "gt", "gte", "lt", "lte", "exists"]);
+    let operator = select(vec!["eq", "eq", "ne", "gt", "gte", "lt", "lte", "in", "exists"]);
     let filters = vec((any::<Index>(), any::<Index>(), operator, 0..6_u8), 0..3);
     let sort = proptest::option::of((any::<Index>(), any::<bool>()));
     let fields = proptest::option::of(vec(any::<Index>(), 1..3));
@@ -386,6 +406,8 @@ fn any_query_finds_what_reading_by_hand_finds(context: &Context) {
                 let (path, text) = at.get(&paths);
                 let text = match (*operator, how) {
                     ("exists", how) => if how % 2 == 0 { "true" } else { "false" }.to_owned(),
+                    ("in", 0) => choice(text),
+                    ("in", _) => format!("{},{}", choice(text), choice(&other.get(&paths).1)),
                     // Its own value, another's, a part of its own.
                     (_, 0..3) => text.clone(),
                     (_, 3) => text.chars().take(other.index(text.chars().count() + 1)).collect(),

@@ -366,7 +366,7 @@ async fn an_upsert_that_failed_can_be_made_again() {
     if cut.is_err() {
         is_unavailable("upsert", &cut);
     }
-    while in_time("ping", store.ping()).await.is_err() {}
+    answers_again(&*store).await;
     store.upsert(numbered(0..50_000)).await.expect("the same upsert again");
     assert_eq!(store.list(Query::all()).try_collect::<Vec<_>>().await.expect("a list").len(), 50_000);
 }
