@@ -11,6 +11,10 @@ use super::metrics::{InFlight, Route};
 use crate::telemetry::spans::{Span, Spent, Tracer};
 use crate::telemetry::traceparent::TraceParent;
 
+/// What is counted and logged in the place of a status where the connection ended before there was one, as others do: nobody
+/// was sent it.
+const NO_ANSWER: u16 = 499;
+
 /// A request under way. It gets its line when it is answered, or when its connection ends before that: the client has gone, or
 /// the drain is over.
 pub struct UnderWay {
@@ -76,11 +80,10 @@ impl UnderWay {
 
     /// Counts it, ends its span, and writes its line. `cause` is what the client is not told of a failure.
     pub fn answered(mut self, status: StatusCode, cause: Option<&str>, store: Option<Spent>) {
-        let took = self.begun.elapsed();
+        let (took, code) = (self.begun.elapsed(), status.as_u16());
         if let Some(in_flight) = self.in_flight.take() {
-            in_flight.answered(status, took);
+            in_flight.ended(code, took);
         }
-        let code = status.as_u16();
         if let Some(span) = self.span.take() {
             span.end(code, store);
         }
@@ -97,8 +100,10 @@ impl UnderWay {
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        if self.in_flight.is_some() {
-            line!(info, self, self.begun.elapsed(), "ended without an answer");
+        if let Some(in_flight) = self.in_flight.take() {
+            let took = self.begun.elapsed();
+            in_flight.ended(NO_ANSWER, took);
+            line!(info, self, took, "ended without an answer", status = NO_ANSWER);
         }
     }
 }

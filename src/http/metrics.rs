@@ -7,7 +7,6 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::extract::State;
-use axum::http::StatusCode;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::IntoResponse;
 use prometheus_client::collector::Collector;
@@ -86,10 +85,10 @@ impl Metrics {
         let requests = Family::default();
         let seconds = Family::new_with_constructor((|| Histogram::new(SECONDS)) as fn() -> Histogram);
         let (in_flight, streams) = (Gauge::default(), Gauge::default());
-        registry.register("http_requests", "Requests answered, by route and status", requests.clone());
+        registry.register("http_requests", "Requests, by route and status; 499: the connection ended before the answer", requests.clone());
         registry.register_with_unit(
             "http_request_duration",
-            "Time from the request's head to the head of the answer, by route",
+            "Time from the request's head to the head of the answer, or to the end of the connection, by route",
             Unit::Seconds,
             seconds.clone(),
         );
@@ -102,7 +101,7 @@ impl Metrics {
         Arc::new(Self { registry, requests, seconds, lookups: Lookups::default(), in_flight, streams })
     }
 
-    /// Counts a request that has come; dropped without [`InFlight::answered`], its client has gone.
+    /// Counts a request that has come, until [`InFlight::ended`] counts how it ended.
     pub fn begin(self: &Arc<Self>, route: Route) -> InFlight {
         self.in_flight.inc();
         InFlight { metrics: self.clone(), route }
@@ -143,12 +142,12 @@ pub struct InFlight {
 }
 
 impl InFlight {
-    pub fn answered(self, status: StatusCode, took: Duration) {
+    pub fn ended(self, status: u16, took: Duration) {
         let Self { metrics, route } = &self;
-        let (outcome, of_route) = (Outcome { route: *route, status: status.as_u16() }, OfRoute { route: *route });
+        let (outcome, of_route) = (Outcome { route: *route, status }, OfRoute { route: *route });
         let at_hand = match (route, status) {
-            (Route::record, StatusCode::OK) => Some(&metrics.lookups.found),
-            (Route::record, StatusCode::NO_CONTENT) => Some(&metrics.lookups.nothing),
+            (Route::record, 200) => Some(&metrics.lookups.found),
+            (Route::record, 204) => Some(&metrics.lookups.nothing),
             _ => None,
         };
         match at_hand {

@@ -6,12 +6,29 @@ use std::time::Duration;
 use futures::StreamExt;
 use futures::stream;
 use rstest::rstest;
+use tokio::sync::Notify;
+use tokio::time::timeout;
 
-use crate::support::{Failing, Server, limits, memory, record, request_at, unavailable};
+use crate::support::{Failing, PATIENCE, Server, limits, memory, record, request_at, unavailable};
 
 /// The value of one series, by its whole name.
 fn value(text: &str, series: &str) -> Option<f64> {
     text.lines().find_map(|line| line.strip_prefix(series)?.trim().parse().ok())
+}
+
+impl Server {
+    /// What `/metrics` says once `series` has come to `wanted`.
+    async fn metrics_with(&self, series: &str, wanted: f64) -> String {
+        let come = async {
+            loop {
+                let text = self.get("/metrics").await.body;
+                if value(&text, series) == Some(wanted) {
+                    return text;
+                }
+            }
+        };
+        timeout(PATIENCE, come).await.unwrap_or_else(|_| panic!("{series} does not come to {wanted}"))
+    }
 }
 
 #[rstest]
@@ -63,6 +80,19 @@ async fn a_list_is_counted_while_it_is_streamed() {
     drop(reader);
     let gone = async { while streams().await != Some(0.0) {} };
     tokio::time::timeout(Duration::from_secs(10), gone).await.expect("a reader who is gone is noticed");
+}
+
+#[tokio::test]
+async fn a_request_whose_client_has_gone_is_counted() {
+    let (go, asked) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let server = Server::over(Failing::until(go, asked.clone())).await;
+    let mut impatient = server.connect().await;
+    impatient.send("GET /api/v1/records/1 HTTP/1.1\r\nHost: test\r\n\r\n").await;
+    timeout(PATIENCE, asked.notified()).await.unwrap();
+    drop(impatient);
+    let gone = "records_http_requests_total{route=\"record\",status=\"499\"}";
+    let text = server.metrics_with(gone, 1.0).await;
+    assert_eq!(value(&text, "records_http_request_duration_seconds_count{route=\"record\"}"), Some(1.0), "{text}");
 }
 
 #[tokio::test]
