@@ -85,7 +85,11 @@ impl Metrics {
         let requests = Family::default();
         let seconds = Family::new_with_constructor((|| Histogram::new(SECONDS)) as fn() -> Histogram);
         let (in_flight, streams) = (Gauge::default(), Gauge::default());
-        registry.register("http_requests", "Requests, by route and status; 499: the connection ended before the answer", requests.clone());
+        registry.register(
+            "http_requests",
+            "Requests, by route and status; 499: the connection ended before the answer",
+            requests.clone(),
+        );
         registry.register_with_unit(
             "http_request_duration",
             "Time from the request's head to the head of the answer, or to the end of the connection, by route",

@@ -66,11 +66,11 @@ type Result<T> = std::result::Result<T, Interruption>;
 pub type Moment = u64;
 
 pub fn feed(store: &MongoDb, after: Option<Token>) -> Feed {
-    let within = store.inner.options.timeout;
+    let (inner, within) = (store.inner.clone(), store.inner.options.timeout);
     let (sender, receiver) = mpsc::channel(1);
     let reader = read(store.clone(), after, sender);
-    let batches = stream::unfold(Some((receiver, Some(reader))), move |state| async move {
-        let (mut receiver, reader) = state?;
+    let batches = stream::unfold(Some((receiver, Some(reader), inner)), move |state| async move {
+        let (mut receiver, reader, inner) = state?;
         if let Some(reader) = reader {
             // To its end in a task of its own: no future of the driver is dropped half way.
             tokio::spawn(reader);
@@ -79,11 +79,14 @@ pub fn feed(store: &MongoDb, after: Option<Token>) -> Feed {
             Ok(Some(batch)) => batch,
             Ok(None) => Err(Interruption::Failed(Error::broken("the reader of a change stream gave up"))),
             Err(_) => {
-                let silent = format!("the change stream was silent for {} ms", within.as_millis());
-                Err(Interruption::Failed(Error::unavailable(silent)))
+                let silent = error::late("the change stream was silent", within);
+                Err(Interruption::Failed(silent))
             }
         };
-        let rest = batch.is_ok().then_some((receiver, None));
+        if let Err(Interruption::Failed(error)) = &batch {
+            inner.failures.count(error);
+        }
+        let rest = batch.is_ok().then_some((receiver, None, inner));
         Some((batch, rest))
     });
     batches.boxed()

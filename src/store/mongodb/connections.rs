@@ -20,7 +20,11 @@ impl Connections {
         let Self { open, in_use, failed } = self.clone();
         registry.register("store_connections_open", "Connections to MongoDB, those being made included", open);
         registry.register("store_connections_in_use", "Connections to MongoDB that a call has", in_use);
-        registry.register("store_connection_failures", "Calls that got no connection to MongoDB", failed);
+        registry.register(
+            "store_connection_failures",
+            "Calls that waited in vain for a connection to the MongoDB that was found",
+            failed,
+        );
     }
 
     /// What the driver is to tell it to.

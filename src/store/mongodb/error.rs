@@ -1,6 +1,8 @@
 //! The driver's errors, sorted by what the caller can do. The driver's own text may quote the server's reply, so it stays
 //! in the cause, which is logged and never sent.
 
+use std::time::Duration;
+
 use mongodb::bson::Document;
 use mongodb::error::{Error as DriverError, ErrorKind, WriteFailure};
 
@@ -34,6 +36,21 @@ pub fn is_of_the_order(error: &DriverError) -> bool {
 pub fn was_out_of_time(error: &Error) -> bool {
     let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref());
     cause.is_some_and(|cause| is_command(cause, MAX_TIME_EXPIRED))
+}
+
+/// That nothing has come for as long as a call may take.
+#[derive(Debug, thiserror::Error)]
+#[error("nothing came for {} ms", .0.as_millis())]
+struct Late(Duration);
+
+/// What `message` says was not waited for any longer.
+pub fn late(message: &str, within: Duration) -> Error {
+    Error::unavailable(message).with_source(Late(within))
+}
+
+/// Whether time has run out, here or for the server.
+pub fn is_late(error: &Error) -> bool {
+    std::error::Error::source(error).is_some_and(|cause| cause.is::<Late>()) || was_out_of_time(error)
 }
 
 pub fn is_command(error: &DriverError, code: i32) -> bool {

@@ -126,29 +126,31 @@ fn new_in(mut batch: Vec<Record>, place: &mut Option<Key>) -> Vec<Record> {
 }
 
 impl MongoDb {
-    /// Reads the list from the server, batch by batch, one ahead of what `batches` has taken, and says when that was all:
-    /// a reader that ends without a word has failed.
-    async fn read(self, mut query: Query, settled: bool, batches: Batches) {
-        if let Some(sorted) = Sorted::of(&query) {
-            let read = match self.is_in_order(&sorted, &batches).await {
-                Ok(true) => Some(self.read_in_order(&sorted, &batches).await),
-                Ok(false) => None,
-                Err(error) => Some(Err(error)),
-            };
-            if let Some(read) = read {
-                let _ = batches.send(read.map(|()| None)).await;
-                return;
-            }
+    /// Reads the list from the server, and says when that was all: a reader that ends without a word has failed.
+    async fn read(self, query: Query, settled: bool, batches: Batches) {
+        let read = self.read_all(query, settled, &batches).await;
+        // That nobody reads any more is no failure.
+        if let Err(error) = &read
+            && (error.is_unavailable() || !batches.is_closed())
+        {
+            self.inner.failures.count(error);
         }
-        if !settled && let Some(records) = self.read_short(&query, &batches).await {
-            // Nobody may listen any more.
-            let _ = batches.send(Ok(Some(records))).await;
-            let _ = batches.send(Ok(None)).await;
-            return;
+        let _ = batches.send(read.map(|()| None)).await;
+    }
+
+    /// Batch by batch, one ahead of what `batches` has taken.
+    async fn read_all(&self, mut query: Query, settled: bool, batches: &Batches) -> Result<()> {
+        if let Some(sorted) = Sorted::of(&query)
+            && self.is_in_order(&sorted, batches).await?
+        {
+            return self.read_in_order(&sorted, batches).await;
+        }
+        if !settled && let Some(records) = self.read_short(&query, batches).await {
+            return batches.send(Ok(Some(records))).await.map_err(|_| unread());
         }
         let (mut place, mut cursor) = (query.after.clone(), None);
         loop {
-            let batch = self.next(&mut cursor, self.inner.cursor(&query, settled), &batches).await;
+            let batch = self.next(&mut cursor, self.inner.cursor(&query, settled), batches).await;
             // To the server the time that a find may take is that of all its batches, to us that of each. So another one goes on
             // where this one has come to, if it has come anywhere.
             if batch.as_ref().is_err_and(error::was_out_of_time)
@@ -159,12 +161,9 @@ impl MongoDb {
                 (query.after, cursor) = (place.clone(), None);
                 continue;
             }
-            let batch = batch.map(|batch| batch.map(|batch| new_in(batch, &mut place)));
-            let last = !matches!(batch, Ok(Some(_)));
+            let Some(batch) = batch? else { return Ok(()) };
             // An error here: nobody listens any more. The cursor is dropped between two calls, and closed by that.
-            if batches.send(batch).await.is_err() || last {
-                break;
-            }
+            batches.send(Ok(Some(new_in(batch, &mut place)))).await.map_err(|_| unread())?;
         }
     }
 
@@ -207,21 +206,25 @@ impl MongoDb {
         let (sender, receiver) = mpsc::channel(1);
         let after = query.after.clone();
         let reader = self.clone().read(query, settled, sender);
+        let inner = self.inner.clone();
         // The task begins when the stream is first polled: a list that is never read costs nothing.
-        let batches = stream::unfold((receiver, Some(reader)), move |(mut receiver, mut reader)| async move {
-            if let Some(reader) = reader.take() {
-                tokio::spawn(reader);
-            }
-            let batch = match timeout(within, receiver.recv()).await {
-                Ok(Some(batch)) => batch.transpose()?,
-                Ok(None) => Err(Error::broken("the reader of a list gave up")),
-                Err(_) => {
-                    receiver.close();
-                    Err(Error::unavailable(format!("MongoDB sent nothing for {} ms", within.as_millis())))
+        let batches =
+            stream::unfold((receiver, Some(reader), inner), move |(mut receiver, mut reader, inner)| async move {
+                if let Some(reader) = reader.take() {
+                    tokio::spawn(reader);
                 }
-            };
-            Some((batch, (receiver, None)))
-        });
+                let batch = match timeout(within, receiver.recv()).await {
+                    Ok(Some(batch)) => batch.transpose()?,
+                    Ok(None) => Err(Error::broken("the reader of a list gave up")),
+                    Err(_) => {
+                        receiver.close();
+                        let late = error::late("MongoDB sent nothing of the list", within);
+                        inner.failures.count(&late);
+                        Err(late)
+                    }
+                };
+                Some((batch, (receiver, None, inner)))
+            });
         let mut ended = false;
         batches
             .take_while(move |batch| {

@@ -13,7 +13,8 @@
 //!
 //! [`bson`] turns the server's bytes into wire JSON, [`batch`] many at a time; [`lists`] reads lists by the server's cursors, which
 //! [`cursor`] ends, [`filter`] and [`order`] say in MongoDB's words what they are of, and [`short`] reads those at once that are;
-//! [`ids`] knows where the server's order is not ours; [`changes`] follows what changes; [`error`] sorts the driver's errors.
+//! [`ids`] knows where the server's order is not ours; [`changes`] follows what changes; [`error`] sorts the driver's errors, and
+//! [`failures`] counts them.
 
 mod batch;
 mod bson;
@@ -21,6 +22,7 @@ mod changes;
 mod connections;
 mod cursor;
 mod error;
+mod failures;
 mod filter;
 mod ids;
 mod lists;
@@ -48,6 +50,7 @@ use crate::document::Document;
 use crate::record::{Key, Record, RecordId};
 use batch::records;
 use connections::Connections;
+use failures::Failures;
 use ids::Decimals;
 use lookups::{Fetch, Lookups};
 use short::Last;
@@ -88,6 +91,7 @@ struct Inner {
     database: String,
     client: OnceCell<Client>,
     connections: Connections,
+    failures: Failures,
     /// Calls that are no lookups, and not for lists.
     calls: Arc<Semaphore>,
     lists: Arc<Semaphore>,
@@ -122,6 +126,7 @@ impl Inner {
             database,
             client,
             connections: Connections::default(),
+            failures: Failures::default(),
             calls: places(pool.saturating_mul(CALLS_PER_CONNECTION)),
             lists: places(pool.saturating_sub(NOT_FOR_LISTS).max(1)),
             seen: AtomicU64::new(0),
@@ -202,11 +207,14 @@ impl Fetch for Arc<Inner> {
             let find = collection.find(Inner::filter(&keys)).limit(count).batch_size(keys.len() as u32);
             find.max_time(self.options.timeout).batch().await
         };
-        let mut batches = begin.await.map_err(error::sorted)?;
-        while let Some(batch) = batches.next().await {
-            records(&batch.map_err(error::sorted)?)?.into_iter().for_each(&mut found);
-        }
-        Ok(())
+        let fetched = async {
+            let mut batches = begin.await.map_err(error::sorted)?;
+            while let Some(batch) = batches.next().await {
+                records(&batch.map_err(error::sorted)?)?.into_iter().for_each(&mut found);
+            }
+            Ok(())
+        };
+        fetched.await.inspect_err(|error| self.failures.count(error))
     }
 }
 
@@ -250,7 +258,14 @@ impl MongoDb {
     }
 
     fn late(&self) -> Error {
-        Error::unavailable(format!("MongoDB did not answer within {} ms", self.inner.options.timeout.as_millis()))
+        error::late("MongoDB did not answer in time", self.inner.options.timeout)
+    }
+
+    /// As [`late`](Self::late), where nothing but the wait ends.
+    fn given_up(&self) -> Error {
+        let late = self.late();
+        self.inner.failures.count(&late);
+        late
     }
 
     /// Runs `call` to its end in a task of its own, and waits for it as long as a call may take.
@@ -263,8 +278,9 @@ impl MongoDb {
         timeout(within, async {
             let permit = permit(&self.inner.calls).await?;
             let call = call(self.inner.clone());
+            let inner = self.inner.clone();
             let task = tokio::spawn(async move {
-                let result = call.await;
+                let result = call.await.inspect_err(|error| inner.failures.count(error));
                 // Held as long as the driver is at work, not as long as somebody waits.
                 drop(permit);
                 result
@@ -272,7 +288,7 @@ impl MongoDb {
             task.await.unwrap_or_else(|error| Err(Error::broken("a call to MongoDB gave up").with_source(error)))
         })
         .await
-        .unwrap_or_else(|_| Err(self.late()))
+        .unwrap_or_else(|_| Err(self.given_up()))
     }
 }
 
@@ -285,7 +301,7 @@ impl Store for MongoDb {
     fn get<'a>(&'a self, id: &'a RecordId) -> Reply<'a, Found> {
         Reply::Pending(Box::pin(async move {
             let found = timeout(self.inner.options.timeout, self.find(id)).await;
-            found.unwrap_or_else(|_| Err(self.late())).map(Found::from)
+            found.unwrap_or_else(|_| Err(self.given_up())).map(Found::from)
         }))
     }
 
@@ -333,6 +349,7 @@ impl Store for MongoDb {
     fn register(&self, registry: &mut Registry) {
         self.lookups.register(registry);
         self.inner.connections.register(registry);
+        self.inner.failures.register(registry);
     }
 
     /// Takes no list's place, so that it is answered as long as lookups are. Finds one `_id`, which asks for what a lookup needs: a server that is there, and the right to read.

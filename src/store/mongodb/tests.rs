@@ -10,6 +10,7 @@ mod servers;
 
 mod bytes;
 mod connections;
+mod failures;
 mod lists;
 mod order;
 mod plans;

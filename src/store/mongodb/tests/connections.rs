@@ -8,14 +8,14 @@ use super::super::*;
 use super::servers::{mongod, url};
 
 /// The value of a series.
-fn value(registry: &Registry, series: &str) -> i64 {
+pub fn value(registry: &Registry, series: &str) -> i64 {
     let mut text = String::new();
     text::encode(&mut text, registry).expect("text");
     let line = text.lines().find_map(|line| line.strip_prefix(series)?.trim().parse().ok());
     line.unwrap_or_else(|| panic!("{series} is not there: {text}"))
 }
 
-async fn comes_to(registry: &Registry, series: &str, wanted: i64) {
+pub async fn comes_to(registry: &Registry, series: &str, wanted: i64) {
     let begin = Instant::now();
     while value(registry, series) != wanted {
         assert!(begin.elapsed() < Duration::from_secs(10), "{series} is {}, not {wanted}", value(registry, series));
