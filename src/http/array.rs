@@ -27,7 +27,7 @@ pub struct Records {
     writer: Writer,
     failure: Option<store::Error>,
     request_id: RequestId,
-    _streaming: Streaming,
+    streaming: Streaming,
 }
 
 /// Writes records one after the other, in a form.
@@ -85,7 +85,7 @@ impl Records {
         request_id: RequestId,
         streaming: Streaming,
     ) -> store::Result<impl Stream<Item = store::Result<Bytes>>> {
-        let mut records = Self { records: Some(records), writer, failure: None, request_id, _streaming: streaming };
+        let mut records = Self { records: Some(records), writer, failure: None, request_id, streaming };
         std::future::poll_fn(|context| records.poll_gather(context)).await;
         match records.failure.take() {
             Some(error) => Err(error),
@@ -129,6 +129,7 @@ impl Stream for Records {
             return Poll::Ready(Some(Ok(std::mem::replace(&mut self.writer.chunk, next).into())));
         }
         let Some(error) = self.failure.take() else { return Poll::Ready(None) };
+        self.streaming.cut();
         tracing::error!(request_id = self.request_id.as_str(), cause = %error.report(), "list cut short");
         Poll::Ready(Some(Err(error)))
     }

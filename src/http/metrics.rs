@@ -70,6 +70,7 @@ pub struct Metrics {
     lookups: Lookups,
     in_flight: Gauge,
     streams: Gauge,
+    cut: Counter,
 }
 
 #[derive(Default)]
@@ -84,7 +85,7 @@ impl Metrics {
         let mut registry = Registry::with_prefix("records");
         let requests = Family::default();
         let seconds = Family::new_with_constructor((|| Histogram::new(SECONDS)) as fn() -> Histogram);
-        let (in_flight, streams) = (Gauge::default(), Gauge::default());
+        let (in_flight, streams, cut) = (Gauge::default(), Gauge::default(), Counter::default());
         registry.register(
             "http_requests",
             "Requests, by route and status; 499: the connection ended before the answer",
@@ -98,11 +99,12 @@ impl Metrics {
         );
         registry.register("http_requests_in_flight", "Requests whose answer has not begun", in_flight.clone());
         registry.register("http_list_streams", "Lists that are being streamed to clients", streams.clone());
+        registry.register("http_lists_cut", "Lists that failed half way, after their status was sent", cut.clone());
         if let Some(lost) = lost_lines {
             registry.register_collector(Box::new(LostLines(lost)));
         }
         store.register(&mut registry);
-        Arc::new(Self { registry, requests, seconds, lookups: Lookups::default(), in_flight, streams })
+        Arc::new(Self { registry, requests, seconds, lookups: Lookups::default(), in_flight, streams, cut })
     }
 
     /// Counts a request that has come, until [`InFlight::ended`] counts how it ended.
@@ -114,7 +116,7 @@ impl Metrics {
     /// Counts a list until what is returned is dropped.
     pub fn stream(&self) -> Streaming {
         self.streams.inc();
-        Streaming(self.streams.clone())
+        Streaming { streams: self.streams.clone(), cut: self.cut.clone() }
     }
 }
 
@@ -131,11 +133,21 @@ impl Collector for LostLines {
 }
 
 /// A list under way.
-pub struct Streaming(Gauge);
+pub struct Streaming {
+    streams: Gauge,
+    cut: Counter,
+}
+
+impl Streaming {
+    /// Counts it as one that failed half way.
+    pub fn cut(&self) {
+        self.cut.inc();
+    }
+}
 
 impl Drop for Streaming {
     fn drop(&mut self) {
-        self.0.dec();
+        self.streams.dec();
     }
 }
 

@@ -83,6 +83,18 @@ async fn a_list_is_counted_while_it_is_streamed() {
 }
 
 #[tokio::test]
+async fn a_list_that_is_cut_is_counted_and_one_that_fails_before_it_begins_is_not() {
+    let cut = "records_http_lists_cut_total";
+    let server = Server::over(Failing::with(unavailable)).await;
+    assert_eq!(server.get("/api/v1/records").await.status, 503);
+    server.metrics_with(cut, 0.0).await;
+    let server = Server::over(Failing::after(100_000)).await;
+    let list = server.get("/api/v1/records").await;
+    assert_eq!((list.status, list.whole), (200, false));
+    server.metrics_with(cut, 1.0).await;
+}
+
+#[tokio::test]
 async fn a_request_whose_client_has_gone_is_counted() {
     let (go, asked) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let server = Server::over(Failing::until(go, asked.clone())).await;
