@@ -13,7 +13,7 @@ use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::stream::{self, Stream};
 use futures::{FutureExt, StreamExt};
@@ -31,6 +31,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tower::{Service, ServiceExt};
 
+use crate::telemetry::Connections;
 pub use files::connections_within;
 use progress::{Ends, Progress};
 
@@ -55,6 +56,9 @@ const UNSENT_BYTES: u32 = 128 * 1024;
 /// second. The usual 128 are fewer than a load balancer opens when it has just found this server.
 const BACKLOG: u32 = 4_096;
 
+/// How long after it was said that there is no place for a connection this is said again.
+const FULL_AGAIN: Duration = Duration::from_secs(60);
+
 /// What a client may take of the server.
 #[derive(Clone, Debug)]
 pub struct Limits {
@@ -64,6 +68,8 @@ pub struct Limits {
     pub write_timeout: Duration,
     /// How many connections are served at once. More wait in the system's queue.
     pub max_connections: usize,
+    /// Where those that there are now are counted.
+    pub connections: Connections,
     /// How long to go on as before, but not ready, when told to stop: until the load balancers have noticed.
     pub drain_delay: Duration,
     /// How long requests under way may take after that. What is left then is cut.
@@ -136,7 +142,9 @@ impl Beside {
     {
         let stop = CancellationToken::new();
         let stops = stream::once(stop.clone().cancelled_owned()).chain(stream::pending()).boxed();
-        let limits = Limits { drain_delay: Duration::ZERO, drain_timeout: BESIDE_DRAIN, ..limits };
+        // Its connections are no clients'.
+        let connections = Connections::default();
+        let limits = Limits { connections, drain_delay: Duration::ZERO, drain_timeout: BESIDE_DRAIN, ..limits };
         let task = tokio::spawn(run(listener, service, limits, stops, || {}));
         Self { stop, task }
     }
@@ -160,6 +168,10 @@ struct Server<S> {
     service: S,
     write_timeout: Duration,
     places: Arc<Semaphore>,
+    max_connections: usize,
+    count: Connections,
+    /// When it was last said that all places are taken.
+    full: Option<Instant>,
     connections: JoinSet<()>,
     finishing: CancellationToken,
 }
@@ -172,11 +184,15 @@ where
     fn new(service: S, limits: &Limits) -> Self {
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new()).header_read_timeout(limits.header_timeout).max_buf_size(HEAD_MAX_BYTES);
+        limits.connections.bounded_by(limits.max_connections);
         Self {
             http,
             service,
             write_timeout: limits.write_timeout,
             places: Arc::new(Semaphore::new(limits.max_connections)),
+            max_connections: limits.max_connections,
+            count: limits.connections.clone(),
+            full: None,
             connections: JoinSet::new(),
             finishing: CancellationToken::new(),
         }
@@ -185,6 +201,9 @@ where
     async fn accept_until(&mut self, listener: &TcpListener, end: impl Future<Output = ()>) {
         let mut end = pin!(end);
         loop {
+            if self.places.available_permits() == 0 {
+                self.say_that_it_is_full();
+            }
             let next = accept(listener, self.places.clone());
             tokio::select! {
                 biased;
@@ -193,6 +212,15 @@ where
                 Some(_) = self.connections.join_next() => {}
                 (stream, place) = next => self.serve(stream, place),
             }
+        }
+    }
+
+    /// Whoever comes now waits, and sees a server that does not answer, of which nothing else in the log would tell.
+    fn say_that_it_is_full(&mut self) {
+        if self.full.is_none_or(|full| full.elapsed() >= FULL_AGAIN) {
+            self.full = Some(Instant::now());
+            let limit = self.max_connections;
+            tracing::warn!(limit, "--max-connections reached: more connections wait until others end");
         }
     }
 
@@ -219,8 +247,9 @@ where
         }));
         let connection = self.http.serve_connection(stream, service);
         let finishing = self.finishing.clone();
+        let open = self.count.open();
         self.connections.spawn(async move {
-            let _place = place;
+            let _place = (place, open);
             let mut connection = pin!(connection);
             // A connection on which nothing was read yet would be closed at once, and the request that waits on it lost.
             let settled = finishing.cancelled_owned().then(|()| sleep(SETTLE));

@@ -15,7 +15,7 @@ use records::document::reader::Bad;
 use records::import::{self, Input, Progress};
 use records::store::{self, Store};
 use records::telemetry::spans::{self, Exporting, Tracer};
-use records::telemetry::{Logs, Lost};
+use records::telemetry::{Connections, Logs, Lost};
 use records::{healthcheck, http, server, telemetry};
 use tokio::net::TcpListener;
 use tokio::runtime::{self, Runtime};
@@ -119,6 +119,8 @@ async fn serving(settings: Serve, lost_lines: Lost, tracer: Tracer) -> Outcome {
     let mut answers = answers(&settings)?;
     answers.lost_lines = Some(lost_lines);
     answers.tracer = tracer;
+    let connections = Connections::default();
+    answers.connections = Some(connections.clone());
     let prepared = async {
         let store = open(&settings.store).await?;
         fill(&*store, &settings.seed).await?;
@@ -139,6 +141,7 @@ async fn serving(settings: Serve, lost_lines: Lost, tracer: Tracer) -> Outcome {
         header_timeout: settings.header_timeout,
         write_timeout: settings.write_timeout,
         max_connections: server::connections_within(settings.max_connections),
+        connections,
         drain_delay: settings.drain_delay,
         drain_timeout: settings.drain_timeout,
     };

@@ -107,6 +107,7 @@ async fn server_alone(listener: TcpListener) {
         header_timeout: Duration::from_secs(10),
         write_timeout: Duration::from_secs(30),
         max_connections: 10_000,
+        connections: Default::default(),
         drain_delay: Duration::ZERO,
         drain_timeout: Duration::ZERO,
     };

@@ -13,13 +13,14 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeLabelValue, EncodeMetric, text};
 use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::App;
 use super::problem::Problem;
-use crate::store::{Error, Store};
+use super::settings::Settings;
+use crate::store::{Budget, Error, Store};
 use crate::telemetry::Lost;
 
 /// Upper bounds in seconds: what a lookup takes in memory, in a MongoDB nearby, and in trouble.
@@ -81,7 +82,7 @@ struct Lookups {
 }
 
 impl Metrics {
-    pub fn of(store: &dyn Store, lost_lines: Option<Lost>) -> Arc<Self> {
+    pub fn of(store: &dyn Store, settings: &Settings, pages: &Budget) -> Arc<Self> {
         let mut registry = Registry::with_prefix("records");
         let requests = Family::default();
         let seconds = Family::new_with_constructor((|| Histogram::new(SECONDS)) as fn() -> Histogram);
@@ -100,8 +101,12 @@ impl Metrics {
         registry.register("http_requests_in_flight", "Requests whose answer has not begun", in_flight.clone());
         registry.register("http_list_streams", "Lists that are being streamed to clients", streams.clone());
         registry.register("http_lists_cut", "Lists that failed half way, after their status was sent", cut.clone());
-        if let Some(lost) = lost_lines {
-            registry.register_collector(Box::new(LostLines(lost)));
+        if let Some(connections) = &settings.connections {
+            connections.register(&mut registry);
+        }
+        registry.register_collector(Box::new(Pages(pages.clone())));
+        if let Some(lost) = &settings.lost_lines {
+            registry.register_collector(Box::new(LostLines(lost.clone())));
         }
         store.register(&mut registry);
         Arc::new(Self { registry, requests, seconds, lookups: Lookups::default(), in_flight, streams, cut })
@@ -129,6 +134,23 @@ impl Collector for LostLines {
         let lines = ConstCounter::new(self.0.lines());
         let help = "Lines of the log that came faster than they could be written";
         lines.encode(encoder.encode_descriptor("log_lines_lost", help, None, lines.metric_type())?)
+    }
+}
+
+/// Known to the budget itself.
+#[derive(Debug)]
+struct Pages(Budget);
+
+impl Collector for Pages {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> std::fmt::Result {
+        for (name, help, bytes) in [
+            ("http_pages", "Memory that pages have taken until they are sent, but for small ones", self.0.taken()),
+            ("http_pages_limit", "Memory that pages may take", self.0.bytes()),
+        ] {
+            let metric = ConstGauge::new(bytes as f64);
+            metric.encode(encoder.encode_descriptor(name, help, Some(&Unit::Bytes), metric.metric_type())?)?;
+        }
+        Ok(())
     }
 }
 

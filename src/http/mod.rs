@@ -123,9 +123,9 @@ where
 
 impl App {
     fn new(store: Arc<dyn Store>, settings: Settings, draining: Draining, apart: bool) -> Self {
-        let metrics = Metrics::of(&*store, settings.lost_lines.clone());
         let places = Semaphore::new(settings.max_requests.min(Semaphore::MAX_PERMITS));
         let pages = Budget::new(settings.pages_max_bytes);
+        let metrics = Metrics::of(&*store, &settings, &pages);
         Self(Arc::new(Shared { store, draining, metrics, settings, apart, places, pages }))
     }
 }

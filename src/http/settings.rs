@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use axum::http::HeaderValue;
 
-use crate::telemetry::Lost;
 use crate::telemetry::spans::Tracer;
+use crate::telemetry::{Connections, Lost};
 
 /// Without a maximum of the operator's own, a page has one all the same: what it takes is gathered before it is sent. More
 /// than this is a list, which is streamed.
@@ -35,6 +35,8 @@ pub struct Settings {
     pub tracer: Tracer,
     /// Of the log, to be counted among the metrics.
     pub lost_lines: Option<Lost>,
+    /// Of the server, to be counted among them too.
+    pub connections: Option<Connections>,
 }
 
 /// Far more than a store answers at once, and what waits for it still takes little memory.
@@ -102,6 +104,7 @@ impl From<Duration> for Settings {
             server_timing: false,
             tracer: Tracer::default(),
             lost_lines: None,
+            connections: None,
         }
     }
 }

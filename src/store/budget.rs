@@ -29,6 +29,16 @@ impl Budget {
         Self { free: Arc::new(Semaphore::new(units)), units }
     }
 
+    /// How much there is, in bytes.
+    pub fn bytes(&self) -> usize {
+        self.units * UNIT
+    }
+
+    /// How much of it is taken, or kept for a page that waits until there is enough.
+    pub fn taken(&self) -> usize {
+        (self.units - self.free.available_permits()) * UNIT
+    }
+
     /// A share for one page, of nothing yet.
     pub fn share(&self) -> Share {
         Share { budget: Some(self.clone()), held: None, bytes: FREE_BYTES, waited: Duration::ZERO }
@@ -110,8 +120,11 @@ mod tests {
         assert!(first.hold(MIB, 6 * MIB).now_or_never().is_some());
         assert!(second.hold(MIB, 3 * MIB).now_or_never().is_none(), "it has not waited");
         first.keep(2 * MIB);
+        assert_eq!((budget.taken(), budget.bytes()), (2 * MIB, 8 * MIB));
         assert!(second.hold(MIB, 3 * MIB).now_or_never().is_some());
+        assert_eq!(budget.taken(), 5 * MIB);
         drop((first, second));
+        assert_eq!(budget.taken(), 0);
         assert!(budget.share().hold(MIB, 8 * MIB).now_or_never().is_some());
     }
 

@@ -4,6 +4,7 @@
 //! Whoever logs only formats the line and puts it into a queue. A reader of standard error that is too slow, or stuck, costs
 //! lines, which are counted, and never holds up a request.
 
+mod connections;
 mod json;
 mod queue;
 pub mod spans;
@@ -18,6 +19,7 @@ use tracing_subscriber::filter::{ParseError, Targets};
 use tracing_subscriber::fmt;
 use tracing_subscriber::prelude::*;
 
+pub use connections::Connections;
 use queue::{Queue, Writing};
 
 /// What most lines need.

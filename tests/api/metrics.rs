@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream;
+use records::server::Limits;
 use rstest::rstest;
 use tokio::sync::Notify;
 use tokio::time::timeout;
@@ -80,6 +81,45 @@ async fn a_list_is_counted_while_it_is_streamed() {
     drop(reader);
     let gone = async { while streams().await != Some(0.0) {} };
     tokio::time::timeout(Duration::from_secs(10), gone).await.expect("a reader who is gone is noticed");
+}
+
+#[tokio::test]
+async fn connections_are_counted_while_they_are_open() {
+    let (server, admin) = Server::apart(memory(&[]).await, Limits { max_connections: 7, ..limits() }).await;
+    let has = async |wanted: f64| {
+        let come = async {
+            loop {
+                let text = request_at(admin, "GET", "/metrics", "").await.body;
+                assert_eq!(value(&text, "records_http_connections_limit"), Some(7.0), "{text}");
+                if value(&text, "records_http_connections_open") == Some(wanted) {
+                    return;
+                }
+            }
+        };
+        timeout(PATIENCE, come).await.unwrap_or_else(|_| panic!("there are not {wanted} connections"));
+    };
+    has(0.0).await;
+    let (first, second) = (server.connect().await, server.connect().await);
+    has(2.0).await;
+    drop(first);
+    has(1.0).await;
+    drop(second);
+    has(0.0).await;
+}
+
+#[tokio::test]
+async fn the_memory_of_pages_is_shown_until_they_are_sent() {
+    let long = format!(r#"{{"_id": 1, "text": "{}"}}"#, "x".repeat(8_000_000));
+    let server = Server::set(memory(&[&long]).await, |settings| settings.pages_max_bytes = 16 << 20).await;
+    let text = server.metrics_with("records_http_pages_bytes", 0.0).await;
+    assert_eq!(value(&text, "records_http_pages_limit_bytes"), Some(f64::from(16 << 20)), "{text}");
+    let mut reader = server.connect().await;
+    reader.send("GET /api/v1/records?limit=1 HTTP/1.1\r\nHost: test\r\n\r\n").await;
+    reader.read_until("\r\n\r\n").await;
+    let text = server.get("/metrics").await.body;
+    assert!(value(&text, "records_http_pages_bytes").is_some_and(|bytes| bytes >= 8e6), "{text}");
+    drop(reader);
+    server.metrics_with("records_http_pages_bytes", 0.0).await;
 }
 
 #[tokio::test]

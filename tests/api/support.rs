@@ -34,6 +34,7 @@ pub fn limits() -> Limits {
         header_timeout: PATIENCE,
         write_timeout: PATIENCE,
         max_connections: 1_000,
+        connections: Default::default(),
         drain_delay: Duration::ZERO,
         drain_timeout: PATIENCE,
     }
@@ -59,6 +60,8 @@ impl Server {
         let state = Draining::default();
         let draining = Arc::new(Notify::new());
         let begun = draining.clone();
+        let mut settings = settings.into();
+        settings.connections = Some(limits.connections.clone());
         let service = http::service(store, settings, state.clone());
         let task = tokio::spawn(async move {
             let begin = || {
@@ -80,7 +83,9 @@ impl Server {
         let state = Draining::default();
         let draining = Arc::new(Notify::new());
         let begun = draining.clone();
-        let (service, operations) = http::services(store, PATIENCE, state.clone());
+        let mut settings = Settings::from(PATIENCE);
+        settings.connections = Some(limits.connections.clone());
+        let (service, operations) = http::services(store, settings, state.clone());
         let beside = Beside::start(admin, operations, limits.clone());
         let task = tokio::spawn(async move {
             let begin = || {

@@ -109,6 +109,22 @@ fn without_a_line_a_request_failures_still_have_theirs() {
     assert_eq!((&lines[0]["level"], &lines[0]["status"]), (&Value::from("ERROR"), &Value::from(503)), "{log}");
 }
 
+#[test]
+fn that_there_is_no_place_for_more_connections_is_said_and_not_for_each_of_them() {
+    let serving =
+        Serving::start(&directory(), &["--store", "memory:", "--log-format", "json", "--max-connections", "1"]);
+    for _ in 0..5 {
+        assert_eq!(serving.get("/livez").0, 200);
+    }
+    serving.signal("TERM");
+    let (_, log) = serving.wait();
+    let lines = json(&log.lines().map(str::to_owned).collect::<Vec<_>>());
+    let full = |line: &&Value| line["message"].as_str().unwrap().contains("--max-connections reached");
+    let full: Vec<&Value> = lines.iter().filter(full).collect();
+    assert_eq!(full.len(), 1, "{log}");
+    assert_eq!((&full[0]["level"], &full[0]["limit"]), (&Value::from("WARN"), &Value::from(1)), "{log}");
+}
+
 #[rstest]
 fn nothing_of_a_record_a_query_or_a_header_is_ever_logged(#[values("text", "json")] format: &str) {
     let directory = directory();

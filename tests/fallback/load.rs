@@ -54,6 +54,7 @@ async fn serve(store: Arc<dyn Store>) -> SocketAddr {
         header_timeout: PATIENCE,
         write_timeout: PATIENCE,
         max_connections: 1_000,
+        connections: Default::default(),
         drain_delay: Duration::ZERO,
         drain_timeout: Duration::ZERO,
     };
