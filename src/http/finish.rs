@@ -184,7 +184,7 @@ fn finished(
     if app.settings.server_timing {
         response.headers_mut().insert(SERVER_TIMING, timing::header(spent, under_way.begun().elapsed()));
     }
-    under_way.answered(response.status(), problem.as_ref().and_then(Problem::cause), spent);
+    under_way.answered(response.status(), problem.as_ref(), spent);
     response
 }
 

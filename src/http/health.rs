@@ -18,7 +18,7 @@ pub async fn live() -> impl IntoResponse {
 /// be all the same stands in the body.
 pub async fn ready(State(app): State<App>) -> Result<impl IntoResponse, Problem> {
     if app.draining.has_begun() {
-        return Err(Problem::unavailable("The server is about to stop."));
+        return Err(Problem::stopping());
     }
     let body = match app.store.health().await?.degraded {
         None => json!({ "status": "ready" }),

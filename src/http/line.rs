@@ -8,6 +8,7 @@ use axum::http::{HeaderMap, Method, StatusCode};
 
 use super::finish::{RequestId, TRACEPARENT};
 use super::metrics::{InFlight, Route};
+use super::problem::Problem;
 use crate::telemetry::spans::{Span, Spent, Tracer};
 use crate::telemetry::traceparent::TraceParent;
 
@@ -78,8 +79,8 @@ impl UnderWay {
         self.trace
     }
 
-    /// Counts it, ends its span, and writes its line. `cause` is what the client is not told of a failure.
-    pub fn answered(mut self, status: StatusCode, cause: Option<&str>, store: Option<Spent>) {
+    /// Counts it, ends its span, and writes its line, with what the client is not told of `problem`.
+    pub fn answered(mut self, status: StatusCode, problem: Option<&Problem>, store: Option<Spent>) {
         let (took, code) = (self.begun.elapsed(), status.as_u16());
         if let Some(in_flight) = self.in_flight.take() {
             in_flight.ended(code, took);
@@ -87,7 +88,10 @@ impl UnderWay {
         if let Some(span) = self.span.take() {
             span.end(code, store);
         }
-        if status.is_server_error() {
+        let cause = problem.and_then(Problem::cause);
+        if problem.is_some_and(Problem::is_intended) {
+            line!(info, self, took, "answered", status = code, cause = cause);
+        } else if status.is_server_error() {
             line!(error, self, took, "request failed", status = code, cause = cause);
         } else if self.route == Route::operation {
             // Every few seconds one, that says nothing.

@@ -72,6 +72,7 @@ pub struct Metrics {
     in_flight: Gauge,
     streams: Gauge,
     cut: Counter,
+    shed: Counter,
 }
 
 #[derive(Default)]
@@ -86,7 +87,8 @@ impl Metrics {
         let mut registry = Registry::with_prefix("records");
         let requests = Family::default();
         let seconds = Family::new_with_constructor((|| Histogram::new(SECONDS)) as fn() -> Histogram);
-        let (in_flight, streams, cut) = (Gauge::default(), Gauge::default(), Counter::default());
+        let (in_flight, streams) = (Gauge::default(), Gauge::default());
+        let (cut, shed) = (Counter::default(), Counter::default());
         registry.register(
             "http_requests",
             "Requests, by route and status; 499: the connection ended before the answer",
@@ -101,6 +103,7 @@ impl Metrics {
         registry.register("http_requests_in_flight", "Requests whose answer has not begun", in_flight.clone());
         registry.register("http_list_streams", "Lists that are being streamed to clients", streams.clone());
         registry.register("http_lists_cut", "Lists that failed half way, after their status was sent", cut.clone());
+        registry.register("http_requests_shed", "Requests refused since enough others were under way", shed.clone());
         if let Some(connections) = &settings.connections {
             connections.register(&mut registry);
         }
@@ -109,13 +112,18 @@ impl Metrics {
             registry.register_collector(Box::new(LostLines(lost.clone())));
         }
         store.register(&mut registry);
-        Arc::new(Self { registry, requests, seconds, lookups: Lookups::default(), in_flight, streams, cut })
+        Arc::new(Self { registry, requests, seconds, lookups: Lookups::default(), in_flight, streams, cut, shed })
     }
 
     /// Counts a request that has come, until [`InFlight::ended`] counts how it ended.
     pub fn begin(self: &Arc<Self>, route: Route) -> InFlight {
         self.in_flight.inc();
         InFlight { metrics: self.clone(), route }
+    }
+
+    /// Counts a request that is refused for others.
+    pub fn shed(&self) {
+        self.shed.inc();
     }
 
     /// Counts a list until what is returned is dropped.

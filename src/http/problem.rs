@@ -28,6 +28,8 @@ pub struct Problem {
     /// Which part of the request is wrong.
     parameter: Option<Cow<'static, str>>,
     cause: Option<Arc<str>>,
+    /// Whether it is as it should be, for the operator.
+    intended: bool,
 }
 
 #[derive(Serialize)]
@@ -43,7 +45,7 @@ struct Body9457<'a> {
 
 impl Problem {
     fn new(status: StatusCode, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self { status, detail: detail.into(), parameter: None, cause: None }
+        Self { status, detail: detail.into(), parameter: None, cause: None, intended: false }
     }
 
     /// 400. `detail` says what would be right.
@@ -70,18 +72,33 @@ impl Problem {
     }
 
     /// 503.
-    pub fn unavailable(detail: &'static str) -> Self {
+    fn unavailable(detail: &'static str) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, detail)
     }
 
     /// 503, because enough others are being answered.
     pub fn overloaded() -> Self {
-        Self::unavailable("The server has as many requests as it takes. Try again.")
+        let mut problem = Self::unavailable("The server has as many requests as it takes. Try again.");
+        problem.cause = Some("--max-requests reached".into());
+        problem
+    }
+
+    /// 503, because the server was told to stop, and whoever asks whether it is ready is to go elsewhere.
+    pub fn stopping() -> Self {
+        let mut problem = Self::unavailable("The server is about to stop.");
+        problem.cause = Some("the server is stopping".into());
+        problem.intended = true;
+        problem
     }
 
     /// What the log is told and the client is not.
     pub fn cause(&self) -> Option<&str> {
         self.cause.as_deref()
+    }
+
+    /// Whether it is what the operator wanted, and no failure of the server.
+    pub fn is_intended(&self) -> bool {
+        self.intended
     }
 
     /// The body of the answer.

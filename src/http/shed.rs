@@ -10,6 +10,9 @@ impl App {
     /// looks at when there is none left.
     // Called by the handlers, since a layer costs every lookup a box more.
     pub fn place(&self) -> Result<SemaphorePermit<'_>, Problem> {
-        self.places.try_acquire().map_err(|_| Problem::overloaded())
+        self.places.try_acquire().map_err(|_| {
+            self.metrics.shed();
+            Problem::overloaded()
+        })
     }
 }

@@ -89,6 +89,8 @@ async fn requests_beyond_the_limit_are_told_to_come_back_at_once() {
     }
     assert_eq!(server.get("/livez").await.status, 200);
     assert_eq!(server.get("/metrics").await.status, 200);
+    let metrics = server.get("/metrics").await.body;
+    assert!(metrics.contains("records_http_requests_shed_total 2\n"), "{metrics}");
     go.notify_one();
     assert!(first.read_until("}").await.starts_with("HTTP/1.1 200"));
     go.notify_one();

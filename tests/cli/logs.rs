@@ -96,9 +96,37 @@ fn health_and_metrics_are_quiet(#[case] filter: &str, #[case] count: usize) {
 #[test]
 fn without_a_line_a_request_failures_still_have_theirs() {
     let directory = directory();
+    std::fs::write(directory.path().join("seed"), format!(r#"{{"_id": 1, "long": "{}"}}"#, "x".repeat(4_000_000)))
+        .unwrap();
     let arguments = ["--store", "memory:", "--log-format", "json", "--log", "info,records::http::request=error"];
-    let serving = Serving::start(&directory, &[&arguments[..], &["--drain-delay", "1h"]].concat());
-    serving.get("/api/v1/records/x");
+    let few = ["--seed", "seed", "--max-requests", "1", "--pages-max-bytes", "1", "--request-timeout", "1h"];
+    let serving = Serving::start(&directory, &[&arguments[..], &few, &["--drain-timeout", "1ms"]].concat());
+    assert_eq!(serving.get("/api/v1/records/x").0, 204);
+    // The first does not take its page, the second waits for the memory of it, and there is no place for a third.
+    let ask = || {
+        let mut reader = TcpStream::connect(serving.address).unwrap();
+        write!(reader, "GET /api/v1/records?limit=1 HTTP/1.0\r\n\r\n").unwrap();
+        reader
+    };
+    let mut first = ask();
+    first.read_exact(&mut [0; 12]).unwrap();
+    let _second = ask();
+    // Beside the one that asks for this.
+    while !serving.get("/metrics").1.contains("records_http_requests_in_flight 2\n") {}
+    assert_eq!(serving.get("/api/v1/records/x").0, 503);
+    serving.signal("TERM");
+    let (_, log) = serving.wait();
+    let lines = json(&log.lines().map(str::to_owned).collect::<Vec<_>>());
+    let lines = requests(&lines);
+    assert_eq!(lines.len(), 1, "{log}");
+    assert_eq!((&lines[0]["level"], &lines[0]["status"]), (&Value::from("ERROR"), &Value::from(503)), "{log}");
+    assert_eq!(lines[0]["cause"], "--max-requests reached", "{log}");
+}
+
+#[test]
+fn that_a_server_which_stops_is_not_ready_is_no_failure() {
+    let arguments = ["--store", "memory:", "--log-format", "json", "--drain-delay", "1h"];
+    let serving = Serving::start(&directory(), &arguments);
     serving.signal("TERM");
     while serving.get("/readyz").0 == 200 {}
     serving.signal("TERM");
@@ -106,7 +134,8 @@ fn without_a_line_a_request_failures_still_have_theirs() {
     let lines = json(&log.lines().map(str::to_owned).collect::<Vec<_>>());
     let lines = requests(&lines);
     assert_eq!(lines.len(), 1, "{log}");
-    assert_eq!((&lines[0]["level"], &lines[0]["status"]), (&Value::from("ERROR"), &Value::from(503)), "{log}");
+    assert_eq!((&lines[0]["level"], &lines[0]["status"]), (&Value::from("INFO"), &Value::from(503)), "{log}");
+    assert_eq!(lines[0]["cause"], "the server is stopping", "{log}");
 }
 
 #[test]
