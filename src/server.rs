@@ -219,8 +219,8 @@ where
     fn say_that_it_is_full(&mut self) {
         if self.full.is_none_or(|full| full.elapsed() >= FULL_AGAIN) {
             self.full = Some(Instant::now());
-            let limit = self.max_connections;
-            tracing::warn!(limit, "--max-connections reached: more connections wait until others end");
+            let connections = self.max_connections;
+            tracing::warn!(connections, "--max-connections reached: more connections wait until others end");
         }
     }
 

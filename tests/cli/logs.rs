@@ -151,7 +151,7 @@ fn that_there_is_no_place_for_more_connections_is_said_and_not_for_each_of_them(
     let full = |line: &&Value| line["message"].as_str().unwrap().contains("--max-connections reached");
     let full: Vec<&Value> = lines.iter().filter(full).collect();
     assert_eq!(full.len(), 1, "{log}");
-    assert_eq!((&full[0]["level"], &full[0]["limit"]), (&Value::from("WARN"), &Value::from(1)), "{log}");
+    assert_eq!((&full[0]["level"], &full[0]["connections"]), (&Value::from("WARN"), &Value::from(1)), "{log}");
 }
 
 #[rstest]
