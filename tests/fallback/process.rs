@@ -88,6 +88,10 @@ impl Service {
         (head.to_lowercase(), body.to_owned())
     }
 
+    fn logged(&self, text: &str) -> bool {
+        self.log.lock().expect("a log").contains(text)
+    }
+
     fn status(&self, path: &str) -> u16 {
         self.get(path).0.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status")
     }
@@ -164,6 +168,8 @@ async fn killed_while_it_follows_it_goes_on_and_shows_what_was_known() {
         let directory = tempfile::tempdir().expect("a directory");
         let service = Service::start(&directory, &server.url(), scheme);
         until("a whole copy", async || service.is_ready()).await;
+        until("how long it took", async || service.logged("the copy is complete") && service.logged("duration_ms="))
+            .await;
         let begin = Instant::now();
         let mut n = 0;
         while begin.elapsed() < Duration::from_secs(3) {
@@ -178,6 +184,7 @@ async fn killed_while_it_follows_it_goes_on_and_shows_what_was_known() {
         server.kill();
         // Without MongoDB: a state that was, a little behind at most, and never one that was not.
         let service = Service::start(&directory, &server.url(), scheme);
+        assert!(service.logged("found the copy of an earlier run") && service.logged("age_s="));
         let (head, body) = service.get("/api/v1/records/1");
         assert!(head.contains(" 200 ") && head.contains("\r\ncache-status: records; hit"), "{head}");
         let known: serde_json::Value = serde_json::from_str(&body).expect("a record");
@@ -224,6 +231,7 @@ async fn a_disk_that_takes_no_more_leaves_the_answers_to_the_server_and_says_so(
         server.run().expect("a server");
         let service = Service::start(&directory, &server.url(), scheme);
         until("a whole copy, where there is room", async || service.is_ready()).await;
+        until("how often", async || service.logged("it is copied anew so often") && service.logged("every_s=1")).await;
     }
 }
 

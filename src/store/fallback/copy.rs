@@ -254,8 +254,8 @@ impl Copy {
         let too_old = self.max_age.is_some_and(|max| age > max);
         if too_old != self.too_old.load(Ordering::Relaxed) && too_old != self.too_old.swap(too_old, Ordering::Relaxed) {
             match too_old {
-                true => tracing::warn!(age = age.as_secs(), "the copy is older than allowed: it does not answer"),
-                false => tracing::info!(age = age.as_secs(), "the copy is as young as it must be again"),
+                true => tracing::warn!(age_s = age.as_secs(), "the copy is older than allowed: it does not answer"),
+                false => tracing::info!(age_s = age.as_secs(), "the copy is as young as it must be again"),
             }
         }
         if too_old { Err(Off::TooOld) } else { Ok(age) }

@@ -92,7 +92,7 @@ impl Keeper {
         if let Some(stored) = stored {
             tracing::info!(
                 records = stored.generation.records(),
-                age = copy.age_of(&stored.generation).as_secs(),
+                age_s = copy.age_of(&stored.generation).as_secs(),
                 "found the copy of an earlier run"
             );
             (token, number) = (stored.token, stored.number);
@@ -258,11 +258,12 @@ impl Keeper {
         let first = self.copy.served().is_err();
         self.copy.snapshots.fetch_add(1, Ordering::Relaxed);
         self.copy.serve(Ok(generation));
-        let took = begun.elapsed().as_millis();
+        // As a request's time is: to the microsecond.
+        let duration_ms = begun.elapsed().as_micros() as f64 / 1000.0;
         if first || self.token.is_some() {
-            tracing::info!(records, bytes, took, "the copy is complete");
+            tracing::info!(records, bytes, duration_ms, "the copy is complete");
         } else {
-            tracing::debug!(records, bytes, took, "the copy is complete again");
+            tracing::debug!(records, bytes, duration_ms, "the copy is complete again");
         }
         Ok(())
     }
@@ -346,11 +347,11 @@ impl Keeper {
         if self.copy.set_keeping(keeping) == keeping {
             return;
         }
-        let (every, limit) = (self.refresh.as_secs(), self.max_bytes);
+        let (every_s, limit_bytes) = (self.refresh.as_secs_f64(), self.max_bytes);
         match keeping {
             Keeping::Following => tracing::info!("the copy follows every change"),
-            Keeping::Refreshing => tracing::info!(every, "the store tells no changes: it is copied anew so often"),
-            Keeping::TooLarge => tracing::error!(limit, "the copy would be larger than allowed, and is off"),
+            Keeping::Refreshing => tracing::info!(every_s, "the store tells no changes: it is copied anew so often"),
+            Keeping::TooLarge => tracing::error!(limit_bytes, "the copy would be larger than allowed, and is off"),
             Keeping::Interrupted => {}
         }
     }
