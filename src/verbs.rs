@@ -15,7 +15,7 @@ use records::document::reader::Bad;
 use records::import::{self, Input, Progress};
 use records::store::{self, Store};
 use records::telemetry::spans::{self, Exporting, Tracer};
-use records::telemetry::{Connections, Logs, Lost};
+use records::telemetry::{Connections, Logs, Lost, VERSION};
 use records::{healthcheck, http, server, telemetry};
 use tokio::net::TcpListener;
 use tokio::runtime::{self, Runtime};
@@ -146,7 +146,7 @@ async fn serving(settings: Serve, lost_lines: Lost, tracer: Tracer) -> Outcome {
         drain_timeout: settings.drain_timeout,
     };
     let address = listener.local_addr()?;
-    let listening = || tracing::info!(store = %settings.store.url, "listening on http://{address}");
+    let listening = || tracing::info!(version = VERSION, store = %settings.store.url, "listening on http://{address}");
     let begin_drain = || {
         tracing::info!("stopping: no longer ready");
         draining.begin();

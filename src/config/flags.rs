@@ -9,7 +9,7 @@ use clap_complete::Shell;
 
 use super::values::{connections, count, format, mode, or_info, or_records, positive, threads};
 use crate::store::fallback;
-use crate::telemetry::Format;
+use crate::telemetry::{Format, VERSION};
 
 const ABOUT: &str = "Serves JSON records over HTTP, out of MongoDB or out of a store in this process";
 
@@ -41,7 +41,7 @@ Exit status: 0 everything was stored; 1 it failed; 2 the command line is wrong; 
 const LISTEN: &str = "127.0.0.1:8080";
 
 #[derive(Parser)]
-#[command(name = "records", version, about = ABOUT, after_help = AFTER_HELP, max_term_width = 120)]
+#[command(name = "records", version = VERSION, about = ABOUT, after_help = AFTER_HELP, max_term_width = 120)]
 #[command(propagate_version = true)]
 pub struct Cli {
     #[command(flatten)]

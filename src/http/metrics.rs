@@ -15,13 +15,14 @@ use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::App;
 use super::problem::Problem;
 use super::settings::Settings;
 use crate::store::{Budget, Error, Store};
-use crate::telemetry::Lost;
+use crate::telemetry::{Lost, VERSION};
 
 /// Upper bounds in seconds: what a lookup takes in memory, in a MongoDB nearby, and in trouble.
 const SECONDS: [f64; 12] = [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.5, 10.0];
@@ -89,6 +90,7 @@ impl Metrics {
         let seconds = Family::new_with_constructor((|| Histogram::new(SECONDS)) as fn() -> Histogram);
         let (in_flight, streams) = (Gauge::default(), Gauge::default());
         let (cut, shed) = (Counter::default(), Counter::default());
+        registry.register("build", "Which version runs", Info::new([("version", VERSION)]));
         registry.register(
             "http_requests",
             "Requests, by route and status; 499: the connection ended before the answer",

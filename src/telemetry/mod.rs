@@ -22,6 +22,13 @@ use tracing_subscriber::prelude::*;
 pub use connections::Connections;
 use queue::{Queue, Writing};
 
+/// Which version this is: as who built it has called it, such as a release's image, or else the package's own. What cargo keeps
+/// of dependencies does not depend on the name.
+pub const VERSION: &str = match option_env!("RECORDS_VERSION") {
+    Some(version) if !version.is_empty() => version,
+    _ => env!("CARGO_PKG_VERSION"),
+};
+
 /// What most lines need.
 const LINE_BYTES: usize = 512;
 

@@ -1,6 +1,7 @@
 //! What a person is told: help, versions, mistakes. And what nobody is told: passwords.
 
 use records::store::{BACKENDS, DEFAULT_URL, Place};
+use records::telemetry::VERSION;
 use rstest::rstest;
 
 use crate::support::{code, directory, finish, records, run, stderr, stdout};
@@ -41,9 +42,9 @@ fn help_of_import_says_what_the_exit_status_means() {
 }
 
 #[test]
-fn the_version_is_the_packages() {
+fn the_version_is_printed() {
     let output = run(&directory(), &["--version"], "");
-    assert_eq!(stdout(&output), format!("records {}\n", env!("CARGO_PKG_VERSION")));
+    assert_eq!(stdout(&output), format!("records {VERSION}\n"));
 }
 
 #[rstest]

@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use records::store::{DEFAULT_URL, SEED};
+use records::telemetry::VERSION;
 use rstest::rstest;
 
 use crate::support::{Serving, code, directory, lasting_stores, run, stderr};
@@ -20,6 +21,15 @@ fn without_any_setting_it_serves_the_sample_data() {
     assert!(gold.starts_with(r#"{"_id":"Au","atomic number":79,"#), "{gold}");
     let list: Vec<serde_json::Value> = serde_json::from_str(&serving.get("/api/v1/records").1).unwrap();
     assert_eq!(list.len(), SEED.unwrap().lines().count());
+}
+
+#[test]
+fn it_says_which_version_it_is() {
+    let serving = Serving::start(&directory(), &["--store", "memory:"]);
+    let listening = serving.begin.lines().last().unwrap();
+    assert!(listening.contains(&format!(" version=\"{VERSION}\"")), "{listening}");
+    let metrics = serving.get("/metrics").1;
+    assert!(metrics.contains(&format!("records_build_info{{version=\"{VERSION}\"}} 1\n")), "{metrics}");
 }
 
 #[test]

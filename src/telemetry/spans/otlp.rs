@@ -17,6 +17,7 @@ use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider, Span as SdkSpan};
 
 use super::Spent;
 use super::client::Client;
+use crate::telemetry::VERSION;
 use crate::telemetry::traceparent::{TraceId, TraceParent};
 
 /// Whether this build can export traces.
@@ -57,7 +58,7 @@ pub fn start(endpoint: &str) -> Result<(Tracer, Exporting), String> {
     // In this order: OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES win.
     let resource = Resource::builder_empty()
         .with_service_name("records")
-        .with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")))
+        .with_attribute(KeyValue::new("service.version", VERSION))
         .with_detectors(&[Box::new(TelemetryResourceDetector), Box::new(EnvResourceDetector::new())])
         .build();
     let provider = SdkTracerProvider::builder().with_resource(resource).with_batch_exporter(exporter).build();
