@@ -6,15 +6,17 @@ use crate::Outcome;
 use crate::run::{self, ROOT, ensure};
 
 /// Steps that take no compiler.
-const QUICK: &[&str] = &["format"];
+const QUICK: &[&str] = &["format", "version"];
 
 pub fn every_event() -> Outcome {
     let program = std::env::var_os("TEST_WOODPECKER_EXEC").unwrap_or_default();
-    let exec = |event: &str, arguments: &[&str]| {
+    let command = |event: &str, tag: &str, arguments: &[&str]| {
         let mut command = Command::new(&program);
-        command.args(["--event", event, "--tag", "v1.2.3"]).args(arguments).arg(".woodpecker.yml").current_dir(ROOT);
-        run::output(&mut command)
+        command.args(["--event", event, "--tag", tag]).args(arguments).arg(".woodpecker.yml").current_dir(ROOT);
+        command
     };
+    let version = concat!("v", env!("CARGO_PKG_VERSION"));
+    let exec = |event: &str, arguments: &[&str]| run::output(&mut command(event, version, arguments));
     let full = std::env::var("TEST_WOODPECKER").is_ok_and(|value| value == "full");
     let mut found = Vec::new();
     for event in ["push", "pull_request", "tag"] {
@@ -27,6 +29,7 @@ pub fn every_event() -> Outcome {
             ("test", 7),
             ("outages", 1),
             ("deployment-files", 1),
+            ("version", usize::from(event == "tag")),
             ("build-records", usize::from(event != "tag")),
             ("build-records-mongo", usize::from(event != "tag")),
             ("push-records", usize::from(event == "tag")),
@@ -38,6 +41,8 @@ pub fn every_event() -> Outcome {
         let ran = exec(event, &only)?;
         found.push(format!("{event}: {}", ran.lines().last().unwrap_or_default()));
     }
+    let said = run::failure(&mut command("tag", "v9.9.9", &["--only", "version"]))?;
+    ensure(said.contains("not of version '9.9.9'"), || format!("with a tag of another version it says: {said}"))?;
     let elsewhere = exec("push", &["--list", "--branch", "topic"])?;
     ensure(!elsewhere.contains("-- "), || format!("a push to another branch runs steps:\n{elsewhere}"))?;
     Ok(found.join("; "))
