@@ -58,6 +58,8 @@ pub fn build() -> Outcome {
         (RECORDS, "{{.Config.ExposedPorts}}", "map[8080/tcp:{}]"),
         (RECORDS, r#"{{index .Labels "org.opencontainers.image.licenses"}}"#, "MIT OR Apache-2.0"),
         (MONGO, "{{.User}}", "999:999"),
+        // MongoDB's own, and that of what was added.
+        (MONGO, r#"{{index .Labels "org.opencontainers.image.licenses"}}"#, "SSPL-1.0 AND (MIT OR Apache-2.0)"),
     ] {
         let found = inspect(image, field)?;
         ensure(found == value, || format!("{image}: {field} is {found:?}, not {value:?}"))?;
