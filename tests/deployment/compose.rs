@@ -61,6 +61,9 @@ pub fn whole_life() -> Outcome {
     reads_only(&mongo)?;
     backup::comes_back(&mongo)?;
     is_whole(port)?;
+    // The probes have run by now, and backups.
+    let logs = podman(["exec", &mongo, "find", "/tmp", "-name", "*_log"])?;
+    ensure(logs.is_empty(), || format!("the shell of the probes leaves logs behind: {logs}"))?;
 
     for container in [&mongo, &app] {
         podman(["restart", container])?;
