@@ -17,8 +17,22 @@ function credentials(user) {
   return `${encodeURIComponent(setting(`${user}_USERNAME`))}:${encodeURIComponent(setting(`${user}_PASSWORD`))}`;
 }
 
+// JavaScript has one kind of number: it would read 1615.0 as 1615, and store an integer. So numbers are written out with
+// their kind before they are parsed, as Extended JSON can. What is in strings stays; they may be long, so no pattern spans one.
+function canonical(text) {
+  let quoted = false;
+  return text.replace(/\\.|"|-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?/g, (token) => {
+    if (token === '"') quoted = !quoted;
+    if (quoted || !/^[-\d]/.test(token)) return token;
+    const fits = (bits) => !/[.eE]/.test(token) && BigInt.asIntN(bits, BigInt(token)) === BigInt(token);
+    const kind = fits(32) ? '$numberInt' : fits(64) ? '$numberLong' : '$numberDouble';
+    return `{"${kind}":"${token}"}`;
+  });
+}
+
 module.exports = {
   setting,
+  canonical,
   database,
   collection,
   // By the network's address, which the server does not listen on while the seed is being loaded.

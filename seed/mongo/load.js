@@ -5,18 +5,6 @@ const common = require('/usr/local/share/records/common.js');
 const SEED = '/usr/local/share/records/seed.jsonl';
 const BATCH = 1000;
 
-// JavaScript has one kind of number: it would read 1615.0 as 1615, and store an integer. So numbers are written out with
-// their kind before they are parsed, as Extended JSON can. Strings come first in the pattern, so that digits in them stay.
-function parse(line) {
-  const canonical = line.replace(/"(?:[^"\\]|\\.)*"|-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?/g, (token) => {
-    if (token[0] === '"') return token;
-    if (/[.eE]/.test(token)) return `{"$numberDouble":"${token}"}`;
-    const fits = BigInt(token) >= -(2n ** 31n) && BigInt(token) < 2n ** 31n;
-    return `{"${fits ? '$numberInt' : '$numberLong'}":"${token}"}`;
-  });
-  return EJSON.parse(canonical, { relaxed: false });
-}
-
 const database = db.getSiblingDB(common.database());
 const collection = database.getCollection(common.collection());
 
@@ -30,7 +18,7 @@ function flush() {
 fs.readFileSync(SEED, 'utf8').split('\n').forEach((line, index) => {
   if (line.trim() === '') return;
   try {
-    batch.push(parse(line));
+    batch.push(EJSON.parse(common.canonical(line), { relaxed: false }));
   } catch (error) {
     throw new Error(`line ${index + 1} of the seed: ${error.message}`);
   }

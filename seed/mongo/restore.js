@@ -1,6 +1,7 @@
-// Puts what `backup.js` wrote in the place of the collection: all of it or, when anything is wrong, none.
+// Puts what `backup.js` wrote, or somebody's own data, in the place of the collection: all of it or, when anything is wrong,
+// none.
 const fs = require('fs');
-const { administrator, collection } = require('/usr/local/share/records/common.js');
+const { administrator, canonical, collection } = require('/usr/local/share/records/common.js');
 
 const CHUNK = 1 << 20;
 const BATCH = 1000;
@@ -27,6 +28,14 @@ function flush() {
   if (batch.length > 0) restored.insertMany(batch, { ordered: true, bypassDocumentValidation: true });
   batch = [];
 }
+function put(record) {
+  // A number, say, would become a record with a `value`.
+  if (Object.prototype.toString.call(record) !== '[object Object]' || record._bsontype) {
+    throw new Error(`record ${documents} of the backup is no JSON object`);
+  }
+  batch.push(record);
+  if (batch.length === BATCH) flush();
+}
 function take(line) {
   if (line.trim() === '') {
     ended = true;
@@ -34,21 +43,39 @@ function take(line) {
   }
   documents += 1;
   if (ended) throw new Error(`record ${documents} of the backup comes after its end: restore one backup at a time`);
+  let record;
   try {
-    batch.push(EJSON.parse(line, { relaxed: false }));
+    record = EJSON.parse(canonical(line), { relaxed: false });
   } catch (error) {
     throw new Error(`record ${documents} of the backup: ${error.message}`);
   }
-  if (batch.length === BATCH) flush();
+  put(record);
 }
 
 // Bytes, not text: a chunk may end in the middle of a character.
 let rest = Buffer.alloc(0);
 const chunk = Buffer.alloc(CHUNK);
+// One array instead of lines, which is parsed as a whole: its own end tells whether it was cut.
+const array = [];
+const begins = (bytes) => documents === 0 && bytes.toString('latin1').trimStart().startsWith('[');
 for (let count; (count = fs.readSync(3, chunk)) > 0; ) {
   let bytes = Buffer.concat([rest, chunk.subarray(0, count)]);
+  if (array.length > 0 || begins(bytes)) {
+    array.push(bytes);
+    rest = Buffer.alloc(0);
+    continue;
+  }
   for (let end; (end = bytes.indexOf(10)) >= 0; bytes = bytes.subarray(end + 1)) take(bytes.toString('utf8', 0, end));
   rest = Buffer.from(bytes);
+}
+if (array.length > 0) {
+  const text = Buffer.concat(array).toString('utf8');
+  const listed = EJSON.parse(canonical(text), { relaxed: false });
+  for (const record of listed) {
+    documents += 1;
+    put(record);
+  }
+  ended = true;
 }
 if (rest.length > 0) throw new Error('the backup ends in the middle of a line');
 if (!ended) {

@@ -40,6 +40,8 @@ pub fn comes_back(mongo: &str) -> Result<(), String> {
     let twice = whole.repeat(2);
     for (bad, lines, reason) in [
         ("an empty file", "", "end is missing"),
+        ("an array that was cut", r#"[{"_id":"whole"},{"_id":"#, "JSON"),
+        ("one with a number for a record", r#"[{"_id":"whole"},5]"#, "record 2 of the backup is no JSON object"),
         ("one that was cut in a line", &whole[..=line], "middle of a line"),
         ("one that was cut between two lines", &whole[..line + 2], "end is missing"),
         ("two of them", &twice, "comes after its end"),
@@ -80,6 +82,20 @@ pub fn comes_back(mongo: &str) -> Result<(), String> {
     evaluate("records.drop()")?;
     healthy()?;
     ensure(backup()? == none, || "a collection that is not there is no empty backup".to_owned())?;
+
+    // Somebody's own data, as lines and as an array: numbers keep their kind.
+    let (one, two) = (r#"{"_id":1,"double":5.0,"int":5}"#, r#"{"_id":2,"long":9007199254740993,"text":"[5.0]"}"#);
+    let own = concat!(
+        r#"{"_id":{"$numberInt":"1"},"double":{"$numberDouble":"5.0"},"int":{"$numberInt":"5"}}"#,
+        "\n",
+        r#"{"_id":{"$numberInt":"2"},"long":{"$numberLong":"9007199254740993"},"text":"[5.0]"}"#,
+        "\n\n",
+    );
+    for lines in [format!("{one}\n{two}\n\n"), format!(" [\n {one},\n {two}\n]\n")] {
+        restore(&lines)?;
+        let found = backup()?;
+        ensure(found == own, || format!("of\n{lines}\nthis was stored:\n{found}"))?;
+    }
     restore(&whole)?;
     ensure(backup()? == whole, || "what was restored after a drop differs from the backup".to_owned())
 }
