@@ -37,7 +37,7 @@ pub enum Error {
     Input(#[source] io::Error),
     #[error("cannot keep the input in a temporary file: {0}. TMPDIR says where such files go")]
     Temporary(#[source] io::Error),
-    #[error("{0} of {1} documents are wrong, so nothing was stored. Correct them, or leave them out by --skip-invalid")]
+    #[error("{0} of {1} documents are wrong, so nothing was stored. Correct them")]
     Invalid(u64, u64),
     #[error("the file was changed while it was read, at {1}. {0} documents were stored: import it again")]
     Changed(u64, Bad),

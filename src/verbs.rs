@@ -240,7 +240,11 @@ async fn importing(settings: Import) -> Outcome {
     }
     let report = import::run(&*store, input, settings.skip_invalid, Bar::default())
         .await
-        .map_err(|error| Failure(format!("{name}: {error}")))?;
+        .map_err(|error| match error {
+            // Of a seed nothing can be left out.
+            import::Error::Invalid(..) => Failure(format!("{name}: {error}, or leave them out by --skip-invalid")),
+            error => Failure(format!("{name}: {error}")),
+        })?;
     println!("{} documents stored in {}, {} skipped", report.stored, place.url, report.skipped);
     Ok(if report.skipped > 0 { ExitCode::from(SKIPPED) } else { ExitCode::SUCCESS })
 }

@@ -85,6 +85,7 @@ fn a_wrong_seed_keeps_it_from_starting_and_is_named() {
     assert_eq!(code(&output), 1);
     let errors = stderr(&output);
     assert!(errors.contains("the seed seed") && errors.contains("line 2, column 9"), "{errors}");
+    assert!(errors.trim_end().ends_with("Correct them"), "serve has no --skip-invalid: {errors}");
 }
 
 #[test]
