@@ -1,7 +1,9 @@
 //! `records serve`: what it serves by default, how it is asked for its health, how it stops.
 
+use std::io::Write;
+use std::time::Duration;
 #[cfg(target_os = "linux")]
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use records::store::{DEFAULT_URL, SEED};
 use records::telemetry::VERSION;
@@ -110,8 +112,21 @@ fn the_health_check_does_not_wait_for_ever() {
     // Takes connections, by the system's queue, and never answers.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let listen = silent.local_addr().unwrap().to_string();
-    let output = run(&directory(), &["healthcheck", "--timeout", "200ms", "--listen", &listen], "");
-    assert_eq!(code(&output), 1);
+    let late = || {
+        let output = run(&directory(), &["healthcheck", "--timeout", "200ms", "--listen", &listen], "");
+        assert_eq!(code(&output), 1);
+        assert_eq!(stderr(&output), format!("records: no answer from {listen} within 200ms\n"));
+    };
+    late();
+    // Nor for one that sends a byte now and then.
+    std::thread::spawn(move || {
+        for mut client in silent.incoming().flatten() {
+            while client.write_all(b"H").is_ok() {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
+    });
+    late();
 }
 
 #[rstest]
