@@ -1,13 +1,14 @@
 //! Documents of a file into a store: the whole file or nothing of it, in bounded memory.
 //!
 //! A file is read twice, once to check all of it, once to store it. What can be read only once (standard input, a pipe) is
-//! kept in a temporary file in between.
+//! kept in between: in memory, and in a temporary file when it turns out to be larger than that should hold.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, Write};
 use std::path::Path;
 
 use rapidhash::v3::{RapidSecrets, RapidStreamHasherV3};
+use tempfile::SpooledTempFile;
 use tokio::sync::mpsc;
 
 use crate::document::Document;
@@ -19,6 +20,10 @@ const BATCH_DOCUMENTS: usize = 2_000;
 const BATCH_BYTES: usize = 4 * 1024 * 1024;
 
 const BUFFER_BYTES: usize = 256 * 1024;
+
+/// How much of what can be read only once is kept in memory: about as much as the batches take. An image with nothing in it
+/// has no place for temporary files, and most inputs are smaller.
+const KEPT_BYTES: usize = 8 * 1024 * 1024;
 
 /// How many bad documents are told one by one when nothing is stored; a file of the wrong kind is wrong in every line.
 const SHOWN_BAD: u64 = 10;
@@ -35,7 +40,10 @@ pub struct Report {
 pub enum Error {
     #[error("cannot read the input: {0}")]
     Input(#[source] io::Error),
-    #[error("cannot keep the input in a temporary file: {0}. TMPDIR says where such files go")]
+    #[error(
+        "cannot keep the input in a temporary file: {0}. Set TMPDIR to a directory that can be written to, in a container to \
+         one that is mounted for it; or import a file by its name, which needs none"
+    )]
     Temporary(#[source] io::Error),
     #[error("{0} of {1} documents are wrong, so nothing was stored. Correct them")]
     Invalid(u64, u64),
@@ -162,26 +170,35 @@ fn read(
             Input::Stream(stream) => load(stream, None, progress, true, steps),
         };
     }
-    let (mut file, sum) = match input {
+    match input {
         Input::File(file) => {
-            let sum = check(&file, length(&file), &mut progress, steps)?;
-            (file, sum)
+            let length = length(&file);
+            let sum = check(&file, length, &mut progress, steps)?;
+            load_checked(file, sum, length, progress, steps)
         }
         Input::Stream(stream) => {
-            let mut copy = tempfile::tempfile().map_err(Failed::Temporary)?;
-            let mut tee = Tee { stream, copy: &mut copy, failure: None };
+            let mut tee = Tee { stream, copy: SpooledTempFile::new(KEPT_BYTES), length: 0, failure: None };
             let checked = check(&mut tee, None, &mut progress, steps);
             if let Some(error) = tee.failure {
                 return Err(Failed::Temporary(error));
             }
-            (copy, checked?)
+            load_checked(tee.copy, checked?, Some(tee.length), progress, steps)
         }
-    };
+    }
+}
+
+/// Stores what has been read to its end, and was right.
+fn load_checked(
+    mut input: impl Read + Seek,
+    sum: u64,
+    length: Option<u64>,
+    progress: impl Progress,
+    steps: &mpsc::Sender<Step>,
+) -> Result<u64, Failed> {
     // Whether somebody takes it shows at the first batch.
     let _ = steps.blocking_send(Step::Checked(sum));
-    file.rewind().map_err(Failed::Input)?;
-    let length = length(&file);
-    load(file, length, progress, false, steps)
+    input.rewind().map_err(Failed::Input)?;
+    load(input, length, progress, false, steps)
 }
 
 fn length(file: &File) -> Option<u64> {
@@ -258,17 +275,21 @@ fn load(
 }
 
 /// Copies what is read from it. A failure to write the copy is kept apart from one to read: they have different remedies.
-struct Tee<'a> {
+struct Tee {
     stream: Box<dyn Read + Send>,
-    copy: &'a mut File,
+    copy: SpooledTempFile,
+    length: u64,
     failure: Option<io::Error>,
 }
 
-impl Read for Tee<'_> {
+impl Read for Tee {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.stream.read(buffer)?;
         match self.copy.write_all(&buffer[..count]) {
-            Ok(()) => Ok(count),
+            Ok(()) => {
+                self.length += count as u64;
+                Ok(count)
+            }
             Err(error) => {
                 self.failure = Some(error);
                 Err(io::ErrorKind::WriteZero.into())

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use rstest::rstest;
 
-use crate::support::{Serving, code, directory, lasting_stores, records, run, stderr, stdout};
+use crate::support::{Serving, code, directory, finish, lasting_stores, records, run, stderr, stdout};
 
 const GOOD: &str = "{\"_id\": 1, \"a\": 5}\n{\"_id\": \"b\", \"a\": 5.0}\n";
 const BAD: &str = "{\"_id\": 1}\n{\"_id\": 2, \"a\": }\n\n{\"a\": 3}\n{\"_id\": 4}\n";
@@ -125,11 +125,22 @@ fn a_store_in_use_says_so_and_is_not_harmed() {
 }
 
 #[test]
-fn no_place_for_the_copy_of_standard_input_is_said_to_be_that() {
+fn standard_input_needs_a_temporary_file_only_when_it_is_large() {
     let directory = directory();
-    let mut command = records(&directory, &["import", "-", "--store", "memory:"]);
-    command.env("TMPDIR", directory.path().join("nowhere"));
-    let output = crate::support::finish(command, GOOD);
+    let import = |input: &str| {
+        let mut command = records(&directory, &["import", "-", "--store", "memory:"]);
+        command.env("TMPDIR", directory.path().join("nowhere"));
+        finish(command, input)
+    };
+    let output = import(GOOD);
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    assert!(stdout(&output).starts_with("2 documents stored"), "{}", stdout(&output));
+    let line = |id: u64| format!("{{\"_id\": {id}, \"text\": \"{}\"}}\n", "x".repeat(1_000));
+    let large: String = (0..10_000).map(line).collect();
+    let output = import(&large);
     assert_eq!(code(&output), 1);
-    assert!(stderr(&output).contains("TMPDIR"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("Set TMPDIR to a directory that can be written to"), "{}", stderr(&output));
+    // And where there is a place for it, all of it arrives.
+    let output = run(&directory, &["import", "-", "--store", "memory:"], &large);
+    assert!(stdout(&output).starts_with("10000 documents stored"), "{}", stderr(&output));
 }
