@@ -314,16 +314,30 @@ fn is_of_one_connection(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
 }
 
-/// An item at every SIGTERM and SIGINT from now on.
+/// An item at every SIGTERM, SIGINT and SIGHUP from now on. A process that was started to survive its terminal, by `nohup`, say,
+/// does not hear the last of them.
 ///
 /// # Errors
 ///
 /// When the system does not let the process listen to signals.
 pub fn signals() -> io::Result<impl Stream<Item = ()> + Unpin> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    Ok(stream::poll_fn(move |context| match terminate.poll_recv(context) {
-        Poll::Pending => interrupt.poll_recv(context),
-        ready => ready,
+    let mut kinds = vec![SignalKind::terminate(), SignalKind::interrupt()];
+    if !hangup_is_ignored() {
+        kinds.push(SignalKind::hangup());
+    }
+    let mut signals = kinds.into_iter().map(signal).collect::<io::Result<Vec<_>>>()?;
+    Ok(stream::poll_fn(move |context| {
+        let heard = signals.iter_mut().map(|signal| signal.poll_recv(context)).find(Poll::is_ready);
+        heard.unwrap_or(Poll::Pending)
     }))
+}
+
+/// Whether the process was started with SIGHUP ignored, which to listen to it would undo. Where the system does not tell, that
+/// is taken for granted.
+fn hangup_is_ignored() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    // It is the first of the signals.
+    ignored.is_none_or(|mask| mask & 1 == 1)
 }

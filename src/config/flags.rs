@@ -103,7 +103,7 @@ pub struct ServeFlags {
     /// How many threads serve [default: one less than there are processors, one at least]
     #[arg(long, env = "RECORDS_THREADS", value_name = "NUMBER", value_parser = threads)]
     pub threads: Option<usize>,
-    /// How long to go on serving, but not ready, after SIGTERM
+    /// How long to go on serving, but not ready, after SIGTERM, SIGINT or SIGHUP
     #[arg(long, env = "RECORDS_DRAIN_DELAY", value_name = "TIME", default_value = "0s", value_parser = humantime::parse_duration)]
     pub drain_delay: Duration,
     /// How long requests under way may take after that, before they are cut

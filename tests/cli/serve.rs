@@ -9,7 +9,7 @@ use records::store::{DEFAULT_URL, SEED};
 use records::telemetry::VERSION;
 use rstest::rstest;
 
-use crate::support::{Serving, code, directory, lasting_stores, run, stderr};
+use crate::support::{Serving, code, directory, lasting_stores, records, run, stderr};
 
 #[test]
 fn without_any_setting_it_serves_the_sample_data() {
@@ -136,6 +136,36 @@ fn a_signal_stops_it_in_order(#[values("TERM", "INT")] signal: &str) {
     let (status, log) = serving.wait();
     assert_eq!(status.code(), Some(0), "{log}");
     assert!(log.contains("stopped"), "{log}");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_terminal_that_goes_away_stops_it_in_order() {
+    let own = std::fs::read_to_string("/proc/self/status").unwrap();
+    let ignored = own.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap().trim();
+    if u64::from_str_radix(ignored, 16).unwrap() & 1 == 1 {
+        return; // These tests were started to survive their terminal, and so is what they start.
+    }
+    let serving = Serving::start(&directory(), &["--store", "memory:"]);
+    serving.signal("HUP");
+    let (status, log) = serving.wait();
+    assert_eq!(status.code(), Some(0), "{log}");
+    assert!(log.contains("stopped"), "{log}");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn one_that_was_started_to_survive_its_terminal_does() {
+    let directory = directory();
+    let program = records(&directory, &["--store", "memory:", "--listen", "127.0.0.1:0"]);
+    // As `nohup` does it.
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", "trap '' HUP; exec \"$@\"", "sh"]).arg(program.get_program()).args(program.get_args());
+    let serving = Serving::spawn(command);
+    serving.signal("HUP");
+    assert_eq!(serving.get("/readyz").0, 200);
+    serving.signal("TERM");
+    assert_eq!(serving.wait().0.code(), Some(0));
 }
 
 #[test]
