@@ -76,16 +76,25 @@ pub struct Limits {
     pub drain_timeout: Duration,
 }
 
-/// Listens on `address`, with a queue for those that are not accepted yet which a burst does not overflow.
+/// Takes `address`, on which nobody can connect before [`listen`].
 ///
 /// # Errors
 ///
-/// When the system does not let it: the port is taken, say.
-pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+/// When the system does not let it: somebody listens there, say.
+pub fn bind(address: SocketAddr) -> io::Result<TcpSocket> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     // As `TcpListener::bind` has it: a new process may listen although connections of the old one linger.
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
+    Ok(socket)
+}
+
+/// Lets clients connect, with a queue for those that are not accepted yet which a burst does not overflow.
+///
+/// # Errors
+///
+/// When the system does not let it: somebody else has taken the same address and was quicker to listen, say.
+pub fn listen(socket: TcpSocket) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 

@@ -1,7 +1,7 @@
 //! One function per verb of the command line. Belongs to the binary: it prints, and decides the exit status.
 
 use std::fmt::Display;
-use std::io::Cursor;
+use std::io::{self, Cursor};
 use std::net::SocketAddr;
 use std::num::NonZero;
 use std::process::ExitCode;
@@ -17,7 +17,7 @@ use records::store::{self, Store};
 use records::telemetry::spans::{self, Exporting, Tracer};
 use records::telemetry::{Connections, Logs, Lost, VERSION};
 use records::{healthcheck, http, server, telemetry};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::runtime::{self, Runtime};
 use tokio::task::spawn_blocking;
 
@@ -121,6 +121,9 @@ async fn serving(settings: Serve, lost_lines: Lost, tracer: Tracer) -> Outcome {
     answers.tracer = tracer;
     let connections = Connections::default();
     answers.connections = Some(connections.clone());
+    // First, since it may fail, and what comes next takes long and leaves files. Clients are refused until there is an answer.
+    let taken = take("listen", settings.listen)?;
+    let admin = settings.admin_listen.map(|admin| take("admin-listen", admin)).transpose()?;
     let prepared = async {
         let store = open(&settings.store).await?;
         fill(&*store, &settings.seed).await?;
@@ -135,7 +138,8 @@ async fn serving(settings: Serve, lost_lines: Lost, tracer: Tracer) -> Outcome {
             return Ok(ExitCode::SUCCESS);
         }
     };
-    let listener = bind("listen", settings.listen)?;
+    let listener = taken.listen()?;
+    let admin = admin.map(Taken::listen).transpose()?;
     let draining = http::Draining::default();
     let limits = server::Limits {
         header_timeout: settings.header_timeout,
@@ -151,14 +155,13 @@ async fn serving(settings: Serve, lost_lines: Lost, tracer: Tracer) -> Outcome {
         tracing::info!("stopping: no longer ready");
         draining.begin();
     };
-    let cut = match settings.admin_listen {
+    let cut = match admin {
         None => {
             let service = http::service(store, answers, draining.clone());
             listening();
             server::run(listener, service, limits, stops, begin_drain).await
         }
         Some(admin) => {
-            let admin = bind("admin-listen", admin)?;
             tracing::info!("health and metrics on http://{}", admin.local_addr()?);
             let (service, operations) = http::services(store, answers, draining.clone());
             let beside = server::Beside::start(admin, operations, limits.clone());
@@ -172,8 +175,26 @@ async fn serving(settings: Serve, lost_lines: Lost, tracer: Tracer) -> Outcome {
     Ok(ExitCode::SUCCESS)
 }
 
-fn bind(setting: &str, address: SocketAddr) -> Result<TcpListener, Failure> {
-    server::listen(address).map_err(|error| Failure(format!("cannot listen on {address} (--{setting}): {error}")))
+/// An address that nobody else can listen on any more.
+struct Taken {
+    setting: &'static str,
+    address: SocketAddr,
+    socket: TcpSocket,
+}
+
+fn take(setting: &'static str, address: SocketAddr) -> Result<Taken, Failure> {
+    let socket = server::bind(address).map_err(|error| cannot_listen(setting, address, &error))?;
+    Ok(Taken { setting, address, socket })
+}
+
+impl Taken {
+    fn listen(self) -> Result<TcpListener, Failure> {
+        server::listen(self.socket).map_err(|error| cannot_listen(self.setting, self.address, &error))
+    }
+}
+
+fn cannot_listen(setting: &str, address: SocketAddr, error: &io::Error) -> Failure {
+    Failure(format!("cannot listen on {address} (--{setting}): {error}"))
 }
 
 /// What the HTTP room is told of the settings.

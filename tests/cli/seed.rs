@@ -1,6 +1,7 @@
 //! A seed whose load is broken off: by a kill, by a stop, by another seed at the next start.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, ErrorKind, Read};
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -193,6 +194,20 @@ fn a_stop_while_a_seed_is_read_that_does_not_end_is_a_stop() {
     let loading = Loading::spawn(serve(&directory, "memory:", &["--seed", "seed"]));
     // Returns when it is opened to be read too.
     let _writer = std::fs::OpenOptions::new().write(true).open(pipe).unwrap();
+    loading.stop("TERM");
+}
+
+#[test]
+fn nobody_can_connect_while_a_seed_is_read() {
+    let directory = directory();
+    let pipe = make_pipe(&directory);
+    // Free a moment ago.
+    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let command = records(&directory, &["--store", "memory:", "--seed", "seed", "--listen", &address]);
+    let loading = Loading::spawn(command);
+    let _writer = std::fs::OpenOptions::new().write(true).open(pipe).unwrap();
+    let refused = TcpStream::connect(&address).map(drop).map_err(|error| error.kind());
+    assert_eq!(refused, Err(ErrorKind::ConnectionRefused), "a connection that would wait for its answer");
     loading.stop("TERM");
 }
 

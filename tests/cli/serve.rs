@@ -9,7 +9,7 @@ use records::store::{DEFAULT_URL, SEED};
 use records::telemetry::VERSION;
 use rstest::rstest;
 
-use crate::support::{Serving, code, directory, lasting_stores, records, run, stderr};
+use crate::support::{Serving, code, directory, finish, lasting_stores, records, run, stderr};
 
 #[test]
 fn without_any_setting_it_serves_the_sample_data() {
@@ -181,9 +181,18 @@ fn a_second_signal_stops_it_at_once() {
 fn a_port_that_is_taken_is_said_to_be_that() {
     let directory = directory();
     let serving = Serving::start(&directory, &["--store", "memory:"]);
-    let output = run(&directory, &["--store", "memory:", "--listen", &serving.address.to_string()], "");
-    assert_eq!(code(&output), 1);
-    assert!(stderr(&output).contains("cannot listen on"), "{}", stderr(&output));
+    for store in lasting_stores().iter().map(String::as_str).chain(["memory:"]) {
+        for setting in ["--listen", "--admin-listen"] {
+            let mut command = records(&directory, &["--store", store, setting, &serving.address.to_string()]);
+            if setting != "--listen" {
+                command.args(["--listen", "127.0.0.1:0"]);
+            }
+            let output = finish(command, "");
+            assert_eq!(code(&output), 1);
+            assert!(stderr(&output).contains(&format!("({setting})")), "{}", stderr(&output));
+            assert!(!directory.path().join("data").exists(), "it has made a store that it does not serve");
+        }
+    }
 }
 
 #[test]
