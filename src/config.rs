@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use clap::parser::ValueSource;
 use clap::{Args, CommandFactory, FromArgMatches};
-use clap_complete::Shell;
+pub use clap_complete::Shell;
 
 use crate::store::{self, Place, fallback};
 use crate::telemetry::Format;
@@ -148,9 +148,11 @@ pub fn read() -> Command {
     Cli::from_arg_matches(&matches).and_then(|cli| command(cli, &matches)).unwrap_or_else(|error| error.exit())
 }
 
-/// Writes the completion script for `shell` to standard output.
-pub fn completions(shell: Shell) {
-    clap_complete::generate(shell, &mut Cli::command(), "records", &mut std::io::stdout());
+/// The completion script for `shell`.
+pub fn completions(shell: Shell) -> Vec<u8> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "records", &mut script);
+    script
 }
 
 fn command(cli: Cli, matches: &clap::ArgMatches) -> Result<Command, clap::Error> {

@@ -14,9 +14,6 @@ fn main() -> ExitCode {
         Command::Import(import) => verbs::import(import),
         Command::Healthcheck(healthcheck) => verbs::healthcheck(healthcheck),
         Command::Config(serve, text) => verbs::config(&serve, &text),
-        Command::Completions(shell) => {
-            config::completions(shell);
-            ExitCode::SUCCESS
-        }
+        Command::Completions(shell) => verbs::completions(shell),
     }
 }

@@ -1,7 +1,7 @@
 //! One function per verb of the command line. Belongs to the binary: it prints, and decides the exit status.
 
 use std::fmt::Display;
-use std::io::{self, Cursor};
+use std::io::{self, Cursor, Write};
 use std::net::SocketAddr;
 use std::num::NonZero;
 use std::process::ExitCode;
@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use indicatif::{ProgressBar, ProgressStyle};
-use records::config::{Healthcheck, Import, Log, Seed, Serve, Store as StoreSettings};
+use records::config::{self, Healthcheck, Import, Log, Seed, Serve, Shell, Store as StoreSettings};
 use records::document::reader::Bad;
 use records::import::{self, Input, Progress};
 use records::store::{self, Store};
@@ -66,10 +66,25 @@ pub fn config(settings: &Serve, text: &str) -> ExitCode {
     let checked = || {
         telemetry::filter(&settings.log.filter)?;
         answers(settings)?;
-        print!("{text}");
+        print(text.as_bytes())?;
         Ok(ExitCode::SUCCESS)
     };
     finish(checked())
+}
+
+pub fn completions(shell: Shell) -> ExitCode {
+    finish(print(&config::completions(shell)).map(|()| ExitCode::SUCCESS))
+}
+
+/// To standard output. A reader that has closed its end, as `head` does, has read enough.
+fn print(text: &[u8]) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Failure(format!("cannot write to standard output: {error}")))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// One less than there are processors: two thirds of a request are the kernel's work, some is the log's, and MongoDB or a proxy
@@ -102,7 +117,8 @@ fn tracing_to(endpoint: Option<&str>) -> Result<(Tracer, Option<Exporting>), Fai
 
 fn finish(outcome: Outcome) -> ExitCode {
     outcome.unwrap_or_else(|Failure(text)| {
-        eprintln!("records: {text}");
+        // Where nobody listens there is nobody to tell.
+        let _ = writeln!(io::stderr(), "records: {text}");
         ExitCode::FAILURE
     })
 }
@@ -266,7 +282,8 @@ async fn importing(settings: Import) -> Outcome {
             import::Error::Invalid(..) => Failure(format!("{name}: {error}, or leave them out by --skip-invalid")),
             error => Failure(format!("{name}: {error}")),
         })?;
-    println!("{} documents stored in {}, {} skipped", report.stored, place.url, report.skipped);
+    let said = format!("{} documents stored in {}, {} skipped", report.stored, place.url, report.skipped);
+    print(format!("{said}\n").as_bytes()).map_err(|Failure(error)| Failure(format!("{said}; but {error}")))?;
     Ok(if report.skipped > 0 { ExitCode::from(SKIPPED) } else { ExitCode::SUCCESS })
 }
 

@@ -7,6 +7,7 @@ mod help;
 mod import;
 mod logs;
 mod otlp;
+mod output;
 mod seed;
 mod serve;
 mod support;
