@@ -15,7 +15,7 @@ use records::document::reader::Bad;
 use records::import::{self, Input, Progress};
 use records::store::{self, Store};
 use records::telemetry::spans::{self, Exporting, Tracer};
-use records::telemetry::{Connections, Logs, Lost, VERSION};
+use records::telemetry::{Connections, Format, Logs, Lost, VERSION};
 use records::{healthcheck, http, server, telemetry};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::runtime::{self, Runtime};
@@ -43,7 +43,7 @@ type Outcome = Result<ExitCode, Failure>;
 
 pub fn serve(settings: Serve) -> ExitCode {
     let threads = settings.threads.unwrap_or_else(usual_threads);
-    finish(start(&settings.log, threads).and_then(|(logs, runtime)| {
+    finish(settings.log.format, start(&settings.log, threads).and_then(|(logs, runtime)| {
         let (tracer, _exporting) = tracing_to(settings.otlp_endpoint.as_deref())?;
         let outcome = runtime.block_on(serving(settings, logs.lost(), tracer));
         // What is being written is let through. A seed that is read from a pipe might be waited for to the end of days.
@@ -53,12 +53,14 @@ pub fn serve(settings: Serve) -> ExitCode {
 }
 
 pub fn import(settings: Import) -> ExitCode {
-    finish(start(&settings.log, processors()).and_then(|(_logs, runtime)| runtime.block_on(importing(settings))))
+    let started = start(&settings.log, processors());
+    finish(settings.log.format, started.and_then(|(_logs, runtime)| runtime.block_on(importing(settings))))
 }
 
 pub fn healthcheck(settings: Healthcheck) -> ExitCode {
     let path = if settings.live { "/livez" } else { "/readyz" };
-    finish(healthcheck::ask(settings.listen, path, settings.timeout).map(|()| ExitCode::SUCCESS).map_err(Failure::from))
+    let asked = healthcheck::ask(settings.listen, path, settings.timeout);
+    finish(Format::Text, asked.map(|()| ExitCode::SUCCESS).map_err(Failure::from))
 }
 
 /// Prints `text`, if `serve` would not refuse what it says.
@@ -69,11 +71,11 @@ pub fn config(settings: &Serve, text: &str) -> ExitCode {
         print(text.as_bytes())?;
         Ok(ExitCode::SUCCESS)
     };
-    finish(checked())
+    finish(Format::Text, checked())
 }
 
 pub fn completions(shell: Shell) -> ExitCode {
-    finish(print(&config::completions(shell)).map(|()| ExitCode::SUCCESS))
+    finish(Format::Text, print(&config::completions(shell)).map(|()| ExitCode::SUCCESS))
 }
 
 /// To standard output. A reader that has closed its end, as `head` does, has read enough.
@@ -115,10 +117,15 @@ fn tracing_to(endpoint: Option<&str>) -> Result<(Tracer, Option<Exporting>), Fai
     Ok((tracer, Some(exporting)))
 }
 
-fn finish(outcome: Outcome) -> ExitCode {
+/// Not by way of the log, which may not have come to be, or let nothing through; but in its format, and after its last line.
+fn finish(format: Format, outcome: Outcome) -> ExitCode {
     outcome.unwrap_or_else(|Failure(text)| {
+        let line = match format {
+            Format::Text => format!("records: {text}\n"),
+            Format::Json => telemetry::error_as_json(env!("CARGO_PKG_NAME"), &text),
+        };
         // Where nobody listens there is nobody to tell.
-        let _ = writeln!(io::stderr(), "records: {text}");
+        let _ = io::stderr().write_all(line.as_bytes());
         ExitCode::FAILURE
     })
 }

@@ -6,7 +6,7 @@
 use std::fmt::{self, Debug, Write};
 
 use tracing::field::{Field, Visit};
-use tracing::{Event, Subscriber};
+use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
@@ -25,19 +25,33 @@ where
         // Written at once at the end: a piece written by way of the subscriber is a call that the compiler cannot see
         // through, and there are dozens of them in a line.
         let mut line = String::with_capacity(LINE_BYTES);
-        line.push_str("{\"timestamp\":\"");
-        push_time(&mut line);
         let metadata = event.metadata();
-        // Levels and targets are names in source code.
-        line.push_str("\",\"level\":\"");
-        line.push_str(metadata.level().as_str());
-        line.push_str("\",\"target\":\"");
-        line.push_str(metadata.target());
-        line.push('"');
+        push_head(&mut line, *metadata.level(), metadata.target());
         event.record(&mut Fields(&mut line));
         line.push_str("}\n");
         writer.write_str(&line)
     }
+}
+
+/// What each line begins with. Levels and targets are names in source code.
+fn push_head(line: &mut String, level: Level, target: &str) {
+    line.push_str("{\"timestamp\":\"");
+    push_time(line);
+    line.push_str("\",\"level\":\"");
+    line.push_str(level.as_str());
+    line.push_str("\",\"target\":\"");
+    line.push_str(target);
+    line.push('"');
+}
+
+/// The line of an error that comes to pass where there is no log.
+pub fn error(target: &str, message: &str) -> String {
+    let mut line = String::with_capacity(LINE_BYTES);
+    push_head(&mut line, Level::ERROR, target);
+    line.push_str(",\"message\":\"");
+    push_escaped(&mut line, message);
+    line.push_str("\"}\n");
+    line
 }
 
 struct Fields<'a>(&'a mut String);

@@ -20,6 +20,7 @@ use tracing_subscriber::fmt;
 use tracing_subscriber::prelude::*;
 
 pub use connections::Connections;
+pub use json::error as error_as_json;
 use queue::{Queue, Writing};
 
 /// Which version this is: as who built it has called it, such as a release's image, or else the package's own. What cargo keeps

@@ -220,6 +220,24 @@ fn a_format_that_there_is_not_is_named() {
     assert!(stderr(&output).contains("text or json"), "{}", stderr(&output));
 }
 
+#[rstest]
+#[case::store(&["--store", "ftp://x"], "there is no \"ftp\" store")]
+#[case::seed(&["--store", "memory:", "--seed", "nothing"], "cannot read the seed nothing")]
+#[case::listen(&["--store", "memory:", "--listen", "192.0.2.1:1"], "cannot listen on 192.0.2.1:1")]
+#[case::filter(&["--store", "memory:", "--log", "records=loud"], "records=loud")]
+#[case::of_nothing(&["--store", "ftp://x", "--log", "off"], "there is no \"ftp\" store")]
+#[case::import(&["import", "nothing", "--store", "memory:"], "cannot read nothing")]
+fn why_it_does_not_start_is_an_object_too(#[case] arguments: &[&str], #[case] says: &str) {
+    let output = run(&directory(), &[arguments, &["--log-format", "json"]].concat(), "");
+    assert_eq!(code(&output), 1);
+    let lines = json(&stderr(&output).lines().map(str::to_owned).collect::<Vec<_>>());
+    let last = lines.last().expect("a line");
+    assert_eq!((&last["level"], &last["target"]), (&Value::from("ERROR"), &Value::from("records")), "{last}");
+    assert!(last["message"].as_str().unwrap().contains(says) && last["timestamp"].is_string(), "{last}");
+    let output = run(&directory(), arguments, "");
+    assert!(stderr(&output).lines().last().unwrap().starts_with("records: "), "{}", stderr(&output));
+}
+
 #[test]
 fn a_log_that_nobody_reads_costs_lines_and_holds_up_nobody() {
     // More lines, each with an id of 128 bytes, than the pipe and the queue hold together.
