@@ -4,6 +4,7 @@ use std::fmt::Display;
 use std::io::{self, Cursor, Write};
 use std::net::SocketAddr;
 use std::num::NonZero;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +14,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use records::config::{self, Healthcheck, Import, Log, Seed, Serve, Shell, Store as StoreSettings};
 use records::document::reader::Bad;
 use records::import::{self, Input, Progress};
-use records::store::{self, Store};
+use records::store::{self, Place, Store};
 use records::telemetry::spans::{self, Exporting, Tracer};
 use records::telemetry::{Connections, Format, Logs, Lost, VERSION};
 use records::{healthcheck, http, server, telemetry};
@@ -68,10 +69,35 @@ pub fn config(settings: &Serve, text: &str) -> ExitCode {
     let checked = || {
         telemetry::filter(&settings.log.filter)?;
         answers(settings)?;
+        // The driver's parser wants one.
+        let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(check(settings))?;
         print(text.as_bytes())?;
         Ok(ExitCode::SUCCESS)
     };
     finish(Format::Text, checked())
+}
+
+/// What is wrong with the settings, as far as that shows without making or connecting to anything.
+async fn check(settings: &Serve) -> Result<(), Failure> {
+    let reported = |error: store::Error| Failure(error.report().to_string());
+    let url = settings.store.url.expose();
+    store::check(url).await.map_err(reported)?;
+    if let Some(fallback) = &settings.fallback {
+        store::fallback::check(&fallback.copy).await.map_err(reported)?;
+    }
+    match &settings.seed {
+        // Opening a pipe would wait for whoever writes to it, and take from `serve` what is written.
+        Seed::File(path) if std::fs::metadata(path).is_ok_and(|file| !file.is_file() && !file.is_dir()) => Ok(()),
+        // Nobody fills a store that is elsewhere.
+        Seed::File(path) if store::place(url) != Some(Place::Server) => open_seed(path).map(drop),
+        _ => Ok(()),
+    }
+}
+
+fn open_seed(path: &Path) -> Result<Input, Failure> {
+    let cannot = |error| Failure(format!("cannot read the seed {}: {error}", path.display()));
+    Input::open(Some(path)).map_err(cannot)
 }
 
 pub fn completions(shell: Shell) -> ExitCode {
@@ -144,7 +170,9 @@ async fn serving(settings: Serve, lost_lines: Lost, tracer: Tracer) -> Outcome {
     answers.tracer = tracer;
     let connections = Connections::default();
     answers.connections = Some(connections.clone());
-    // First, since it may fail, and what comes next takes long and leaves files. Clients are refused until there is an answer.
+    check(&settings).await?;
+    // Before the store, since it may fail, and what comes next takes long and leaves files. Clients are refused until there is an
+    // answer.
     let taken = take("listen", settings.listen)?;
     let admin = settings.admin_listen.map(|admin| take("admin-listen", admin)).transpose()?;
     let prepared = async {
@@ -250,9 +278,9 @@ async fn fill(store: &dyn Store, seed: &Seed) -> Result<(), Failure> {
             // On another thread: opening a named pipe waits for whoever writes to it.
             let input = spawn_blocking({
                 let path = path.clone();
-                move || Input::open(Some(&path))
+                move || open_seed(&path)
             });
-            let input = input.await?.map_err(|error| Failure(format!("cannot read the seed {shown}: {error}")))?;
+            let input = input.await??;
             (shown, Some(import::Seed { name: whole.display().to_string(), input }))
         }
     };

@@ -319,8 +319,10 @@ pub struct Backend {
     pub name: &'static str,
     pub place: Place,
     open: Open,
+    check: Check,
 }
 
+type Check = fn(String) -> BoxFuture<'static, Result<()>>;
 type Open = fn(String, Options) -> BoxFuture<'static, Result<Arc<dyn Store>>>;
 
 /// Opens the store that `url` names.
@@ -332,18 +334,31 @@ type Open = fn(String, Options) -> BoxFuture<'static, Result<Arc<dyn Store>>>;
 /// `Invalid` when the URL is wrong, or names a backend that is unknown or not compiled in; whatever keeps an embedded
 /// store from being opened otherwise. The text says what to do, and never repeats the URL, which may hold a password.
 pub async fn open(url: &str, options: Options) -> Result<Arc<dyn Store>> {
+    (backend(url)?.open)(url.to_owned(), options).await
+}
+
+/// What [`open`] would refuse of `url`, as far as that shows without opening, making or connecting to anything.
+///
+/// # Errors
+///
+/// Those of [`open`].
+pub async fn check(url: &str) -> Result<()> {
+    (backend(url)?.check)(url.to_owned()).await
+}
+
+fn backend(url: &str) -> Result<&'static Backend> {
     let no_url = || Error::invalid(format!("a store is named by a URL, one of {}", examples()));
     let name = name(url).ok_or_else(no_url)?;
-    if let Some(backend) = BACKENDS.iter().find(|backend| backend.name == name) {
-        return (backend.open)(url.to_owned(), options).await;
-    }
-    Err(if MISSING.contains(&name) {
-        Error::invalid(format!("this build has no {name} store: rebuild with --features {name}"))
-    } else if name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte)) {
-        Error::invalid(format!("there is no {name:?} store: use one of {}", examples()))
-    } else {
-        // Not a scheme, so perhaps a password.
-        no_url()
+    let backend = BACKENDS.iter().find(|backend| backend.name == name);
+    backend.ok_or_else(|| {
+        if MISSING.contains(&name) {
+            Error::invalid(format!("this build has no {name} store: rebuild with --features {name}"))
+        } else if name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte)) {
+            Error::invalid(format!("there is no {name:?} store: use one of {}", examples()))
+        } else {
+            // Not a scheme, so perhaps a password.
+            no_url()
+        }
     })
 }
 
@@ -388,9 +403,19 @@ macro_rules! backends {
 
         /// The backends of this build.
         pub const BACKENDS: &[Backend] = &[
-            Backend { name: "memory", place: Place::Memory, open: |url, options| Box::pin(memory::open(url, options)) },
+            Backend {
+                name: "memory",
+                place: Place::Memory,
+                open: |url, options| Box::pin(memory::open(url, options)),
+                check: |url| Box::pin(memory::check(url)),
+            },
             $(#[cfg(feature = $name)]
-            Backend { name: $name, place: Place::$place, open: |url, options| Box::pin($module::open(url, options)) },)*
+            Backend {
+                name: $name,
+                place: Place::$place,
+                open: |url, options| Box::pin($module::open(url, options)),
+                check: |url| Box::pin($module::check(url)),
+            },)*
         ];
 
         /// The backends that exist, but not in this build.

@@ -2,7 +2,10 @@
 
 use std::fs;
 
-use crate::support::{Serving, code, directory, finish, records, run, stderr, stdout};
+use records::store::{BACKENDS, Place};
+use rstest::rstest;
+
+use crate::support::{Serving, code, directory, finish, lasting_stores, records, run, stderr, stdout};
 
 /// Value and source of a setting.
 fn setting(text: &str, flag: &str) -> (String, String) {
@@ -52,6 +55,10 @@ fn a_secret_is_hidden_wherever_it_comes_from() {
     ] {
         let output = finish(command, "");
         let text = stdout(&output);
+        if !BACKENDS.iter().any(|backend| backend.name == "mongodb") {
+            assert!(!stderr(&output).contains("hunter2") && code(&output) == 1, "{}", stderr(&output));
+            continue;
+        }
         assert_eq!(setting(&text, "--store"), ("mongodb://***@127.0.0.1/shop".to_owned(), source.to_owned()));
         assert!(!format!("{text}{}", stderr(&output)).contains("hunter2"), "{text}");
     }
@@ -77,6 +84,67 @@ fn what_cannot_stand_in_a_header_is_refused_at_start() {
             assert!(stderr(&output).contains(flag), "{}", stderr(&output));
         }
     }
+}
+
+#[rstest]
+#[case::no_such_store(&["--store", "redis://x"], "there is no \"redis\" store")]
+#[case::a_name_for_memory(&["--store", "memory:mine"], "a memory store has no name")]
+#[case::no_seed(&["--store", "memory:", "--seed", "nothing"], "cannot read the seed nothing")]
+#[case::a_seed_that_is_none(&["--store", "memory:", "--seed", "."], "cannot read the seed .")]
+fn what_serve_refuses_config_refuses_in_the_same_words(#[case] arguments: &[&str], #[case] says: &str) {
+    let refused = ["serve", "config"].map(|verb| {
+        let output = run(&directory(), &[&[verb], arguments].concat(), "");
+        assert_eq!((code(&output), stdout(&output).as_str()), (1, ""), "{}", stderr(&output));
+        stderr(&output)
+    });
+    assert!(refused[0].contains(says), "{}", refused[0]);
+    assert_eq!(refused[0], refused[1]);
+}
+
+#[test]
+fn urls_are_checked_by_those_who_would_open_them() {
+    let refused = |arguments: &[&str], says: &str| {
+        for verb in ["serve", "config"] {
+            let directory = directory();
+            std::fs::create_dir(directory.path().join("letters")).unwrap();
+            std::fs::write(directory.path().join("letters/one"), "Dear reader").unwrap();
+            let output = run(&directory, &[&[verb], arguments].concat(), "");
+            assert_eq!(code(&output), 1, "{}", stderr(&output));
+            assert!(stderr(&output).contains(says), "{}", stderr(&output));
+        }
+    };
+    for backend in BACKENDS {
+        match backend.place {
+            Place::Memory => {}
+            Place::Directory => {
+                refused(&["--store", &format!("{}:", backend.name)], "names no directory");
+                refused(&["--store", &format!("{}:letters", backend.name)], "is not a records store");
+            }
+            Place::Server => {
+                refused(&["--store", &format!("{}://u:p@ss@h/x?foo=bar", backend.name)], "the MongoDB URI is wrong");
+                let url = format!("{}://127.0.0.1:1", backend.name);
+                refused(&["--store", &url, "--fallback", "memory:mine"], "a memory store has no name");
+            }
+        }
+    }
+}
+
+#[test]
+fn config_makes_nothing_and_waits_for_nobody() {
+    let directory = directory();
+    let pipe = directory.path().join("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    for store in lasting_stores().iter().map(String::as_str).chain(["memory:"]) {
+        let output = run(&directory, &["config", "--store", store, "--seed", "pipe"], "");
+        assert_eq!(code(&output), 0, "{}", stderr(&output));
+    }
+    // Where the store is elsewhere nobody reads a seed.
+    for backend in BACKENDS.iter().filter(|backend| backend.place == Place::Server) {
+        let url = format!("{}://127.0.0.1:1", backend.name);
+        let output = run(&directory, &["config", "--store", &url, "--seed", "nothing"], "");
+        assert_eq!(code(&output), 0, "{}", stderr(&output));
+    }
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
 }
 
 #[test]

@@ -83,7 +83,7 @@ fn an_empty_store_is_filled_from_the_seed_and_a_full_one_left_alone() {
 fn a_wrong_seed_keeps_it_from_starting_and_is_named() {
     let directory = directory();
     std::fs::write(directory.path().join("seed"), "{\"_id\": 1}\n{\"_id\": }\n").unwrap();
-    let output = run(&directory, &["--store", "memory:", "--seed", "seed"], "");
+    let output = run(&directory, &["--store", "memory:", "--seed", "seed", "--listen", "127.0.0.1:0"], "");
     assert_eq!(code(&output), 1);
     let errors = stderr(&output);
     assert!(errors.contains("the seed seed") && errors.contains("line 2, column 9"), "{errors}");

@@ -64,28 +64,29 @@ pub struct Stored {
     pub token: Option<Token>,
 }
 
+/// Refuses what no copy can be kept in, as far as the URL tells.
+///
+/// # Errors
+///
+/// `Invalid`, as [`store::open`] has it.
+pub async fn check(url: &str) -> Result<()> {
+    match store::place(url) {
+        Some(Place::Server) => Err(Error::invalid("a copy must be in this process: memory:, or sled:DIRECTORY")),
+        // Around the stores of the copy: it is not one itself.
+        Some(Place::Directory) => store::directory(url).map(drop),
+        // Where there is no such store, the error says what is wrong with the name.
+        Some(Place::Memory) | None => store::check(url).await,
+    }
+}
+
 impl Home {
     /// Finds the copy that is there, if there is one of the same source, and clears away what is left of others.
     pub async fn open(settings: &Settings, copy: &Copy) -> Result<(Self, Option<Stored>)> {
         let url = settings.copy.clone();
+        check(&url).await?;
         let mut home = Self { url, options: settings.options.clone(), directory: None };
-        match store::place(&home.url) {
-            Some(Place::Memory) => {
-                // Whether it opens at all, and is what it must be.
-                home.generation(None).await?;
-                return Ok((home, None));
-            }
-            Some(Place::Directory) => {}
-            Some(Place::Server) => {
-                return Err(Error::invalid("a copy must be in this process: memory:, or sled:DIRECTORY"));
-            }
-            // The error says what is wrong with the name.
-            None => {
-                return Err(store::open(&home.url, home.options)
-                    .await
-                    .err()
-                    .unwrap_or_else(|| Error::invalid("no store")));
-            }
+        if store::place(&home.url) != Some(Place::Directory) {
+            return Ok((home, None));
         }
         let path = store::directory(&home.url)?;
         let mut directory = Directory::take(path, settings.source.clone())?;

@@ -40,6 +40,7 @@ use crate::record::RecordId;
 use breaker::Breaker;
 use copy::{Copy, Off};
 use home::Home;
+pub use home::check;
 use keeper::Keeper;
 
 /// How much longer than a lookup a list may take to begin, and a question after the primary's health to be answered.

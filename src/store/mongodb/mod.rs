@@ -103,17 +103,26 @@ struct Inner {
 
 /// Reads the URI, and connects to nothing.
 pub async fn open(url: String, options: Options) -> Result<Arc<dyn Store>> {
+    let uri = parsed(&url).await?;
+    let pool = uri.max_pool_size.filter(|size| *size > 0).unwrap_or(DEFAULT_POOL_SIZE);
+    let database = uri.default_database.clone().unwrap_or_else(|| DEFAULT_DATABASE.to_owned());
+    Ok(Arc::new(MongoDb::new(Inner::new(uri, options, database, OnceCell::new(), pool), pool)))
+}
+
+pub async fn check(url: String) -> Result<()> {
+    parsed(&url).await.map(drop)
+}
+
+async fn parsed(url: &str) -> Result<ConnectionString> {
     let wrong = |error: mongodb::error::Error| {
-        Error::invalid(format!("the MongoDB URI is wrong: {}", error::without_secrets(&error, &url)))
+        Error::invalid(format!("the MongoDB URI is wrong: {}", error::without_secrets(&error, url)))
     };
-    let uri = ConnectionString::parse(&url).map_err(wrong)?;
+    let uri = ConnectionString::parse(url).map_err(wrong)?;
     if !matches!(uri.host_info, HostInfo::DnsRecord(_)) {
         // Options that the driver refuses are refused now; for `mongodb+srv` that takes the DNS, so later.
         ClientOptions::parse(uri.clone()).await.map_err(wrong)?;
     }
-    let pool = uri.max_pool_size.filter(|size| *size > 0).unwrap_or(DEFAULT_POOL_SIZE);
-    let database = uri.default_database.clone().unwrap_or_else(|| DEFAULT_DATABASE.to_owned());
-    Ok(Arc::new(MongoDb::new(Inner::new(uri, options, database, OnceCell::new(), pool), pool)))
+    Ok(uri)
 }
 
 impl Inner {

@@ -35,13 +35,9 @@ impl Directory {
     /// `Invalid` when it belongs to something else, `Unavailable` when another process has it.
     pub fn take(path: PathBuf) -> Result<(Self, u64)> {
         let at = path.display();
-        let cannot = |what: &str, error: io::Error| Error::broken(format!("cannot {what} {at}")).with_source(error);
+        let cannot = |what: &str, error: io::Error| cannot(what, &path, error);
         fs::create_dir_all(&path).map_err(|error| cannot("make the directory", error))?;
-        if !path.join(FORMAT_FILE).exists() && holds_something_else(&path).map_err(|error| cannot("read", error))? {
-            return Err(Error::invalid(format!(
-                "{at} is not a records store, and not empty: name a new or an empty directory. Nothing in it was changed"
-            )));
-        }
+        refuse_others(&path)?;
         let lock = File::create(path.join(LOCK_FILE)).map_err(|error| cannot("write in", error))?;
         match lock.try_lock() {
             Ok(()) => {}
@@ -140,6 +136,24 @@ impl fmt::Display for Directory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(&self.path.display(), f)
     }
+}
+
+fn cannot(what: &str, path: &Path, error: io::Error) -> Error {
+    Error::broken(format!("cannot {what} {}", path.display())).with_source(error)
+}
+
+/// Refuses a directory that belongs to something else; one that is not there belongs to nobody.
+pub fn refuse_others(path: &Path) -> Result<()> {
+    if !path.exists() || path.join(FORMAT_FILE).exists() {
+        return Ok(());
+    }
+    if holds_something_else(path).map_err(|error| cannot("read", path, error))? {
+        return Err(Error::invalid(format!(
+            "{} is not a records store, and not empty: name a new or an empty directory. Nothing in it was changed",
+            path.display()
+        )));
+    }
+    Ok(())
 }
 
 /// Whether there is more than a start that was broken off would leave.

@@ -73,6 +73,11 @@ pub async fn open(url: String, options: Options) -> Result<Arc<dyn Store>> {
     Ok(Arc::new(open?))
 }
 
+/// Makes no directory, and leaves one that is there unlocked.
+pub async fn check(url: String) -> Result<()> {
+    directory::refuse_others(&super::directory(&url)?)
+}
+
 fn damaged(directory: &Directory) -> Error {
     Error::broken(format!(
         "the sled store in {directory} is damaged. It was left as it is: move the directory away, then import the records again"
