@@ -17,7 +17,7 @@ pub use clap_complete::Shell;
 use crate::store::{self, Place, fallback};
 use crate::telemetry::Format;
 use flags::{ApiFlags, Cli, FallbackFlags, ServeFlags, Shared, Verb};
-use values::{admin_of, otlp_of};
+use values::{admin_of, named, otlp_of};
 
 /// What the command line asks for.
 #[derive(Debug)]
@@ -175,7 +175,7 @@ fn command(cli: Cli, matches: &clap::ArgMatches) -> Result<Command, clap::Error>
         Verb::Healthcheck { listen, admin_listen, live, timeout } => {
             let matches = matches.subcommand_matches("healthcheck").unwrap_or(matches);
             let typed = |id| matches.value_source(id) == Some(ValueSource::CommandLine);
-            let admin = admin_of(admin_listen, None)?.filter(|_| typed("admin_listen") || !typed("listen"));
+            let admin = admin_listen.filter(|_| typed("admin_listen") || !typed("listen"));
             Command::Healthcheck(Healthcheck { listen: admin.unwrap_or(listen), live, timeout })
         }
         Verb::Config(serve) => {
@@ -192,15 +192,15 @@ fn serve_of(shared: Shared, flags: ServeFlags, matches: &clap::ArgMatches) -> Re
     let log = log_of(&shared);
     let store = store_of(shared, matches)?;
     Ok(Serve {
-        admin_listen: admin_of(flags.admin_listen, Some(flags.listen))?,
+        admin_listen: admin_of(flags.admin_listen, flags.listen, matches)?,
         otlp_endpoint: otlp_of(flags.otlp_endpoint, matches)?,
-        fallback: fallback_of(flags.fallback, &store, flags.request_timeout)?,
+        fallback: fallback_of(flags.fallback, &store, flags.request_timeout, matches)?,
         seed: match flags.seed.as_deref() {
-            None | Some("") => Seed::BuiltIn,
+            None => Seed::BuiltIn,
             Some("none") => Seed::None,
             Some(file) => Seed::File(file.into()),
         },
-        api: api_of(flags.api)?,
+        api: api_of(flags.api, matches)?,
         log,
         store,
         listen: flags.listen,
@@ -218,16 +218,17 @@ fn log_of(shared: &Shared) -> Log {
     Log { filter: shared.log.clone(), format: shared.log_format }
 }
 
-fn api_of(flags: ApiFlags) -> Result<Api, clap::Error> {
+fn api_of(flags: ApiFlags, matches: &clap::ArgMatches) -> Result<Api, clap::Error> {
     if let (Some(usual), Some(most)) = (flags.default_limit, flags.max_limit)
         && usual > most
     {
-        return Err(wrong(format!("--default-limit is {usual}, and --max-limit {most}: it must not be less")));
+        let (default, max) = (named("default_limit", matches), named("max_limit", matches));
+        return Err(wrong(format!("{default} is {usual}, and {max} is {most}: it must not be less")));
     }
     Ok(Api {
         default_limit: flags.default_limit,
         max_limit: flags.max_limit,
-        cache_control: flags.cache_control,
+        cache_control: if flags.cache_control == "none" { String::new() } else { flags.cache_control },
         cors_origins: flags.cors_origin.into_iter().filter(|origin| !origin.is_empty()).collect(),
         max_requests: flags.max_requests,
         pages_max_bytes: flags.pages_max_bytes,
@@ -250,20 +251,18 @@ fn wrong(text: String) -> clap::Error {
 }
 
 fn store_of(shared: Shared, matches: &clap::ArgMatches) -> Result<Store, clap::Error> {
-    // Set to nothing is not set: compose files and manifests pass variables on that way.
-    let url = shared.store.filter(|url| !url.is_empty());
-    let file = shared.store_file.filter(|file| !file.as_os_str().is_empty());
     let typed = |id| matches.value_source(id) == Some(ValueSource::CommandLine);
-    let url = match (url, file) {
+    let url = match (shared.store, shared.store_file) {
         (Some(_), Some(_)) if typed("store") == typed("store_file") => {
             return Err(wrong("the store is named twice: by a URL and by a file. Set only one of the two".into()));
         }
         (Some(url), file) if file.is_none() || typed("store") => url,
         (_, Some(file)) => {
+            let at = format!("{} ({})", file.display(), named("store_file", matches));
             let text = std::fs::read_to_string(&file)
-                .map_err(|error| wrong(format!("cannot read the store's URL out of {}: {error}", file.display())))?;
+                .map_err(|error| wrong(format!("cannot read the store's URL out of {at}: {error}")))?;
             match text.trim() {
-                "" => return Err(wrong(format!("{} is empty: it must hold the store's URL", file.display()))),
+                "" => return Err(wrong(format!("{at} is empty: it must hold the store's URL"))),
                 url => url.to_owned(),
             }
         }
@@ -282,20 +281,20 @@ fn fallback_of(
     flags: FallbackFlags,
     store: &Store,
     request_timeout: Duration,
+    matches: &clap::ArgMatches,
 ) -> Result<Option<Box<fallback::Settings>>, clap::Error> {
-    // Set to nothing is not set.
-    let Some(copy) = flags.fallback.filter(|url| !url.is_empty()) else { return Ok(None) };
+    let Some(copy) = flags.fallback else { return Ok(None) };
+    let name = named("fallback", matches);
     if matches!(store::place(store.url.expose()), Some(Place::Memory | Place::Directory)) {
-        let text =
-            format!("a fallback is for a store that can be away, which {} cannot: leave --fallback out", store.url);
+        let text = format!("a fallback is for a store that can be away, which {} cannot: leave {name} out", store.url);
         return Err(wrong(text));
     }
     if store::place(&copy) == Some(Place::Server) {
-        return Err(wrong("the fallback must be in this process: memory: or sled:DIRECTORY".into()));
+        return Err(wrong(format!("{name}: the fallback must be in this process: memory: or sled:DIRECTORY")));
     }
     if flags.fallback_after * 2 > request_timeout {
-        let text = "--fallback-after must be at most half of --request-timeout: the copy needs time to answer too";
-        return Err(wrong(text.into()));
+        let (after, timeout) = (named("fallback_after", matches), named("request_timeout", matches));
+        return Err(wrong(format!("{after} must be at most half of {timeout}: the copy needs time to answer too")));
     }
     Ok(Some(Box::new(fallback::Settings {
         copy,

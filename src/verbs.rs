@@ -44,13 +44,16 @@ type Outcome = Result<ExitCode, Failure>;
 
 pub fn serve(settings: Serve) -> ExitCode {
     let threads = settings.threads.unwrap_or_else(usual_threads);
-    finish(settings.log.format, start(&settings.log, threads).and_then(|(logs, runtime)| {
-        let (tracer, _exporting) = tracing_to(settings.otlp_endpoint.as_deref())?;
-        let outcome = runtime.block_on(serving(settings, logs.lost(), tracer));
-        // What is being written is let through. A seed that is read from a pipe might be waited for to the end of days.
-        runtime.shutdown_timeout(BLOCKED);
-        outcome
-    }))
+    finish(
+        settings.log.format,
+        start(&settings.log, threads).and_then(|(logs, runtime)| {
+            let (tracer, _exporting) = tracing_to(settings.otlp_endpoint.as_deref())?;
+            let outcome = runtime.block_on(serving(settings, logs.lost(), tracer));
+            // What is being written is let through. A seed that is read from a pipe might be waited for to the end of days.
+            runtime.shutdown_timeout(BLOCKED);
+            outcome
+        }),
+    )
 }
 
 pub fn import(settings: Import) -> ExitCode {
@@ -253,9 +256,9 @@ fn answers(settings: &Serve) -> Result<http::Settings, Failure> {
     let api = &settings.api;
     let mut answers = http::Settings::from(settings.request_timeout)
         .cache_control(&api.cache_control)
-        .map_err(|wrong| Failure(format!("--cache-control: {wrong}")))?
+        .map_err(|wrong| Failure(format!("--cache-control (RECORDS_CACHE_CONTROL): {wrong}")))?
         .cors_origins(api.cors_origins.iter().map(String::as_str))
-        .map_err(|wrong| Failure(format!("--cors-origin: {wrong}")))?;
+        .map_err(|wrong| Failure(format!("--cors-origin (RECORDS_CORS_ORIGIN): {wrong}")))?;
     answers.default_limit = api.default_limit;
     answers.max_limit = api.max_limit;
     answers.max_requests = api.max_requests;
@@ -310,9 +313,8 @@ async fn importing(settings: Import) -> Outcome {
             seeded => drop(seeded?),
         }
     }
-    let report = import::run(&*store, input, settings.skip_invalid, Bar::default())
-        .await
-        .map_err(|error| match error {
+    let report =
+        import::run(&*store, input, settings.skip_invalid, Bar::default()).await.map_err(|error| match error {
             // Of a seed nothing can be left out.
             import::Error::Invalid(..) => Failure(format!("{name}: {error}, or leave them out by --skip-invalid")),
             error => Failure(format!("{name}: {error}")),

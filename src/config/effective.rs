@@ -27,13 +27,9 @@ fn line(arg: &Arg, matches: &ArgMatches, store: &Secret) -> [String; 3] {
     let flag = format!("--{}", arg.get_long().unwrap_or(id));
     let raw =
         matches.get_raw(id).map(|values| values.map(|value| value.to_string_lossy()).collect::<Vec<_>>().join(","));
-    // Set to nothing is not set, here as in the command itself; but where nothing is what is meant.
-    let unset = id != "cache_control" && raw.as_deref() == Some("");
-    let usual = || arg.get_default_values().first().map(|value| value.to_string_lossy().into_owned());
-    let raw = if unset { usual() } else { raw.filter(|value| !value.is_empty()) };
+    let raw = raw.filter(|value| !value.is_empty());
     let variable = arg.get_env().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let source = match matches.value_source(id) {
-        _ if unset => "default".to_owned(),
         Some(ValueSource::CommandLine) => format!("flag {flag}"),
         Some(ValueSource::EnvVariable) => format!("environment {variable}"),
         _ => "default".to_owned(),
@@ -46,7 +42,7 @@ fn line(arg: &Arg, matches: &ArgMatches, store: &Secret) -> [String; 3] {
         return [flag, raw.unwrap_or_else(|| "-".to_owned()), source];
     }
     // The only one that may be meant to hold a secret. Where it was not given as such, a file has it, or nobody.
-    let file = matches.get_raw("store_file").and_then(|mut files| files.next()).filter(|file| !file.is_empty());
+    let file = matches.get_raw("store_file").and_then(|mut files| files.next());
     let from_file = || file.map(|file| format!("file {}", file.to_string_lossy()));
     let typed = matches.value_source("store") == Some(ValueSource::CommandLine);
     let source = match raw {

@@ -4,10 +4,11 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::builder::{BoolishValueParser, NonEmptyStringValueParser as Filled};
+use clap::{ArgAction, Args, Parser, Subcommand};
 use clap_complete::Shell;
 
-use super::values::{connections, count, format, mode, or_info, or_records, positive, threads};
+use super::values::{address, connections, count, format, mode, positive, threads};
 use crate::store::fallback;
 use crate::telemetry::{Format, VERSION};
 
@@ -57,19 +58,19 @@ pub struct Cli {
 #[command(next_help_heading = "Store")]
 pub struct Shared {
     /// The store, by URL: memory:, sled:DIRECTORY, mongodb://… or mongodb+srv://…
-    #[arg(long, env = "RECORDS_STORE", hide_env_values = true, value_name = "URL", global = true)]
+    #[arg(long, env = "RECORDS_STORE", hide_env_values = true, value_name = "URL", value_parser = Filled::new(), global = true)]
     pub store: Option<String>,
     /// A file with the store's URL, which then shows in no process list
     #[arg(long, env = "RECORDS_STORE_FILE", value_name = "FILE", global = true)]
     pub store_file: Option<PathBuf>,
     /// The collection, in a store that has collections
-    #[arg(long, env = "RECORDS_COLLECTION", value_name = "NAME", default_value = "records", value_parser = or_records, global = true)]
+    #[arg(long, env = "RECORDS_COLLECTION", value_name = "NAME", default_value = "records", value_parser = Filled::new(), global = true)]
     pub collection: String,
     /// How long one call to a store in another process may take
     #[arg(long, env = "RECORDS_STORE_TIMEOUT", value_name = "TIME", default_value = "5s", value_parser = positive, global = true)]
     pub store_timeout: Duration,
     /// What to log, as in `info` or `records=debug,mongodb=warn`
-    #[arg(long, env = "RECORDS_LOG", value_name = "FILTER", default_value = "info", value_parser = or_info, global = true)]
+    #[arg(long, env = "RECORDS_LOG", value_name = "FILTER", default_value = "info", value_parser = Filled::new(), global = true)]
     pub log: String,
     /// How the log looks: `text`, or `json`, an object a line
     #[arg(long, env = "RECORDS_LOG_FORMAT", value_name = "FORMAT", default_value = "text", value_parser = format, global = true)]
@@ -80,13 +81,13 @@ pub struct Shared {
 #[command(next_help_heading = "Serving")]
 pub struct ServeFlags {
     /// Where to listen
-    #[arg(long, env = "RECORDS_LISTEN", value_name = "ADDRESS:PORT", default_value = LISTEN)]
+    #[arg(long, env = "RECORDS_LISTEN", value_name = "ADDRESS:PORT", default_value = LISTEN, value_parser = address)]
     pub listen: SocketAddr,
     /// Where to serve health and metrics, and nowhere else [default: with the records]
-    #[arg(long, env = "RECORDS_ADMIN_LISTEN", value_name = "ADDRESS:PORT")]
-    pub admin_listen: Option<String>,
+    #[arg(long, env = "RECORDS_ADMIN_LISTEN", value_name = "ADDRESS:PORT", value_parser = address)]
+    pub admin_listen: Option<SocketAddr>,
     /// What fills an embedded store that is empty at start: a file of Extended JSON, or `none`; the sample data when unset
-    #[arg(long, env = "RECORDS_SEED", value_name = "FILE")]
+    #[arg(long, env = "RECORDS_SEED", value_name = "FILE", value_parser = Filled::new())]
     pub seed: Option<String>,
     /// How long a request may wait for its answer to begin
     #[arg(long, env = "RECORDS_REQUEST_TIMEOUT", value_name = "TIME", default_value = "10s", value_parser = positive)]
@@ -110,7 +111,7 @@ pub struct ServeFlags {
     #[arg(long, env = "RECORDS_DRAIN_TIMEOUT", value_name = "TIME", default_value = "20s", value_parser = humantime::parse_duration)]
     pub drain_timeout: Duration,
     /// Where traces are collected, by OTLP over HTTP; OpenTelemetry's other variables hold too [default: nowhere]
-    #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", hide_env_values = true, value_name = "URL")]
+    #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", hide_env_values = true, value_name = "URL", value_parser = Filled::new())]
     pub otlp_endpoint: Option<String>,
     #[command(flatten)]
     pub api: ApiFlags,
@@ -122,7 +123,7 @@ pub struct ServeFlags {
 #[command(next_help_heading = "Fallback")]
 pub struct FallbackFlags {
     /// Where to keep a copy of a MongoDB that answers when MongoDB does not: memory: or sled:DIRECTORY
-    #[arg(long, env = "RECORDS_FALLBACK", hide_env_values = true, value_name = "URL")]
+    #[arg(long, env = "RECORDS_FALLBACK", hide_env_values = true, value_name = "URL", value_parser = Filled::new())]
     pub fallback: Option<String>,
     /// Who answers: MongoDB, and the copy when MongoDB does not (standby); or always the copy, as soon as there is one (replica)
     #[arg(long, env = "RECORDS_FALLBACK_MODE", requires = "fallback", value_name = "MODE", default_value = "standby", value_parser = mode)]
@@ -150,7 +151,7 @@ pub struct ApiFlags {
     /// How many records any list has at most [default: all; 10000 for a list with `limit`]
     #[arg(long, env = "RECORDS_MAX_LIMIT", value_name = "NUMBER", value_parser = count)]
     pub max_limit: Option<usize>,
-    /// The Cache-Control of answers that are records; empty for none
+    /// The Cache-Control of answers that are records; `none` for none
     #[arg(long, env = "RECORDS_CACHE_CONTROL", value_name = "VALUE", default_value = "no-cache")]
     pub cache_control: String,
     /// The origins whose pages may read the answers, with commas between them; * for all [default: none]
@@ -163,7 +164,7 @@ pub struct ApiFlags {
     #[arg(long, env = "RECORDS_PAGES_MAX_BYTES", value_name = "BYTES", default_value = "67108864", value_parser = count)]
     pub pages_max_bytes: usize,
     /// Tell every client how long its request took, and the store for it, in Server-Timing
-    #[arg(long, env = "RECORDS_SERVER_TIMING")]
+    #[arg(long, env = "RECORDS_SERVER_TIMING", action = ArgAction::SetTrue, value_parser = BoolishValueParser::new())]
     pub server_timing: bool,
 }
 
@@ -183,11 +184,11 @@ pub enum Verb {
     /// Ask the server that listens on --listen, or --admin-listen, whether it is ready: exit status 0 if so, 1 if not
     Healthcheck {
         /// Where the server listens. Typed, it is asked even if RECORDS_ADMIN_LISTEN is set
-        #[arg(long, env = "RECORDS_LISTEN", value_name = "ADDRESS:PORT", default_value = LISTEN)]
+        #[arg(long, env = "RECORDS_LISTEN", value_name = "ADDRESS:PORT", default_value = LISTEN, value_parser = address)]
         listen: SocketAddr,
         /// Where the server has health and metrics, if that is elsewhere
-        #[arg(long, env = "RECORDS_ADMIN_LISTEN", value_name = "ADDRESS:PORT")]
-        admin_listen: Option<String>,
+        #[arg(long, env = "RECORDS_ADMIN_LISTEN", value_name = "ADDRESS:PORT", value_parser = address)]
+        admin_listen: Option<SocketAddr>,
         /// Ask whether it is alive, not whether it is ready
         #[arg(long)]
         live: bool,

@@ -1,32 +1,46 @@
 //! What the text of a setting means, and which texts mean nothing.
 
-use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use clap::ArgMatches;
 use clap::parser::ValueSource;
+use clap::{Arg, ArgMatches, CommandFactory};
 
+use super::flags::Cli;
 use super::wrong;
 use crate::store::fallback;
 use crate::telemetry::{Format, spans};
 
 /// Where health and metrics are, if not at `listen` too.
-pub fn admin_of(text: Option<String>, listen: Option<SocketAddr>) -> Result<Option<SocketAddr>, clap::Error> {
-    // Set to nothing is not set: compose files and manifests pass variables on that way.
-    let Some(text) = text.filter(|text| !text.is_empty()) else { return Ok(None) };
-    let address: SocketAddr =
-        text.parse().map_err(|_| wrong(format!("--admin-listen is {text:?}: write it as in 127.0.0.1:9090")))?;
-    if Some(address) == listen && address.port() != 0 {
-        let text = format!("--admin-listen and --listen are both {address}: leave --admin-listen out to have one port");
-        return Err(wrong(text));
+pub fn admin_of(
+    admin: Option<SocketAddr>,
+    listen: SocketAddr,
+    matches: &ArgMatches,
+) -> Result<Option<SocketAddr>, clap::Error> {
+    if admin == Some(listen) && listen.port() != 0 {
+        let (admin, both) = (named("admin_listen", matches), named("listen", matches));
+        return Err(wrong(format!("{admin} and {both} are both {listen}: leave {admin} out to have one port")));
     }
-    Ok(Some(address))
+    Ok(admin)
+}
+
+/// A setting, as whoever has set it knows it.
+pub fn named(id: &str, matches: &ArgMatches) -> String {
+    let matches = matches.subcommand().map_or(matches, |(_, matches)| matches);
+    let flag = format!("--{}", id.replace('_', "-"));
+    let command = Cli::command();
+    let variable = command.get_arguments().find(|arg| arg.get_id() == id).and_then(Arg::get_env);
+    match variable {
+        Some(variable) if matches.value_source(id) == Some(ValueSource::EnvVariable) => {
+            format!("{} ({flag})", variable.display())
+        }
+        _ => flag,
+    }
 }
 
 /// Where traces are collected.
 pub fn otlp_of(url: Option<String>, matches: &ArgMatches) -> Result<Option<String>, clap::Error> {
-    let Some(url) = url.filter(|url| !url.is_empty()) else { return Ok(None) };
+    let Some(url) = url else { return Ok(None) };
     let matches = matches.subcommand().map_or(matches, |(_, matches)| matches);
     if !spans::COMPILED && matches.value_source("otlp_endpoint") == Some(ValueSource::CommandLine) {
         return Err(wrong("this build cannot export traces: rebuild with --features otlp".into()));
@@ -54,21 +68,15 @@ pub fn mode(text: &str) -> Result<fallback::Mode, String> {
 
 pub fn format(text: &str) -> Result<Format, String> {
     match text {
-        // Set to nothing is not set.
-        "text" | "" => Ok(Format::Text),
+        "text" => Ok(Format::Text),
         "json" => Ok(Format::Json),
         _ => Err("it is text or json".into()),
     }
 }
 
-/// A collection. Set to nothing is not set.
-pub fn or_records(text: &str) -> Result<String, Infallible> {
-    Ok(if text.is_empty() { "records" } else { text }.to_owned())
-}
-
-/// A filter of the log. Set to nothing is not set.
-pub fn or_info(text: &str) -> Result<String, Infallible> {
-    Ok(if text.is_empty() { "info" } else { text }.to_owned())
+/// No name: it may have several addresses, of which the first may not be the one that clients use.
+pub fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "it must be an IP address and a port, as in 127.0.0.1:8080 or [::1]:8080".into())
 }
 
 pub fn positive(text: &str) -> Result<Duration, String> {

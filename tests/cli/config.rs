@@ -158,18 +158,46 @@ fn a_filter_that_is_none_is_refused_at_start() {
 
 #[test]
 fn what_is_set_to_nothing_is_not_set() {
-    let empty =
-        ["RECORDS_LOG", "RECORDS_COLLECTION", "RECORDS_LOG_FORMAT", "RECORDS_ADMIN_LISTEN", "RECORDS_CORS_ORIGIN"];
     let directory = directory();
-    let mut command = records(&directory, &["config", "--store", "memory:"]);
-    command.envs(empty.map(|name| (name, "")));
-    let output = finish(command, "");
-    assert_eq!(code(&output), 0, "{}", stderr(&output));
-    for (flag, value) in
-        [("--log", "info"), ("--collection", "records"), ("--log-format", "text"), ("--admin-listen", "-")]
+    let config = |variables: &[(&str, &str)]| {
+        let mut command = records(&directory, &["config", "--store", "memory:"]);
+        command.envs(variables.iter().copied());
+        let output = finish(command, "");
+        assert_eq!(code(&output), 0, "{}", stderr(&output));
+        stdout(&output)
+    };
+    // Every one that there is.
+    let help = stdout(&run(&directory, &["--help"], ""));
+    let names = help.split("[env:").skip(1).map(|text| text.trim_start().split(['=', ']']).next().unwrap());
+    let empty: Vec<_> = names.map(|name| (name, "")).collect();
+    assert!(empty.len() > 25 && empty.contains(&("RECORDS_SERVER_TIMING", "")), "{empty:?}");
+    assert_eq!(config(&empty), config(&[]));
+    let mut command = records(&directory, &["--store", "memory:", "--listen", "127.0.0.1:0"]);
+    command.envs(empty);
+    assert_eq!(Serving::spawn(command).get("/api/v1/records/x").0, 204);
+}
+
+#[test]
+fn what_is_typed_is_something() {
+    for flag in ["--store", "--store-file", "--collection", "--log", "--seed", "--fallback", "--listen", "--max-limit"]
     {
-        assert_eq!(setting(&stdout(&output), flag), (value.to_owned(), "default".to_owned()));
+        let output = run(&directory(), &["config", flag, ""], "");
+        assert_eq!(code(&output), 2, "{flag}: {}", stderr(&output));
+        assert!(stderr(&output).contains(flag), "{}", stderr(&output));
     }
+}
+
+#[rstest]
+#[case(&[], Some("no-cache"))]
+#[case(&["--cache-control", "none"], None)]
+#[case(&["--cache-control", ""], None)]
+fn there_may_be_no_cache_control(#[case] arguments: &[&str], #[case] expected: Option<&str>) {
+    let directory = directory();
+    fs::write(directory.path().join("seed"), r#"{"_id": 1}"#).unwrap();
+    let serving = Serving::start(&directory, &[&["--store", "memory:", "--seed", "seed"], arguments].concat());
+    let head = serving.head("/api/v1/records/1").to_lowercase();
+    let sent = head.lines().find_map(|line| line.strip_prefix("cache-control: "));
+    assert_eq!(sent, expected, "{head}");
 }
 
 #[test]

@@ -60,6 +60,39 @@ fn a_flag_of_any_verb_wins_over_its_variable(#[case] variable: &str, #[case] fla
     assert_eq!(status, 2, "{text}");
 }
 
+#[rstest]
+#[case("RECORDS_LISTEN", "localhost:8080", "--listen", "an IP address and a port, as in 127.0.0.1:8080")]
+#[case("RECORDS_STORE_TIMEOUT", "5", "--store-timeout", "500ms, 5s or 2m")]
+#[case("RECORDS_MAX_LIMIT", "4", "--max-limit", "RECORDS_DEFAULT_LIMIT (--default-limit) is 5")]
+#[case("RECORDS_ADMIN_LISTEN", "127.0.0.1:8080", "--admin-listen", "and --listen are both")]
+fn a_variable_that_is_wrong_is_named(
+    #[case] variable: &str,
+    #[case] value: &str,
+    #[case] flag: &str,
+    #[case] says: &str,
+    #[values("serve", "config", "")] verb: &str,
+) {
+    let verb = Some(verb).filter(|verb| !verb.is_empty());
+    let arguments: Vec<_> = verb.into_iter().chain(["--store", "memory:"]).collect();
+    let (status, text) = told(&[("RECORDS_DEFAULT_LIMIT", "5"), (variable, value)], &arguments);
+    assert_eq!(status, 2, "{text}");
+    assert!(text.contains(&format!("{variable} ({flag}")) && text.contains(says), "{text}");
+}
+
+#[rstest]
+#[case("1", true)]
+#[case("on", true)]
+#[case("true", true)]
+#[case("0", false)]
+#[case("no", false)]
+fn a_switch_is_on_or_off(#[case] value: &str, #[case] on: bool) {
+    let directory = directory();
+    let mut command = records(&directory, &["--store", "memory:", "--seed", "none", "--listen", "127.0.0.1:0"]);
+    command.env("RECORDS_SERVER_TIMING", value);
+    let head = Serving::spawn(command).head("/api/v1/records/x").to_lowercase();
+    assert_eq!(head.contains("server-timing"), on, "{head}");
+}
+
 #[test]
 fn a_server_starts_by_its_flags_whatever_the_variables_are() {
     for verb in [&["serve"][..], &[]] {

@@ -52,7 +52,8 @@ fn a_bad_line_is_named_and_nothing_of_the_file_is_stored(#[values(true, false)] 
         assert_eq!(code(&output), 1);
         assert!(errors.contains("line 2, column 17: expected value"), "{errors}");
         assert!(errors.contains("line 4: it has no `_id`"), "{errors}");
-        let says = "2 of 4 documents are wrong, so nothing was stored. Correct them, or leave them out by --skip-invalid";
+        let says =
+            "2 of 4 documents are wrong, so nothing was stored. Correct them, or leave them out by --skip-invalid";
         assert!(errors.contains(says), "{errors}");
         if store != "memory:" {
             assert_eq!(list(&directory, &store), "[]");

@@ -112,13 +112,24 @@ impl Serving {
     }
 
     pub fn get_at(&self, address: SocketAddr, path: &str) -> (u16, String) {
+        let answer = Self::ask(address, path);
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+    }
+
+    /// What an answer begins with.
+    #[allow(dead_code)]
+    pub fn head(&self, path: &str) -> String {
+        Self::ask(self.address, path).split("\r\n\r\n").next().unwrap().to_owned()
+    }
+
+    fn ask(address: SocketAddr, path: &str) -> String {
         let mut stream = TcpStream::connect(address).unwrap();
         // HTTP/1.0: the body comes as it is and ends with the connection.
         write!(stream, "GET {path} HTTP/1.0\r\n\r\n").unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-        (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+        answer
     }
 
     /// For `tests/attack`, which looks at its memory.
