@@ -44,16 +44,15 @@ type Outcome = Result<ExitCode, Failure>;
 
 pub fn serve(settings: Serve) -> ExitCode {
     let threads = settings.threads.unwrap_or_else(usual_threads);
-    finish(
-        settings.log.format,
-        start(&settings.log, threads).and_then(|(logs, runtime)| {
-            let (tracer, _exporting) = tracing_to(settings.otlp_endpoint.as_deref())?;
-            let outcome = runtime.block_on(serving(settings, logs.lost(), tracer));
-            // What is being written is let through. A seed that is read from a pipe might be waited for to the end of days.
-            runtime.shutdown_timeout(BLOCKED);
-            outcome
-        }),
-    )
+    let format = settings.log.format;
+    let outcome = start(&settings.log, threads).and_then(|(logs, runtime)| {
+        let (tracer, _exporting) = tracing_to(settings.otlp_endpoint.as_deref())?;
+        let outcome = runtime.block_on(serving(settings, logs.lost(), tracer));
+        // What is being written is let through. A seed that is read from a pipe might be waited for to the end of days.
+        runtime.shutdown_timeout(BLOCKED);
+        outcome
+    });
+    finish(format, outcome)
 }
 
 pub fn import(settings: Import) -> ExitCode {
@@ -174,8 +173,7 @@ async fn serving(settings: Serve, lost_lines: Lost, tracer: Tracer) -> Outcome {
     let connections = Connections::default();
     answers.connections = Some(connections.clone());
     check(&settings).await?;
-    // Before the store, since it may fail, and what comes next takes long and leaves files. Clients are refused until there is an
-    // answer.
+    // Before the store, which takes long and leaves files, and would for nothing. Until there is an answer clients are refused.
     let taken = take("listen", settings.listen)?;
     let admin = settings.admin_listen.map(|admin| take("admin-listen", admin)).transpose()?;
     let prepared = async {
@@ -229,7 +227,7 @@ async fn serving(settings: Serve, lost_lines: Lost, tracer: Tracer) -> Outcome {
     Ok(ExitCode::SUCCESS)
 }
 
-/// An address that nobody else can listen on any more.
+/// An address that is bound, and not listened on yet.
 struct Taken {
     setting: &'static str,
     address: SocketAddr,
