@@ -42,6 +42,9 @@ const HEAD_MAX_BYTES: usize = 16 * 1024;
 /// How long to wait when the system has no file descriptor left for a connection. They come back when others close.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// How many connections it has at most: enough for all who watch a process, and a part of what is kept of its files.
+const BESIDE_CONNECTIONS: usize = 64;
+
 /// How long a server that stands [`Beside`] another may take for what is under way when both stop: enough for a scrape, and
 /// nothing beside what a supervisor allows for the drain.
 const BESIDE_DRAIN: Duration = Duration::from_secs(1);
@@ -151,14 +154,15 @@ impl Beside {
     {
         let stop = CancellationToken::new();
         let stops = stream::once(stop.clone().cancelled_owned()).chain(stream::pending()).boxed();
-        // Its connections are no clients'.
-        let connections = Connections::default();
-        let limits = Limits { connections, drain_delay: Duration::ZERO, drain_timeout: BESIDE_DRAIN, ..limits };
+        // Its connections are no clients', and what the process may have open is theirs.
+        let (connections, max_connections) = (Connections::default(), limits.max_connections.min(BESIDE_CONNECTIONS));
+        let limits =
+            Limits { connections, max_connections, drain_delay: Duration::ZERO, drain_timeout: BESIDE_DRAIN, ..limits };
         let task = tokio::spawn(run(listener, service, limits, stops, || {}));
         Self { stop, task }
     }
 
-    /// Ends it, after what is under way, within a second. Returns how many connections were cut.
+    /// Ends it, after what is under way, within little more than a second. Returns how many connections were cut.
     pub async fn stop(self) -> usize {
         self.stop.cancel();
         self.task.await.unwrap_or_default()

@@ -57,7 +57,14 @@ pub fn serve(settings: Serve) -> ExitCode {
 
 pub fn import(settings: Import) -> ExitCode {
     let started = start(&settings.log, processors());
-    finish(settings.log.format, started.and_then(|(_logs, runtime)| runtime.block_on(importing(settings))))
+    let format = settings.log.format;
+    let outcome = started.and_then(|(_logs, runtime)| {
+        let outcome = runtime.block_on(importing(settings));
+        // As above: the reason is told now, and not when whoever writes into the pipe has ended.
+        runtime.shutdown_timeout(BLOCKED);
+        outcome
+    });
+    finish(format, outcome)
 }
 
 pub fn healthcheck(settings: Healthcheck) -> ExitCode {

@@ -8,7 +8,7 @@ use clap::builder::{BoolishValueParser, NonEmptyStringValueParser as Filled};
 use clap::{ArgAction, Args, Parser, Subcommand};
 use clap_complete::Shell;
 
-use super::values::{address, connections, count, format, mode, positive, threads};
+use super::values::{address, connections, count, format, limit, mode, positive, threads, time};
 use crate::store::fallback;
 use crate::telemetry::{Format, VERSION};
 
@@ -105,10 +105,10 @@ pub struct ServeFlags {
     #[arg(long, env = "RECORDS_THREADS", value_name = "NUMBER", value_parser = threads)]
     pub threads: Option<usize>,
     /// How long to go on serving, but not ready, after SIGTERM, SIGINT or SIGHUP
-    #[arg(long, env = "RECORDS_DRAIN_DELAY", value_name = "TIME", default_value = "0s", value_parser = humantime::parse_duration)]
+    #[arg(long, env = "RECORDS_DRAIN_DELAY", value_name = "TIME", default_value = "0s", value_parser = time)]
     pub drain_delay: Duration,
     /// How long requests under way may take after that, before they are cut
-    #[arg(long, env = "RECORDS_DRAIN_TIMEOUT", value_name = "TIME", default_value = "20s", value_parser = humantime::parse_duration)]
+    #[arg(long, env = "RECORDS_DRAIN_TIMEOUT", value_name = "TIME", default_value = "20s", value_parser = time)]
     pub drain_timeout: Duration,
     /// Where traces are collected, by OTLP over HTTP; OpenTelemetry's other variables hold too [default: nowhere]
     #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", hide_env_values = true, value_name = "URL", value_parser = Filled::new())]
@@ -146,10 +146,10 @@ pub struct FallbackFlags {
 #[command(next_help_heading = "Answers")]
 pub struct ApiFlags {
     /// How many records a list without `limit` has [default: all]
-    #[arg(long, env = "RECORDS_DEFAULT_LIMIT", value_name = "NUMBER", value_parser = count)]
+    #[arg(long, env = "RECORDS_DEFAULT_LIMIT", value_name = "NUMBER", value_parser = limit)]
     pub default_limit: Option<usize>,
     /// How many records any list has at most [default: all; 10000 for a list with `limit`]
-    #[arg(long, env = "RECORDS_MAX_LIMIT", value_name = "NUMBER", value_parser = count)]
+    #[arg(long, env = "RECORDS_MAX_LIMIT", value_name = "NUMBER", value_parser = limit)]
     pub max_limit: Option<usize>,
     /// The Cache-Control of answers that are records; `none` for none
     #[arg(long, env = "RECORDS_CACHE_CONTROL", value_name = "VALUE", default_value = "no-cache")]

@@ -79,11 +79,29 @@ pub fn address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| "it must be an IP address and a port, as in 127.0.0.1:8080 or [::1]:8080".into())
 }
 
-pub fn positive(text: &str) -> Result<Duration, String> {
+/// As long as any setting is. What is added to it, and to the time of day, has room behind it.
+const TIME_MAX: Duration = Duration::from_secs(366 * 24 * 60 * 60);
+
+pub fn time(text: &str) -> Result<Duration, String> {
     match humantime::parse_duration(text) {
-        Ok(Duration::ZERO) => Err("it must be longer than nothing".into()),
+        Ok(duration) if duration > TIME_MAX => Err("it must be a year at most".into()),
         Ok(duration) => Ok(duration),
         Err(error) => Err(format!("{error}: write it as in 500ms, 5s or 2m")),
+    }
+}
+
+pub fn positive(text: &str) -> Result<Duration, String> {
+    match time(text)? {
+        Duration::ZERO => Err("it must be longer than nothing".into()),
+        duration => Ok(duration),
+    }
+}
+
+pub fn limit(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        // A list of one more is asked for, to see whether there is more.
+        Ok(limit @ 1..=1_000_000_000) => Ok(limit),
+        _ => Err("it must be a whole number from 1 to 1000000000".into()),
     }
 }
 

@@ -64,6 +64,8 @@ fn completions_are_printed_for_every_shell(#[values("bash", "zsh", "fish", "elvi
 #[case::a_name_for_memory(&["--store", "memory:mine"], 1, "memory:")]
 #[case::address_without_port(&["--listen", "127.0.0.1"], 2, "--listen")]
 #[case::time_without_unit(&["--request-timeout", "5"], 2, "500ms, 5s or 2m")]
+#[case::a_time_without_end(&["--fallback", "memory:", "--fallback-after", "10000000000000000000s"], 2, "a year at most")]
+#[case::a_limit_without_end(&["--max-limit", "18446744073709551615"], 2, "from 1 to 1000000000")]
 #[case::no_time(&["--request-timeout", "0s"], 2, "longer than nothing")]
 #[case::no_connections(&["--max-connections", "0"], 2, "1 to 1000000")]
 #[case::no_threads(&["--threads", "0"], 2, "1 to 1024")]

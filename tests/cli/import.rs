@@ -1,7 +1,7 @@
 //! `records import`: the whole file or nothing of it.
 
 use std::io::Write;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use rstest::rstest;
 
@@ -144,4 +144,26 @@ fn standard_input_needs_a_temporary_file_only_when_it_is_large() {
     // And where there is a place for it, all of it arrives.
     let output = run(&directory, &["import", "-", "--store", "memory:"], &large);
     assert!(stdout(&output).starts_with("10000 documents stored"), "{}", stderr(&output));
+}
+
+#[test]
+#[cfg_attr(not(feature = "mongodb"), ignore = "no store of this build can be away")]
+fn a_store_that_is_away_is_told_of_while_the_input_goes_on() {
+    let away = ["import", "-", "--skip-invalid", "--store", "mongodb://127.0.0.1:1/x", "--store-timeout", "200ms"];
+    let mut command = records(&directory(), &away);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    // Open until the end of the test.
+    let _input = child.stdin.take().unwrap();
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let mut errors = child.stderr.take().unwrap();
+    std::thread::spawn(move || {
+        let mut text = String::new();
+        std::io::Read::read_to_string(&mut errors, &mut text).unwrap();
+        sender.send(text)
+    });
+    let errors = receiver.recv_timeout(std::time::Duration::from_secs(20));
+    let _ = child.kill();
+    let status = child.wait().unwrap();
+    assert!(errors.as_ref().is_ok_and(|errors| errors.contains("MongoDB")), "{errors:?}");
+    assert_eq!(status.code(), Some(1));
 }
