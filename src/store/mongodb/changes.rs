@@ -57,6 +57,8 @@ const CATCH_UP_ENTRY: usize = 150;
 const UNAUTHORIZED: i32 = 13;
 /// A server that is no member of a replica set has no change streams.
 const NO_CHANGE_STREAMS: i32 = 40_573;
+/// Nor has a view, of which a collection of time series is one.
+const NOT_OF_A_VIEW: i32 = 166;
 /// Further failures that pass, beside those that the server itself calls so: authentication, time limits, elections.
 const PASSING: [i32; 13] = [6, 7, 11, 18, 43, 50, 89, 91, 189, 202, 262, 9_001, 11_600];
 
@@ -153,7 +155,7 @@ fn sorted(error: DriverError, resumes: bool) -> Interruption {
     };
     let passing = ["ResumableChangeStreamError", "RetryableError", "SystemOverloadedError"];
     match code {
-        Some(NO_CHANGE_STREAMS) => Interruption::Unsupported,
+        Some(NO_CHANGE_STREAMS | NOT_OF_A_VIEW) => Interruption::Unsupported,
         Some(code)
             if resumes
                 && code != UNAUTHORIZED
