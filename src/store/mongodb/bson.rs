@@ -1,13 +1,18 @@
 //! BSON, read and written as bytes ([bsonspec.org](https://bsonspec.org/spec.html)): what comes from the server becomes
 //! wire JSON without a tree in between, what goes to it is written straight from a [`Document`](crate::document::Document).
 
+// By its path, since the fuzz targets have this file by its own.
+#[path = "bson/keys.rs"]
+mod keys;
+
 use mongodb::bson::oid::ObjectId;
 use mongodb::bson::spec::BinarySubtype;
 use mongodb::bson::{Binary, Bson, DateTime, Decimal128, RawDocumentBuf};
 
 use crate::document::{Fields, Value};
-use crate::record::{Key, rank};
+use crate::record::Key;
 use crate::wire;
+use keys::key;
 
 /// Nesting deeper than this is refused: MongoDB stores no such document, and each level takes stack.
 const MAX_DEPTH: usize = 250;
@@ -151,42 +156,6 @@ fn write_value(out: &mut Vec<u8>, kind: u8, value: &[u8], depth: usize) -> Resul
         _ => return Err(Malformed("a type is unknown")),
     }
     Ok(())
-}
-
-fn key(kind: u8, value: &[u8]) -> Result<Key> {
-    Ok(match kind {
-        INT32 => Key::Integer(i32::from_le_bytes(fixed(value)?).into()),
-        INT64 => Key::Integer(i64::from_le_bytes(fixed(value)?)),
-        DOUBLE => Key::double(f64::from_le_bytes(fixed(value)?)),
-        STRING => match std::str::from_utf8(text(value)?) {
-            Ok(text) => Key::String(text.into()),
-            Err(_) => opaque(kind, value),
-        },
-        OBJECT_ID => Key::ObjectId(fixed(value)?),
-        BOOL => Key::Bool(value != [0]),
-        DATE => Key::Date(i64::from_le_bytes(fixed(value)?)),
-        BINARY => match binary(value)? {
-            (4, uuid) => uuid.try_into().map_or_else(|_| opaque(kind, value), Key::Uuid),
-            _ => opaque(kind, value),
-        },
-        _ => opaque(kind, value),
-    })
-}
-
-/// The type and the bytes of the value, which [`from_key`] turns back into a value.
-fn opaque(kind: u8, value: &[u8]) -> Key {
-    let rank = match kind {
-        MIN_KEY => rank::MIN_KEY,
-        NULL | UNDEFINED => rank::NULL,
-        DECIMAL128 => rank::NUMBER,
-        STRING | SYMBOL => rank::STRING,
-        DOCUMENT => rank::DOCUMENT,
-        BINARY => rank::BINARY,
-        TIMESTAMP => rank::TIMESTAMP,
-        MAX_KEY => rank::MAX_KEY,
-        _ => rank::OTHER,
-    };
-    Key::Opaque { rank, bytes: std::iter::once(kind).chain(value.iter().copied()).collect() }
 }
 
 /// Type, name, bytes of the value.
@@ -339,7 +308,7 @@ pub fn is_from_key(key: &Key) -> bool {
     !matches!(key, Key::Opaque { .. }) || from_key(key) != Bson::Null
 }
 
-/// What [`opaque`] took apart. It was read from BSON, so it is BSON again; unless a client forged the cursor that it came in.
+/// What [`keys::opaque`] took apart. It was read from BSON, so it is BSON again; unless a client forged the cursor that it came in.
 fn from_opaque(bytes: &[u8]) -> Option<Bson> {
     let (kind, value) = bytes.split_first()?;
     // The driver's tree follows any nesting until the stack ends.
