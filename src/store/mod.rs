@@ -313,6 +313,9 @@ pub enum Place {
     Server,
 }
 
+/// What a store in a directory writes there before anything of its own: by this file a directory is known to be a store's.
+pub const FORMAT_FILE: &str = "FORMAT";
+
 /// A backend that is compiled in.
 pub struct Backend {
     /// The first of the URL schemes it answers to, which is also its name.

@@ -6,6 +6,7 @@
 //! machine can hold. `TEST_SOAK_SECONDS` adds a soak of that length.
 
 mod changes;
+mod directories;
 mod faults;
 mod load;
 mod process;
@@ -48,7 +49,8 @@ fn main() -> ExitCode {
         Trial::test(name, run).with_ignored_flag(mongod::program().is_none() && !required)
     };
     let soak = if soak::time().is_some() { soak::CASES } else { &[] };
-    let cases = [changes::CASES, faults::CASES, load::CASES, process::CASES, soak].concat();
+    let cases =
+        [changes::CASES, directories::CASES, faults::CASES, load::CASES, process::CASES, soak].concat();
     let trials = if compiled_in { cases.iter().map(trial).collect() } else { Vec::new() };
     libtest_mimic::run(&arguments, trials).exit_code()
 }

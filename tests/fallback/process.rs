@@ -31,19 +31,19 @@ impl Service {
     }
 
     pub fn beside(directory: &TempDir, server: &str, copy: &str) -> Self {
-        Self::run(Command::new(env!("CARGO_BIN_EXE_records")), directory, server, copy)
+        Self::run(Command::new(env!("CARGO_BIN_EXE_records")), directory, server, copy, "standby")
     }
 
     /// No file may grow beyond `kibibytes`, which to who writes it is much as a disk that is full.
-    fn limited(kibibytes: u32, directory: &TempDir, server: &str, scheme: &str) -> Self {
+    fn limited(kibibytes: u32, directory: &TempDir, server: &str, scheme: &str, mode: &str) -> Self {
         let mut command = Command::new("sh");
         // In blocks of 512 bytes (POSIX); the signal would end the process where a full disk is an error.
         let limit = format!("trap '' XFSZ; ulimit -f {}; exec \"$@\"", kibibytes * 2);
         command.args(["-c", &limit, "sh", env!("CARGO_BIN_EXE_records")]);
-        Self::run(command, directory, server, &copy_in(directory, scheme))
+        Self::run(command, directory, server, &copy_in(directory, scheme), mode)
     }
 
-    fn run(mut command: Command, directory: &TempDir, server: &str, copy: &str) -> Self {
+    fn run(mut command: Command, directory: &TempDir, server: &str, copy: &str, mode: &str) -> Self {
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("RECORDS_")) {
             command.env_remove(name);
         }
@@ -52,6 +52,8 @@ impl Service {
         command.current_dir(directory.path()).args([
             "--fallback",
             copy,
+            "--fallback-mode",
+            mode,
             "--fallback-refresh",
             "1s",
             "--store-timeout",
@@ -212,7 +214,7 @@ async fn a_disk_that_takes_no_more_leaves_the_answers_to_the_server_and_says_so(
         let mut server = filled().await;
         open(&server.url()).await.upsert(numbered(0..total)).await.expect("an upsert");
         let directory = tempfile::tempdir().expect("a directory");
-        let service = Service::limited(1_024, &directory, &server.url(), scheme);
+        let service = Service::limited(1_024, &directory, &server.url(), scheme, "standby");
         until("a word on what is wrong", async || {
             let log = service.log.lock().expect("a log");
             log.contains("there is no copy yet: it cannot be made") && log.contains("File too large")
@@ -236,11 +238,11 @@ async fn a_disk_that_takes_no_more_leaves_the_answers_to_the_server_and_says_so(
 }
 
 async fn a_copy_whose_disk_was_full_for_a_while_is_kept_again() {
-    for scheme in lasting() {
+    for (scheme, mode) in lasting().flat_map(|scheme| [(scheme, "standby"), (scheme, "replica")]) {
         let server = filled_set().await;
         let primary = open(&server.url()).await;
         let directory = tempfile::tempdir().expect("a directory");
-        let service = Service::limited(4 * 1_024, &directory, &server.url(), scheme);
+        let service = Service::limited(4 * 1_024, &directory, &server.url(), scheme, mode);
         until("a whole copy", async || service.is_ready()).await;
         // More than the copy's disk takes, and gone again.
         let long = "long ".repeat(10_000);
@@ -252,6 +254,15 @@ async fn a_copy_whose_disk_was_full_for_a_while_is_kept_again() {
         })
         .await;
         assert_eq!(service.status("/api/v1/records/1"), 200);
+        // The server has the answers that the copy has not.
+        for path in ["/api/v1/records", "/api/v1/records?limit=1000"] {
+            let (head, body) = service.get(path);
+            assert!(head.contains(" 200 ") && !head.contains("\r\nage: "), "{mode}: {head}");
+            assert_eq!(body.matches("\"_id\":").count(), 260, "{mode}");
+        }
+        // What has failed is in nobody's way.
+        let failed = directory.path().join("copy").join("1");
+        until("room for another copy", async || !failed.exists()).await;
         (1_000..1_160).for_each(|id| delete(&server, id));
         set_n(&server, 1, 5);
         until("a copy that is kept", async || service.is_ready()).await;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::FutureExt;
-use futures::stream::StreamExt;
+use futures::stream::{self, StreamExt};
 use tokio::time::Instant;
 
 use super::super::{Change, EmbeddedStore, Error, Found, Query, RecordStream, Result, Store};
@@ -49,6 +49,8 @@ pub struct Generation {
     current: AtomicI64,
     records: AtomicU64,
     bytes: AtomicU64,
+    /// It could not be written or read: from then on a store on disk may say the same of every call.
+    failed: AtomicBool,
     // Behind the store: fields are dropped in their order.
     remains: Remains,
 }
@@ -74,7 +76,14 @@ impl Generation {
         let (records, bytes) = (AtomicU64::new(0), AtomicU64::new(0));
         let current = AtomicI64::new(i64::MIN);
         let remains = Remains { directory, retired: AtomicBool::new(false) };
-        Ok(Arc::new(Self { store, current, records, bytes, remains }))
+        Ok(Arc::new(Self {
+            store,
+            current,
+            records,
+            bytes,
+            failed: AtomicBool::new(false),
+            remains,
+        }))
     }
 
     pub fn embedded(&self) -> Result<&dyn EmbeddedStore> {
@@ -138,12 +147,39 @@ impl Generation {
         self.bytes.load(Ordering::Relaxed) + self.records() * RECORD_BYTES
     }
 
+    pub fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::Relaxed)
+    }
+
+    /// From now on it is only asked where nobody else answers.
+    pub fn fail(&self) {
+        self.failed.store(true, Ordering::Relaxed);
+    }
+
+    /// Says it once.
+    fn cannot_be_read(&self, error: &Error) {
+        if !self.failed.swap(true, Ordering::Relaxed) {
+            tracing::error!(cause = %error.report(), "the copy cannot be read");
+        }
+    }
+
+    /// Where it lives, if it outlives the process.
+    pub fn directory(&self) -> Option<PathBuf> {
+        self.remains.directory.clone()
+    }
+
     /// What is behind it goes when the last reader has gone.
     pub fn discard(self: Arc<Self>) {
         self.remains.retired.store(true, Ordering::Relaxed);
         if self.records() > MANY_RECORDS || self.remains.directory.is_some() {
             // Closing a store waits for the disk, freeing a large one takes its time.
-            tokio::task::spawn_blocking(move || drop(self));
+            tokio::task::spawn_blocking(move || {
+                // Before it is closed, for which a store that could not write may wait for ever.
+                if let Some(directory) = self.remains.directory.as_ref().filter(|_| self.has_failed()) {
+                    super::home::empty(directory);
+                }
+                drop(self);
+            });
         }
     }
 }
@@ -161,7 +197,9 @@ impl Drop for Remains {
             return;
         }
         let remove = move || {
-            if let Err(error) = std::fs::remove_dir_all(&directory) {
+            if let Err(error) = super::home::remove(&directory)
+                && error.kind() != std::io::ErrorKind::NotFound
+            {
                 tracing::warn!(%error, "cannot remove the old copy in {}", directory.display());
             }
         };
@@ -261,10 +299,10 @@ impl Copy {
         if too_old { Err(Off::TooOld) } else { Ok(age) }
     }
 
-    /// `None` when the copy cannot answer.
-    pub fn get(&self, id: &RecordId) -> Option<Found> {
+    /// `None` when the copy cannot answer. `well`: nor when it has failed before.
+    pub fn get(&self, id: &RecordId, well: bool) -> Option<Found> {
         let served = self.served.read().unwrap_or_else(PoisonError::into_inner);
-        let generation = served.as_ref().ok()?;
+        let generation = served.as_ref().ok().filter(|generation| !(well && generation.has_failed()))?;
         // Before the record is read: it may become younger meanwhile, and then this says too much, not too little.
         let age = self.allowed(self.age_of(generation)).ok()?;
         // An embedded store answers at once.
@@ -274,22 +312,29 @@ impl Copy {
                 Some(Found { age: Some(age), ..found })
             }
             Err(error) => {
-                tracing::error!(cause = %error.report(), "the copy cannot be read");
+                generation.cannot_be_read(&error);
                 None
             }
         }
     }
 
-    /// `None` when the copy cannot answer.
-    pub fn list(&self, query: Query) -> Option<(RecordStream, Duration)> {
-        let generation = self.served().ok()?;
+    /// `None` when the copy cannot answer, by its first record. `well`: nor when it has failed before.
+    pub async fn list(&self, query: Query, well: bool) -> Option<(RecordStream, Duration)> {
+        let generation = self.served().ok().filter(|generation| !(well && generation.has_failed()))?;
         let age = self.allowed(self.age_of(&generation)).ok()?;
-        self.answers.fetch_add(1, Ordering::Relaxed);
         // Held as long as it is read: its directory stays.
-        let records = generation.store.list(query).map(move |record| {
-            let _ = &generation;
-            record
+        let mut records = generation.store.list(query).inspect(move |record| {
+            if let Err(error) = record {
+                generation.cannot_be_read(error);
+            }
         });
-        Some((records.boxed(), age))
+        let first = records.next().await.transpose().ok()?;
+        self.answers.fetch_add(1, Ordering::Relaxed);
+        let records = match first {
+            Some(first) => stream::iter([Ok(first)]).chain(records).boxed(),
+            // A stream that has ended is not asked again.
+            None => stream::empty().boxed(),
+        };
+        Some((records, age))
     }
 }

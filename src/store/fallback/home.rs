@@ -2,15 +2,17 @@
 //! beside them says which one is whole.
 //!
 //! ```text
-//! LOCK         whose directory it is at the moment
+//! LOCK         whose directory it is at the moment, and that it is one of copies: its text says so
 //! copy.json    the generation that is whole, where its changes go on, and when it was last known to be current
 //! 1/, 2/, …    a store each
 //! ```
 //!
 //! A new generation is filled beside the old one, and becomes the copy when `copy.json` names it: in one step, and after
-//! all of it is on the disk. What no `copy.json` names is removed at the next start.
+//! all of it is on the disk. What no `copy.json` names is removed at the next start. Since directories of other people have numbers
+//! for names too, only that is removed which is known to be a copy's: a store, or the beginning of one, in a directory that was
+//! empty when it was first taken. Where there is anything else, nothing is touched.
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, DirEntry, File, TryLockError};
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -23,14 +25,20 @@ use serde::{Deserialize, Serialize};
 
 use super::Settings;
 use super::copy::{Copy, Generation};
-use crate::store::{self, Error, Options, Place, Query, Result, Token};
+use crate::store::{self, Error, FORMAT_FILE, Options, Place, Query, Result, Token};
 
 const LOCK: &str = "LOCK";
 const STATE: &str = "copy.json";
 const STATE_NEW: &str = "copy.json.new";
 
-/// The layout of the directory.
-const FORMAT: u32 = 1;
+/// What stands in the lock: somebody else's file of that name says something else.
+const MARK: &str = "records, copies of a store\n";
+
+/// What a store leaves in its directory if it is killed before it has written [`FORMAT_FILE`].
+const BEGINNING: [&str; 2] = ["LOCK", "FORMAT.new"];
+
+/// The layout of the directory, and the form of the keys in it: in layout 1 ids that compare equal could have more than one.
+const FORMAT: u32 = 2;
 
 pub struct Home {
     url: String,
@@ -43,6 +51,8 @@ struct Directory {
     source: String,
     /// The last number that was given to a generation.
     last: u64,
+    /// The generation of an earlier run that could not be opened.
+    unopened: Option<u64>,
     /// The lock lasts as long as the file is open.
     _lock: File,
 }
@@ -98,6 +108,10 @@ impl Home {
             Ok(stored) => Ok((home, Some(stored))),
             Err(error) => {
                 tracing::error!(cause = %error.report(), "the stored copy cannot be opened: it is made anew");
+                // There until a new one can be made: the next start may have what this one has not, such as room on the disk.
+                if let Some(directory) = &mut home.directory {
+                    directory.unopened = Some(state.generation);
+                }
                 Ok((home, None))
             }
         }
@@ -135,7 +149,29 @@ impl Home {
                 directory.last
             }
         };
-        Ok((self.generation(self.directory.is_some().then_some(number)).await?, number))
+        let made = self.generation(self.directory.is_some().then_some(number)).await;
+        if made.is_err()
+            && let Some(directory) = &self.directory
+        {
+            // Where there is no room for a whole store, there is none for parts of many either.
+            directory.clear(number);
+        }
+        Ok((made?, number))
+    }
+
+    /// Whether there is a copy that nobody can read.
+    pub fn has_unopened(&self) -> bool {
+        self.directory.as_ref().is_some_and(|directory| directory.unopened.is_some())
+    }
+
+    /// Makes room for a new copy in the place of the one that nobody can read.
+    pub fn clear_unopened(&mut self) {
+        self.forget();
+        if let Some(directory) = &mut self.directory
+            && let Some(number) = directory.unopened.take()
+        {
+            directory.clear(number);
+        }
     }
 
     async fn generation(&self, number: Option<u64>) -> Result<Arc<Generation>> {
@@ -205,19 +241,29 @@ impl Directory {
         let at = path.display().to_string();
         let cannot = |what: &str, error: io::Error| Error::broken(format!("cannot {what} {at}")).with_source(error);
         fs::create_dir_all(&path).map_err(|error| cannot("make the directory", error))?;
-        if let Some(stranger) = strangers(&path).map_err(|error| cannot("read", error))? {
+        if let Some(stranger) = stranger(&path).map_err(|error| cannot("read", error))? {
             return Err(Error::invalid(format!(
                 "{at} holds {stranger:?}, which is no part of a copy: name a new or an empty directory. Nothing in it was changed"
             )));
         }
-        let lock = File::create(path.join(LOCK)).map_err(|error| cannot("write in", error))?;
+        // What is in it may be the other process's mark.
+        let lock = File::options().create(true).truncate(false).write(true).open(path.join(LOCK));
+        let mut lock = lock.map_err(|error| cannot("write in", error))?;
         match lock.try_lock() {
-            Ok(()) => Ok(Self { path, source, last: 0, _lock: lock }),
-            Err(TryLockError::WouldBlock) => Err(Error::unavailable(format!(
-                "the copy in {at} is in use by another process: stop that one first, or name another directory"
-            ))),
-            Err(TryLockError::Error(error)) => Err(cannot("lock", error)),
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(Error::unavailable(format!(
+                    "the copy in {at} is in use by another process: stop that one first, or name another directory"
+                )));
+            }
+            Err(TryLockError::Error(error)) => return Err(cannot("lock", error)),
         }
+        // On the disk before anything that is known to be ours by it; and not again, for which a full disk may have no room.
+        if fs::read(path.join(LOCK)).map_err(|error| cannot("read", error))? != MARK.as_bytes() {
+            let marked = lock.write_all(MARK.as_bytes()).and_then(|()| lock.sync_all());
+            marked.map_err(|error| cannot("write in", error))?;
+        }
+        Ok(Self { path, source, last: 0, unopened: None, _lock: lock })
     }
 
     /// What is remembered of a copy of the same source.
@@ -243,16 +289,26 @@ impl Directory {
         Ok(Some(state))
     }
 
+    /// Removes the generation `number`, if it is one.
+    fn clear(&self, number: u64) {
+        let path = self.path.join(number.to_string());
+        if is_generation(&path)
+            && let Err(error) = remove(&path)
+        {
+            tracing::warn!(%error, "cannot remove the copy in {}", path.display());
+        }
+    }
+
     /// Removes all generations but `kept`; returns the highest number there was.
     fn tidy(&self, kept: Option<u64>) -> Result<u64> {
         let cannot = |error| Error::broken("cannot tidy the directory of the copy").with_source(error);
         let mut last = 0;
         for entry in fs::read_dir(&self.path).map_err(cannot)? {
             let entry = entry.map_err(cannot)?;
-            let Some(number) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+            let Some(number) = number(&entry).map_err(cannot)? else { continue };
             last = last.max(number);
             if Some(number) != kept {
-                fs::remove_dir_all(entry.path()).map_err(cannot)?;
+                remove(&entry.path()).map_err(cannot)?;
             }
         }
         Ok(last)
@@ -260,12 +316,79 @@ impl Directory {
 }
 
 /// The first thing in the directory that is none of ours.
-fn strangers(path: &Path) -> io::Result<Option<String>> {
+fn stranger(path: &Path) -> io::Result<Option<String>> {
+    let is = |name: &str, text: fn(&[u8]) -> bool| match fs::read(path.join(name)) {
+        Ok(bytes) => Ok(text(&bytes)),
+        Err(error) if [ErrorKind::NotFound, ErrorKind::IsADirectory].contains(&error.kind()) => Ok(false),
+        Err(error) => Err(error),
+    };
+    let marked = is(LOCK, |text| text == MARK.as_bytes())?;
+    // A version before this one left its lock empty.
+    let ours = marked || is(STATE, |text| serde_json::from_slice::<State>(text).is_ok())?;
+    let taken = marked || is(LOCK, <[u8]>::is_empty)?;
     for entry in fs::read_dir(path)? {
-        let name = entry?.file_name().to_string_lossy().into_owned();
-        if ![LOCK, STATE, STATE_NEW].contains(&name.as_str()) && name.parse::<u64>().is_err() {
-            return Ok(Some(name));
+        let entry = entry?;
+        let name = entry.file_name();
+        let known = if name == LOCK {
+            taken
+        } else if name == STATE || name == STATE_NEW {
+            ours && entry.file_type()?.is_file()
+        } else {
+            ours && number(&entry)?.is_some()
+        };
+        if !known {
+            return Ok(Some(name.to_string_lossy().into_owned()));
         }
     }
     Ok(None)
+}
+
+/// The number of a generation, if this is one, or the beginning or the rest of one.
+fn number(entry: &DirEntry) -> io::Result<Option<u64>> {
+    let name = entry.file_name();
+    // Spelled as we do: not `007`, and not `+7`.
+    let number = name.to_str().and_then(|name| Some((name, name.parse::<u64>().ok()?)));
+    let number = number.filter(|(name, number)| number.to_string() == *name).map(|(_, number)| number);
+    // A link would lead elsewhere.
+    Ok(number.filter(|_| entry.file_type().is_ok_and(|kind| kind.is_dir()) && is_generation(&entry.path())))
+}
+
+/// Whether this is a directory that a store has made, or has begun to.
+fn is_generation(path: &Path) -> bool {
+    let begun = || {
+        let mut names = fs::read_dir(path)?.map(|entry| entry.map(|entry| entry.file_name()));
+        names.try_fold(true, |all, name| name.map(|name| all && BEGINNING.iter().any(|known| name == *known)))
+    };
+    path.join(FORMAT_FILE).is_file() || begun().unwrap_or(false)
+}
+
+/// Removes a generation that is still open: what it has on the disk goes now, and not when its files are closed.
+pub fn empty(generation: &Path) {
+    fn cut(path: &Path) -> io::Result<()> {
+        for entry in fs::read_dir(path)? {
+            let entry = entry?;
+            match entry.file_type()?.is_dir() {
+                true => cut(&entry.path())?,
+                false if entry.file_name() == FORMAT_FILE => {}
+                false => File::options().write(true).open(entry.path())?.set_len(0)?,
+            }
+        }
+        Ok(())
+    }
+    if let Err(error) = cut(generation).and_then(|()| remove(generation)) {
+        tracing::warn!(%error, "cannot remove the copy in {}", generation.display());
+    }
+}
+
+/// Removes a generation: last that by which it is known, so that what is left of it when the process is killed is known too.
+pub fn remove(generation: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(generation)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            fs::remove_dir_all(entry.path())?;
+        } else if entry.file_name() != FORMAT_FILE {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    fs::remove_dir_all(generation)
 }

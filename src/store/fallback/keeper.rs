@@ -21,6 +21,10 @@ use super::home::{Home, Stored};
 /// How long to wait after a failure. A feed that is looked for is also what tells the driver to look for its server.
 const PAUSE: Duration = Duration::from_millis(250);
 
+/// How long a copy that has failed may take to make room, and between two looks whether it has.
+const CLEARED_WITHIN: Duration = Duration::from_secs(5);
+const CLEARED_AFTER: Duration = Duration::from_millis(20);
+
 /// How many records go into a generation between two looks at its size.
 const CHUNK: usize = 1_000;
 
@@ -181,7 +185,11 @@ impl Keeper {
             },
         };
         self.changed |= !batch.changes.is_empty();
-        self.write(&generation, batch.changes).await?;
+        let written = self.write(&generation, batch.changes).await;
+        if let Err(End::Copy(_)) = written {
+            generation.fail();
+        }
+        written?;
         if let Some(token) = batch.token {
             self.token = Some(token);
         }
@@ -222,11 +230,36 @@ impl Keeper {
             .unwrap_or_else(|panic| Err(End::Copy(Error::broken("a copy could not be written").with_source(panic))))
     }
 
+    /// Makes room for a new generation in the place of one that has failed, as soon as the primary answers instead.
+    async fn clear(&mut self) -> std::result::Result<(), End> {
+        let failed = self.copy.served().ok().filter(|served| served.has_failed());
+        if failed.is_none() && !self.home.has_unopened() {
+            return Ok(());
+        }
+        self.primary.ping().await.map_err(Interruption::Failed)?;
+        self.home.clear_unopened();
+        let Some(failed) = failed else { return Ok(()) };
+        let directory = failed.directory();
+        drop(failed);
+        self.copy.serve(Err(Off::Incomplete));
+        tracing::warn!("the copy that has failed is given up");
+        // Its store is closed, and what it held removed, by others; or later, should somebody still read from it.
+        let begun = Instant::now();
+        while directory.as_ref().is_some_and(|directory| directory.exists()) && begun.elapsed() < CLEARED_WITHIN {
+            sleep(CLEARED_AFTER).await;
+        }
+        Ok(())
+    }
+
     /// Every record of the primary, in a new generation.
     async fn copied(&mut self) -> std::result::Result<Draft, End> {
+        self.clear().await?;
         let begun = Instant::now();
         let (generation, number) = self.home.fresh().await.map_err(End::Copy)?;
         if let Err(end) = self.copy_into(&generation).await {
+            if matches!(end, End::Copy(_)) {
+                generation.fail();
+            }
             generation.discard();
             return Err(end);
         }
@@ -248,6 +281,7 @@ impl Keeper {
         let Draft { generation, number, begun, .. } = draft;
         let age = self.copy.age_of(&generation);
         if let Err(error) = self.home.remember(&generation, number, self.token.as_ref(), age).await {
+            generation.fail();
             generation.discard();
             self.token = None;
             return Err(error);
@@ -274,7 +308,11 @@ impl Keeper {
             return Ok(());
         }
         let Ok(served) = self.copy.served() else { return Ok(()) };
-        self.home.remember(&served, self.number, self.token.as_ref(), self.copy.age_of(&served)).await?;
+        let remembered = self.home.remember(&served, self.number, self.token.as_ref(), self.copy.age_of(&served)).await;
+        if remembered.is_err() {
+            served.fail();
+        }
+        remembered?;
         (self.remembered, self.changed) = (Instant::now(), false);
         Ok(())
     }
@@ -314,7 +352,8 @@ impl Keeper {
     }
 
     /// The next try is made in a new generation: a store on disk may say the same of every write after its first failure, so
-    /// that one that has failed is never again what it must be. What is served still answers until there is a whole one.
+    /// that one that has failed is never again what it must be. What is served still answers, unless it has failed itself: then it
+    /// answers only where the primary does not, and goes before the next try.
     ///
     /// A disk that is full stays so for a while, and every try reads all that the primary has: so they become as rare as
     /// copies are where there is no feed.

@@ -13,6 +13,8 @@
 //! - An answer comes from the primary, or from a copy that once was whole, with its age: how long ago the copy was last
 //!   known to be what the primary was. The record in it is what the primary held at that moment or later.
 //! - A copy that never was whole, is larger than allowed or older than allowed does not answer.
+//! - One that could not be written or read, on a disk that is full perhaps, answers only while the primary does not, and goes
+//!   before the next is made: it may hold what that one needs.
 //! - Reads of one copy never go back in time, record by record. Between the primary and the copy they may: in standby mode
 //!   the two take turns.
 //! - Writes go to the primary, and nowhere else.
@@ -148,12 +150,17 @@ impl Inner {
         }
     }
 
+    /// Whether a copy that has failed is not worth asking first: where the primary may answer.
+    fn well(&self) -> bool {
+        self.breaker.is_closed()
+    }
+
     async fn get(&self, id: &RecordId) -> Result<Found> {
         let mut call = self.primary.get(id);
         match self.ask(&mut call, self.after).await {
-            Asked::Answered(Err(error)) if error.is_unavailable() => self.copy.get(id).ok_or(error),
+            Asked::Answered(Err(error)) if error.is_unavailable() => self.copy.get(id, false).ok_or(error),
             Asked::Answered(answer) => answer,
-            Asked::Waiting => match self.copy.get(id) {
+            Asked::Waiting => match self.copy.get(id, false) {
                 Some(found) => Ok(found),
                 // There is nobody else to ask.
                 None => call.await,
@@ -163,14 +170,14 @@ impl Inner {
 
     /// The first record decides who answers: from then on a list is of one of the two, to its end.
     async fn list(&self, query: Query, age: &OnceLock<Duration>) -> RecordStream {
-        let copy = || {
-            let (records, old) = self.copy.list(query.clone())?;
+        let copy = async |well| {
+            let (records, old) = self.copy.list(query.clone(), well).await?;
             // Set once: this is called once for an answer.
             let _ = age.set(old);
             Some(records)
         };
         if self.prefers_copy()
-            && let Some(records) = copy()
+            && let Some(records) = copy(self.well()).await
         {
             return records;
         }
@@ -181,7 +188,7 @@ impl Inner {
         });
         let begun = match self.ask(&mut first, self.after * PATIENCE).await {
             Asked::Answered(answer) => answer,
-            Asked::Waiting => match copy() {
+            Asked::Waiting => match copy(false).await {
                 Some(records) => return records,
                 None => first.await,
             },
@@ -191,7 +198,7 @@ impl Inner {
             // A stream that has ended is not asked again.
             Ok((None, _)) => stream::empty().boxed(),
             Err(error) => {
-                let records = if error.is_unavailable() { copy() } else { None };
+                let records = if error.is_unavailable() { copy(false).await } else { None };
                 records.unwrap_or_else(|| stream::iter([Err(error)]).boxed())
             }
         }
@@ -225,7 +232,7 @@ impl Inner {
 impl Store for Fallback {
     fn get<'a>(&'a self, id: &'a RecordId) -> Reply<'a, Found> {
         if self.inner.prefers_copy()
-            && let Some(found) = self.inner.copy.get(id)
+            && let Some(found) = self.inner.copy.get(id, self.inner.well())
         {
             return Reply::ready(Ok(found));
         }

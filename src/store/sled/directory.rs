@@ -5,12 +5,11 @@ use std::fs::{self, File, TryLockError};
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
-use crate::store::{Error, Result};
+use crate::store::{Error, FORMAT_FILE, Result};
 
 /// The first line of the file `FORMAT`; the second is the seal.
 const FORMAT: &str = "records store, layout 1, sled 0.34";
 
-const FORMAT_FILE: &str = "FORMAT";
 const FORMAT_NEW: &str = "FORMAT.new";
 const LOCK_FILE: &str = "LOCK";
 /// The database.

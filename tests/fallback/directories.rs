@@ -1,0 +1,157 @@
+//! What is in the directory of a copy, and whose it is.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use records::store::fallback::{self, Mode, Settings};
+use records::store::{BACKENDS, Kind, Options, Place};
+
+use crate::cases;
+use crate::servers::mongod::Mongod;
+use crate::support::*;
+
+cases! {
+    what_is_no_part_of_a_copy_is_left_as_it_was,
+    a_directory_of_the_version_before_is_taken_over,
+    a_copy_that_cannot_be_opened_stays_until_there_can_be_a_new_one,
+}
+
+fn lasting() -> impl Iterator<Item = &'static str> {
+    BACKENDS.iter().filter(|backend| backend.place == Place::Directory).map(|backend| backend.name)
+}
+
+fn beside(scheme: &str, path: &Path) -> Settings {
+    Settings { copy: format!("{scheme}:{}", path.display()), ..settings(Mode::Standby) }
+}
+
+/// Every file below, in order.
+fn files(path: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(path).expect("a directory") {
+        let path = entry.expect("an entry").path();
+        match path.is_dir() {
+            true => found.extend(files(&path)),
+            false => found.push(path),
+        }
+    }
+    found.sort();
+    found
+}
+
+async fn is_refused(scheme: &str, path: &Path) {
+    let before = files(path);
+    let primary = open(&Mongod::stopped().expect("a port").url()).await;
+    let error = fallback::over(primary, beside(scheme, path)).await.expect_err("it is somebody else's");
+    assert_eq!(error.kind(), Kind::Invalid, "{}", error.report());
+    assert!(error.to_string().ends_with("Nothing in it was changed"), "{error}");
+    assert_eq!(files(path), before);
+}
+
+async fn what_is_no_part_of_a_copy_is_left_as_it_was() {
+    for scheme in lasting() {
+        let home = tempfile::tempdir().expect("a directory");
+        let made = |name: &str| {
+            let path = home.path().join(name);
+            fs::create_dir_all(path.join("2023")).expect("a directory");
+            path
+        };
+        let photos = made("photos");
+        fs::write(photos.join("2023/photos.tar"), "x").expect("a file");
+        is_refused(scheme, &photos).await;
+        // Empty, but nobody knows whose.
+        is_refused(scheme, &made("empty")).await;
+        let file = home.path().join("file");
+        fs::create_dir(&file).expect("a directory");
+        fs::write(file.join("2024"), "x").expect("a file");
+        is_refused(scheme, &file).await;
+        // A file of ours in name alone.
+        let state = made("state");
+        fs::write(state.join("2023/photos.tar"), "x").expect("a file");
+        fs::write(state.join("copy.json"), "{}").expect("a file");
+        is_refused(scheme, &state).await;
+        // A store that somebody keeps, in a directory that was never a copy's.
+        let store = home.path().join("store");
+        let inner = records::store::open(&format!("{scheme}:{}/7", store.display()), Options::default()).await;
+        inner.expect("a store").upsert(numbered(0..3)).await.expect("an upsert");
+        is_refused(scheme, &store).await;
+
+        // Beside a copy that was there before.
+        let copies = home.path().join("copies");
+        let primary = open(&Mongod::stopped().expect("a port").url()).await;
+        drop(fallback::over(primary, beside(scheme, &copies)).await.expect("a directory of its own"));
+        for name in ["2024", "007", "+7"] {
+            fs::create_dir(copies.join(name)).expect("a directory");
+            fs::write(copies.join(name).join("photos.tar"), "x").expect("a file");
+            is_refused(scheme, &copies).await;
+            fs::remove_dir_all(copies.join(name)).expect("a directory");
+        }
+        // What a start that was broken off has left is cleared away.
+        fs::create_dir_all(copies.join("3")).expect("a directory");
+        fs::create_dir_all(copies.join("4")).expect("a directory");
+        fs::write(copies.join("4/FORMAT.new"), "").expect("a file");
+        until("a directory of its own", async || {
+            let primary = open(&Mongod::stopped().expect("a port").url()).await;
+            fallback::over(primary, beside(scheme, &copies)).await.is_ok()
+        })
+        .await;
+        assert_eq!(files(&copies), [copies.join("LOCK")]);
+    }
+}
+
+/// The numbers in the directory.
+fn generations(path: &Path) -> Vec<String> {
+    let names = fs::read_dir(path).expect("a directory").map(|entry| entry.expect("an entry").file_name());
+    let names = names.map(|name| name.to_string_lossy().into_owned());
+    names.filter(|name| name.parse::<u64>().is_ok()).collect()
+}
+
+/// A directory in which there is a whole copy, and nobody who uses it.
+async fn with_copy(scheme: &str, path: &Path, server: &Mongod) {
+    let store = over(&server.url(), beside(scheme, path)).await;
+    ready(&*store).await;
+    drop(store);
+    let lock = fs::File::open(path.join("LOCK")).expect("a lock");
+    until("a free directory", async || lock.try_lock().is_ok()).await;
+}
+
+async fn a_directory_of_the_version_before_is_taken_over() {
+    for scheme in lasting() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("copy");
+        let server = filled_set().await;
+        with_copy(scheme, &path, &server).await;
+        // It left its lock empty, and had another layout.
+        fs::write(path.join("LOCK"), "").expect("a file");
+        let state = fs::read_to_string(path.join("copy.json")).expect("a state");
+        let older = state.replace(r#""format":2"#, r#""format":1"#);
+        assert_ne!(older, state);
+        fs::write(path.join("copy.json"), older).expect("a state");
+        let before = generations(&path);
+        let store = over(&server.url(), beside(scheme, &path)).await;
+        ready(&*store).await;
+        assert_eq!(generations(&path).len(), 1);
+        let metrics = metrics(&*store);
+        assert!(metrics.contains("store_copy_snapshots_total 1\n"), "{before:?} was used:\n{metrics}");
+    }
+}
+
+async fn a_copy_that_cannot_be_opened_stays_until_there_can_be_a_new_one() {
+    for scheme in lasting() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("copy");
+        let mut server = filled_set().await;
+        with_copy(scheme, &path, &server).await;
+        let before = generations(&path);
+        assert_eq!(before.len(), 1);
+        fs::write(path.join(&before[0]).join("FORMAT"), "damaged").expect("a file");
+        server.kill();
+        let store = over(&server.url(), beside(scheme, &path)).await;
+        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+        assert!(store.get(&"1".into()).await.is_err());
+        assert_eq!(generations(&path), before);
+        server.run().expect("a server");
+        ready(&*store).await;
+        let after = generations(&path);
+        assert!(after.len() == 1 && after != before, "{after:?}");
+    }
+}
