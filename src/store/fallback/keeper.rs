@@ -177,6 +177,10 @@ impl Keeper {
         let generation = match &self.draft {
             Some(draft) => draft.generation.clone(),
             None => match self.copy.served() {
+                // Whoever reads has found out.
+                Ok(served) if served.has_failed() => {
+                    return Err(End::Copy(Error::unavailable("the copy could not be read")));
+                }
                 Ok(served) => served,
                 Err(_) => {
                     self.start_anew();
@@ -243,7 +247,7 @@ impl Keeper {
         drop(failed);
         self.copy.serve(Err(Off::Incomplete));
         tracing::warn!("the copy that has failed is given up");
-        // Its store is closed, and what it held removed, by others; or later, should somebody still read from it.
+        // Another thread removes what it held; later, should somebody still read from it.
         let begun = Instant::now();
         while directory.as_ref().is_some_and(|directory| directory.exists()) && begun.elapsed() < CLEARED_WITHIN {
             sleep(CLEARED_AFTER).await;
@@ -352,8 +356,8 @@ impl Keeper {
     }
 
     /// The next try is made in a new generation: a store on disk may say the same of every write after its first failure, so
-    /// that one that has failed is never again what it must be. What is served still answers, unless it has failed itself: then it
-    /// answers only where the primary does not, and goes before the next try.
+    /// that one that has failed is never again what it must be. What is served still answers, unless it has failed itself: then
+    /// it answers only where the primary does not, and goes before the next try.
     ///
     /// A disk that is full stays so for a while, and every try reads all that the primary has: so they become as rare as
     /// copies are where there is no feed.
