@@ -8,6 +8,7 @@
 mod changes;
 mod directories;
 mod faults;
+mod ids;
 mod load;
 mod process;
 mod soak;
@@ -50,7 +51,7 @@ fn main() -> ExitCode {
     };
     let soak = if soak::time().is_some() { soak::CASES } else { &[] };
     let cases =
-        [changes::CASES, directories::CASES, faults::CASES, load::CASES, process::CASES, soak].concat();
+        [changes::CASES, directories::CASES, faults::CASES, ids::CASES, load::CASES, process::CASES, soak].concat();
     let trials = if compiled_in { cases.iter().map(trial).collect() } else { Vec::new() };
     libtest_mimic::run(&arguments, trials).exit_code()
 }

@@ -99,7 +99,7 @@ pub async fn count(store: &dyn Store) -> usize {
 
 // Writes past the store.
 
-fn integer(name: &str, value: i32) -> Vec<u8> {
+pub fn integer(name: &str, value: i32) -> Vec<u8> {
     element(0x10, name, &value.to_le_bytes())
 }
 
@@ -137,6 +137,33 @@ pub fn insert_again(server: &Mongod, id: i32) {
     let reply = server.command(DATABASE, &insert.concat()).expect("a reply");
     let said = String::from_utf8_lossy(&reply);
     assert!(said.contains("E11000"), "{said}");
+}
+
+/// Inserts these, each the elements of a document.
+pub fn insert(server: &Mongod, collection: &str, documents: &[Vec<u8>]) {
+    let of = |(at, elements): (usize, &Vec<u8>)| element(0x03, &at.to_string(), &document(elements));
+    let documents: Vec<_> = documents.iter().enumerate().map(of).collect();
+    let documents = element(0x04, "documents", &document(&documents.concat()));
+    sent(server, &[element(0x02, "insert", &text(collection)), documents]);
+}
+
+/// Puts `with` in the place of the record that is found by `id`, each the elements of a document.
+pub fn replace(server: &Mongod, id: &[u8], with: &[u8]) {
+    let update = [element(0x03, "q", &document(id)), element(0x03, "u", &document(with))].concat();
+    let updates = element(0x03, "0", &document(&update));
+    sent(server, &[element(0x02, "update", &text("records")), element(0x04, "updates", &document(&updates))]);
+}
+
+pub fn delete_all(server: &Mongod) {
+    let delete = [element(0x03, "q", &document(&[])), integer("limit", 0)].concat();
+    let deletes = element(0x03, "0", &document(&delete));
+    sent(server, &[element(0x02, "delete", &text("records")), element(0x04, "deletes", &document(&deletes))]);
+}
+
+/// Makes the records a view of the collection `on`.
+pub fn create_view(server: &Mongod, on: &str) {
+    let pipeline = element(0x04, "pipeline", &document(&[]));
+    sent(server, &[element(0x02, "create", &text("records")), element(0x02, "viewOn", &text(on)), pipeline]);
 }
 
 pub fn drop_collection(server: &Mongod) {

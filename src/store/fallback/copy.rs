@@ -51,6 +51,8 @@ pub struct Generation {
     bytes: AtomicU64,
     /// It could not be written or read: from then on a store on disk may say the same of every call.
     failed: AtomicBool,
+    /// It holds, or has held, an id that the primary has in another order.
+    opaque: AtomicBool,
     // Behind the store: fields are dropped in their order.
     remains: Remains,
 }
@@ -82,6 +84,7 @@ impl Generation {
             records,
             bytes,
             failed: AtomicBool::new(false),
+            opaque: AtomicBool::new(false),
             remains,
         }))
     }
@@ -115,6 +118,8 @@ impl Generation {
 
     fn put(&self, record: Record) -> Result<()> {
         let length = record.json().len() as u64;
+        // Before it can be read.
+        self.saw(record.key());
         let before = self.embedded()?.put(record)?;
         self.bytes.fetch_add(length, Ordering::Relaxed);
         match before {
@@ -130,6 +135,19 @@ impl Generation {
             self.records.fetch_sub(1, Ordering::Relaxed);
         }
         Ok(())
+    }
+
+    pub fn saw(&self, key: &Key) {
+        if matches!(key, Key::Opaque { .. }) {
+            self.opaque.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether this can give the list, or the part of it: the next part may be asked of the primary, or this one may begin behind
+    /// what the primary gave. Where the two orders are not the same, that would leave records out.
+    fn is_in_order_for(&self, query: &Query) -> bool {
+        let part = query.after.is_some() || query.limit.is_some();
+        !(part && query.order.is_none() && self.opaque.load(Ordering::Relaxed))
     }
 
     /// What it holds, counted afterwards.
@@ -322,6 +340,9 @@ impl Copy {
     pub async fn list(&self, query: Query, well: bool) -> Option<(RecordStream, Duration)> {
         let generation = self.served().ok().filter(|generation| !(well && generation.has_failed()))?;
         let age = self.allowed(self.age_of(&generation)).ok()?;
+        if !generation.is_in_order_for(&query) {
+            return None;
+        }
         // Held as long as it is read: its directory stays.
         let mut records = generation.store.list(query).inspect(move |record| {
             if let Err(error) = record {

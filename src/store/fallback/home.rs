@@ -8,9 +8,9 @@
 //! ```
 //!
 //! A new generation is filled beside the old one, and becomes the copy when `copy.json` names it: in one step, and after
-//! all of it is on the disk. What no `copy.json` names is removed at the next start. Since directories of other people have numbers
-//! for names too, only that is removed which is known to be a copy's: a store, or the beginning of one, in a directory that was
-//! empty when it was first taken. Where there is anything else, nothing is touched.
+//! all of it is on the disk. What no `copy.json` names is removed at the next start. Since directories of other people have
+//! numbers for names too, only that is removed which is known to be a copy's: a store, or the beginning of one, in a directory
+//! that was empty when it was first taken. Where there is anything else, nothing is touched.
 
 use std::fs::{self, DirEntry, File, TryLockError};
 use std::io::{self, ErrorKind, Write};
@@ -131,6 +131,7 @@ impl Home {
         while let Some(record) = all.try_next().await? {
             records += 1;
             bytes += record.json().len() as u64;
+            empty.saw(record.key());
         }
         empty.counted(records, bytes);
         let then = UNIX_EPOCH + Duration::from_millis(state.current);

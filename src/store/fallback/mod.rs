@@ -17,6 +17,8 @@
 //!   before the next is made: it may hold what that one needs.
 //! - Reads of one copy never go back in time, record by record. Between the primary and the copy they may: in standby mode
 //!   the two take turns.
+//! - Where ids have keys that are [opaque](crate::record::Key::Opaque), the primary alone gives the parts of lists that are in
+//!   `_id` order: a place in its order is none in the copy's. Whole lists and sorted ones come from the copy as well.
 //! - Writes go to the primary, and nowhere else.
 
 mod breaker;

@@ -1,9 +1,9 @@
 //! Keys out of BSON: what MongoDB takes for one `_id` has one key, whatever types it is written in.
 //!
-//! MongoDB compares numbers by value, those deep in an `_id` too, and lets a replacement write an `_id` that compares equal in other
-//! types. Of that a change stream tells the new form alone. Had it a key of its own, a copy would keep what was replaced for ever.
-//! So a key holds a value in one form: a number is an integer where that has its value, else a double, else a decimal without zeros
-//! at its end; and a symbol is a string.
+//! MongoDB compares numbers by value, those deep in an `_id` too, and lets a replacement write an `_id` that compares equal in
+//! other types. Of that a change stream tells the new form alone. Had it a key of its own, a copy would keep what was replaced
+//! for ever. So a key holds a value in one form: a number is an integer where that has its value, else a double, else a decimal
+//! without zeros at its end. Inside of documents and arrays a symbol is a string.
 
 use std::borrow::Cow;
 
