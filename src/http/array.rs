@@ -11,7 +11,7 @@ use super::finish::RequestId;
 use super::metrics::Streaming;
 use crate::query::Fields;
 use crate::record::Record;
-use crate::store::{self, Listing};
+use crate::store::{self, Listing, TURN_BYTES};
 
 /// How many bytes are gathered before they are sent, if that many are at hand: enough that the cost of a chunk does not
 /// count, and little beside what a socket buffers. A record larger than this goes out in one piece.
@@ -95,12 +95,21 @@ impl Records {
 
     /// Ready when there is something to send, or nothing more to gather.
     fn poll_gather(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let mut looked_at = 0;
         while let Some(records) = &mut self.records {
             if self.writer.chunk.len() >= CHUNK_BYTES {
                 break;
             }
             match records.poll_next_unpin(context) {
-                Poll::Ready(Some(Ok(record))) => self.writer.push(&record),
+                Poll::Ready(Some(Ok(record))) => {
+                    self.writer.push(&record);
+                    looked_at += record.json().len();
+                    // Where little is kept of each, a chunk takes long to fill: others have their turn, and the deadline.
+                    if looked_at >= TURN_BYTES && self.writer.chunk.len() < CHUNK_BYTES {
+                        context.waker().wake_by_ref();
+                        return Poll::Pending;
+                    }
+                }
                 Poll::Ready(Some(Err(error))) => {
                     self.records = None;
                     self.failure = Some(error);

@@ -39,10 +39,19 @@ impl Budget {
         (self.units - self.free.available_permits()) * UNIT
     }
 
+    /// What is taken of it for so many bytes. A page of one enormous record may take all there is.
+    fn units_of(&self, bytes: usize) -> u32 {
+        bytes.div_ceil(UNIT).min(self.units) as u32
+    }
+
     /// A share for one page, of nothing yet.
     pub fn share(&self) -> Share {
         Share { budget: Some(self.clone()), held: None, bytes: FREE_BYTES, waited: Duration::ZERO }
     }
+}
+
+fn used_up() -> Error {
+    Error::unavailable("the memory for pages is used up")
 }
 
 /// What one page takes. Given back when it is dropped. The default is of no budget, and may grow as it likes.
@@ -55,32 +64,42 @@ pub struct Share {
 }
 
 impl Share {
-    /// Makes room for `bytes` of a page that will have `expected`. Waits for others to end, but only the first time: pages
-    /// that wait for one another while each holds something would wait for ever.
+    /// Makes room for `bytes` of a page that will have `expected`. Returns whether there is some: if not, others must be
+    /// [waited](Self::wait) for, which happens only as long as the share holds nothing. Pages that wait for one another while
+    /// each holds something would wait for ever.
     ///
     /// # Errors
     ///
     /// [`Kind::Unavailable`](super::Kind::Unavailable) when more is needed than expected, and the others hold it.
-    pub async fn hold(&mut self, bytes: usize, expected: usize) -> Result<()> {
-        let Some(budget) = self.budget.as_ref().filter(|_| bytes > self.bytes) else { return Ok(()) };
-        // A page of one enormous record may take all there is.
-        let units = |bytes: usize| bytes.div_ceil(UNIT).min(budget.units);
-        let used_up = || Error::unavailable("the memory for pages is used up");
-        match &mut self.held {
-            None => {
-                self.bytes = bytes.max(expected);
-                let begun = Instant::now();
-                let permits = budget.free.clone().acquire_many_owned(units(self.bytes) as u32).await;
-                self.waited = begun.elapsed();
-                self.held = Some(permits.map_err(|_| used_up())?);
-            }
-            Some(held) => {
-                self.bytes = bytes.saturating_mul(2).min(PAGE_BYTES).max(bytes);
-                let more = units(self.bytes).saturating_sub(held.num_permits());
-                let more = budget.free.clone().try_acquire_many_owned(more as u32).map_err(|_| used_up())?;
-                held.merge(more);
-            }
-        }
+    pub fn try_hold(&mut self, bytes: usize, expected: usize) -> Result<bool> {
+        let Some(budget) = self.budget.as_ref().filter(|_| bytes > self.bytes) else { return Ok(true) };
+        let Some(held) = &mut self.held else {
+            let whole = bytes.max(expected);
+            let Ok(permits) = budget.free.clone().try_acquire_many_owned(budget.units_of(whole)) else {
+                return Ok(false);
+            };
+            (self.bytes, self.held) = (whole, Some(permits));
+            return Ok(true);
+        };
+        let whole = bytes.saturating_mul(2).min(PAGE_BYTES).max(bytes);
+        let more = (budget.units_of(whole) as usize).saturating_sub(held.num_permits());
+        held.merge(budget.free.clone().try_acquire_many_owned(more as u32).map_err(|_| used_up())?);
+        self.bytes = whole;
+        Ok(true)
+    }
+
+    /// Waits for others to end, until there is room for `bytes` of a page that will have `expected`. Holds nothing when it is
+    /// dropped before.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::Unavailable`](super::Kind::Unavailable) when there will never be.
+    pub async fn wait(&mut self, bytes: usize, expected: usize) -> Result<()> {
+        let Some(budget) = &self.budget else { return Ok(()) };
+        let (whole, begun) = (bytes.max(expected), Instant::now());
+        let permits = budget.free.clone().acquire_many_owned(budget.units_of(whole)).await;
+        self.waited = begun.elapsed();
+        (self.bytes, self.held) = (whole, Some(permits.map_err(|_| used_up())?));
         Ok(())
     }
 
@@ -100,7 +119,9 @@ impl Share {
 
 #[cfg(test)]
 mod tests {
-    use futures::FutureExt;
+    use std::pin::pin;
+
+    use futures::{FutureExt, poll};
 
     use super::*;
 
@@ -108,47 +129,62 @@ mod tests {
 
     #[test]
     fn small_pages_take_nothing() {
-        let budget = Budget::new(0);
-        let hold = budget.share().hold(FREE_BYTES, MIB).now_or_never();
-        assert!(hold.expect("no wait").is_ok());
+        assert!(Budget::new(0).share().try_hold(FREE_BYTES, MIB).unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_page_waits_for_those_before_it_and_holds_what_it_has() {
+        let budget = Budget::new(8 * MIB);
+        let (mut first, mut second, mut third) = (budget.share(), budget.share(), budget.share());
+        assert!(first.try_hold(MIB, 6 * MIB).unwrap());
+        assert!(!second.try_hold(MIB, 3 * MIB).unwrap());
+        {
+            let mut wait = pin!(second.wait(MIB, 3 * MIB));
+            assert!(poll!(&mut wait).is_pending(), "it has not waited");
+            first.keep(2 * MIB);
+            assert!(poll!(&mut wait).is_ready());
+        }
+        assert!(!third.try_hold(MIB, 4 * MIB).unwrap(), "the second holds nothing");
+        assert!(third.try_hold(MIB, 3 * MIB).unwrap());
+        assert_eq!((budget.taken(), budget.bytes()), (8 * MIB, 8 * MIB));
+        drop((first, second, third));
+        assert_eq!(budget.taken(), 0);
+        assert!(budget.share().try_hold(MIB, 8 * MIB).unwrap());
     }
 
     #[test]
-    fn a_page_waits_for_those_before_it_and_holds_what_it_has() {
+    fn a_wait_that_is_given_up_has_held_nothing() {
         let budget = Budget::new(8 * MIB);
         let (mut first, mut second) = (budget.share(), budget.share());
-        assert!(first.hold(MIB, 6 * MIB).now_or_never().is_some());
-        assert!(second.hold(MIB, 3 * MIB).now_or_never().is_none(), "it has not waited");
-        first.keep(2 * MIB);
-        assert_eq!((budget.taken(), budget.bytes()), (2 * MIB, 8 * MIB));
-        assert!(second.hold(MIB, 3 * MIB).now_or_never().is_some());
-        assert_eq!(budget.taken(), 5 * MIB);
-        drop((first, second));
-        assert_eq!(budget.taken(), 0);
-        assert!(budget.share().hold(MIB, 8 * MIB).now_or_never().is_some());
+        assert!(first.try_hold(MIB, 6 * MIB).unwrap());
+        assert!(second.wait(MIB, 3 * MIB).now_or_never().is_none());
+        assert!(!second.try_hold(MIB, 3 * MIB).unwrap());
+        assert!(second.wait(MIB, 3 * MIB).now_or_never().is_none());
+        drop(first);
+        assert!(second.try_hold(MIB, 3 * MIB).unwrap());
+        assert_eq!(budget.taken(), 3 * MIB);
     }
 
     #[test]
     fn a_page_that_grows_beyond_what_was_expected_never_waits_with_something_in_its_hands() {
         let budget = Budget::new(8 * MIB);
         let (mut first, mut second) = (budget.share(), budget.share());
-        assert!(first.hold(MIB, MIB).now_or_never().is_some());
-        assert!(first.hold(2 * MIB, MIB).now_or_never().expect("no wait").is_ok());
-        assert!(second.hold(MIB, 3 * MIB).now_or_never().is_some());
-        let error = first.hold(5 * MIB, MIB).now_or_never().expect("no wait").unwrap_err();
-        assert!(error.is_unavailable());
+        assert!(first.try_hold(MIB, MIB).unwrap());
+        assert!(first.try_hold(2 * MIB, MIB).unwrap());
+        assert!(second.try_hold(MIB, 3 * MIB).unwrap());
+        assert!(first.try_hold(5 * MIB, MIB).unwrap_err().is_unavailable());
     }
 
     #[test]
     fn a_page_larger_than_all_there_is_takes_all_there_is() {
         let budget = Budget::new(MIB);
         let mut share = budget.share();
-        assert!(share.hold(3 * MIB, 0).now_or_never().is_some());
-        assert!(share.hold(9 * MIB, 0).now_or_never().expect("no wait").is_ok());
+        assert!(share.try_hold(3 * MIB, 0).unwrap());
+        assert!(share.try_hold(9 * MIB, 0).unwrap());
     }
 
     #[test]
     fn without_a_budget_nothing_is_held() {
-        assert!(Share::default().hold(usize::MAX, usize::MAX).now_or_never().is_some());
+        assert!(Share::default().try_hold(usize::MAX, usize::MAX).unwrap());
     }
 }

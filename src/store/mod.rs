@@ -26,7 +26,7 @@ use prometheus_client::registry::Registry;
 pub use budget::{Budget, Share};
 pub use changes::{Batch, Change, Feed, Interruption, Token};
 pub use error::{Error, Kind, Result};
-pub use select::{PAGE_BYTES, Page, page, selected};
+pub use select::{PAGE_BYTES, Page, TURN_BYTES, page, selected};
 
 use crate::document::Document;
 use crate::query::{Fields, Filters, Sort, sort};

@@ -16,8 +16,31 @@ use crate::record::{Key, Record};
 /// a request for a page, whatever its limit. What bounds that of all of them is [`Budget`](super::Budget).
 pub const PAGE_BYTES: usize = 8 * 1024 * 1024;
 
-/// How many records are judged before other tasks get their turn: some hundred microseconds of work.
+/// How many records are looked at before other tasks get their turn, and how many bytes of them: some hundred microseconds
+/// of work. A store in this process always has its next record at hand, so nothing else would let them, and no deadline
+/// could pass.
 const TURN: usize = 256;
+pub const TURN_BYTES: usize = 256 * 1024;
+
+/// What was looked at since other tasks had their turn.
+#[derive(Default)]
+struct Turn {
+    records: usize,
+    bytes: usize,
+}
+
+impl Turn {
+    /// Whether it is theirs, now that `record` is looked at too.
+    fn is_over(&mut self, record: &Record) -> bool {
+        self.records += 1;
+        self.bytes += record.json().len();
+        let is_over = self.records >= TURN || self.bytes >= TURN_BYTES;
+        if is_over {
+            *self = Self::default();
+        }
+        is_over
+    }
+}
 
 /// The records of `query` of which all its filters hold, at most its limit of them, in `_id` order. Their fields are as the
 /// store has left them: whoever writes them out keeps what was asked for, at no more cost.
@@ -27,8 +50,8 @@ pub fn selected(store: &dyn Store, query: Query) -> Listing {
     let records: RecordStream = match (filters.is_empty(), limit) {
         (true, None) => records,
         (true, Some(limit)) => records.take(limit).boxed(),
-        (false, None) => Judged { records, filters, turn: 0 }.boxed(),
-        (false, Some(limit)) => Judged { records, filters, turn: 0 }.take(limit).boxed(),
+        (false, None) => Judged { records, filters, turn: Turn::default() }.boxed(),
+        (false, Some(limit)) => Judged { records, filters, turn: Turn::default() }.take(limit).boxed(),
     };
     Listing::new(records, age)
 }
@@ -37,8 +60,8 @@ pub fn selected(store: &dyn Store, query: Query) -> Listing {
 struct Judged {
     records: RecordStream,
     filters: Filters,
-    /// How many were judged since other tasks had their turn.
-    turn: usize,
+    /// Of those that are left out: of the others whoever takes them keeps count.
+    turn: Turn,
 }
 
 impl Stream for Judged {
@@ -46,13 +69,13 @@ impl Stream for Judged {
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         loop {
-            if self.turn == TURN {
-                self.turn = 0;
-                context.waker().wake_by_ref();
-                return Poll::Pending;
-            }
             match std::task::ready!(self.records.as_mut().poll_next(context)) {
-                Some(Ok(record)) if !self.filters.hold(record.json()) => self.turn += 1,
+                Some(Ok(record)) if !self.filters.hold(record.json()) => {
+                    if self.turn.is_over(&record) {
+                        context.waker().wake_by_ref();
+                        return Poll::Pending;
+                    }
+                }
                 other => return Poll::Ready(other),
             }
         }
@@ -71,7 +94,8 @@ pub struct Page {
 
 /// At most `limit` records of which the filters of `query` hold, in the order of `sort` or else of `_id`, from behind `after`.
 /// Fewer, but one at least, where so many would be more than [`PAGE_BYTES`]. Of each the fields of `query` alone, which is also
-/// what counts. What they take of the memory is held in `share`.
+/// what counts. What they take of the memory is held in `share`. While others are waited for, no list is kept open: the store
+/// may have read ahead in it, which no share is held for.
 ///
 /// In the order of `_id` this reads no more than it returns and one record more, but for what the filters leave out. In
 /// any other it reads every record of which the filters hold, unless the store leaves some out by [`Query::order`], in the
@@ -79,7 +103,7 @@ pub struct Page {
 ///
 /// # Errors
 ///
-/// As the store's list has them, and as [`Share::hold`].
+/// As the store's list has them, and as [`Share::try_hold`].
 pub async fn page(
     store: &dyn Store,
     query: Query,
@@ -97,18 +121,26 @@ pub async fn page(
     let after = after.map(|Cursor { key, value }| (value.unwrap_or(sort::Value::Null), key));
     let order = Order { sort: sort.clone(), after: after.clone(), limit: limit + 1 };
     let query = Query { after: None, limit: None, fields: looked_at, order: Some(order), ..query };
-    let mut listing = selected(store, query);
-    let mut first = First { sort, limit, fields, heap: BinaryHeap::new(), bytes: 0, ceiling: None };
-    let mut turn = 0;
+    let mut listing = selected(store, query.clone());
+    let new = || First { sort, limit, fields: fields.clone(), heap: BinaryHeap::new(), bytes: 0, ceiling: None };
+    let mut first = new();
+    let mut turn = Turn::default();
     while let Some(record) = listing.next().await.transpose()? {
+        let is_over = turn.is_over(&record);
         let value = sort.value(record.json());
         let is_behind = |(after, key): &(sort::Value, Key)| sort.compare((&value, record.key()), (after, key)).is_gt();
         if after.as_ref().is_none_or(is_behind) {
             first.offer(Ranked { sort, value, record });
-            share.hold(first.bytes, expected(first.bytes, first.heap.len(), limit)).await?;
+            let (bytes, expected) = (first.bytes, expected(first.bytes, first.heap.len(), limit));
+            if !share.try_hold(bytes, expected)? {
+                drop(listing);
+                first = new();
+                share.wait(bytes, expected).await?;
+                // From the beginning: what comes first is known at the end.
+                listing = selected(store, query.clone());
+            }
         }
-        turn += 1;
-        if turn % TURN == 0 {
+        if is_over {
             tokio::task::yield_now().await;
         }
     }
@@ -125,25 +157,45 @@ pub async fn page(
 /// `query.limit` is one record more than the page may have, to know whether there is one.
 async fn page_by_id(store: &dyn Store, query: Query, share: &mut Share) -> Result<Page> {
     let limit = query.limit.map_or(usize::MAX, |limit| limit - 1);
-    let fields = query.fields.clone();
-    let mut listing = selected(store, query);
+    let mut listing = selected(store, query.clone());
     let mut records: Vec<Record> = Vec::new();
     let mut bytes = 0;
     let mut more = false;
-    while let Some(mut record) = listing.next().await.transpose()? {
-        if let Some(fields) = &fields {
-            record = Record::new(record.key().clone(), fields.kept(record.json()));
-        }
-        bytes += record.json().len();
-        more = records.len() == limit || (bytes > PAGE_BYTES && !records.is_empty());
+    let mut turn = Turn::default();
+    // That of the part before.
+    let mut age = None;
+    while let Some(record) = listing.next().await.transpose()? {
+        let is_over = turn.is_over(&record);
+        let record = match &query.fields {
+            Some(fields) => Record::new(record.key().clone(), fields.kept(record.json())),
+            // A copy: as in `First::offer`, where others of the batch are left out.
+            None if !query.filters.is_empty() => Record::new(record.key().clone(), record.json().to_vec()),
+            None => record,
+        };
+        let with_it = bytes + record.json().len();
+        more = records.len() == limit || (with_it > PAGE_BYTES && !records.is_empty());
         if more {
             break;
         }
-        records.push(record);
-        share.hold(bytes, expected(bytes, records.len(), limit)).await?;
+        let expected = expected(with_it, records.len() + 1, limit);
+        if share.try_hold(with_it, expected)? {
+            records.push(record);
+            bytes = with_it;
+        } else {
+            age = age.max(listing.age());
+            drop((listing, record));
+            share.wait(with_it, expected).await?;
+            // On behind what there is, which is little.
+            let after = records.last().map(|last| last.key().clone()).or_else(|| query.after.clone());
+            let limit = query.limit.map(|limit| limit - records.len());
+            listing = selected(store, Query { after, limit, ..query.clone() });
+        }
+        if is_over {
+            tokio::task::yield_now().await;
+        }
     }
     let next = records.last().filter(|_| more).map(|last| Cursor { key: last.key().clone(), value: None });
-    Ok(Page { records, next, age: listing.age() })
+    Ok(Page { records, next, age: age.max(listing.age()) })
 }
 
 /// How many bytes a page of `limit` records will have, of which so many records have so many bytes: a quarter more than if

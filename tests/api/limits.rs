@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+use records::record::{Key, Record};
 use records::server::Limits;
 use tokio::sync::Notify;
 
@@ -95,4 +97,20 @@ async fn requests_beyond_the_limit_are_told_to_come_back_at_once() {
     assert!(first.read_until("}").await.starts_with("HTTP/1.1 200"));
     go.notify_one();
     assert_eq!(server.get("/api/v1/records/1").await.status, 200, "there is a place again");
+}
+
+#[tokio::test]
+async fn a_deadline_passes_while_much_is_read_of_which_little_is_sent() {
+    let store = memory(&[]).await;
+    // All of them the same bytes, so that reading them is all that takes long.
+    let json = Bytes::from(format!(r#"{{"text":"{}","n":1}}"#, "x".repeat(16_000)));
+    let embedded = store.as_embedded().unwrap();
+    for id in 0..20_000 {
+        embedded.put(Record::new(Key::Integer(id), json.clone())).unwrap();
+    }
+    let server = Server::start(store, Duration::from_millis(20), limits()).await;
+    for query in ["fields=n", "fields=n&limit=10000", "fields=n&limit=1&sort=-n", "text.eq=nothing"] {
+        let answer = server.get(&format!("/api/v1/records?{query}")).await;
+        assert_eq!(answer.status, 503, "{query}");
+    }
 }

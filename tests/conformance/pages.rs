@@ -1,13 +1,18 @@
 //! Pages: a list in parts is the list.
 
+use std::fmt;
+use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use records::document::{Document, Value};
 use records::query::{Cursor, Selection};
-use records::record::Record;
-use records::store::{Query, Share, Store, page, selected};
+use records::record::{Record, RecordId};
+use records::store::{Budget, Found, Listing, Query, Reply, Result, Share, Store, page, selected};
 
-use futures::TryStreamExt;
+use futures::future::BoxFuture;
+use futures::{StreamExt, TryStreamExt, poll};
 
 use crate::harness::{Context, cases, large, list, numbered, upsert, upsert_texts};
 
@@ -19,6 +24,7 @@ cases! {
         a_page_behind_a_record_that_is_gone_begins_at_the_next,
         a_sorted_page_has_as_many_bytes_as_it_may,
         a_limited_list_is_as_long_as_asked,
+        a_page_that_waits_for_room_keeps_no_list_open_and_is_as_if_it_had_not,
     }
     Any by property {
         a_cursor_comes_back_from_its_text,
@@ -84,6 +90,68 @@ async fn a_sorted_page_has_as_many_bytes_as_it_may(store: Arc<dyn Store>) {
         }
     }
     assert_eq!(ids, [4, 3, 2, 1, 0].map(records::record::Key::Integer));
+}
+
+/// A store, and how many of its lists were begun, and are open.
+struct Counted {
+    store: Arc<dyn Store>,
+    begun: AtomicUsize,
+    open: Arc<()>,
+}
+
+impl Store for Counted {
+    fn get<'a>(&'a self, id: &'a RecordId) -> Reply<'a, Found> {
+        self.store.get(id)
+    }
+
+    fn list(&self, query: Query) -> Listing {
+        self.begun.fetch_add(1, Ordering::Relaxed);
+        let open = self.open.clone();
+        let records = self.store.list(query).map(move |record| {
+            let _ = &open;
+            record
+        });
+        records.boxed().into()
+    }
+
+    fn upsert(&self, documents: Vec<Document>) -> BoxFuture<'_, Result<()>> {
+        self.store.upsert(documents)
+    }
+
+    fn ping(&self) -> BoxFuture<'_, Result<()>> {
+        self.store.ping()
+    }
+}
+
+impl fmt::Debug for Counted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.store.fmt(f)
+    }
+}
+
+async fn a_page_that_waits_for_room_keeps_no_list_open_and_is_as_if_it_had_not(store: Arc<dyn Store>) {
+    const MIB: usize = 1024 * 1024;
+    upsert(&*store, (0..60).map(|id| large(Value::Int32(id), 10_000)).collect()).await;
+    let sort = records::query::Sort { path: records::query::Path::parse("_id").expect("a path"), descending: true };
+    for sort in [None, Some(&sort)] {
+        for limit in [50, 100] {
+            let expected = page(&*store, Query::all(), sort, None, limit, &mut Share::default()).await.expect("a page");
+            let counted = Counted { store: store.clone(), begun: AtomicUsize::new(0), open: Arc::new(()) };
+            let budget = Budget::new(2 * MIB);
+            let (mut others, mut share) = (budget.share(), budget.share());
+            assert!(others.try_hold(2 * MIB, 2 * MIB).expect("room"));
+            let mut waiting = pin!(page(&counted, Query::all(), sort, None, limit, &mut share));
+            // Until it has read as much as a page may take without asking.
+            while counted.begun.load(Ordering::Relaxed) == 0 || Arc::strong_count(&counted.open) > 1 {
+                assert!(poll!(&mut waiting).is_pending(), "it has not waited");
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            assert!(poll!(&mut waiting).is_pending());
+            drop(others);
+            assert_eq!(waiting.await.expect("a page"), expected);
+            assert_eq!(counted.begun.load(Ordering::Relaxed), 2);
+        }
+    }
 }
 
 async fn a_page_of_nothing_is_the_last(store: Arc<dyn Store>) {

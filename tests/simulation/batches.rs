@@ -9,9 +9,10 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::{self, StreamExt};
 use records::document::Document;
+use records::query::Selection;
 use records::record::{Key, Record, RecordId};
 use records::store::fallback::{self, Mode, Settings};
-use records::store::{Error, Found, Listing, Options, Query, Reply, Result, Store};
+use records::store::{Error, Found, Listing, Options, Query, Reply, Result, Share, Store, page};
 
 /// A buffer that is counted as long as there is anything of it.
 struct Buffer {
@@ -89,5 +90,15 @@ async fn a_copy_in_memory_keeps_its_records_and_not_the_batches_they_came_in() {
     }
     let found = store.get(&"567".into()).await.unwrap();
     assert_eq!(found.record.unwrap().json().as_ref(), br#"{"_id":567}"#);
+    assert_eq!(there.load(Ordering::Relaxed), 0);
+}
+
+#[tokio::test]
+async fn a_page_of_few_keeps_its_records_and_not_the_batches_they_came_in() {
+    let there = Arc::new(AtomicUsize::new(0));
+    let filters = Selection::parse(&[("_id.in".to_owned(), "3,333,777".to_owned())]).unwrap().filters;
+    let query = Query { filters, ..Query::all() };
+    let page = page(&Batches(there.clone()), query, None, None, 10, &mut Share::default()).await.unwrap();
+    assert_eq!(page.records.len(), 3);
     assert_eq!(there.load(Ordering::Relaxed), 0);
 }
