@@ -7,6 +7,9 @@
 #[allow(dead_code)]
 mod process;
 
+#[path = "../support/servers.rs"]
+mod servers;
+
 mod floods;
 mod garbage;
 mod inputs;
@@ -19,6 +22,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use libtest_mimic::{Arguments, Trial};
+use records::store::{BACKENDS, Place};
+
+use readers::{OF_8_MB, many_slow_readers, pages_that_nobody_reads};
+use support::Victim;
 
 /// What takes longer hangs.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -61,19 +68,41 @@ fn main() -> ExitCode {
             "floods::ten_thousand_idle_connections_leave_lookups_prompt_and_memory_bounded",
             floods::ten_thousand_idle_connections,
         ),
-        trial(
-            "readers::many_slow_readers_of_a_hundred_thousand_records_take_bounded_memory",
-            readers::many_slow_readers,
-        ),
-        trial("readers::pages_that_nobody_reads_take_bounded_memory", readers::pages_that_nobody_reads),
+        trial("readers::many_slow_readers_of_a_hundred_thousand_records_take_bounded_memory", || {
+            many_slow_readers(Victim::with_records(100_000, 100, &[]))
+        }),
+        trial("readers::pages_that_nobody_reads_take_bounded_memory", || {
+            pages_that_nobody_reads(Victim::with_records(OF_8_MB.0, OF_8_MB.1, &readers::PATIENCE))
+        }),
     ];
     trials.extend(heavy.map(|trial| trial.with_ignored_flag(!all)));
+    // What a store in another process sends ahead of who reads it lies in this one.
+    for backend in BACKENDS.iter().filter(|backend| backend.place == Place::Server) {
+        let readers_of = |what: &str, count, size| {
+            let case = move || many_slow_readers(Victim::with_records_in(backend, count, size, &[]));
+            trial(&format!("readers::many_slow_readers_of_{what}_in_{}_take_bounded_memory", backend.name), case)
+        };
+        let pages =
+            trial(&format!("readers::pages_that_nobody_reads_of_{}_take_bounded_memory", backend.name), move || {
+                pages_that_nobody_reads(Victim::with_records_in(backend, OF_8_MB.0, OF_8_MB.1, &readers::PATIENCE))
+            });
+        let heavy = [
+            readers_of("what_is_short", 3_900, 950),
+            readers_of("many_records", 100_000, 100),
+            readers_of("large_records", 5_000, 4_000),
+            pages,
+        ];
+        let ignored = !all || !servers::is_configured(backend.name);
+        trials.extend(heavy.map(|trial| trial.with_ignored_flag(ignored)));
+    }
     // Those that measure something would measure each other; the others mostly wait.
     let threads = if all { Some(1) } else { arguments.test_threads.or(Some(8)) };
-    libtest_mimic::run(&Arguments { test_threads: threads, ..arguments }, trials).exit_code()
+    let conclusion = libtest_mimic::run(&Arguments { test_threads: threads, ..arguments }, trials);
+    servers::stop_all();
+    conclusion.exit_code()
 }
 
-fn trial<F: Future<Output = ()> + 'static>(name: &str, case: fn() -> F) -> Trial {
+fn trial<F: Future<Output = ()> + 'static>(name: &str, case: impl Fn() -> F + Send + 'static) -> Trial {
     let case = move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(async { tokio::time::timeout(PATIENCE, case()).await })?;

@@ -50,9 +50,8 @@ pub async fn a_reader_that_stops_is_let_go_and_one_that_is_slow_gets_everything(
 /// How much memory a client that reads slowly may take, in KiB.
 const READER_MAX_KIB: u64 = 512;
 
-pub async fn many_slow_readers() {
+pub async fn many_slow_readers(victim: Victim) {
     const READERS: usize = 100;
-    let victim = Victim::with_records(100_000, 100, &[]);
     // Whatever the first list sets up is there before it counts.
     victim.ask(LIST).await;
     let before = victim.memory();
@@ -67,7 +66,7 @@ pub async fn many_slow_readers() {
         peak = peak.max(victim.memory());
     }
     let added = peak - before;
-    println!("{READERS} slow readers of 100000 records: {added} KiB above {before} KiB");
+    println!("{READERS} slow readers: {added} KiB above {before} KiB");
     assert!(added < READERS as u64 * READER_MAX_KIB, "{added} KiB");
     // Those that go on reading get it all.
     for stream in readers.iter_mut().take(3) {
@@ -81,11 +80,15 @@ pub async fn many_slow_readers() {
 /// What pages may take together by default, in KiB, and what the allocator may add to that.
 const PAGES_MAX_KIB: u64 = (64 + 32) * 1024;
 
-pub async fn pages_that_nobody_reads() {
+/// For records of which a page has 8 MB: 40 are 320.
+pub const OF_8_MB: (usize, usize) = (10_000, 800);
+
+pub const PATIENCE: [&str; 2] = ["--request-timeout", "2s"];
+
+pub async fn pages_that_nobody_reads(victim: Victim) {
     const READERS: usize = 40;
-    // A page of them is 8 MB: 40 are 320.
-    let victim = Victim::with_records(10_000, 800, &["--request-timeout", "2s"]);
-    let page = "GET /api/v1/records?limit=10000 HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n";
+    let page = "GET /api/v1/records?limit=10000&fields=text HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n";
+    victim.serves().await;
     let before = victim.memory();
     let mut readers = join_all((0..READERS).map(|_| victim.connect_narrow())).await;
     for stream in &mut readers {

@@ -4,13 +4,15 @@ use std::io::Write as _;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use records::store::Backend;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
-use crate::process::{Serving, directory, records};
+use crate::process::{Serving, directory, records, run, stderr};
+use crate::servers;
 
 /// An answer that takes longer is none.
 const PROMPT: Duration = Duration::from_secs(10);
@@ -39,19 +41,35 @@ impl Victim {
         Self::start(count, size, arguments, None)
     }
 
+    /// As [`with_records`](Self::with_records), in a server that is no victim itself.
+    pub fn with_records_in(backend: &Backend, count: usize, size: usize, arguments: &[&str]) -> Self {
+        let directory = Self::seeded(count, size);
+        let name = directory.path().file_name().unwrap_or_default().to_string_lossy().replace('.', "");
+        let store = servers::url(backend.name, &format!("attack_{name}")).expect("a server");
+        let imported = run(&directory, &["import", "seed", "--store", &store], "");
+        assert!(imported.status.success(), "{}", stderr(&imported));
+        let all = [&["--store", &store, "--listen", "127.0.0.1:0"], arguments].concat();
+        Self { serving: Serving::spawn(records(&directory, &all)), _directory: directory }
+    }
+
     /// One record, and no more open files than that unless it raises the limit itself; `hard`: not even then.
     pub fn with_files(files: u32, hard: bool, arguments: &[&str]) -> Self {
         let ulimit = format!("ulimit {} {files}; exec \"$@\"", if hard { "-n" } else { "-Sn" });
         Self::start(1, 10, arguments, Some(&ulimit))
     }
 
-    fn start(count: usize, size: usize, arguments: &[&str], shell: Option<&str>) -> Self {
+    fn seeded(count: usize, size: usize) -> TempDir {
         let directory = directory();
         let mut seed = std::io::BufWriter::new(std::fs::File::create(directory.path().join("seed")).unwrap());
         for id in 1..=count {
             writeln!(seed, r#"{{"_id":{id},"text":"{}"}}"#, "x".repeat(size)).unwrap();
         }
         seed.into_inner().unwrap();
+        directory
+    }
+
+    fn start(count: usize, size: usize, arguments: &[&str], shell: Option<&str>) -> Self {
+        let directory = Self::seeded(count, size);
         let all = [&["--store", "memory:", "--seed", "seed", "--listen", "127.0.0.1:0"], arguments].concat();
         let mut command = records(&directory, &all);
         if let Some(shell) = shell {

@@ -13,8 +13,8 @@ use mongodb::bson::{Binary, Bson, Document, doc};
 use mongodb::options::Hint;
 
 use super::MongoDb;
+use super::ahead::Batches;
 use super::cursor::Cursor;
-use super::lists::Batches;
 use super::short::{AGAIN_AFTER, QUICK};
 use crate::record::Key;
 use crate::store::Result;

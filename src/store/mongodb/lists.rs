@@ -1,28 +1,24 @@
-//! Lists: read batch by batch, one ahead of who reads them, in a task of their own that ends when nobody does.
+//! Lists: read batch by batch, one ahead of who reads them, in a task of their own that ends when nobody does. How large a
+//! batch is, and when it is asked for, [`ahead`](super::ahead) says.
 
-use std::future::Future;
+use std::future::{Future, ready};
 use std::sync::atomic::Ordering;
 
+use futures::future::Either;
 use futures::stream::{self, StreamExt};
 use mongodb::action::Find;
 use mongodb::bson::{Document as Bson, RawDocumentBuf, doc};
 use mongodb::options::{Collation, Hint, ReadConcern, ReadPreference};
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
+use super::ahead::{BATCH_BYTES, Batch, Batches, batches, bytes_of, unread};
 use super::batch::records;
 use super::cursor::Cursor;
 use super::order::Sorted;
 use super::{Inner, MongoDb, bson, changes, error, filter, permit};
 use crate::record::{Key, Record};
 use crate::store::{Error, Listing, Query, Result};
-
-/// How many records the server sends at a time. Its own default is as many as fit into 16 MB, which a list would hold
-/// twice, one going out and one coming in.
-pub const BATCH_RECORDS: u32 = 1_000;
-
-/// Where a list goes, batch by batch. `None` says that this was all.
-pub type Batches = mpsc::Sender<Result<Option<Vec<Record>>>>;
 
 /// `find`, of these fields alone, if it is not of all.
 pub fn only(find: Find<'_, RawDocumentBuf>, fields: Option<Bson>) -> Find<'_, RawDocumentBuf> {
@@ -37,31 +33,26 @@ pub fn by_bytes() -> Collation {
     Collation::builder().locale("simple".to_owned()).build()
 }
 
-pub fn unread() -> Error {
-    Error::broken("nobody reads the list any more")
-}
-
 impl Inner {
-    /// `settled`: only what no failover takes back.
-    async fn cursor(&self, query: &Query, settled: bool) -> mongodb::error::Result<Cursor> {
+    /// `batch` records at a time; `settled`: only what no failover takes back.
+    async fn cursor(&self, query: &Query, batch: u32, settled: bool) -> mongodb::error::Result<Cursor> {
         if !query.filters.is_empty() {
-            return self.candidates(query).await;
+            return self.candidates(query, batch).await;
         }
-        match self.by_index(query, settled, Some(by_bytes())).await {
+        match self.by_index(query, batch, settled, Some(by_bytes())).await {
             // Its strings are in the order of a language, where the collection has one. The server says so before it reads
             // anything, and would put all in order for each such list: beside that it is nothing to ask twice.
-            Err(error) if query.after.is_some() && error::is_of_the_bound(&error) => self.candidates(query).await,
-            Err(error) if error::is_of_the_order(&error) => self.by_index(query, settled, None).await,
+            Err(error) if query.after.is_some() && error::is_of_the_bound(&error) => {
+                self.candidates(query, batch).await
+            }
+            Err(error) if error::is_of_the_order(&error) => self.by_index(query, batch, settled, None).await,
             cursor => cursor,
         }
     }
 
     /// All of which the filters may hold, by whichever index the server chooses.
-    async fn candidates(&self, query: &Query) -> mongodb::error::Result<Cursor> {
+    async fn candidates(&self, query: &Query, batch: u32) -> mongodb::error::Result<Cursor> {
         let collection = self.collection().await?;
-        let few = query.limit.map_or(BATCH_RECORDS, |limit| u32::try_from(limit).unwrap_or(BATCH_RECORDS));
-        // Some of the candidates may be left out, and should not cost a round trip each.
-        let batch = few.clamp(100, BATCH_RECORDS);
         // The planner chooses the index; what has none to use is given up by the server too.
         let filter = filter::candidates(&query.filters, query.after.as_ref());
         let find = collection.find(filter).collation(by_bytes()).sort(doc! { "_id": 1 }).batch_size(batch);
@@ -75,18 +66,24 @@ impl Inner {
     }
 
     /// All by the index of `_id`, and no more of it than is taken.
-    async fn by_index(&self, query: &Query, settled: bool, order: Option<Collation>) -> mongodb::error::Result<Cursor> {
+    async fn by_index(
+        &self,
+        query: &Query,
+        batch: u32,
+        settled: bool,
+        order: Option<Collation>,
+    ) -> mongodb::error::Result<Cursor> {
         let collection = self.collection().await?;
         let by_id = doc! { "_id": 1 };
-        let batch = query.page(BATCH_RECORDS as usize) as u32;
+        // The bound of the index includes what it names.
+        let batch = batch + u32::from(query.after.is_some() || query.limit.is_some());
         let find = collection.find(doc! {}).sort(by_id.clone()).hint(Hint::Keys(by_id)).batch_size(batch);
         let find = match order {
             Some(order) => find.collation(order),
             None => find,
         };
-        // The bound of the index includes what it names.
         let find = match query.limit.and_then(|limit| i64::try_from(limit).ok()?.checked_add(1)) {
-            Some(limit) => find.limit(limit).batch_size(batch + 1),
+            Some(limit) => find.limit(limit),
             None => find,
         };
         let find = only(find, filter::fields(query));
@@ -112,15 +109,12 @@ impl Inner {
     }
 }
 
-/// What is new in a batch behind the record at `place`, which then is that of the last one. A record that was removed and put
-/// again, or written, while the server reads may be found twice; in the order of the list they are neighbours.
-fn new_in(mut batch: Vec<Record>, place: &mut Option<Key>) -> Vec<Record> {
+/// What is new in a batch behind the record at `place`. A record that was removed and put again, or written, while the server
+/// reads may be found twice; in the order of the list they are neighbours. A bound of the index includes what it names.
+fn new_in(mut batch: Vec<Record>, place: Option<&Key>) -> Vec<Record> {
     batch.dedup_by(|one, before| one.key() == before.key());
-    if batch.first().is_some_and(|first| Some(first.key()) == place.as_ref()) {
+    if batch.first().is_some_and(|first| Some(first.key()) == place) {
         batch.remove(0);
-    }
-    if let Some(record) = batch.last() {
-        *place = Some(record.key().clone());
     }
     batch
 }
@@ -135,22 +129,34 @@ impl MongoDb {
         {
             self.inner.failures.count(error);
         }
-        let _ = batches.send(read.map(|()| None)).await;
+        batches.end(read).await;
     }
 
-    /// Batch by batch, one ahead of what `batches` has taken.
+    /// Batch by batch, as `batches` has room for them.
     async fn read_all(&self, mut query: Query, settled: bool, batches: &Batches) -> Result<()> {
         if let Some(sorted) = Sorted::of(&query)
             && self.is_in_order(&sorted, batches).await?
         {
             return self.read_in_order(&sorted, batches).await;
         }
-        if !settled && let Some(records) = self.read_short(&query, batches).await {
-            return batches.send(Ok(Some(records))).await.map_err(|_| unread());
+        if !settled && let Some((records, room)) = self.read_short(&query, batches).await {
+            return batches.send(records, room).await;
         }
         let (mut place, mut cursor) = (query.after.clone(), None);
+        let (mut asked, mut bytes) = (0, self.held.first_bytes(&query));
         loop {
-            let batch = self.next(&mut cursor, self.inner.cursor(&query, settled), batches).await;
+            // An error here: nobody listens any more. The cursor is dropped between two calls, and closed by that.
+            let room = batches.ready(bytes).await?;
+            let may_ask_for = self.held.batch_up_to_limit(&query, &room);
+            // A cursor asks for as many each time. One for less goes on where this list has come to.
+            let is_known = !settled && place.as_ref().is_some_and(bson::is_from_key);
+            if room.is_none() && is_known && may_ask_for < asked / 2 {
+                (query.after, cursor) = (place.clone(), None);
+            }
+            if cursor.is_none() {
+                asked = may_ask_for;
+            }
+            let batch = self.next(&mut cursor, self.inner.cursor(&query, asked, settled), batches).await;
             // To the server the time that a find may take is that of all its batches, to us that of each. So another one goes on
             // where this one has come to, if it has come anywhere.
             if batch.as_ref().is_err_and(error::was_out_of_time)
@@ -161,9 +167,27 @@ impl MongoDb {
                 (query.after, cursor) = (place.clone(), None);
                 continue;
             }
-            let Some(batch) = batch? else { return Ok(()) };
-            // An error here: nobody listens any more. The cursor is dropped between two calls, and closed by that.
-            batches.send(Ok(Some(new_in(batch, &mut place)))).await.map_err(|_| unread())?;
+            let Some(records) = batch? else { return Ok(()) };
+            let mut records = new_in(records, place.as_ref());
+            bytes = bytes_of(&records);
+            self.held.learn(&query, records.len(), bytes);
+            let (was_whole, few) = (records.len() >= asked as usize, room.held_of(&records, bytes));
+            // Likewise one for more; and what is far too much the list does not keep.
+            let place_is_known = |few: usize| few > 0 && bson::is_from_key(records[few - 1].key());
+            if !settled && place_is_known(few) {
+                let better = self.held.batch_up_to_limit(&query, &room);
+                let more = was_whole && bytes < BATCH_BYTES / 4 && better / 2 >= asked;
+                if more || few < records.len() {
+                    records.truncate(few);
+                    query.after = records.last().map(|record| record.key().clone());
+                    (cursor, bytes) = (None, bytes_of(&records));
+                }
+            }
+            if let Some(record) = records.last() {
+                place = Some(record.key().clone());
+            }
+            bytes = bytes.max(1);
+            batches.send(records, room).await?;
         }
     }
 
@@ -203,42 +227,40 @@ impl MongoDb {
     /// Every record that `query` asks for; `settled`: only what no failover takes back.
     pub fn listed(&self, query: Query, settled: bool) -> Listing {
         let within = self.inner.options.timeout;
-        let (sender, receiver) = mpsc::channel(1);
-        let after = query.after.clone();
+        let (sender, reading) = batches(self.held.clone());
         let reader = self.clone().read(query, settled, sender);
         let inner = self.inner.clone();
         // The task begins when the stream is first polled: a list that is never read costs nothing.
-        let batches =
-            stream::unfold((receiver, Some(reader), inner), move |(mut receiver, mut reader, inner)| async move {
-                if let Some(reader) = reader.take() {
-                    tokio::spawn(reader);
+        let batches = stream::unfold((reading, Some(reader), inner), move |(mut reading, mut reader, inner)| async move {
+            if let Some(reader) = reader.take() {
+                tokio::spawn(reader);
+            }
+            let batch = match timeout(within, reading.next()).await {
+                Ok(Some(batch)) => batch.transpose()?,
+                Ok(None) => Err(Error::broken("the reader of a list gave up")),
+                Err(_) => {
+                    reading.close();
+                    let late = error::late("MongoDB sent nothing of the list", within);
+                    inner.failures.count(&late);
+                    Err(late)
                 }
-                let batch = match timeout(within, receiver.recv()).await {
-                    Ok(Some(batch)) => batch.transpose()?,
-                    Ok(None) => Err(Error::broken("the reader of a list gave up")),
-                    Err(_) => {
-                        receiver.close();
-                        let late = error::late("MongoDB sent nothing of the list", within);
-                        inner.failures.count(&late);
-                        Err(late)
-                    }
-                };
-                Some((batch, (receiver, None, inner)))
-            });
+            };
+            Some((batch, (reading, None, inner)))
+        });
         let mut ended = false;
         batches
             .take_while(move |batch| {
                 let go_on = !ended;
                 ended = batch.is_err();
-                futures::future::ready(go_on)
+                ready(go_on)
             })
             .flat_map(|batch| match batch {
-                Ok(records) => stream::iter(records.into_iter().map(Ok).collect::<Vec<_>>()),
-                Err(error) => stream::iter(vec![Err(error)]),
-            })
-            // A bound of the index includes what it names.
-            .skip_while(move |record| {
-                futures::future::ready(record.as_ref().is_ok_and(|record| Some(record.key()) == after.as_ref()))
+                // Its room is given back when the last of them was taken.
+                Ok(Batch { records, room }) => Either::Left(stream::iter(records.into_iter().map(move |record| {
+                    let _ = &room;
+                    Ok(record)
+                }))),
+                Err(error) => Either::Right(stream::once(ready(Err(error)))),
             })
             .boxed()
             .into()

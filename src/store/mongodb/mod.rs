@@ -11,11 +11,12 @@
 //! - **The client is made when it is first needed,** and again until that succeeds, so that the service starts while
 //!   MongoDB, or the DNS that knows where it is, is down.
 //!
-//! [`bson`] turns the server's bytes into wire JSON, [`batch`] many at a time; [`lists`] reads lists by the server's cursors, which
-//! [`cursor`] ends, [`filter`] and [`order`] say in MongoDB's words what they are of, and [`short`] reads those at once that are;
-//! [`ids`] knows where the server's order is not ours; [`changes`] follows what changes; [`error`] sorts the driver's errors, and
-//! [`failures`] counts them.
+//! [`bson`] turns the server's bytes into wire JSON, [`batch`] many at a time; [`lists`] reads lists by the server's cursors,
+//! which [`cursor`] ends, no further than [`ahead`] has room for, [`filter`] and [`order`] say in MongoDB's words what they are
+//! of, and [`short`] reads those at once that are; [`ids`] knows where the server's order is not ours; [`changes`] follows what
+//! changes; [`error`] sorts the driver's errors, and [`failures`] counts them.
 
+mod ahead;
 mod batch;
 mod bson;
 mod changes;
@@ -48,6 +49,7 @@ use tokio::time::timeout;
 use super::{Error, Feed, Found, Listing, Options, Query, Reply, Result, Store, Token};
 use crate::document::Document;
 use crate::record::{Key, Record, RecordId};
+use ahead::Held;
 use batch::records;
 use connections::Connections;
 use failures::Failures;
@@ -82,6 +84,7 @@ pub struct MongoDb {
     /// Whether the last id that may be two keys was found as a string.
     strings: Arc<AtomicBool>,
     last: Last,
+    held: Held,
     decimals: Decimals,
 }
 
@@ -231,7 +234,8 @@ impl MongoDb {
     fn new(inner: Inner, connections: u32) -> Self {
         let inner = Arc::new(inner);
         let lookups = Arc::new(Lookups::new(inner.clone(), connections as usize));
-        Self { inner, lookups, strings: Arc::default(), last: Last::default(), decimals: Decimals::default() }
+        let (last, held, decimals) = (Last::default(), Held::default(), Decimals::default());
+        Self { inner, lookups, strings: Arc::default(), last, held, decimals }
     }
 
     /// What `id` addresses, by the keys it may stand for.

@@ -18,10 +18,11 @@
 use mongodb::bson::{Bson, Document as Tree, doc};
 use mongodb::error::ErrorKind;
 
+use super::ahead::{BATCH_BYTES, BATCH_RECORDS, Batches, Room, bytes_of};
 use super::bson::from_key;
 use super::cursor::Cursor;
 use super::ids;
-use super::lists::{BATCH_RECORDS, Batches, by_bytes, only, unread};
+use super::lists::{by_bytes, only};
 use super::{MongoDb, error, filter};
 use crate::query::sort::{PREFIX, Value};
 use crate::record::{Key, Record};
@@ -128,11 +129,11 @@ pub struct Sorted<'a> {
 }
 
 impl<'a> Sorted<'a> {
-    /// `None` when the query has no order of its own, or MongoDB no name for the field that means it alone: a name of digits
-    /// is a place in an array too, of which an index on it does not tell (it is not
-    /// [multikey](https://www.mongodb.com/docs/manual/core/indexes/index-types/index-multikey/) by it).
+    /// `None` when the query has no order of its own, or begins behind a key and so is of the order of keys, or MongoDB has no
+    /// name for the field that means it alone: a name of digits is a place in an array too, of which an index on it does not
+    /// tell (it is not [multikey](https://www.mongodb.com/docs/manual/core/indexes/index-types/index-multikey/) by it).
     pub fn of(query: &'a Query) -> Option<Self> {
-        let order = query.order.as_ref()?;
+        let order = query.order.as_ref().filter(|_| query.after.is_none())?;
         let path = &order.sort.path;
         let is_place = |name: &&str| name.bytes().all(|byte| byte.is_ascii_digit());
         if path.names().iter().skip(1).any(|name| is_place(&&**name)) {
@@ -314,10 +315,10 @@ impl MongoDb {
         }
         let find = Find { filter: sorted.and([doc! { "$or": odd }]), first: None };
         let (mut cursor, mut sent) = (None, 0);
-        while let Some(mut found) = self.next(&mut cursor, self.sorted(sorted, &find), batches).await? {
+        while let Some((mut found, room)) = self.next_of(sorted, &find, &mut cursor, batches).await? {
             found.retain(|record| sorted.wants(record, &sorted.order.sort.value(record.json())));
             sent += found.len();
-            send(batches, found).await?;
+            batches.send(found, room).await?;
         }
         Ok(sent)
     }
@@ -338,7 +339,7 @@ impl MongoDb {
         loop {
             let find = Find { filter: sorted.of_kind(kind, place.as_ref()), first: Some((sorted.sort(kind), few)) };
             let (mut cursor, mut read) = (None, 0);
-            while let Some(found) = self.next(&mut cursor, self.sorted(sorted, &find), batches).await? {
+            while let Some((found, room)) = self.next_of(sorted, &find, &mut cursor, batches).await? {
                 read += found.len();
                 let mut wanted = Vec::new();
                 let mut done = false;
@@ -358,7 +359,7 @@ impl MongoDb {
                     last = value;
                     wanted.push(record);
                 }
-                send(batches, wanted).await?;
+                batches.send(wanted, room).await?;
                 let more_alike = matches!(&last, Value::String(text) if may_be_cut(text));
                 if done || (sent >= enough && !more_alike) {
                     return Ok(sent);
@@ -371,10 +372,26 @@ impl MongoDb {
         }
     }
 
-    async fn sorted(&self, sorted: &Sorted<'_>, find: &Find) -> mongodb::error::Result<Cursor> {
+    async fn next_of(
+        &self,
+        sorted: &Sorted<'_>,
+        find: &Find,
+        cursor: &mut Option<Cursor>,
+        batches: &Batches,
+    ) -> Result<Option<(Vec<Record>, Room)>> {
+        let room = batches.ready(BATCH_BYTES).await?;
+        let batch = self.held.batch(sorted.query, &room);
+        let found = self.next(cursor, self.sorted(sorted, find, batch), batches).await?;
+        if let Some(found) = &found {
+            self.held.learn(sorted.query, found.len(), bytes_of(found));
+        }
+        Ok(found.map(|found| (found, room)))
+    }
+
+    async fn sorted(&self, sorted: &Sorted<'_>, find: &Find, batch: u32) -> mongodb::error::Result<Cursor> {
         let collection = self.inner.collection().await?;
         let found = collection.find(find.filter.clone()).collation(by_bytes()).max_time(self.inner.options.timeout);
-        let found = only(found, filter::fields(sorted.query)).batch_size(BATCH_RECORDS);
+        let found = only(found, filter::fields(sorted.query)).batch_size(batch);
         let found = match &find.first {
             // With a limit the server keeps no more than that many while it sorts.
             Some((order, limit)) => found.sort(order.clone()).limit(*limit as i64),
@@ -435,8 +452,4 @@ struct Find {
     filter: Tree,
     /// In this order no more than so many.
     first: Option<(Tree, usize)>,
-}
-
-async fn send(batches: &Batches, records: Vec<Record>) -> Result<()> {
-    batches.send(Ok(Some(records))).await.map_err(|_| unread())
 }

@@ -202,3 +202,48 @@ async fn a_list_that_is_dropped_leaves_no_cursor_on_the_secondary_that_has_it() 
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
+
+#[tokio::test]
+#[ignore = "needs TEST_MONGOD or TEST_MONGODB_URL"]
+async fn a_batch_is_never_much_larger_than_it_should_be_whatever_the_records_are() {
+    let watched = Watched::filled().await;
+    let filler = |id: i32| if (1_000..1_200).contains(&id) { "x".repeat(100_000) } else { "x".repeat(100) };
+    let documents = (0..5_000).map(|id| doc! { "_id": id, "filler": filler(id) }).collect::<Vec<_>>();
+    let collection = watched.client.database(&watched.database).collection::<mongodb::bson::Document>("large");
+    collection.insert_many(documents).await.expect("documents");
+    let uri = watched.store.inner.uri.clone();
+    let options = Options { collection: "large".to_owned(), ..Options::default() };
+    let client = OnceCell::new_with(Some(watched.client.clone()));
+    let store = MongoDb::new(Inner::new(uri, options, watched.database.clone(), client, 10), 10);
+    for after in [None, Some(Key::Integer(-1)), Some(Key::Integer(999))] {
+        let (batches, mut reading) = ahead::batches(Held::default());
+        let query = Query { after: after.clone(), ..Query::all() };
+        let reader = tokio::spawn(store.clone().read(query, false, batches));
+        let mut keys = Vec::new();
+        while let Some(batch) = reading.next().await.expect("an end").expect("a batch") {
+            let bytes = ahead::bytes_of(&batch.records);
+            assert!(bytes <= 2 * ahead::BATCH_BYTES, "{bytes} bytes");
+            keys.extend(batch.records.iter().map(|record| record.key().clone()));
+        }
+        reader.await.expect("no panic");
+        let begin = if after == Some(Key::Integer(999)) { 1_000 } else { 0 };
+        assert!(keys == (begin..5_000).map(Key::Integer).collect::<Vec<_>>(), "{} keys", keys.len());
+    }
+    // Of the small ones there are as many in a batch as there may be.
+    let few = watched.finds.lock().expect("no panic").len();
+    assert!(few < 30, "{few} finds");
+}
+
+#[tokio::test]
+#[ignore = "needs TEST_MONGOD or TEST_MONGODB_URL"]
+async fn an_order_does_not_keep_a_list_from_beginning_behind_a_key() {
+    let watched = Watched::filled().await;
+    let collection = watched.client.database(&watched.database).collection::<mongodb::bson::Document>("records");
+    let model = mongodb::IndexModel::builder().keys(doc! { "_id": 1, "n": 1 }).build();
+    collection.create_index(model).await.expect("an index");
+    let sort = Selection::parse(&[("sort".to_owned(), "_id".to_owned())]).expect("parameters").sort.expect("an order");
+    let order = crate::store::Order { sort, after: None, limit: 10 };
+    let after = Some(Key::Integer(100));
+    let keys = keys_of(&watched.store, Query { after: after.clone(), order: Some(order), ..Query::all() }).await;
+    assert!(!keys.is_empty() && keys.iter().all(|key| Some(key) > after.as_ref()), "{:?}", keys.first());
+}

@@ -80,12 +80,14 @@ async fn a_list_of_few_records_that_are_large_is_not_short() {
             upsert(&watched, std::iter::once(format!(r#"{{"_id":{id},"filler":{filler}}}"#))).await;
         }
         watched.store.last = Last::default();
-        for finds in [2, 1] {
+        for tries in [1, 0] {
             let keys = keys_of(&watched.store, Query::all()).await;
             assert_eq!(keys.len(), 1_500);
             assert!(keys.is_sorted_by(|one, next| one < next));
             let found = std::mem::take(&mut *watched.finds.lock().expect("no panic"));
-            assert_eq!(found.len(), finds);
+            // By the index it may take several, of so many records each as are no larger together than a batch should be.
+            let at_once = found.iter().filter(|find| !find.contains_key("sort")).count();
+            assert!(at_once == tries && found.len() > tries, "{found:?}");
         }
     }
 }
