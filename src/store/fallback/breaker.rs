@@ -15,7 +15,7 @@ use tokio::time::{sleep, timeout};
 use crate::store::Store;
 
 /// How many calls in a row must fail. One alone may be an accident; a few more is little to wait for, and calls that wait
-/// at the same time all count.
+/// at the same time all count. A list that is slow does not, unless a ping fails that is sent then.
 const FAILURES: u32 = 5;
 
 /// How long between two questions of the task. Reads return to the primary after two answers.

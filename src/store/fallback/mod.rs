@@ -129,13 +129,19 @@ impl Inner {
         self.mode == Mode::Replica || !self.breaker.is_closed()
     }
 
-    /// Waits for the primary for as long as it is worth it, and tells the breaker how that went.
-    async fn ask<T>(&self, call: &mut (impl Future<Output = Result<T>> + Unpin), within: Duration) -> Asked<Result<T>> {
+    /// Waits for the primary for as long as it is worth it, and tells the breaker how that went: `late` does, when the primary
+    /// was too slow.
+    async fn ask<T>(
+        &self,
+        call: &mut (impl Future<Output = Result<T>> + Unpin),
+        within: Duration,
+        late: impl FnOnce(),
+    ) -> Asked<Result<T>> {
         let late = async {
             tokio::select! {
                 biased;
                 () = self.breaker.opened() => {}
-                () = tokio::time::sleep(within) => self.breaker.failed("it is too slow"),
+                () = tokio::time::sleep(within) => late(),
             }
         };
         tokio::select! {
@@ -157,9 +163,22 @@ impl Inner {
         self.breaker.is_closed()
     }
 
+    /// A list that is slow may be one that takes long to find: any client can ask for such, of a primary that does well. So
+    /// that alone is no failure. It is one when the primary does not answer a ping either.
+    fn suspect(&self) {
+        let (primary, breaker, within) = (self.primary.clone(), self.breaker.clone(), self.after * PATIENCE);
+        tokio::spawn(async move {
+            match timeout(within, primary.ping()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => breaker.failed(&error.report().to_string()),
+                Err(_) => breaker.failed("it is too slow"),
+            }
+        });
+    }
+
     async fn get(&self, id: &RecordId) -> Result<Found> {
         let mut call = self.primary.get(id);
-        match self.ask(&mut call, self.after).await {
+        match self.ask(&mut call, self.after, || self.breaker.failed("it is too slow")).await {
             Asked::Answered(Err(error)) if error.is_unavailable() => self.copy.get(id, false).ok_or(error),
             Asked::Answered(answer) => answer,
             Asked::Waiting => match self.copy.get(id, false) {
@@ -188,7 +207,7 @@ impl Inner {
             let first = records.next().await.transpose();
             first.map(|first| (first, records))
         });
-        let begun = match self.ask(&mut first, self.after * PATIENCE).await {
+        let begun = match self.ask(&mut first, self.after * PATIENCE, || self.suspect()).await {
             Asked::Answered(answer) => answer,
             Asked::Waiting => match copy(false).await {
                 Some(records) => return records,
