@@ -17,7 +17,7 @@ use crate::record::{Key, Record, RecordId};
 /// the indexes.
 pub const RECORD_BYTES: u64 = 150;
 
-/// A copy with more than this is freed by a thread of its own: it takes a while.
+/// A copy with more than this is freed where blocking is allowed: it takes a while.
 const MANY_RECORDS: u64 = 10_000;
 
 /// Why the copy does not answer.
@@ -44,7 +44,11 @@ pub enum Keeping {
 
 /// The store of one copy, from its first record on.
 pub struct Generation {
-    store: Arc<dyn Store>,
+    /// There until it is dropped.
+    store: Option<Arc<dyn Store>>,
+    /// Where it lives, if that is on a disk.
+    directory: Option<PathBuf>,
+    retired: AtomicBool,
     /// Milliseconds from the copy's epoch.
     current: AtomicI64,
     records: AtomicU64,
@@ -53,8 +57,6 @@ pub struct Generation {
     failed: AtomicBool,
     /// It holds, or has held, an id that the primary has in another order.
     opaque: AtomicBool,
-    // Behind the store: fields are dropped in their order.
-    remains: Remains,
 }
 
 pub struct Copy {
@@ -77,20 +79,16 @@ impl Generation {
         }
         let (records, bytes) = (AtomicU64::new(0), AtomicU64::new(0));
         let current = AtomicI64::new(i64::MIN);
-        let remains = Remains { directory, retired: AtomicBool::new(false) };
-        Ok(Arc::new(Self {
-            store,
-            current,
-            records,
-            bytes,
-            failed: AtomicBool::new(false),
-            opaque: AtomicBool::new(false),
-            remains,
-        }))
+        let (failed, opaque, retired) = (AtomicBool::new(false), AtomicBool::new(false), AtomicBool::new(false));
+        Ok(Arc::new(Self { store: Some(store), directory, retired, current, records, bytes, failed, opaque }))
+    }
+
+    fn store(&self) -> Result<&dyn Store> {
+        self.store.as_deref().ok_or_else(|| Error::broken("a copy is gone"))
     }
 
     pub fn embedded(&self) -> Result<&dyn EmbeddedStore> {
-        self.store.as_embedded().ok_or_else(|| Error::broken("a copy is not embedded"))
+        self.store()?.as_embedded().ok_or_else(|| Error::broken("a copy is not embedded"))
     }
 
     /// Makes changes, in their order.
@@ -111,7 +109,7 @@ impl Generation {
     /// keep there with it, and the size of the copy would be that of the batches.
     fn own(&self, change: &Change) -> Option<Bytes> {
         match change {
-            Change::Put(record) if self.remains.directory.is_none() => Some(Bytes::copy_from_slice(record.json())),
+            Change::Put(record) if self.directory.is_none() => Some(Bytes::copy_from_slice(record.json())),
             _ => None,
         }
     }
@@ -183,38 +181,34 @@ impl Generation {
 
     /// Where it lives, if it outlives the process.
     pub fn directory(&self) -> Option<PathBuf> {
-        self.remains.directory.clone()
+        self.directory.clone()
     }
 
     /// What is behind it goes when the last reader has gone.
     pub fn discard(self: Arc<Self>) {
-        self.remains.retired.store(true, Ordering::Relaxed);
-        if self.records() > MANY_RECORDS || self.remains.directory.is_some() {
-            // Closing a store waits for the disk, freeing a large one takes its time.
-            tokio::task::spawn_blocking(move || {
-                // Before it is closed, for which a store that could not write may wait for ever.
-                if let Some(directory) = self.remains.directory.as_ref().filter(|_| self.has_failed()) {
-                    super::home::empty(directory);
-                }
-                drop(self);
-            });
+        self.retired.store(true, Ordering::Relaxed);
+        if self.has_failed() && self.directory.is_some() {
+            // Before it is closed, for which a store that could not write may wait for ever.
+            tokio::task::spawn_blocking(move || self.directory.as_deref().map(super::home::empty));
         }
     }
 }
 
-/// What is left of a generation when its store is gone.
-struct Remains {
-    directory: Option<PathBuf>,
-    retired: AtomicBool,
-}
-
-impl Drop for Remains {
+impl Drop for Generation {
+    /// Whoever read it last is the one who drops it, and may be a connection that others share a thread with.
     fn drop(&mut self) {
-        let Some(directory) = self.directory.take() else { return };
+        // One that is still served ends with the process, or is opened again at once.
         if !self.retired.load(Ordering::Relaxed) {
             return;
         }
-        let remove = move || {
+        let (store, directory) = (self.store.take(), self.directory.take());
+        if directory.is_none() && self.records() <= MANY_RECORDS {
+            return;
+        }
+        let end = move || {
+            // Closing a store waits for the disk, freeing a large one takes its time.
+            drop(store);
+            let Some(directory) = directory else { return };
             if let Err(error) = super::home::remove(&directory)
                 && error.kind() != std::io::ErrorKind::NotFound
             {
@@ -222,8 +216,8 @@ impl Drop for Remains {
             }
         };
         match tokio::runtime::Handle::try_current() {
-            Ok(runtime) => drop(runtime.spawn_blocking(remove)),
-            Err(_) => remove(),
+            Ok(runtime) => drop(runtime.spawn_blocking(end)),
+            Err(_) => end(),
         }
     }
 }
@@ -324,7 +318,7 @@ impl Copy {
         // Before the record is read: it may become younger meanwhile, and then this says too much, not too little.
         let age = self.allowed(self.age_of(generation)).ok()?;
         // An embedded store answers at once.
-        match generation.store.get(id).now_or_never()? {
+        match generation.store().ok()?.get(id).now_or_never()? {
             Ok(found) => {
                 self.answers.fetch_add(1, Ordering::Relaxed);
                 Some(Found { age: Some(age), ..found })
@@ -343,8 +337,8 @@ impl Copy {
         if !generation.is_in_order_for(&query) {
             return None;
         }
-        // Held as long as it is read: its directory stays.
-        let mut records = generation.store.list(query).inspect(move |record| {
+        // Held as long as it is read: its directory stays. Behind the list it is dropped, and so the last to have the store.
+        let mut records = generation.store().ok()?.list(query).inspect(move |record| {
             if let Err(error) = record {
                 generation.cannot_be_read(error);
             }
@@ -357,5 +351,38 @@ impl Copy {
             None => stream::empty().boxed(),
         };
         Some((records, age))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    #[test]
+    fn what_a_list_was_the_last_to_read_is_not_freed_by_the_task_that_reads() {
+        let runtime = tokio::runtime::Builder::new_current_thread().max_blocking_threads(1).build().expect("a runtime");
+        runtime.block_on(async {
+            let store = crate::store::open("memory:", Default::default()).await.expect("a store");
+            let left = Arc::downgrade(&store);
+            let generation = Generation::new(store, None).expect("an embedded store");
+            let put = |id| Change::Put(Record::new(Key::Integer(id), format!(r#"{{"_id":{id}}}"#).into_bytes()));
+            generation.make(&(0..=MANY_RECORDS as i64).map(put).collect::<Vec<_>>()).expect("changes");
+            let copy = Copy::new(None);
+            copy.serve(Ok(generation));
+            let (mut list, _) = copy.list(Query::all()).expect("a list");
+            assert!(list.next().await.is_some_and(|first| first.is_ok()));
+            copy.serve(Err(Off::Incomplete));
+            // While the only thread for it has other things to do.
+            let (go_on, wait) = mpsc::channel();
+            let busy = tokio::task::spawn_blocking(move || wait.recv());
+            drop(list);
+            assert!(left.upgrade().is_some(), "it was freed in place");
+            go_on.send(()).expect("a thread");
+            busy.await.expect("no panic").expect("a word");
+            tokio::task::spawn_blocking(|| ()).await.expect("no panic");
+            assert!(left.upgrade().is_none());
+        });
     }
 }
