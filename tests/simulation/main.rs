@@ -7,6 +7,7 @@
 
 mod batches;
 mod check;
+mod faults;
 mod run;
 mod world;
 

@@ -14,7 +14,7 @@ use std::time::Duration;
 use futures::stream::StreamExt;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::super::{Batch, Change, Error, Interruption, Result, Store, Token};
+use super::super::{Batch, Change, Error, Interruption, Result, Store, TURN_BYTES, Token};
 use super::copy::{Copy, Generation, Keeping, Off};
 use super::home::{Home, Stored};
 
@@ -61,6 +61,33 @@ struct Draft {
     begun: Instant,
     /// It is whole once it is proven to be current as of here.
     copied: Instant,
+}
+
+/// Says that the copy is not kept any longer, however it comes to that.
+struct Kept(Arc<Copy>);
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        self.0.set_keeping(Keeping::Interrupted);
+    }
+}
+
+/// Parts of `changes` with so many bytes, about, and [`CHUNK`] changes at most.
+fn chunks(changes: &[Change], bytes: usize) -> impl Iterator<Item = &[Change]> {
+    let mut left = changes;
+    std::iter::from_fn(move || {
+        let mut taken = 0;
+        let few = left.iter().take(CHUNK).take_while(|change| {
+            let is_room = taken < bytes;
+            if let Change::Put(record) = change {
+                taken += record.json().len();
+            }
+            is_room
+        });
+        let (chunk, rest) = left.split_at(few.count());
+        left = rest;
+        (!chunk.is_empty()).then_some(chunk)
+    })
 }
 
 pub struct Keeper {
@@ -120,6 +147,8 @@ impl Keeper {
     }
 
     pub async fn run(mut self) {
+        // A panic too is an end, and nobody else would say so.
+        let _kept = Kept(self.copy.clone());
         loop {
             let began = Instant::now();
             match self.follow().await {
@@ -210,26 +239,26 @@ impl Keeper {
         Ok(())
     }
 
-    /// Writes in place, or where blocking is allowed if the writes may wait for a disk.
+    /// Writes in place, a little at a time, or where blocking is allowed if the writes may wait for a disk.
     async fn write(&self, generation: &Arc<Generation>, changes: Vec<Change>) -> std::result::Result<(), End> {
         if changes.is_empty() {
             return Ok(());
         }
         let max = self.max_bytes;
-        let write = move |generation: &Generation| {
-            for changes in changes.chunks(CHUNK) {
-                generation.make(changes).map_err(End::Copy)?;
-                if generation.size() > max {
-                    return Err(End::TooLarge);
-                }
-            }
-            Ok(())
+        let write = move |generation: &Generation, changes: &[Change]| {
+            generation.make(changes).map_err(End::Copy)?;
+            if generation.size() > max { Err(End::TooLarge) } else { Ok(()) }
         };
         if !self.home.is_lasting() {
-            return write(generation);
+            for changes in chunks(&changes, TURN_BYTES) {
+                write(generation, changes)?;
+                // A catch-up may have very many, and others share the thread.
+                tokio::task::yield_now().await;
+            }
+            return Ok(());
         }
         let generation = generation.clone();
-        tokio::task::spawn_blocking(move || write(&generation))
+        tokio::task::spawn_blocking(move || chunks(&changes, usize::MAX).try_for_each(|some| write(&generation, some)))
             .await
             .unwrap_or_else(|panic| Err(End::Copy(Error::broken("a copy could not be written").with_source(panic))))
     }

@@ -1,0 +1,187 @@
+//! A primary that does one thing badly, and all else well.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::future::{BoxFuture, pending};
+use futures::stream;
+use records::document::Document;
+use records::record::{Key, Record, RecordId};
+use records::store::fallback::{self, Mode, Settings};
+use records::store::{
+    Batch, Change, Error, Feed, Found, Health, Interruption, Listing, Options, Query, Reply, Result, Store,
+};
+use tokio::time::{Instant, sleep, timeout};
+
+const AFTER: Duration = Duration::from_millis(250);
+
+/// How many records change at once, and how much JSON each has: as much as may be kept for a catch-up, about.
+const MANY: i64 = 3_000;
+const LENGTH: usize = 16 * 1024;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fault {
+    /// A list that has a limit never begins.
+    SlowLists,
+    /// And nothing else is answered.
+    Stuck,
+    /// The feed of changes panics.
+    Panic,
+    /// Very much changes at once.
+    CatchUp,
+}
+
+/// Does all well until it is told not to.
+#[derive(Clone)]
+struct Primary {
+    fault: Fault,
+    faulty: Arc<AtomicBool>,
+}
+
+impl Primary {
+    async fn with_a_copy(fault: Fault, mode: Mode) -> (Arc<AtomicBool>, Arc<dyn Store>) {
+        let faulty = Arc::new(AtomicBool::new(false));
+        let settings = Settings {
+            copy: "memory:".to_owned(),
+            source: "simulation".to_owned(),
+            mode,
+            after: AFTER,
+            max_age: None,
+            refresh: Duration::from_secs(3_600),
+            max_bytes: u64::MAX,
+            options: Options::default(),
+        };
+        let store = fallback::over(Arc::new(Self { fault, faulty: faulty.clone() }), settings).await.unwrap();
+        while health(&*store).await.degraded.is_some() {
+            sleep(Duration::from_millis(5)).await;
+        }
+        faulty.store(true, Ordering::Relaxed);
+        (faulty, store)
+    }
+
+    fn has(&self, fault: Fault) -> bool {
+        self.fault == fault && self.faulty.load(Ordering::Relaxed)
+    }
+
+    async fn answers(&self) {
+        if self.has(Fault::Stuck) {
+            pending().await
+        }
+    }
+}
+
+async fn health(store: &dyn Store) -> Health {
+    store.health().await.unwrap()
+}
+
+fn record(id: i64, length: usize) -> Record {
+    Record::new(Key::Integer(id), format!(r#"{{"_id":{id},"text":"{}"}}"#, "x".repeat(length)).into_bytes())
+}
+
+impl Store for Primary {
+    fn get<'a>(&'a self, _: &'a RecordId) -> Reply<'a, Found> {
+        Reply::Pending(Box::pin(async {
+            self.answers().await;
+            Ok(Some(record(-1, 1)).into())
+        }))
+    }
+
+    fn list(&self, query: Query) -> Listing {
+        let slow = query.limit.is_some() && (self.has(Fault::SlowLists) || self.has(Fault::Stuck));
+        if slow { stream::pending().boxed().into() } else { stream::iter([Ok(record(-1, 1))]).boxed().into() }
+    }
+
+    fn upsert(&self, _: Vec<Document>) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async { Err(Error::broken("nobody writes here")) })
+    }
+
+    fn ping(&self) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async {
+            self.answers().await;
+            Ok(())
+        })
+    }
+
+    fn changes(&self, _: Option<records::store::Token>) -> Feed {
+        if !matches!(self.fault, Fault::Panic | Fault::CatchUp) {
+            return stream::once(async { Err(Interruption::Unsupported) }).boxed();
+        }
+        let feed = stream::unfold((self.clone(), false), |(primary, told)| async move {
+            sleep(Duration::from_millis(5)).await;
+            assert!(!primary.has(Fault::Panic), "as it must");
+            let tells = !told && primary.has(Fault::CatchUp);
+            let changes =
+                if tells { (0..MANY).map(|id| Change::Put(record(id, LENGTH))).collect() } else { Vec::new() };
+            let batch = Batch { changes, token: None, current: Some(Instant::now()) };
+            Some((Ok(batch), (primary, told || tells)))
+        });
+        feed.boxed()
+    }
+}
+
+impl fmt::Debug for Primary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a primary")
+    }
+}
+
+/// As many lists that never begin, each answered by the copy.
+async fn slow_lists(store: &dyn Store) {
+    for _ in 0..20 {
+        let mut list = store.list(Query { limit: Some(1), ..Query::all() });
+        assert!(list.next().await.is_some_and(|first| first.is_ok()));
+        assert!(list.age().is_some(), "it is not the copy's");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn lists_that_are_slow_leave_lookups_to_a_primary_that_answers() {
+    let (_, store) = Primary::with_a_copy(Fault::SlowLists, Mode::Standby).await;
+    slow_lists(&*store).await;
+    sleep(AFTER * 10).await;
+    assert_eq!(store.get(&"-1".into()).await.unwrap().age, None);
+    assert_eq!(health(&*store).await.degraded, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn lists_that_are_slow_find_out_that_the_primary_does_not_answer() {
+    let (faulty, store) = Primary::with_a_copy(Fault::Stuck, Mode::Standby).await;
+    slow_lists(&*store).await;
+    sleep(AFTER * 10).await;
+    let at_once = timeout(Duration::from_millis(1), store.get(&"-1".into())).await;
+    assert!(at_once.expect("an answer").unwrap().age.is_some());
+    faulty.store(false, Ordering::Relaxed);
+    sleep(Duration::from_secs(2)).await;
+    assert_eq!(store.get(&"-1".into()).await.unwrap().age, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_copy_that_is_no_longer_kept_because_of_a_panic_says_so() {
+    let (_, store) = Primary::with_a_copy(Fault::Panic, Mode::Standby).await;
+    sleep(Duration::from_secs(1)).await;
+    let degraded = health(&*store).await.degraded;
+    assert!(degraded.as_ref().is_some_and(|degraded| degraded.contains("no longer kept")), "{degraded:?}");
+}
+
+#[tokio::test]
+async fn a_catch_up_lets_others_have_their_turn() {
+    let (_, store) = Primary::with_a_copy(Fault::CatchUp, Mode::Replica).await;
+    let is_there = async |id: i64| store.get(&id.to_string().as_str().into()).await.unwrap().record.is_some();
+    let (mut seen, mut looks) = (0, 0);
+    while seen < MANY {
+        let before = seen;
+        while seen < MANY && is_there(seen).await {
+            seen += 1;
+        }
+        if seen > before {
+            looks += 1;
+            tokio::task::yield_now().await;
+        } else {
+            sleep(Duration::from_millis(1)).await;
+        }
+    }
+    assert!(looks > 50, "{looks} looks while 48 MB were written");
+}
