@@ -358,7 +358,11 @@ impl Copy {
 mod tests {
     use std::sync::mpsc;
 
+    use futures::future::{BoxFuture, ready};
+
+    use super::super::super::{Listing, Reply};
     use super::*;
+    use crate::document::Document;
 
     #[test]
     fn what_a_list_was_the_last_to_read_is_not_freed_by_the_task_that_reads() {
@@ -371,7 +375,7 @@ mod tests {
             generation.make(&(0..=MANY_RECORDS as i64).map(put).collect::<Vec<_>>()).expect("changes");
             let copy = Copy::new(None);
             copy.serve(Ok(generation));
-            let (mut list, _) = copy.list(Query::all()).expect("a list");
+            let (mut list, _) = copy.list(Query::all(), false).await.expect("a list");
             assert!(list.next().await.is_some_and(|first| first.is_ok()));
             copy.serve(Err(Off::Incomplete));
             // While the only thread for it has other things to do.
@@ -384,5 +388,83 @@ mod tests {
             tokio::task::spawn_blocking(|| ()).await.expect("no panic");
             assert!(left.upgrade().is_none());
         });
+    }
+
+    /// A store whose disk says the same of every call.
+    #[derive(Debug)]
+    struct Full;
+
+    fn full<T>() -> Result<T> {
+        Err(Error::unavailable("the disk is full"))
+    }
+
+    impl Store for Full {
+        fn get<'a>(&'a self, _: &'a RecordId) -> Reply<'a, Found> {
+            Reply::ready(full())
+        }
+
+        fn list(&self, _: Query) -> Listing {
+            stream::iter([full()]).boxed().into()
+        }
+
+        fn upsert(&self, _: Vec<Document>) -> BoxFuture<'_, Result<()>> {
+            Box::pin(ready(full()))
+        }
+
+        fn ping(&self) -> BoxFuture<'_, Result<()>> {
+            Box::pin(ready(full()))
+        }
+
+        fn as_embedded(&self) -> Option<&dyn EmbeddedStore> {
+            Some(self)
+        }
+    }
+
+    impl EmbeddedStore for Full {
+        fn put(&self, _: Record) -> Result<Option<usize>> {
+            full()
+        }
+
+        fn remove(&self, _: &Key) -> Result<Option<usize>> {
+            full()
+        }
+
+        fn flush(&self) -> BoxFuture<'_, Result<()>> {
+            Box::pin(ready(full()))
+        }
+
+        fn is_empty(&self) -> Result<bool> {
+            full()
+        }
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_read_is_no_answer_and_is_known_to_have_failed() {
+        for list in [true, false] {
+            let copy = Copy::new(None);
+            let generation = Generation::new(Arc::new(Full), None).expect("an embedded store");
+            copy.serve(Ok(generation.clone()));
+            assert!(!generation.has_failed());
+            match list {
+                true => assert!(copy.list(Query::all(), true).await.is_none()),
+                false => assert!(copy.get(&"1".into(), true).is_none()),
+            }
+            assert!(generation.has_failed());
+        }
+    }
+
+    #[tokio::test]
+    async fn what_has_failed_is_asked_only_where_nobody_else_answers() {
+        let copy = Copy::new(None);
+        let store = super::super::super::open("memory:", Default::default()).await.expect("a store");
+        let generation = Generation::new(store, None).expect("an embedded store");
+        copy.serve(Ok(generation.clone()));
+        for (failed, well, answers) in [(false, true, true), (true, true, false), (true, false, true)] {
+            if failed {
+                generation.fail();
+            }
+            assert_eq!(copy.get(&"1".into(), well).is_some(), answers);
+            assert_eq!(copy.list(Query::all(), well).await.is_some(), answers);
+        }
     }
 }
