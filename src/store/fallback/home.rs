@@ -284,7 +284,7 @@ impl Directory {
             }
         };
         if state.format != FORMAT || state.source != self.source {
-            tracing::warn!(source = state.source, "the stored copy is of another source: it is made anew");
+            tracing::warn!(source = state.source, "the stored copy is of another source or version: it is made anew");
             return Ok(None);
         }
         Ok(Some(state))
