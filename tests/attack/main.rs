@@ -72,7 +72,7 @@ fn main() -> ExitCode {
             many_slow_readers(Victim::with_records(100_000, 100, &[]))
         }),
         trial("readers::pages_that_nobody_reads_take_bounded_memory", || {
-            pages_that_nobody_reads(Victim::with_records(OF_8_MB.0, OF_8_MB.1, &readers::PATIENCE))
+            pages_that_nobody_reads(Victim::with_records(OF_8_MB.0, OF_8_MB.1, &readers::PATIENCE), 1)
         }),
     ];
     trials.extend(heavy.map(|trial| trial.with_ignored_flag(!all)));
@@ -84,7 +84,7 @@ fn main() -> ExitCode {
         };
         let pages =
             trial(&format!("readers::pages_that_nobody_reads_of_{}_take_bounded_memory", backend.name), move || {
-                pages_that_nobody_reads(Victim::with_records_in(backend, OF_8_MB.0, OF_8_MB.1, &readers::PATIENCE))
+                pages_that_nobody_reads(Victim::with_records_in(backend, OF_8_MB.0, OF_8_MB.1, &readers::PATIENCE), 2)
             });
         let heavy = [
             readers_of("what_is_short", 3_900, 950),

@@ -77,17 +77,21 @@ pub async fn many_slow_readers(victim: Victim) {
     victim.survives().await;
 }
 
-/// What pages may take together by default, in KiB, and what the allocator may add to that.
-const PAGES_MAX_KIB: u64 = (64 + 32) * 1024;
+/// What pages may take together by default, in KiB.
+const PAGES_MAX_KIB: u64 = 64 * 1024;
+
+/// What the allocator may add to that.
+const MORE_KIB: u64 = 32 * 1024;
 
 /// For records of which a page has 8 MB: 40 are 320.
 pub const OF_8_MB: (usize, usize) = (10_000, 800);
 
-pub const PATIENCE: [&str; 2] = ["--request-timeout", "2s"];
+pub const PATIENCE: [&str; 2] = ["--request-timeout", "5s"];
 
-pub async fn pages_that_nobody_reads(victim: Victim) {
+/// `times`: how often what is in a page is in memory, or was and is not given back, beside what the store itself has.
+pub async fn pages_that_nobody_reads(victim: Victim, times: u64) {
     const READERS: usize = 40;
-    let page = "GET /api/v1/records?limit=10000&fields=text HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n";
+    let page = "GET /api/v1/records?limit=10000 HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n";
     victim.serves().await;
     let before = victim.memory();
     let mut readers = join_all((0..READERS).map(|_| victim.connect_narrow())).await;
@@ -103,7 +107,7 @@ pub async fn pages_that_nobody_reads(victim: Victim) {
     let answered = heads.await.into_iter().filter(|answered| *answered).count();
     let added = victim.memory() - before;
     println!("{answered} of {READERS} pages that nobody reads: {added} KiB above {before} KiB");
-    assert!(answered >= 4 && added < PAGES_MAX_KIB, "{answered} pages, {added} KiB");
+    assert!(answered >= 4 && added < times * PAGES_MAX_KIB + MORE_KIB, "{answered} pages, {added} KiB");
     victim.serves().await;
     drop(readers);
     let (again, _) = victim.get("/api/v1/records?limit=10000").await;

@@ -24,7 +24,7 @@ pub const BATCH_BYTES: usize = 512 * 1024;
 const SMALL_BYTES: usize = 64 * 1024;
 
 /// How much lists hold together, in bytes, beside what each needs to go on.
-const HELD_BYTES: usize = 24 * 1024 * 1024;
+const HELD_BYTES: usize = 16 * 1024 * 1024;
 
 /// How many records are asked for while it is not known how large they are.
 const UNKNOWN: u32 = 100;

@@ -121,7 +121,7 @@ fn new_in(mut batch: Vec<Record>, place: Option<&Key>) -> Vec<Record> {
 
 impl MongoDb {
     /// Reads the list from the server, and says when that was all: a reader that ends without a word has failed.
-    async fn read(self, query: Query, settled: bool, batches: Batches) {
+    pub async fn read(self, query: Query, settled: bool, batches: Batches) {
         let read = self.read_all(query, settled, &batches).await;
         // That nobody reads any more is no failure.
         if let Err(error) = &read
@@ -231,22 +231,23 @@ impl MongoDb {
         let reader = self.clone().read(query, settled, sender);
         let inner = self.inner.clone();
         // The task begins when the stream is first polled: a list that is never read costs nothing.
-        let batches = stream::unfold((reading, Some(reader), inner), move |(mut reading, mut reader, inner)| async move {
-            if let Some(reader) = reader.take() {
-                tokio::spawn(reader);
-            }
-            let batch = match timeout(within, reading.next()).await {
-                Ok(Some(batch)) => batch.transpose()?,
-                Ok(None) => Err(Error::broken("the reader of a list gave up")),
-                Err(_) => {
-                    reading.close();
-                    let late = error::late("MongoDB sent nothing of the list", within);
-                    inner.failures.count(&late);
-                    Err(late)
+        let batches =
+            stream::unfold((reading, Some(reader), inner), move |(mut reading, mut reader, inner)| async move {
+                if let Some(reader) = reader.take() {
+                    tokio::spawn(reader);
                 }
-            };
-            Some((batch, (reading, None, inner)))
-        });
+                let batch = match timeout(within, reading.next()).await {
+                    Ok(Some(batch)) => batch.transpose()?,
+                    Ok(None) => Err(Error::broken("the reader of a list gave up")),
+                    Err(_) => {
+                        reading.close();
+                        let late = error::late("MongoDB sent nothing of the list", within);
+                        inner.failures.count(&late);
+                        Err(late)
+                    }
+                };
+                Some((batch, (reading, None, inner)))
+            });
         let mut ended = false;
         batches
             .take_while(move |batch| {

@@ -59,6 +59,8 @@ impl Watched {
         });
         let documents = documents.map(|text| extended_json::parse(text.as_bytes()).expect("a document")).collect();
         store.upsert(documents).await.expect("an upsert");
+        // As if lists had been read before: the first one of all asks for few, and then anew.
+        store.held.learn(&Query::all(), 1, 30);
         Self { store, client, database, finds, _server: server }
     }
 
