@@ -52,9 +52,12 @@ pub fn compressed(headers: &HeaderMap, response: Response) -> Result<Response, P
     if response.status() == StatusCode::NOT_ACCEPTABLE && status != StatusCode::NOT_ACCEPTABLE {
         return Err(refused());
     }
-    let mut response = response.map(Body::new);
-    if response.headers().contains_key(CONTENT_ENCODING)
-        && let Some(tag) = response.headers().get(ETAG)
+    let response = response.map(Body::new);
+    if !response.headers().contains_key(CONTENT_ENCODING) {
+        return Ok(response);
+    }
+    let mut response = response.map(|body| Body::new(pieces::Paced::of(body)));
+    if let Some(tag) = response.headers().get(ETAG)
         // No longer byte for byte what it was.
         && let Ok(weak) = HeaderValue::from_bytes(&[b"W/", tag.as_bytes()].concat())
     {

@@ -5,24 +5,28 @@ use std::task::{Context, Poll, ready};
 
 use axum::body::{Body, HttpBody};
 use bytes::Bytes;
-use futures::future::BoxFuture;
 use hyper::body::{Frame, SizeHint};
+
+use crate::store::Turn;
 
 /// How much is compressed at a time: some milliseconds of work. Then others have their turn.
 const PIECE_BYTES: usize = 64 * 1024;
 
 /// A body in pieces of [`PIECE_BYTES`] at most, with a pause behind each in which the runtime looks after everybody else: a
 /// record may have 16 MiB, which a coding takes seconds for.
+///
+/// A coding does not pass a pause on while it has something to send: it sends that, and goes on. So what it sends goes through
+/// [`Paced`].
 pub struct Pieces {
     inner: Body,
     /// What is left of what came out of it last.
     rest: Bytes,
-    pause: Option<BoxFuture<'static, ()>>,
+    turn: Turn,
 }
 
 impl Pieces {
     pub fn of(inner: Body) -> Self {
-        Self { inner, rest: Bytes::new(), pause: None }
+        Self { inner, rest: Bytes::new(), turn: Turn::default() }
     }
 }
 
@@ -34,10 +38,7 @@ impl HttpBody for Pieces {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
-        if let Some(pause) = &mut self.pause {
-            ready!(pause.as_mut().poll(context));
-            self.pause = None;
-        }
+        ready!(self.turn.poll_pause(context));
         while self.rest.is_empty() {
             match ready!(Pin::new(&mut self.inner).poll_frame(context)).map(|frame| frame.map(Frame::into_data)) {
                 Some(Ok(Ok(data))) => self.rest = data,
@@ -48,8 +49,7 @@ impl HttpBody for Pieces {
         }
         let length = self.rest.len().min(PIECE_BYTES);
         let piece = self.rest.split_to(length);
-        // Unlike a task that wakes itself, this lets the runtime look at its sockets and timers first.
-        self.pause = Some(Box::pin(tokio::task::yield_now()));
+        self.turn.pause();
         Poll::Ready(Some(Ok(Frame::data(piece))))
     }
 
@@ -65,6 +65,41 @@ impl HttpBody for Pieces {
             hint.set_upper(upper + rest);
         }
         hint
+    }
+}
+
+/// What a coding sends, with a pause behind each part.
+pub struct Paced {
+    inner: Body,
+    turn: Turn,
+}
+
+impl Paced {
+    pub fn of(inner: Body) -> Self {
+        Self { inner, turn: Turn::default() }
+    }
+}
+
+impl HttpBody for Paced {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        ready!(self.turn.poll_pause(context));
+        let frame = ready!(Pin::new(&mut self.inner).poll_frame(context));
+        self.turn.pause();
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
     }
 }
 
