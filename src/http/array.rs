@@ -1,7 +1,7 @@
 //! Records as one JSON array, or one a line, in constant memory.
 
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
@@ -11,7 +11,7 @@ use super::finish::RequestId;
 use super::metrics::Streaming;
 use crate::query::Fields;
 use crate::record::Record;
-use crate::store::{self, Listing, TURN_BYTES};
+use crate::store::{self, Listing, Turn};
 
 /// How many bytes are gathered before they are sent, if that many are at hand: enough that the cost of a chunk does not
 /// count, and little beside what a socket buffers. A record larger than this goes out in one piece.
@@ -28,6 +28,7 @@ pub struct Records {
     failure: Option<store::Error>,
     request_id: RequestId,
     streaming: Streaming,
+    turn: Turn,
 }
 
 /// Writes records one after the other, in a form.
@@ -85,7 +86,8 @@ impl Records {
         request_id: RequestId,
         streaming: Streaming,
     ) -> store::Result<impl Stream<Item = store::Result<Bytes>>> {
-        let mut records = Self { records: Some(records), writer, failure: None, request_id, streaming };
+        let mut records =
+            Self { records: Some(records), writer, failure: None, request_id, streaming, turn: Turn::default() };
         std::future::poll_fn(|context| records.poll_gather(context)).await;
         match records.failure.take() {
             Some(error) => Err(error),
@@ -95,19 +97,19 @@ impl Records {
 
     /// Ready when there is something to send, or nothing more to gather.
     fn poll_gather(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        let mut looked_at = 0;
         while let Some(records) = &mut self.records {
             if self.writer.chunk.len() >= CHUNK_BYTES {
+                // The client's turn.
+                self.turn = Turn::default();
                 break;
             }
+            ready!(self.turn.poll_pause(context));
             match records.poll_next_unpin(context) {
                 Poll::Ready(Some(Ok(record))) => {
                     self.writer.push(&record);
-                    looked_at += record.json().len();
-                    // Where little is kept of each, a chunk takes long to fill: others have their turn, and the deadline.
-                    if looked_at >= TURN_BYTES && self.writer.chunk.len() < CHUNK_BYTES {
-                        context.waker().wake_by_ref();
-                        return Poll::Pending;
+                    // Where little is kept of each, a chunk takes long to fill.
+                    if self.turn.is_over(record.json().len()) {
+                        self.turn.pause();
                     }
                 }
                 Poll::Ready(Some(Err(error))) => {
@@ -131,7 +133,7 @@ impl Stream for Records {
     type Item = store::Result<Bytes>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        std::task::ready!(self.poll_gather(context));
+        ready!(self.poll_gather(context));
         if !self.writer.chunk.is_empty() {
             // The next chunk will be about as large.
             let next = Vec::with_capacity(if self.records.is_some() { CHUNK_BYTES * 2 } else { 0 });

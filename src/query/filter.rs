@@ -21,6 +21,10 @@ impl Filters {
         self.0.is_empty()
     }
 
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
     pub fn iter(&self) -> impl Iterator<Item = &Filter> {
         self.0.iter()
     }

@@ -9,6 +9,7 @@ mod changes;
 mod error;
 pub mod fallback;
 mod select;
+mod turn;
 
 use std::fmt::Debug;
 use std::future::Future;
@@ -26,7 +27,8 @@ use prometheus_client::registry::Registry;
 pub use budget::{Budget, Share};
 pub use changes::{Batch, Change, Feed, Interruption, Token};
 pub use error::{Error, Kind, Result};
-pub use select::{PAGE_BYTES, Page, TURN_BYTES, page, selected};
+pub use select::{PAGE_BYTES, Page, page, selected};
+pub use turn::{TURN_BYTES, Turn};
 
 use crate::document::Document;
 use crate::query::{Fields, Filters, Sort, sort};

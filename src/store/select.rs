@@ -3,44 +3,18 @@
 use std::cmp::Ordering;
 use std::collections::{BinaryHeap, HashSet};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use futures::{Stream, StreamExt};
 
-use super::{Listing, Order, Query, RecordStream, Result, Share, Store};
+use super::{Listing, Order, Query, RecordStream, Result, Share, Store, Turn};
 use crate::query::{Cursor, Fields, Filters, Sort, sort};
 use crate::record::{Key, Record};
 
 /// How many bytes of records a page holds at most; a single larger record is a page of its own. What bounds the memory of
 /// a request for a page, whatever its limit. What bounds that of all of them is [`Budget`](super::Budget).
 pub const PAGE_BYTES: usize = 8 * 1024 * 1024;
-
-/// How many records are looked at before other tasks get their turn, and how many bytes of them: some hundred microseconds
-/// of work. A store in this process always has its next record at hand, so nothing else would let them, and no deadline
-/// could pass.
-const TURN: usize = 256;
-pub const TURN_BYTES: usize = 256 * 1024;
-
-/// What was looked at since other tasks had their turn.
-#[derive(Default)]
-struct Turn {
-    records: usize,
-    bytes: usize,
-}
-
-impl Turn {
-    /// Whether it is theirs, now that `record` is looked at too.
-    fn is_over(&mut self, record: &Record) -> bool {
-        self.records += 1;
-        self.bytes += record.json().len();
-        let is_over = self.records >= TURN || self.bytes >= TURN_BYTES;
-        if is_over {
-            *self = Self::default();
-        }
-        is_over
-    }
-}
 
 /// The records of `query` of which all its filters hold, at most its limit of them, in `_id` order. Their fields are as the
 /// store has left them: whoever writes them out keeps what was asked for, at no more cost.
@@ -60,7 +34,6 @@ pub fn selected(store: &dyn Store, query: Query) -> Listing {
 struct Judged {
     records: RecordStream,
     filters: Filters,
-    /// Of those that are left out: of the others whoever takes them keeps count.
     turn: Turn,
 }
 
@@ -69,14 +42,18 @@ impl Stream for Judged {
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         loop {
-            match std::task::ready!(self.records.as_mut().poll_next(context)) {
-                Some(Ok(record)) if !self.filters.hold(record.json()) => {
-                    if self.turn.is_over(&record) {
-                        context.waker().wake_by_ref();
-                        return Poll::Pending;
-                    }
-                }
+            ready!(self.turn.poll_pause(context));
+            let record = match ready!(self.records.as_mut().poll_next(context)) {
+                Some(Ok(record)) => record,
                 other => return Poll::Ready(other),
+            };
+            // Each filter goes through the JSON by itself.
+            let bytes = record.json().len() * self.filters.len();
+            if self.turn.is_over(bytes) {
+                self.turn.pause();
+            }
+            if self.filters.hold(record.json()) {
+                return Poll::Ready(Some(Ok(record)));
             }
         }
     }
@@ -126,7 +103,7 @@ pub async fn page(
     let mut first = new();
     let mut turn = Turn::default();
     while let Some(record) = listing.next().await.transpose()? {
-        let is_over = turn.is_over(&record);
+        let is_over = turn.is_over(record.json().len());
         let value = sort.value(record.json());
         let is_behind = |(after, key): &(sort::Value, Key)| sort.compare((&value, record.key()), (after, key)).is_gt();
         if after.as_ref().is_none_or(is_behind) {
@@ -165,7 +142,7 @@ async fn page_by_id(store: &dyn Store, query: Query, share: &mut Share) -> Resul
     // That of the part before.
     let mut age = None;
     while let Some(record) = listing.next().await.transpose()? {
-        let is_over = turn.is_over(&record);
+        let is_over = turn.is_over(record.json().len());
         let record = match &query.fields {
             Some(fields) => Record::new(record.key().clone(), fields.kept(record.json())),
             // A copy: as in `First::offer`, where others of the batch are left out.
