@@ -150,7 +150,8 @@ fn standard_input_needs_a_temporary_file_only_when_it_is_large() {
 #[cfg_attr(not(feature = "mongodb"), ignore = "no store of this build can be away")]
 fn a_store_that_is_away_is_told_of_while_the_input_goes_on() {
     let away = ["import", "-", "--skip-invalid", "--store", "mongodb://127.0.0.1:1/x", "--store-timeout", "200ms"];
-    let mut command = records(&directory(), &away);
+    let directory = directory();
+    let mut command = records(&directory, &away);
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     // Open until the end of the test.
     let _input = child.stdin.take().unwrap();
