@@ -153,8 +153,10 @@ fn a_store_that_is_away_is_told_of_while_the_input_goes_on() {
     let directory = directory();
     let mut command = records(&directory, &away);
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-    // Open until the end of the test.
-    let _input = child.stdin.take().unwrap();
+    // Open until the end of the test. More than is stored at once.
+    let mut input = child.stdin.take().unwrap();
+    let lines: String = (0..20_000).map(|id| format!("{{\"_id\":{id}}}\n")).collect();
+    let _ = input.write_all(lines.as_bytes());
     let (sender, receiver) = std::sync::mpsc::channel();
     let mut errors = child.stderr.take().unwrap();
     std::thread::spawn(move || {
