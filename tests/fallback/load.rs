@@ -276,8 +276,9 @@ async fn a_step_down_under_load_fails_no_request() {
         ready(&*store).await;
         let load = Load::on(serve(store.clone()).await);
         tokio::time::sleep(Duration::from_secs(1)).await;
+        // For longer than an election takes under load: it must not be the one that is elected again.
         let step_down =
-            [element(0x10, "replSetStepDown", &10_i32.to_le_bytes()), element(0x08, "force", &[1])].concat();
+            [element(0x10, "replSetStepDown", &60_i32.to_le_bytes()), element(0x08, "force", &[1])].concat();
         set[0].command("admin", &step_down).expect("a reply");
         until("another primary", async || set[1..].iter().any(|member| member.is_primary().unwrap_or(false))).await;
         // And the copy follows the new one.
