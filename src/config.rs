@@ -14,7 +14,7 @@ use clap::parser::ValueSource;
 use clap::{Args, CommandFactory, FromArgMatches};
 pub use clap_complete::Shell;
 
-use crate::store::{self, Place, fallback};
+use crate::store::{self, BackendKind, fallback};
 use crate::telemetry::Format;
 use flags::{ApiFlags, Cli, FallbackFlags, ServeFlags, Shared, Verb};
 use values::{admin_of, named, otlp_of};
@@ -68,7 +68,8 @@ pub struct Api {
     pub cache_control: String,
     pub cors_origins: Vec<String>,
     pub max_requests: usize,
-    pub pages_max_bytes: usize,
+    pub max_streams: usize,
+    pub response_memory_limit: usize,
     pub server_timing: bool,
 }
 
@@ -118,7 +119,7 @@ impl fmt::Display for Secret {
     /// The store's URL without user, password and options.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Some((scheme, rest)) = self.0.split_once("://") else {
-            if let Some(Place::Memory | Place::Directory) = store::place(&self.0) {
+            if let Some(BackendKind::InMemory | BackendKind::Local) = store::kind(&self.0) {
                 return f.write_str(&self.0);
             }
             // Whatever it is, it may have been meant as a server's.
@@ -231,7 +232,8 @@ fn api_of(flags: ApiFlags, matches: &clap::ArgMatches) -> Result<Api, clap::Erro
         cache_control: if flags.cache_control == "none" { String::new() } else { flags.cache_control },
         cors_origins: flags.cors_origin.into_iter().filter(|origin| !origin.is_empty()).collect(),
         max_requests: flags.max_requests,
-        pages_max_bytes: flags.pages_max_bytes,
+        max_streams: flags.max_streams,
+        response_memory_limit: flags.response_memory_limit,
         server_timing: flags.server_timing,
     })
 }
@@ -285,11 +287,11 @@ fn fallback_of(
 ) -> Result<Option<Box<fallback::Settings>>, clap::Error> {
     let Some(copy) = flags.fallback else { return Ok(None) };
     let name = named("fallback", matches);
-    if matches!(store::place(store.url.expose()), Some(Place::Memory | Place::Directory)) {
+    if matches!(store::kind(store.url.expose()), Some(BackendKind::InMemory | BackendKind::Local)) {
         let text = format!("a fallback is for a store that can be away, which {} cannot: leave {name} out", store.url);
         return Err(wrong(text));
     }
-    if store::place(&copy) == Some(Place::Server) {
+    if store::kind(&copy) == Some(BackendKind::Remote) {
         return Err(wrong(format!("{name}: the fallback must be in this process: memory: or sled:DIRECTORY")));
     }
     if flags.fallback_after * 2 > request_timeout {

@@ -11,8 +11,8 @@ use rapidhash::v3::{RapidSecrets, RapidStreamHasherV3};
 use tempfile::SpooledTempFile;
 use tokio::sync::mpsc;
 
-use crate::document::Document;
-use crate::document::reader::{Bad, Documents};
+use crate::document::reader::{Documents, InvalidDocument};
+use crate::record::Document;
 use crate::store::{self, EmbeddedStore, Store};
 
 /// How many documents go to the store in one call, and how many bytes of them: enough that a call's cost does not count.
@@ -30,7 +30,7 @@ const SHOWN_BAD: u64 = 10;
 
 /// What became of an import.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Report {
+pub struct ImportSummary {
     pub stored: u64,
     pub skipped: u64,
 }
@@ -48,7 +48,7 @@ pub enum Error {
     #[error("{0} of {1} documents are wrong, so nothing was stored. Correct them")]
     Invalid(u64, u64),
     #[error("the file was changed while it was read, at {1}. {0} documents were stored: import it again")]
-    Changed(u64, Bad),
+    Changed(u64, InvalidDocument),
     #[error(
         "the store holds only a part of {0}, since its load did not finish. Start again with that seed as it was then, or move \
          the store's directory away"
@@ -61,7 +61,7 @@ pub enum Error {
 /// Told how it goes. Called from another thread than the one that waits for the import.
 pub trait Progress: Send + 'static {
     /// A document that cannot be stored.
-    fn bad(&mut self, bad: &Bad);
+    fn bad(&mut self, bad: &InvalidDocument);
     /// A pass over the input begins; `bytes` is how long it is, if that is known.
     fn begin(&mut self, doing: &'static str, bytes: Option<u64>);
     /// So many bytes of this pass are read.
@@ -81,7 +81,7 @@ pub async fn run(
     input: Input,
     skip_invalid: bool,
     progress: impl Progress,
-) -> Result<Report, Error> {
+) -> Result<ImportSummary, Error> {
     storing(store, input, skip_invalid, progress, async |_| Ok(())).await
 }
 
@@ -92,7 +92,7 @@ async fn storing(
     skip_invalid: bool,
     progress: impl Progress,
     checked: impl AsyncFn(u64) -> Result<(), Error>,
-) -> Result<Report, Error> {
+) -> Result<ImportSummary, Error> {
     // One batch waits while one is stored and one is read.
     let (steps, mut next) = mpsc::channel(1);
     let reader = tokio::task::spawn_blocking(move || read(input, skip_invalid, progress, &steps));
@@ -107,13 +107,13 @@ async fn storing(
             }
         }
     }
-    let read = reader.await.unwrap_or_else(|panic| Err(Failed::Input(io::Error::other(panic))));
+    let read = reader.await.unwrap_or_else(|panic| Err(ReadError::Input(io::Error::other(panic))));
     match read {
-        Ok(skipped) => Ok(Report { stored, skipped }),
-        Err(Failed::Input(error)) => Err(Error::Input(error)),
-        Err(Failed::Temporary(error)) => Err(Error::Temporary(error)),
-        Err(Failed::Invalid { bad, all }) => Err(Error::Invalid(bad, all)),
-        Err(Failed::Changed(bad)) => Err(Error::Changed(stored, bad)),
+        Ok(skipped) => Ok(ImportSummary { stored, skipped }),
+        Err(ReadError::Input(error)) => Err(Error::Input(error)),
+        Err(ReadError::Temporary(error)) => Err(Error::Temporary(error)),
+        Err(ReadError::Invalid { bad, all }) => Err(Error::Invalid(bad, all)),
+        Err(ReadError::Changed(bad)) => Err(Error::Changed(stored, bad)),
     }
 }
 
@@ -150,11 +150,11 @@ enum Step {
     Batch(Vec<Document>),
 }
 
-enum Failed {
+enum ReadError {
     Input(io::Error),
     Temporary(io::Error),
     Invalid { bad: u64, all: u64 },
-    Changed(Bad),
+    Changed(InvalidDocument),
 }
 
 /// The thread that reads; returns how many documents were skipped.
@@ -163,7 +163,7 @@ fn read(
     skip_invalid: bool,
     mut progress: impl Progress,
     steps: &mpsc::Sender<Step>,
-) -> Result<u64, Failed> {
+) -> Result<u64, ReadError> {
     if skip_invalid {
         return match input {
             Input::File(file) => load(&file, length(&file), progress, true, steps),
@@ -180,7 +180,7 @@ fn read(
             let mut tee = Tee { stream, copy: SpooledTempFile::new(KEPT_BYTES), length: 0, failure: None };
             let checked = check(&mut tee, None, &mut progress, steps);
             if let Some(error) = tee.failure {
-                return Err(Failed::Temporary(error));
+                return Err(ReadError::Temporary(error));
             }
             load_checked(tee.copy, checked?, Some(tee.length), progress, steps)
         }
@@ -194,10 +194,10 @@ fn load_checked(
     length: Option<u64>,
     progress: impl Progress,
     steps: &mpsc::Sender<Step>,
-) -> Result<u64, Failed> {
+) -> Result<u64, ReadError> {
     // Whether somebody takes it shows at the first batch.
     let _ = steps.blocking_send(Step::Checked(sum));
-    input.rewind().map_err(Failed::Input)?;
+    input.rewind().map_err(ReadError::Input)?;
     load(input, length, progress, false, steps)
 }
 
@@ -211,14 +211,14 @@ fn check(
     length: Option<u64>,
     progress: &mut impl Progress,
     steps: &mpsc::Sender<Step>,
-) -> Result<u64, Failed> {
+) -> Result<u64, ReadError> {
     progress.begin("checking", length);
-    let mut input = Summed { input, sum: RapidStreamHasherV3::new(&SECRETS) };
+    let mut input = HashingReader { input, sum: RapidStreamHasherV3::new(&SECRETS) };
     let mut documents = Documents::new(BufReader::with_capacity(BUFFER_BYTES, &mut input));
     let (mut bad, mut all) = (0, 0);
     while let Some(document) = documents.next() {
         all += 1;
-        if let Err(wrong) = document.map_err(Failed::Input)? {
+        if let Err(wrong) = document.map_err(ReadError::Input)? {
             bad += 1;
             if bad <= SHOWN_BAD {
                 progress.bad(&wrong);
@@ -232,7 +232,7 @@ fn check(
     }
     drop(documents);
     progress.end();
-    if bad > 0 { Err(Failed::Invalid { bad, all }) } else { Ok(input.sum.finish()) }
+    if bad > 0 { Err(ReadError::Invalid { bad, all }) } else { Ok(input.sum.finish()) }
 }
 
 fn load(
@@ -241,22 +241,22 @@ fn load(
     mut progress: impl Progress,
     skip_invalid: bool,
     steps: &mpsc::Sender<Step>,
-) -> Result<u64, Failed> {
+) -> Result<u64, ReadError> {
     progress.begin("storing", length);
     let mut documents = Documents::new(BufReader::with_capacity(BUFFER_BYTES, input));
     let mut batch = Vec::new();
     let (mut size, mut skipped) = (0, 0);
     while let Some(document) = documents.next() {
-        match document.map_err(Failed::Input)? {
+        match document.map_err(ReadError::Input)? {
             Ok(document) => {
-                size += document.encoded_len();
+                size += document.bson().len();
                 batch.push(document);
             }
             Err(bad) if skip_invalid => {
                 skipped += 1;
                 progress.bad(&bad);
             }
-            Err(bad) => return Err(Failed::Changed(bad)),
+            Err(bad) => return Err(ReadError::Changed(bad)),
         }
         if batch.len() == BATCH_DOCUMENTS || size >= BATCH_BYTES {
             size = 0;
@@ -299,7 +299,7 @@ impl Read for Tee {
 }
 
 /// Sums what is read from it.
-struct Summed<R> {
+struct HashingReader<R> {
     input: R,
     sum: RapidStreamHasherV3<'static>,
 }
@@ -307,7 +307,7 @@ struct Summed<R> {
 /// The same in every build: what one has noted another one may read.
 static SECRETS: RapidSecrets = RapidSecrets::seed(0);
 
-impl<R: Read> Read for Summed<R> {
+impl<R: Read> Read for HashingReader<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.input.read(buffer)?;
         self.sum.write(&buffer[..count]);
@@ -364,7 +364,7 @@ pub async fn seed(store: &dyn EmbeddedStore, seed: Option<Seed>) -> Result<u64, 
 struct Logged;
 
 impl Progress for Logged {
-    fn bad(&mut self, bad: &Bad) {
+    fn bad(&mut self, bad: &InvalidDocument) {
         tracing::error!("{bad}");
     }
     fn begin(&mut self, _: &'static str, _: Option<u64>) {}

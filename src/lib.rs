@@ -6,8 +6,10 @@
 //!
 //! | room | what it is |
 //! |---|---|
-//! | [`record`], [`wire`], [`document`] | the domain: what enters, what leaves, and how the one becomes the other |
-//! | [`query`] | the domain of asking: filters, order, projection, cursors, all defined on wire JSON |
+//! | [`record`] | the domain: BSON documents, and the keys that order them as MongoDB does |
+//! | [`document`] | Extended JSON into BSON |
+//! | [`wire`] | BSON into the JSON that clients get |
+//! | [`query`] | filters, order, projection and cursors, all on BSON |
 //! | [`store`] | where records live: the trait with its contract, and one file per backend |
 //! | [`import`] | files into a store, whole or not at all |
 //! | [`http`] | the router, the handlers, the one table from errors to status codes |
@@ -20,8 +22,8 @@
 //!
 //! [`server`] accepts a connection and parses the head within its limits. [`http`] gives the request an id, routes it,
 //! reads the record's id out of the path and asks the [`store`], under the request's deadline. The store finds a
-//! [`record::Record`], whose JSON was ready or is written from the backend's bytes by [`wire`], and [`http`] sends those
-//! bytes as they are. A failure comes back as a [`store::Error`] of one of three kinds; [`http`] turns the kind into a
+//! [`record::Document`], the BSON bytes that MongoDB or an import gave it; [`http`] applies the projection, has [`wire`]
+//! encode the JSON and sends that. A failure comes back as a [`store::Error`] of one of three kinds; [`http`] turns the kind into a
 //! status and a short text for the client, and logs the cause once, in
 //! the one line that every request has.
 

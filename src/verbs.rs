@@ -6,15 +6,14 @@ use std::net::SocketAddr;
 use std::num::NonZero;
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
 use indicatif::{ProgressBar, ProgressStyle};
 use records::config::{self, Healthcheck, Import, Log, Seed, Serve, Shell, Store as StoreSettings};
-use records::document::reader::Bad;
+use records::document::reader::InvalidDocument;
 use records::import::{self, Input, Progress};
-use records::store::{self, Place, Store};
+use records::store::{self, BackendKind, EmbeddedStore, Opened};
 use records::telemetry::spans::{self, Exporting, Tracer};
 use records::telemetry::{Connections, Format, Logs, Lost, VERSION};
 use records::{healthcheck, http, server, telemetry};
@@ -99,7 +98,7 @@ async fn check(settings: &Serve) -> Result<(), Failure> {
         // Opening a pipe would wait for whoever writes to it, and take from `serve` what is written.
         Seed::File(path) if std::fs::metadata(path).is_ok_and(|file| !file.is_file() && !file.is_dir()) => Ok(()),
         // Nobody fills a store that is elsewhere.
-        Seed::File(path) if store::place(url) != Some(Place::Server) => open_seed(path).map(drop),
+        Seed::File(path) if store::kind(url) != Some(BackendKind::Remote) => open_seed(path).map(drop),
         _ => Ok(()),
     }
 }
@@ -165,7 +164,7 @@ fn finish(format: Format, outcome: Outcome) -> ExitCode {
     })
 }
 
-async fn open(settings: &StoreSettings) -> Result<Arc<dyn Store>, Failure> {
+async fn open(settings: &StoreSettings) -> Result<Opened, Failure> {
     store::open(settings.url.expose(), settings.options.clone())
         .await
         .map_err(|error| Failure(error.report().to_string()))
@@ -184,10 +183,17 @@ async fn serving(settings: Serve, lost_lines: Lost, tracer: Tracer) -> Outcome {
     let taken = take("listen", settings.listen)?;
     let admin = settings.admin_listen.map(|admin| take("admin-listen", admin)).transpose()?;
     let prepared = async {
-        let store = open(&settings.store).await?;
-        fill(&*store, &settings.seed).await?;
-        let Some(fallback) = settings.fallback else { return Ok(store) };
-        store::fallback::over(store, *fallback).await.map_err(|error| Failure(error.report().to_string()))
+        match (open(&settings.store).await?, settings.fallback) {
+            (Opened::Embedded(store), _) => {
+                fill(&*store, &settings.seed).await?;
+                Ok(Opened::Embedded(store).into_store())
+            }
+            (Opened::Remote(store), None) => Ok(store),
+            (Opened::Remote(store), Some(fallback)) => {
+                let over = store::fallback::over(store, *fallback).await;
+                over.map_err(|error| Failure(error.report().to_string()))
+            }
+        }
     };
     let store = tokio::select! {
         biased;
@@ -267,13 +273,13 @@ fn answers(settings: &Serve) -> Result<http::Settings, Failure> {
     answers.default_limit = api.default_limit;
     answers.max_limit = api.max_limit;
     answers.max_requests = api.max_requests;
-    answers.pages_max_bytes = api.pages_max_bytes;
+    answers.max_streams = api.max_streams;
+    answers.response_memory_limit = api.response_memory_limit;
     answers.server_timing = api.server_timing;
     Ok(answers)
 }
 
-async fn fill(store: &dyn Store, seed: &Seed) -> Result<(), Failure> {
-    let Some(store) = store.as_embedded() else { return Ok(()) };
+async fn fill(store: &dyn EmbeddedStore, seed: &Seed) -> Result<(), Failure> {
     let (shown, seed) = match (seed, store::SEED) {
         (Seed::None, _) | (Seed::BuiltIn, None) => ("none".to_owned(), None),
         (Seed::BuiltIn, Some(seed)) => {
@@ -311,13 +317,14 @@ async fn importing(settings: Import) -> Outcome {
     // Nothing is read again.
     place.options.cache_bytes = IMPORT_CACHE_BYTES;
     let store = open(&place).await?;
-    if let Some(embedded) = store.as_embedded() {
-        match import::seed(embedded, None).await {
+    if let Opened::Embedded(store) = &store {
+        match import::seed(&**store, None).await {
             // Imported beside it, or over it: still nobody knows what of the seed is missing.
             Err(part @ import::Error::Part(_)) => tracing::warn!("{part}"),
             seeded => drop(seeded?),
         }
     }
+    let store = store.into_store();
     let report =
         import::run(&*store, input, settings.skip_invalid, Bar::default()).await.map_err(|error| match error {
             // Of a seed nothing can be left out.
@@ -339,7 +346,7 @@ impl Default for Bar {
 }
 
 impl Progress for Bar {
-    fn bad(&mut self, bad: &Bad) {
+    fn bad(&mut self, bad: &InvalidDocument) {
         self.0.suspend(|| eprintln!("{bad}"));
     }
 

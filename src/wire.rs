@@ -23,34 +23,134 @@
 //! | DBPointer | object of `$ref` and `$id` | `{"$ref":"db.c","$id":"507f1f77bcf86cd799439011"}` |
 //! | MinKey, MaxKey | the strings `"MinKey"`, `"MaxKey"` | |
 //!
-//! The mapping loses types on purpose: it is for people and programs that want plain JSON. What must come back as it
-//! was belongs in Extended JSON, which is what [`crate::document`] reads.
+//! The mapping loses types on purpose: it is for people and programs that want plain JSON. Data that must come back as it
+//! was belongs in Extended JSON, which the importer reads.
 //!
-//! The functions append to a buffer, so that a whole list can be written without a tree or a copy in between.
+//! The encoder appends to a buffer, so that a whole list is written without a tree or a copy in between.
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
+use bson::Decimal128;
+use bson::spec::ElementType;
+
+use crate::record::raw::{self, Elements, MAX_DEPTH, Malformed, Result, ValueRef};
+
+/// The longest part of an id that a message shows, in characters.
+const ID_SHOWN: usize = 128;
 
 /// Longest form of a date: a sign, nine digits of year (`i64` milliseconds reach the year 292,278,994), and the rest.
 const DATE_MAX: usize = 32;
 
-pub fn string(out: &mut Vec<u8>, value: &str) {
-    if value.bytes().fold(true, |plain, byte| plain & stands_for_itself(byte)) {
-        quoted(out, value.as_bytes());
-    } else {
-        // Writing to a Vec cannot fail, and a str always serialises.
-        serde_json::to_writer(out, value).unwrap_or_default();
-    }
+/// Appends the JSON of a BSON document: one object, on one line, in UTF-8.
+///
+/// Strings that are not UTF-8 (some clients write such) are shown with U+FFFD where they are not: one bad string must not
+/// take the record away, let alone the list.
+///
+/// # Errors
+///
+/// When the bytes are not a BSON document; `out` then ends in half an object.
+pub fn document(out: &mut Vec<u8>, document: &[u8]) -> Result<()> {
+    write_document(out, document, 0)
 }
 
-/// As [`string`], of what should be UTF-8 and need not be: what is not shows as U+FFFD.
-pub fn lossy_string(out: &mut Vec<u8>, value: &[u8]) {
+/// The JSON of the document's `_id`, cut after some hundred characters, for a message.
+pub fn id(document: &[u8]) -> Option<String> {
+    let mut out = Vec::new();
+    write_value(&mut out, raw::find(document, b"_id").ok()??, 0).ok()?;
+    Some(String::from_utf8_lossy(&out).chars().take(ID_SHOWN).collect())
+}
+
+fn write_document(out: &mut Vec<u8>, document: &[u8], depth: usize) -> Result<()> {
+    out.push(b'{');
+    for (index, element) in Elements::new(document)?.enumerate() {
+        let (name, value) = element?;
+        if index > 0 {
+            out.push(b',');
+        }
+        string(out, name);
+        out.push(b':');
+        write_value(out, value, depth)?;
+    }
+    out.push(b'}');
+    Ok(())
+}
+
+fn write_value(out: &mut Vec<u8>, value: ValueRef<'_>, depth: usize) -> Result<()> {
+    if depth > MAX_DEPTH {
+        return Err(Malformed("it nests too deep"));
+    }
+    match value.kind {
+        ElementType::Double => double(out, f64::from_le_bytes(value.fixed()?)),
+        ElementType::String | ElementType::JavaScriptCode | ElementType::Symbol => string(out, value.text()?),
+        ElementType::EmbeddedDocument => write_document(out, value.bytes, depth + 1)?,
+        ElementType::Array => {
+            out.push(b'[');
+            // The names of an array's elements are their indexes; their order in the bytes counts.
+            for (index, element) in value.elements()?.enumerate() {
+                if index > 0 {
+                    out.push(b',');
+                }
+                write_value(out, element?.1, depth + 1)?;
+            }
+            out.push(b']');
+        }
+        ElementType::Binary => {
+            let (subtype, payload) = value.binary()?;
+            binary(out, subtype, payload);
+        }
+        ElementType::ObjectId => object_id(out, &value.fixed()?),
+        ElementType::Boolean => out.extend_from_slice(if value.bytes == [0] { b"false" } else { b"true" }),
+        ElementType::DateTime => date(out, i64::from_le_bytes(value.fixed()?)),
+        ElementType::Null | ElementType::Undefined => out.extend_from_slice(b"null"),
+        ElementType::RegularExpression => {
+            // MongoDB sorts the options; they are shown as they are.
+            let (pattern, options) = value.regex()?;
+            string(out, &[b"/", pattern, b"/", options].concat());
+        }
+        ElementType::DbPointer => {
+            let (namespace, id) = value.db_pointer()?;
+            out.extend_from_slice(b"{\"$ref\":");
+            string(out, namespace);
+            out.extend_from_slice(b",\"$id\":");
+            object_id(out, id);
+            out.push(b'}');
+        }
+        ElementType::JavaScriptCodeWithScope => {
+            let (code, scope) = value.code_with_scope()?;
+            out.extend_from_slice(b"{\"code\":");
+            string(out, code);
+            out.extend_from_slice(b",\"scope\":");
+            write_document(out, scope, depth + 1)?;
+            out.push(b'}');
+        }
+        ElementType::Int32 => integer(out, i32::from_le_bytes(value.fixed()?).into()),
+        ElementType::Timestamp => {
+            let bits = u64::from_le_bytes(value.fixed()?);
+            out.extend_from_slice(b"{\"t\":");
+            integer(out, (bits >> 32) as i64);
+            out.extend_from_slice(b",\"i\":");
+            integer(out, i64::from(bits as u32));
+            out.push(b'}');
+        }
+        ElementType::Int64 => integer(out, i64::from_le_bytes(value.fixed()?)),
+        ElementType::Decimal128 => string(out, Decimal128::from_bytes(value.fixed()?).to_string().as_bytes()),
+        ElementType::MinKey => out.extend_from_slice(b"\"MinKey\""),
+        ElementType::MaxKey => out.extend_from_slice(b"\"MaxKey\""),
+    }
+    Ok(())
+}
+
+/// Appends a JSON string of what should be UTF-8 and need not be.
+fn string(out: &mut Vec<u8>, value: &[u8]) {
     // Nearly all names, and most texts. Without an early end, many bytes are looked at in one step.
     if value.iter().fold(true, |plain, byte| plain & (byte.is_ascii() & stands_for_itself(*byte))) {
-        quoted(out, value);
-    } else if let Ok(value) = std::str::from_utf8(value) {
-        string(out, value);
+        return quoted(out, value);
+    }
+    let text = String::from_utf8_lossy(value);
+    if text.bytes().fold(true, |plain, byte| plain & stands_for_itself(byte)) {
+        quoted(out, text.as_bytes());
     } else {
-        string(out, &String::from_utf8_lossy(value));
+        // Writing to a Vec cannot fail, and a str always serialises.
+        serde_json::to_writer(out, &*text).unwrap_or_default();
     }
 }
 
@@ -67,30 +167,22 @@ fn quoted(out: &mut Vec<u8>, value: &[u8]) {
 }
 
 /// Not a number and infinity have no JSON form: `null`.
-pub fn double(out: &mut Vec<u8>, value: f64) {
+fn double(out: &mut Vec<u8>, value: f64) {
     serde_json::to_writer(out, &value).unwrap_or_default();
 }
 
-pub fn integer(out: &mut Vec<u8>, value: i64) {
+fn integer(out: &mut Vec<u8>, value: i64) {
     out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
 }
 
-pub fn boolean(out: &mut Vec<u8>, value: bool) {
-    out.extend_from_slice(if value { b"true" } else { b"false" });
-}
-
-pub fn null(out: &mut Vec<u8>) {
-    out.extend_from_slice(b"null");
-}
-
-pub fn object_id(out: &mut Vec<u8>, id: &[u8; 12]) {
+fn object_id(out: &mut Vec<u8>, id: &[u8; 12]) {
     out.push(b'"');
     hex(out, id);
     out.push(b'"');
 }
 
 /// Binary data of any subtype; 16 bytes of subtype 4 are a UUID.
-pub fn binary(out: &mut Vec<u8>, subtype: u8, bytes: &[u8]) {
+fn binary(out: &mut Vec<u8>, subtype: u8, bytes: &[u8]) {
     out.push(b'"');
     match <&[u8; 16]>::try_from(bytes) {
         Ok(uuid) if subtype == 4 => hyphenated(out, uuid),
@@ -108,7 +200,7 @@ pub fn binary(out: &mut Vec<u8>, subtype: u8, bytes: &[u8]) {
 }
 
 /// `millis` since 1970-01-01T00:00:00Z, every value that an `i64` has.
-pub fn date(out: &mut Vec<u8>, millis: i64) {
+fn date(out: &mut Vec<u8>, millis: i64) {
     let days = millis.div_euclid(86_400_000);
     let of_day = millis.rem_euclid(86_400_000);
     let (year, month, day) = civil_from_days(days);
@@ -137,55 +229,6 @@ pub fn date(out: &mut Vec<u8>, millis: i64) {
         }
     }
     out.extend_from_slice(&rest);
-}
-
-/// `options` are sorted by MongoDB; they are shown as they are.
-pub fn regex(out: &mut Vec<u8>, pattern: &str, options: &str) {
-    string(out, &format!("/{pattern}/{options}"));
-}
-
-/// `scope` writes the scope's object.
-pub fn code_with_scope<E>(
-    out: &mut Vec<u8>,
-    code: &str,
-    scope: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
-) -> Result<(), E> {
-    out.extend_from_slice(b"{\"code\":");
-    string(out, code);
-    out.extend_from_slice(b",\"scope\":");
-    scope(out)?;
-    out.push(b'}');
-    Ok(())
-}
-
-pub fn timestamp(out: &mut Vec<u8>, time: u32, increment: u32) {
-    out.extend_from_slice(b"{\"t\":");
-    integer(out, time.into());
-    out.extend_from_slice(b",\"i\":");
-    integer(out, increment.into());
-    out.push(b'}');
-}
-
-pub fn db_pointer(out: &mut Vec<u8>, namespace: &str, id: &[u8; 12]) {
-    out.extend_from_slice(b"{\"$ref\":");
-    string(out, namespace);
-    out.extend_from_slice(b",\"$id\":");
-    object_id(out, id);
-    out.push(b'}');
-}
-
-pub fn min_key(out: &mut Vec<u8>) {
-    out.extend_from_slice(b"\"MinKey\"");
-}
-
-pub fn max_key(out: &mut Vec<u8>) {
-    out.extend_from_slice(b"\"MaxKey\"");
-}
-
-/// Reads the wire form of an ObjectId: exactly 24 lower-case hex digits.
-pub fn parse_object_id(text: &str) -> Option<[u8; 12]> {
-    let mut id = [0; 12];
-    unhex(text.as_bytes(), &mut id).then_some(id)
 }
 
 /// Reads the wire form of a UUID: 8-4-4-4-12 lower-case hex digits.

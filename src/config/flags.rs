@@ -8,7 +8,7 @@ use clap::builder::{BoolishValueParser, NonEmptyStringValueParser as Filled};
 use clap::{ArgAction, Args, Parser, Subcommand};
 use clap_complete::Shell;
 
-use super::values::{address, connections, count, format, limit, mode, positive, threads, time};
+use super::values::{address, connections, count, format, limit, mode, positive, size, threads, time};
 use crate::store::fallback;
 use crate::telemetry::{Format, VERSION};
 
@@ -160,9 +160,12 @@ pub struct ApiFlags {
     /// How many requests for records are answered at once; more are told to come back
     #[arg(long, env = "RECORDS_MAX_REQUESTS", value_name = "NUMBER", default_value = "1024", value_parser = count)]
     pub max_requests: usize,
-    /// How many bytes of memory all pages that are gathered or being sent may take; small ones do not count
-    #[arg(long, env = "RECORDS_PAGES_MAX_BYTES", value_name = "BYTES", default_value = "67108864", value_parser = count)]
-    pub pages_max_bytes: usize,
+    /// How many lists without a limit are streamed at once; more are told to come back
+    #[arg(long, env = "RECORDS_MAX_STREAMS", value_name = "NUMBER", default_value = "64", value_parser = count)]
+    pub max_streams: usize,
+    /// Memory for responses until they are sent: pages, streams, compression and large records. More are told to come back
+    #[arg(long, env = "RECORDS_RESPONSE_MEMORY_LIMIT", value_name = "SIZE", default_value = "64MiB", value_parser = size)]
+    pub response_memory_limit: usize,
     /// Tell every client how long its request took, and the store for it, in Server-Timing
     #[arg(long, env = "RECORDS_SERVER_TIMING", action = ArgAction::SetTrue, value_parser = BoolishValueParser::new())]
     pub server_timing: bool,

@@ -109,6 +109,21 @@ pub fn count(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|count| *count > 0).ok_or_else(|| "it must be a whole number, 1 or more".into())
 }
 
+/// Bytes, also in units of 1024: `65536`, `64KiB`, `64 MiB`, `1GiB`.
+pub fn size(text: &str) -> Result<usize, String> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let unit: Option<usize> = match unit.trim_start().to_ascii_lowercase().as_str() {
+        "" | "b" => Some(1),
+        "kib" => Some(1 << 10),
+        "mib" => Some(1 << 20),
+        "gib" => Some(1 << 30),
+        _ => None,
+    };
+    let bytes = number.parse::<usize>().ok().zip(unit).and_then(|(number, unit)| number.checked_mul(unit));
+    bytes.filter(|bytes| *bytes > 0).ok_or_else(|| "it must be a size in bytes, 1 or more, as in 67108864 or 64MiB".into())
+}
+
 pub fn threads(text: &str) -> Result<usize, String> {
     match text.parse() {
         // More than any machine has processors.

@@ -10,15 +10,16 @@
 //! specification has it. Whatever has a fraction or an exponent is a double, and so is `-0`. A number that no double can
 //! hold, such as `1e400`, is an error rather than infinity.
 
-use std::collections::HashSet;
 use std::fmt;
 
+use bson::Bson;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 
-use super::{Document, Fields, MAX_DEPTH, Refusal, Value, wrapper};
+use super::{MAX_DEPTH, ValidationError, validate, wrapper};
+use crate::record::Document;
 
 /// The text nests deeper than the document does: a wrapper at the deepest level adds up to three levels of its own
-/// (`{"$dbPointer":{"$id":{"$oid":…}}}`). What they are counted as, [`Document::new`] says.
+/// (`{"$dbPointer":{"$id":{"$oid":…}}}`). [`validate`] counts those of the document.
 const MAX_TEXT_DEPTH: usize = MAX_DEPTH + 3;
 
 /// Why a text is not a document.
@@ -30,7 +31,7 @@ pub enum Error {
     #[error("it is not a JSON object")]
     NotAnObject,
     #[error(transparent)]
-    Refused(#[from] Refusal),
+    Invalid(#[from] ValidationError),
 }
 
 /// Reads one whole document.
@@ -45,7 +46,7 @@ pub fn parse(text: &[u8]) -> Result<Document, Error> {
         .and_then(|value| deserializer.end().map(|()| value))
         .map_err(Error::syntax)?;
     match value {
-        Value::Document(fields) => Ok(Document::new(fields)?),
+        Bson::Document(document) => Ok(validate(document)?),
         _ => Err(Error::NotAnObject),
     }
 }
@@ -66,9 +67,9 @@ struct Seed {
 }
 
 impl<'de> DeserializeSeed<'de> for Seed {
-    type Value = Value;
+    type Value = Bson;
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Bson, D::Error> {
         deserializer.deserialize_any(self)
     }
 }
@@ -76,79 +77,68 @@ impl<'de> DeserializeSeed<'de> for Seed {
 impl Seed {
     fn deeper<E: serde::de::Error>(&self) -> Result<Self, E> {
         if self.depth == MAX_TEXT_DEPTH {
-            return Err(E::custom(Refusal::TooDeep));
+            return Err(E::custom(ValidationError::TooDeep));
         }
         Ok(Self { depth: self.depth + 1 })
     }
 }
 
 impl<'de> Visitor<'de> for Seed {
-    type Value = Value;
+    type Value = Bson;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a JSON value")
     }
 
-    fn visit_unit<E>(self) -> Result<Value, E> {
-        Ok(Value::Null)
+    fn visit_unit<E>(self) -> Result<Bson, E> {
+        Ok(Bson::Null)
     }
 
-    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
-        Ok(Value::Bool(value))
+    fn visit_bool<E>(self, value: bool) -> Result<Bson, E> {
+        Ok(Bson::Boolean(value))
     }
 
-    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
-        Ok(i32::try_from(value).map_or(Value::Int64(value), Value::Int32))
+    fn visit_i64<E>(self, value: i64) -> Result<Bson, E> {
+        Ok(i32::try_from(value).map_or(Bson::Int64(value), Bson::Int32))
     }
 
     /// A whole number beyond an `i64` is a double, as the specification has it.
-    fn visit_u64<E: serde::de::Error>(self, value: u64) -> Result<Value, E> {
-        i64::try_from(value).map_or(Ok(Value::Double(value as f64)), |value| self.visit_i64(value))
+    fn visit_u64<E: serde::de::Error>(self, value: u64) -> Result<Bson, E> {
+        i64::try_from(value).map_or(Ok(Bson::Double(value as f64)), |value| self.visit_i64(value))
     }
 
-    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
-        Ok(Value::Double(value))
+    fn visit_f64<E>(self, value: f64) -> Result<Bson, E> {
+        Ok(Bson::Double(value))
     }
 
-    fn visit_str<E>(self, text: &str) -> Result<Value, E> {
-        Ok(Value::String(text.into()))
+    fn visit_str<E>(self, text: &str) -> Result<Bson, E> {
+        Ok(Bson::String(text.into()))
     }
 
-    fn visit_string<E>(self, text: String) -> Result<Value, E> {
-        Ok(Value::String(text.into()))
+    fn visit_string<E>(self, text: String) -> Result<Bson, E> {
+        Ok(Bson::String(text.into()))
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Bson, A::Error> {
         let mut values = Vec::new();
         while let Some(value) = seq.next_element_seed(self.deeper()?)? {
             values.push(value);
         }
-        Ok(Value::Array(values))
+        Ok(Bson::Array(values))
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Bson, A::Error> {
         let inner = self.deeper()?;
-        let mut fields: Fields = Vec::new();
+        let mut fields = bson::Document::new();
         while let Some(name) = map.next_key::<String>()? {
             if name.contains('\0') {
                 return Err(A::Error::custom(format_args!("the field name {name:?} has a NUL in it")));
             }
-            fields.push((name.into(), map.next_value_seed(Self { ..inner })?));
-        }
-        if let Some(twice) = first_repeated(&fields) {
-            return Err(A::Error::custom(format_args!("the field name `{twice}` stands twice in one object")));
+            if fields.contains_key(&name) {
+                return Err(A::Error::custom(format_args!("the field name `{name}` stands twice in one object")));
+            }
+            fields.insert(name, map.next_value_seed(Self { ..inner })?);
         }
         wrapper::unwrap(fields).map_err(A::Error::custom)
     }
-}
-
-fn first_repeated(fields: &Fields) -> Option<&str> {
-    // Comparing each with each is quicker than hashing for the handful of fields that most objects have.
-    if fields.len() <= 16 {
-        let repeated =
-            |(index, (name, _)): &(usize, &(Box<str>, Value))| fields[..*index].iter().any(|(n, _)| n == name);
-        return fields.iter().enumerate().find(repeated).map(|(_, (name, _))| &**name);
-    }
-    let mut seen = HashSet::with_capacity(fields.len());
-    fields.iter().map(|(name, _)| &**name).find(|name| !seen.insert(*name))
 }

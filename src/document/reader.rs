@@ -4,8 +4,8 @@
 use std::fmt;
 use std::io::{self, BufRead};
 
-use super::Document;
 use super::extended_json::{self, Error as JsonError};
+use crate::record::Document;
 
 /// The longest text of one document, in bytes. Canonical Extended JSON of a document of 16 MiB fits; a file that is one
 /// endless line does not take the memory with it.
@@ -15,7 +15,7 @@ const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
 /// A text that is no document, and where it stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Bad {
+pub struct InvalidDocument {
     /// Counted from 1.
     pub line: u64,
     /// Counted in bytes from 1, where the reason is one place in the line.
@@ -23,7 +23,7 @@ pub struct Bad {
     pub reason: String,
 }
 
-impl fmt::Display for Bad {
+impl fmt::Display for InvalidDocument {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.column {
             Some(column) => write!(f, "line {}, column {column}: {}", self.line, self.reason),
@@ -119,11 +119,15 @@ impl<R: BufRead> Documents<R> {
     }
 
     /// What stands in `text`, which began at `line` after `before` bytes of it; `text` is empty afterwards.
-    fn parse(&mut self, (line, before): (u64, usize)) -> Result<Document, Bad> {
+    fn parse(&mut self, (line, before): (u64, usize)) -> Result<Document, InvalidDocument> {
         if self.text.len() > MAX_TEXT_BYTES {
             // Its memory goes with it; the next line is hardly as long.
             self.text = Vec::new();
-            return Err(Bad { line, column: None, reason: format!("it is longer than {MAX_TEXT_BYTES} bytes") });
+            return Err(InvalidDocument {
+                line,
+                column: None,
+                reason: format!("it is longer than {MAX_TEXT_BYTES} bytes"),
+            });
         }
         let parsed = extended_json::parse(&self.text);
         self.text.clear();
@@ -135,9 +139,9 @@ impl<R: BufRead> Documents<R> {
                     (_, 0) => (line + within as u64 - 2, None),
                     (_, column) => (line + within as u64 - 1, Some(column)),
                 };
-                Bad { line: place.0, column: place.1, reason }
+                InvalidDocument { line: place.0, column: place.1, reason }
             }
-            other => Bad { line, column: None, reason: other.to_string() },
+            other => InvalidDocument { line, column: None, reason: other.to_string() },
         })
     }
 
@@ -167,7 +171,7 @@ impl<R: BufRead> Documents<R> {
         Ok(())
     }
 
-    fn next_line(&mut self) -> io::Result<Option<Result<Document, Bad>>> {
+    fn next_line(&mut self) -> io::Result<Option<Result<Document, InvalidDocument>>> {
         if self.text.is_empty() && self.skip_white_space()?.is_none() {
             self.form = Form::Ended;
             return Ok(None);
@@ -177,12 +181,12 @@ impl<R: BufRead> Documents<R> {
         Ok(Some(self.parse(here)))
     }
 
-    fn next_element(&mut self, first: bool) -> io::Result<Option<Result<Document, Bad>>> {
+    fn next_element(&mut self, first: bool) -> io::Result<Option<Result<Document, InvalidDocument>>> {
         let next = self.skip_white_space()?;
         let bad = |this: &mut Self, reason: &str| {
             // Where the commas are no longer certain, guessing on would make documents up.
             this.form = Form::Ended;
-            Ok(Some(Err(Bad { line: this.line, column: None, reason: reason.to_owned() })))
+            Ok(Some(Err(InvalidDocument { line: this.line, column: None, reason: reason.to_owned() })))
         };
         match next {
             None => return bad(self, "the file ends before the array does: `]` is missing"),
@@ -236,7 +240,7 @@ impl Nesting {
 }
 
 impl<R: BufRead> Iterator for Documents<R> {
-    type Item = io::Result<Result<Document, Bad>>;
+    type Item = io::Result<Result<Document, InvalidDocument>>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.form == Form::Unknown

@@ -1,12 +1,18 @@
 //! The type wrappers of Extended JSON: `{"$oid": …}` and its like, from the object they are to the value they mean.
 
+use std::str::FromStr;
+
 use base64::Engine as _;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use bson::oid::ObjectId;
+use bson::raw::CString;
+use bson::spec::{BinarySubtype, ElementType};
+use bson::{Binary, Bson, Decimal128, Document, JavaScriptCodeWithScope, Regex, Timestamp};
 use jiff::civil::DateTime;
 use jiff::fmt::temporal::Pieces;
 
-use super::{Fields, Value};
+use crate::record::{ValueRef, to_bson};
 use crate::wire;
 
 /// Some exporters leave the padding out; what the bytes are is certain all the same.
@@ -19,41 +25,42 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 ///
 /// The order of a wrapper's names is free (`{"$scope": …, "$code": …}`). `$ref` with `$id` is a DBRef, an ordinary document
 /// by convention; names that merely begin with a `$` mean nothing here.
-pub fn unwrap(fields: Fields) -> Result<Value, String> {
-    let Some((found, _)) = fields.iter().find(|(name, _)| is_wrapper(name)) else {
-        return Ok(Value::Document(fields));
-    };
-    let first = &fields[0].0;
+pub fn unwrap(fields: Document) -> Result<Bson, String> {
+    let Some(found) = fields.keys().find(|name| is_wrapper(name)) else { return Ok(Bson::Document(fields)) };
+    let first = fields.keys().next().map(String::as_str).unwrap_or_default();
     if !first.starts_with('$') {
         return Err(format!("`{found}` stands among other fields: it is a type wrapper, alone in its object"));
     }
-    let take = |wanted: &str| fields.iter().find(|(name, _)| &**name == wanted).map(|(_, value)| value);
-    let only = |names: &[&str]| match fields.iter().find(|(name, _)| !names.contains(&&**name)) {
-        Some((name, _)) => Err(format!("`{name}` does not belong beside `{first}`")),
+    let only = |names: &[&str]| match fields.keys().find(|name| !names.contains(&name.as_str())) {
+        Some(name) => Err(format!("`{name}` does not belong next to `{first}`")),
         None => Ok(()),
     };
-    if let Some(code) = take("$code") {
+    if let Some(code) = fields.get("$code") {
         only(&["$code", "$scope"])?;
-        let code = text(code).ok_or("`$code` must be a string")?;
-        return match take("$scope") {
-            None => Ok(Value::Code(code.into())),
-            Some(Value::Document(scope)) => Ok(Value::CodeWithScope { code: code.into(), scope: scope.clone() }),
+        let code = code.as_str().ok_or("`$code` must be a string")?.to_owned();
+        return match fields.get("$scope") {
+            None => Ok(Bson::JavaScriptCode(code)),
+            Some(Bson::Document(scope)) => {
+                Ok(Bson::JavaScriptCodeWithScope(JavaScriptCodeWithScope { code, scope: scope.clone() }))
+            }
             Some(_) => Err("`$scope` must be an object".into()),
         };
     }
-    if let Some(value) = take("$binary") {
+    if let Some(value) = fields.get("$binary") {
         only(&["$binary", "$type"])?;
-        return binary(value, take("$type"));
+        return binary(value, fields.get("$type"));
     }
-    if let Some(pattern) = take("$regex") {
+    if let Some(pattern) = fields.get("$regex") {
         only(&["$regex", "$options"])?;
-        return regex(Some(pattern), take("$options").or(Some(&Value::String("".into()))));
+        return regex(Some(pattern), fields.get("$options").or(Some(&Bson::String(String::new()))));
     }
-    let [(name, value)] = fields.as_slice() else {
-        only(&[first])?;
-        return Err(format!("`{first}` cannot stand alone"));
-    };
-    wrapper(name, value)
+    match fields.iter().next() {
+        Some((name, value)) if fields.len() == 1 => wrapper(name, value),
+        _ => {
+            only(&[first])?;
+            Err(format!("`{first}` cannot stand alone"))
+        }
+    }
 }
 
 fn is_wrapper(name: &str) -> bool {
@@ -82,59 +89,49 @@ fn is_wrapper(name: &str) -> bool {
 }
 
 /// A wrapper of one name.
-fn wrapper(name: &str, value: &Value) -> Result<Value, String> {
+fn wrapper(name: &str, value: &Bson) -> Result<Bson, String> {
     let wrong = |right: &str| format!("`{name}` must be {right}");
     match name {
-        "$oid" => text(value)
-            .and_then(|text| wire::parse_object_id(&text.to_ascii_lowercase()))
-            .map(Value::ObjectId)
-            .ok_or_else(|| wrong("a string of 24 hex digits")),
-        "$symbol" => text(value).map(|text| Value::Symbol(text.into())).ok_or_else(|| wrong("a string")),
-        "$numberInt" => number(value).map(Value::Int32).ok_or_else(|| wrong("a string with a whole number of 32 bits")),
-        "$numberLong" => {
-            number(value).map(Value::Int64).ok_or_else(|| wrong("a string with a whole number of 64 bits"))
-        }
-        "$numberDouble" => text(value)
+        "$oid" => object_id(value).map(Bson::ObjectId).ok_or_else(|| wrong("a string of 24 hex digits")),
+        "$symbol" => value.as_str().map(|text| Bson::Symbol(text.into())).ok_or_else(|| wrong("a string")),
+        "$numberInt" => number(value).map(Bson::Int32).ok_or_else(|| wrong("a string with a whole number of 32 bits")),
+        "$numberLong" => number(value).map(Bson::Int64).ok_or_else(|| wrong("a string with a whole number of 64 bits")),
+        "$numberDouble" => value
+            .as_str()
             .and_then(double)
-            .map(Value::Double)
+            .map(Bson::Double)
             .ok_or_else(|| wrong("a string with a number, Infinity, -Infinity or NaN")),
-        "$numberDecimal" => text(value)
-            .ok_or_else(|| wrong("a string"))?
-            .parse()
-            .map(Value::Decimal128)
-            .map_err(|error| format!("`{name}`: {error}")),
-        "$uuid" => text(value)
+        "$numberDecimal" => {
+            decimal(value.as_str().ok_or_else(|| wrong("a string"))?).map(Bson::Decimal128).ok_or_else(|| {
+                wrong("a decimal number of at most 34 digits with an exponent between -6176 and 6111, Infinity or NaN")
+            })
+        }
+        "$uuid" => value
+            .as_str()
             .and_then(|text| wire::parse_uuid(&text.to_ascii_lowercase()))
-            .map(|uuid| Value::Binary { subtype: 4, bytes: uuid.to_vec() })
+            .map(|uuid| Bson::Binary(Binary { subtype: BinarySubtype::Uuid, bytes: uuid.to_vec() }))
             .ok_or_else(|| wrong("a string of 32 hex digits in the form 8-4-4-4-12")),
         "$timestamp" => timestamp(value).ok_or_else(|| wrong("an object of `t` and `i`, whole numbers of 32 bits")),
         "$regularExpression" => match value {
-            Value::Document(inner) if inner.len() == 2 => regex(field(inner, "pattern"), field(inner, "options")),
+            Bson::Document(inner) if inner.len() == 2 => regex(inner.get("pattern"), inner.get("options")),
             _ => Err(wrong("an object of `pattern` and `options`, two strings")),
         },
         "$dbPointer" => db_pointer(value).ok_or_else(|| wrong("an object of `$ref`, a string, and `$id`, an ObjectId")),
         "$date" => date(value).ok_or_else(|| wrong("an RFC 3339 date and time or a number of milliseconds")),
-        "$minKey" => one(value).then_some(Value::MinKey).ok_or_else(|| wrong("1")),
-        "$maxKey" => one(value).then_some(Value::MaxKey).ok_or_else(|| wrong("1")),
-        "$undefined" => (*value == Value::Bool(true)).then_some(Value::Undefined).ok_or_else(|| wrong("true")),
+        "$minKey" => is_one(value).then_some(Bson::MinKey).ok_or_else(|| wrong("1")),
+        "$maxKey" => is_one(value).then_some(Bson::MaxKey).ok_or_else(|| wrong("1")),
+        "$undefined" => (*value == Bson::Boolean(true)).then_some(Bson::Undefined).ok_or_else(|| wrong("true")),
         _ => Err(format!("`{name}` cannot stand alone")),
     }
 }
 
-fn text(value: &Value) -> Option<&str> {
-    match value {
-        Value::String(text) => Some(text),
-        _ => None,
-    }
-}
-
-fn field<'a>(fields: &'a Fields, wanted: &str) -> Option<&'a Value> {
-    fields.iter().find(|(name, _)| &**name == wanted).map(|(_, value)| value)
+fn object_id(value: &Bson) -> Option<ObjectId> {
+    value.as_str().and_then(|text| ObjectId::parse_str(text).ok())
 }
 
 /// Digits only: `FromStr` would take a leading `+`, which the specification does not know.
-fn number<T: std::str::FromStr>(value: &Value) -> Option<T> {
-    text(value)?.strip_prefix('+').map_or(text(value), |_| None)?.parse().ok()
+fn number<T: FromStr>(value: &Bson) -> Option<T> {
+    value.as_str().filter(|text| !text.starts_with('+'))?.parse().ok()
 }
 
 fn double(text: &str) -> Option<f64> {
@@ -151,42 +148,48 @@ fn double(text: &str) -> Option<f64> {
     }
 }
 
-fn one(value: &Value) -> bool {
-    matches!(value, Value::Int32(1))
+/// A decimal that 128 bits hold exactly: the crate refuses one that it would have to round.
+fn decimal(text: &str) -> Option<Decimal128> {
+    let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
+    let is_word = ["inf", "infinity", "nan"].iter().any(|word| digits.eq_ignore_ascii_case(word));
+    let is_number = digits.starts_with(|first: char| first.is_ascii_digit() || first == '.');
+    (is_word || is_number).then(|| text.parse().ok())?
 }
 
-fn timestamp(value: &Value) -> Option<Value> {
-    let Value::Document(inner) = value else { return None };
-    let part = |name| match field(inner, name)? {
-        Value::Int32(value) => u32::try_from(*value).ok(),
-        Value::Int64(value) => u32::try_from(*value).ok(),
+fn is_one(value: &Bson) -> bool {
+    matches!(value, Bson::Int32(1))
+}
+
+fn timestamp(value: &Bson) -> Option<Bson> {
+    let Bson::Document(inner) = value else { return None };
+    let part = |name| match inner.get(name)? {
+        Bson::Int32(value) => u32::try_from(*value).ok(),
+        Bson::Int64(value) => u32::try_from(*value).ok(),
         _ => None,
     };
-    (inner.len() == 2).then_some(Value::Timestamp { time: part("t")?, increment: part("i")? })
+    (inner.len() == 2).then_some(Bson::Timestamp(Timestamp { time: part("t")?, increment: part("i")? }))
 }
 
-fn db_pointer(value: &Value) -> Option<Value> {
-    match value {
-        Value::Document(inner) if inner.len() == 2 => match (field(inner, "$ref")?, field(inner, "$id")?) {
-            (Value::String(namespace), Value::ObjectId(id)) => {
-                Some(Value::DbPointer { namespace: namespace.clone(), id: *id })
-            }
-            _ => None,
-        },
-        _ => None,
-    }
+/// The crate has no constructor for this type, so its bytes are written and read.
+fn db_pointer(value: &Bson) -> Option<Bson> {
+    let Bson::Document(inner) = value else { return None };
+    let (Bson::String(namespace), Bson::ObjectId(id)) = (inner.get("$ref")?, inner.get("$id")?) else { return None };
+    let mut bytes = (namespace.len() as i32 + 1).to_le_bytes().to_vec();
+    bytes.extend_from_slice(namespace.as_bytes());
+    bytes.push(0);
+    bytes.extend_from_slice(&id.bytes());
+    (inner.len() == 2).then(|| to_bson(ValueRef { kind: ElementType::DbPointer, bytes: &bytes }))?
 }
 
-fn date(value: &Value) -> Option<Value> {
-    match value {
-        Value::Int32(millis) => Some(Value::Date((*millis).into())),
-        Value::Int64(millis) => Some(Value::Date(*millis)),
-        Value::String(text) => {
-            // Our own form first: it reaches years that the crate does not.
-            wire::parse_date(text).or_else(|| other_date(text)).map(Value::Date)
-        }
+fn date(value: &Bson) -> Option<Bson> {
+    let millis = match value {
+        Bson::Int32(millis) => Some((*millis).into()),
+        Bson::Int64(millis) => Some(*millis),
+        // The wire form first: it reaches years that the date crate does not.
+        Bson::String(text) => wire::parse_date(text).or_else(|| other_date(text)),
         _ => None,
-    }
+    };
+    millis.map(|millis| Bson::DateTime(bson::DateTime::from_millis(millis)))
 }
 
 /// RFC 3339 with any offset and any fraction of a second, of which milliseconds are kept. Taken apart here because
@@ -199,34 +202,34 @@ fn other_date(text: &str) -> Option<i64> {
     i64::try_from(utc.as_nanos().div_euclid(1_000_000)).ok()
 }
 
-fn binary(value: &Value, v1_type: Option<&Value>) -> Result<Value, String> {
+fn binary(value: &Bson, v1_type: Option<&Bson>) -> Result<Bson, String> {
     let (base64, subtype) = match (value, v1_type) {
-        (Value::Document(inner), None) if inner.len() == 2 => {
-            (field(inner, "base64"), field(inner, "subType").or(field(inner, "subtype")))
+        (Bson::Document(inner), None) if inner.len() == 2 => {
+            (inner.get("base64"), inner.get("subType").or(inner.get("subtype")))
         }
-        (Value::String(_), Some(subtype)) => (Some(value), Some(subtype)),
+        (Bson::String(_), Some(subtype)) => (Some(value), Some(subtype)),
         _ => (None, None),
     };
-    let (Some(Value::String(base64)), Some(Value::String(subtype))) = (base64, subtype) else {
+    let (Some(Bson::String(base64)), Some(Bson::String(subtype))) = (base64, subtype) else {
         return Err("`$binary` must be an object of `base64` and `subType`, two strings".into());
     };
-    let bytes = BASE64.decode(&**base64).map_err(|error| format!("`$binary`: {error}"))?;
-    let subtype = Some(&**subtype)
+    let bytes = BASE64.decode(base64).map_err(|error| format!("`$binary`: {error}"))?;
+    let subtype = Some(subtype.as_str())
         .filter(|text| matches!(text.len(), 1 | 2) && text.bytes().all(|byte| byte.is_ascii_hexdigit()))
         .and_then(|text| u8::from_str_radix(text, 16).ok())
         .ok_or("`$binary`: the subtype must be one or two hex digits")?;
-    Ok(Value::Binary { subtype, bytes })
+    Ok(Bson::Binary(Binary { subtype: subtype.into(), bytes }))
 }
 
-fn regex(pattern: Option<&Value>, options: Option<&Value>) -> Result<Value, String> {
-    let (Some(Value::String(pattern)), Some(Value::String(options))) = (pattern, options) else {
+fn regex(pattern: Option<&Bson>, options: Option<&Bson>) -> Result<Bson, String> {
+    let (Some(Bson::String(pattern)), Some(Bson::String(options))) = (pattern, options) else {
         return Err("a regular expression must have a pattern and options, two strings".into());
     };
-    if pattern.contains('\0') || options.contains('\0') {
-        return Err("a regular expression cannot have a NUL in it".into());
-    }
-    // BSON wants the options in alphabetical order; sorting here makes every store show them alike.
+    // BSON wants the options in alphabetical order.
     let mut options: Vec<char> = options.chars().collect();
     options.sort_unstable();
-    Ok(Value::Regex { pattern: pattern.clone(), options: options.into_iter().collect::<String>().into() })
+    match (CString::try_from(pattern.as_str()), CString::try_from(options.into_iter().collect::<String>())) {
+        (Ok(pattern), Ok(options)) => Ok(Bson::RegularExpression(Regex { pattern, options })),
+        _ => Err("a regular expression cannot have a NUL in it".into()),
+    }
 }

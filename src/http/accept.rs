@@ -77,8 +77,8 @@ fn preferred(headers: &HeaderMap, forms: &[Form]) -> Option<Form> {
     best.map(|(_, form)| form)
 }
 
-/// The ranges of one field line, each with its quality in thousandths. What cannot be read wants nothing.
-fn ranges(value: &HeaderValue) -> impl Iterator<Item = (&str, u16)> {
+/// The ranges or codings of one field line, each with its quality in thousandths. What cannot be read wants nothing.
+pub fn ranges(value: &HeaderValue) -> impl Iterator<Item = (&str, u16)> {
     value.to_str().unwrap_or_default().split(',').filter_map(|item| {
         let mut parts = item.split(';').map(str::trim);
         let range = parts.next().filter(|range| !range.is_empty())?;

@@ -1,7 +1,7 @@
 //! `GET /api/v1/records`: all of it as a stream, or a page.
 //!
-//! A page is gathered before it is sent, so that its head can say where the next one begins and what its bytes are; what
-//! bounds it is [`store::PAGE_BYTES`], and all of them together [`store::Budget`]. Without a limit nothing is gathered, and nothing is said beforehand.
+//! A page is gathered before it is sent, so that its head can say where the next one begins and what its bytes are;
+//! [`store::PAGE_BYTES`] bounds it. A list without a limit is streamed. [`store::MemoryPool`] bounds the memory of both.
 
 use std::fmt::Write;
 
@@ -12,21 +12,22 @@ use axum::http::HeaderValue;
 use axum::http::header::LINK;
 use axum::http::request::Parts;
 use axum::response::Response;
-use bytes::Bytes;
+use bson::Bson;
+use bson::spec::ElementType;
 use futures::TryStreamExt;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::accept::{self, Form};
-use super::array::Records;
+use super::body::{self, RecordBody, RecordEncoder};
 use super::etag::{self, ETag};
 use super::finish::RequestId;
 use super::problem::Problem;
 use super::settings::Settings;
 use super::timing::StoreTime;
 use super::{App, age, answer, path};
-use crate::query::{After, Cursor, Selection};
-use crate::record::{Key, RecordId};
-use crate::store::{self, Query, Share};
+use crate::query::{After, Cursor, Position, Selection};
+use crate::record::{Key, RecordId, rank, text};
+use crate::store::{self, ListRequest};
 
 /// A `Link` that the server would take again as a request, whose head may have 16 KiB.
 const LINK_MAX: usize = 8 * 1024;
@@ -63,7 +64,7 @@ fn limit(settings: &Settings, selection: &Selection) -> Result<Option<usize>, Pr
                 format!("`limit` may be {largest} at most: follow the `Link` with rel=\"next\" for more.{whole}");
             Err(Problem::bad("limit", detail))
         }
-        None if settings.implied_limit().is_none() && selection.sort.is_some() => {
+        None if settings.implied_limit().is_none() && !selection.sort.is_empty() => {
             let detail = format!("A sorted list needs a `limit`, of {largest} at most: it is sorted page by page.");
             Err(Problem::bad("limit", detail))
         }
@@ -79,45 +80,27 @@ async fn page(
     form: Form,
     limit: usize,
 ) -> Result<Response, Problem> {
-    let sort = selection.sort.as_ref();
-    let after = match selection.after {
-        Some(After::Cursor(cursor)) => Some(cursor),
-        Some(After::Id(id)) => Some(Cursor { key: key_of(app, parts, &id).await?, value: None }),
-        None => None,
-    };
-    let query = Query { filters: selection.filters, fields: selection.fields, ..Query::all() };
-    let mut share = app.pages.share();
-    let page = store::page(&*app.store, query, sort, after, limit, &mut share);
+    let request = request(app, parts, selection).await?;
+    let mut reservation = app.memory.reservation();
+    let page = store::page(&*app.store, &request, limit, &mut reservation);
     let page = StoreTime::of(&parts.extensions, page).await?;
-    StoreTime::leave_out(&parts.extensions, share.waited());
-    let next = page.next.map(|next| link(parts.uri.path(), parameters, &next.encode(sort))).transpose()?;
-    let mut body = Records::writer(form, None);
-    body.reserve(page.records.iter().map(|record| record.json().len() + 1).sum());
-    // One goes as the other grows.
-    page.records.into_iter().for_each(|record| body.push(&record));
-    let body = body.end();
-    let tag = ETag::of(&body, next.as_ref().map(HeaderValue::as_bytes).unwrap_or_default());
-    share.keep(body.len());
-    let body = Bytes::from_owner(Sent { body, _share: share });
-    let mut response = answer::records(app, form, body.into());
+    let next = page.next.map(|next| link(parts.uri.path(), parameters, &next.encode(&request.sort))).transpose()?;
+    let bytes = page.documents.iter().map(|document| document.bson().len()).sum();
+    let json = body::encode(reservation, bytes, |json| {
+        let mut encoder = RecordEncoder::new(form, json);
+        // Each document goes once it is encoded.
+        page.documents.into_iter().try_for_each(|document| encoder.push(json, &document))?;
+        encoder.finish(json);
+        Ok(())
+    })?;
+    let tag = ETag::of(&json, next.as_ref().map(HeaderValue::as_bytes).unwrap_or_default());
+    let mut response = answer::records(app, form, json.into());
     response.headers_mut().insert(axum::http::header::ETAG, tag.to_value());
     if let Some(next) = next {
         response.headers_mut().insert(LINK, next);
     }
-    let response = super::compress::compressed(&parts.headers, age::told(response, page.age))?;
-    tag.asked_for(&parts.headers, response)
-}
-
-/// A page until it is sent, or given up.
-struct Sent {
-    body: Vec<u8>,
-    _share: Share,
-}
-
-impl AsRef<[u8]> for Sent {
-    fn as_ref(&self) -> &[u8] {
-        &self.body
-    }
+    let response = age::told(response, page.staleness);
+    tag.asked_for(&parts.headers, super::compress::compressed(&app.memory, &parts.headers, response)?)
 }
 
 async fn stream(
@@ -128,41 +111,58 @@ async fn stream(
     request_id: RequestId,
 ) -> Result<Response, Problem> {
     etag::pass_without(&parts.headers)?;
-    let after = match selection.after {
-        Some(After::Cursor(cursor)) => Some(cursor.key),
-        Some(After::Id(id)) => Some(key_of(app, parts, &id).await?),
-        None => None,
+    let request = request(app, parts, selection).await?;
+    let permit = app.stream_permit()?;
+    let opened = async {
+        let list = app.store.list(request).await?;
+        let body = RecordBody::begin(list.rows, form, app.memory.clone(), permit, request_id).await?;
+        Ok::<_, store::Error>((body, list.staleness))
     };
-    let query = Query { after, filters: selection.filters, fields: selection.fields.clone(), ..Query::all() };
-    let records = store::selected(&*app.store, query);
-    let known = records.known_age();
-    let body = Records::begin(records, Records::writer(form, selection.fields), request_id, app.metrics.stream());
-    let body = StoreTime::of(&parts.extensions, body).await?;
-    let age = known.get().copied();
+    let (body, staleness) = StoreTime::of(&parts.extensions, opened).await?;
     if etag::anything_is_known(&parts.headers) {
-        return Ok(age::told(answer::not_modified(answer::records(app, form, Body::empty())), age));
+        return Ok(age::told(answer::not_modified(answer::records(app, form, Body::empty())), staleness));
     }
-    let response = age::told(answer::records(app, form, Body::from_stream(body)), age);
-    super::compress::compressed(&parts.headers, response)
+    let response = age::told(answer::records(app, form, Body::from_stream(body)), staleness);
+    super::compress::compressed(&app.memory, &parts.headers, response)
 }
 
-/// The key of the record with this id; of one that is gone, what it was, as far as its text tells. Where that may have been
-/// one of two keys, a list behind the first of them leaves out nothing, and one behind the second repeats nothing: the second
-/// it is only where the store has nothing of the first's type, which a collection of ObjectIds does not.
-async fn key_of(app: &App, parts: &Parts, id: &RecordId) -> Result<Key, Problem> {
-    if let Some(record) = StoreTime::of(&parts.extensions, app.store.get(id)).await?.record {
-        return Ok(record.key().clone());
+async fn request(app: &App, parts: &Parts, selection: Selection) -> Result<ListRequest, Problem> {
+    let Selection { filter, sort, projection, after, .. } = selection;
+    let after = match after {
+        Some(After::Cursor(cursor)) => Some(cursor),
+        Some(After::Id(id)) => {
+            let key = StoreTime::of(&parts.extensions, key_of(app, &id)).await?;
+            Some(Cursor { position: Position::of_key(&key), no_arrays: false })
+        }
+        None => None,
+    };
+    Ok(ListRequest { filter, sort, after, projection, limit: None })
+}
+
+/// The key of the record with this id; of one that is gone, the key that it had, as far as its text tells: the least that the
+/// text denotes and that is of a type which the store's ids have. A list after it leaves nothing out, and repeats nothing
+/// where all ids are of one type.
+async fn key_of(app: &App, id: &RecordId) -> store::Result<Key> {
+    if let Some(document) = app.store.get(id).await?.document {
+        return Ok(document.key().clone());
     }
-    let (first, last) = (id.keys().min(), id.keys().max());
-    let (first, last) = first.zip(last).ok_or_else(|| Problem::bad("after_id", "`after_id` is the id of a record."))?;
-    if first == last || !matches!(first, Key::String(_)) {
-        return Ok(first);
+    let mut keys = id.keys();
+    keys.sort_unstable();
+    let last = keys.pop().unwrap_or_default();
+    for key in keys {
+        let after = Some(Cursor { position: Position::of_key(&before_type_of(&key)), no_arrays: false });
+        let mut first = app.store.list(ListRequest { after, limit: Some(1), ..ListRequest::default() }).await?.rows;
+        let first = first.try_next().await?;
+        if first.is_some_and(|row| row.document.key().rank() == key.rank()) {
+            return Ok(key);
+        }
     }
-    let strings = Query { after: Some(Key::String("".into())), limit: Some(1), ..Query::all() };
-    let strings = async { app.store.list(strings).try_next().await };
-    let string = StoreTime::of(&parts.extensions, strings).await?;
-    let has_strings = string.is_some_and(|record| record.key().rank() == first.rank());
-    Ok(if has_strings { first } else { last })
+    Ok(last)
+}
+
+/// A key before nearly all others of the same type.
+fn before_type_of(key: &Key) -> Key {
+    if key.rank() == rank(ElementType::String) { Key::string("") } else { text::key(&Bson::Double(f64::NEG_INFINITY)) }
 }
 
 /// `<…>; rel="next"` ([RFC 8288](https://www.rfc-editor.org/rfc/rfc8288)): the same request, from `cursor` on.

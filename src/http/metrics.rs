@@ -10,7 +10,10 @@ use axum::extract::State;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::IntoResponse;
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeLabelValue, EncodeMetric, text};
+use prometheus_client::encoding::{
+    DescriptorEncoder, EncodeLabelSet, EncodeLabelValue, EncodeMetric, MetricEncoder, NoLabelSet, text,
+};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
@@ -21,7 +24,7 @@ use prometheus_client::registry::{Registry, Unit};
 use super::App;
 use super::problem::Problem;
 use super::settings::Settings;
-use crate::store::{Budget, Error, Store};
+use crate::store::{Error, MemoryPool, Metric, MetricValue, Store};
 use crate::telemetry::{Lost, VERSION};
 
 /// Upper bounds in seconds: what a lookup takes in memory, in a MongoDB nearby, and in trouble.
@@ -84,7 +87,7 @@ struct Lookups {
 }
 
 impl Metrics {
-    pub fn of(store: &dyn Store, settings: &Settings, pages: &Budget) -> Arc<Self> {
+    pub fn of(store: Arc<dyn Store>, settings: &Settings, memory: &MemoryPool) -> Arc<Self> {
         let mut registry = Registry::with_prefix("records");
         let requests = Family::default();
         let seconds = Family::new_with_constructor((|| Histogram::new(SECONDS)) as fn() -> Histogram);
@@ -105,15 +108,16 @@ impl Metrics {
         registry.register("http_requests_in_flight", "Requests whose answer has not begun", in_flight.clone());
         registry.register("http_list_streams", "Lists that are being streamed to clients", streams.clone());
         registry.register("http_lists_cut", "Lists that failed half way, after their status was sent", cut.clone());
-        registry.register("http_requests_shed", "Requests refused since enough others were under way", shed.clone());
+        let help = "Requests refused since enough others were under way, or enough lists were being streamed";
+        registry.register("http_requests_shed", help, shed.clone());
         if let Some(connections) = &settings.connections {
             connections.register(&mut registry);
         }
-        registry.register_collector(Box::new(Pages(pages.clone())));
+        registry.register_collector(Box::new(ResponseMemory(memory.clone())));
         if let Some(lost) = &settings.lost_lines {
             registry.register_collector(Box::new(LostLines(lost.clone())));
         }
-        store.register(&mut registry);
+        registry.register_collector(Box::new(StoreMetrics(store)));
         Arc::new(Self { registry, requests, seconds, lookups: Lookups::default(), in_flight, streams, cut, shed })
     }
 
@@ -147,20 +151,60 @@ impl Collector for LostLines {
     }
 }
 
-/// Known to the budget itself.
+/// Known to the pool itself.
 #[derive(Debug)]
-struct Pages(Budget);
+struct ResponseMemory(MemoryPool);
 
-impl Collector for Pages {
+impl Collector for ResponseMemory {
     fn encode(&self, mut encoder: DescriptorEncoder) -> std::fmt::Result {
         for (name, help, bytes) in [
-            ("http_pages", "Memory that pages have taken until they are sent, but for small ones", self.0.taken()),
-            ("http_pages_limit", "Memory that pages may take", self.0.bytes()),
+            ("http_response_memory", "Memory reserved for responses until they are sent", self.0.reserved()),
+            ("http_response_memory_limit", "Memory that may be reserved for responses", self.0.capacity()),
         ] {
             let metric = ConstGauge::new(bytes as f64);
             metric.encode(encoder.encode_descriptor(name, help, Some(&Unit::Bytes), metric.metric_type())?)?;
         }
         Ok(())
+    }
+}
+
+/// Read from the store at each scrape.
+#[derive(Debug)]
+struct StoreMetrics(Arc<dyn Store>);
+
+impl Collector for StoreMetrics {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> std::fmt::Result {
+        for Metric { name, help, unit, value } in self.0.metrics() {
+            let unit = unit.map(|unit| match unit {
+                "seconds" => Unit::Seconds,
+                "bytes" => Unit::Bytes,
+                other => Unit::Other(other.to_owned()),
+            });
+            let kind = match value {
+                MetricValue::Counter(_) | MetricValue::Counters { .. } => MetricType::Counter,
+                MetricValue::Gauge(_) | MetricValue::Gauges { .. } => MetricType::Gauge,
+                MetricValue::Histogram(_) => MetricType::Histogram,
+            };
+            encode_value(encoder.encode_descriptor(name, help, unit.as_ref(), kind)?, value)?;
+        }
+        Ok(())
+    }
+}
+
+fn encode_value(mut encoder: MetricEncoder<'_>, value: MetricValue) -> std::fmt::Result {
+    match value {
+        MetricValue::Counter(count) => encoder.encode_counter::<NoLabelSet, _, u64>(&count, None),
+        MetricValue::Gauge(value) => encoder.encode_gauge(&value),
+        MetricValue::Counters { label, values } => values.into_iter().try_for_each(|(value, count)| {
+            encoder.encode_family(&[(label, value)])?.encode_counter::<NoLabelSet, _, u64>(&count, None)
+        }),
+        MetricValue::Gauges { label, values } => values
+            .into_iter()
+            .try_for_each(|(value, number)| encoder.encode_family(&[(label, value)])?.encode_gauge(&number)),
+        MetricValue::Histogram(histogram) => {
+            let buckets: Vec<_> = histogram.buckets().collect();
+            encoder.encode_histogram::<NoLabelSet>(histogram.sum(), histogram.count(), &buckets, None)
+        }
     }
 }
 

@@ -6,7 +6,7 @@
 mod accept;
 mod age;
 mod answer;
-mod array;
+mod body;
 mod compress;
 mod cors;
 mod etag;
@@ -42,7 +42,7 @@ use tower::{Layer, Service};
 
 pub use settings::Settings;
 
-use crate::store::{Budget, Store};
+use crate::store::{MemoryPool, Store};
 use finish::Finish;
 use guard::Guard;
 use metrics::Metrics;
@@ -68,8 +68,10 @@ struct Shared {
     apart: bool,
     /// For requests under way; who gets none is told to come back.
     places: Semaphore,
-    /// For pages until they are sent.
-    pages: Budget,
+    /// For lists that are streamed, until they are sent.
+    streams: Arc<Semaphore>,
+    /// For all that responses hold until they are sent.
+    memory: MemoryPool,
 }
 
 /// Whether the server is about to stop. Raised once, by whoever stops it.
@@ -124,9 +126,10 @@ where
 impl App {
     fn new(store: Arc<dyn Store>, settings: Settings, draining: Draining, apart: bool) -> Self {
         let places = Semaphore::new(settings.max_requests.min(Semaphore::MAX_PERMITS));
-        let pages = Budget::new(settings.pages_max_bytes);
-        let metrics = Metrics::of(&*store, &settings, &pages);
-        Self(Arc::new(Shared { store, draining, metrics, settings, apart, places, pages }))
+        let streams = Arc::new(Semaphore::new(settings.max_streams.min(Semaphore::MAX_PERMITS)));
+        let memory = MemoryPool::new(settings.response_memory_limit);
+        let metrics = Metrics::of(Arc::clone(&store), &settings, &memory);
+        Self(Arc::new(Shared { store, draining, metrics, settings, apart, places, streams, memory }))
     }
 }
 

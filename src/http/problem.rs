@@ -83,6 +83,14 @@ impl Problem {
         problem
     }
 
+    /// 503, because enough other lists are being streamed.
+    pub fn too_many_streams() -> Self {
+        let detail = "The server streams as many lists as it can. Try again, or ask for pages by `limit`.";
+        let mut problem = Self::unavailable(detail);
+        problem.cause = Some("--max-streams reached".into());
+        problem
+    }
+
     /// 503, because the server was told to stop, and whoever asks whether it is ready is to go elsewhere.
     pub fn stopping() -> Self {
         let mut problem = Self::unavailable("The server is about to stop.");
@@ -116,18 +124,21 @@ impl Problem {
     }
 }
 
-impl From<query::Bad> for Problem {
-    fn from(bad: query::Bad) -> Self {
-        Self::bad(bad.parameter, bad.detail)
+impl From<query::QueryError> for Problem {
+    fn from(error: query::QueryError) -> Self {
+        Self::bad(error.parameter, error.detail)
     }
 }
 
 /// The one table from a store's failures to answers.
 impl From<store::Error> for Problem {
     fn from(error: store::Error) -> Self {
+        if let Some((parameter, detail)) = error.rejection() {
+            return Self::bad(parameter, detail.to_owned());
+        }
         let mut problem = match error.kind() {
             store::Kind::Unavailable => Self::unavailable("The records cannot be read at the moment. Try again."),
-            // A client's input was checked before the store saw it; what the store will not take is our mistake.
+            // A client's input was checked before the store saw it; any other that the store will not take is our mistake.
             store::Kind::Invalid | store::Kind::Broken => Self::new(
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "The server failed. The operator can find the cause by the request id.",

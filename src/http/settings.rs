@@ -26,8 +26,10 @@ pub struct Settings {
     pub cors_origins: Vec<HeaderValue>,
     /// How many requests for records are answered at once.
     pub max_requests: usize,
-    /// What all pages that are gathered or being sent may take of the memory, in bytes. Small ones do not count.
-    pub pages_max_bytes: usize,
+    /// How many lists are streamed at once.
+    pub max_streams: usize,
+    /// The memory that all responses together may hold until they are sent, in bytes. Small ones do not count.
+    pub response_memory_limit: usize,
     /// Whether answers have a `Server-Timing`. It tells everybody what only the operator needs to know: how busy the store
     /// is, and whether it had a record at hand.
     pub server_timing: bool,
@@ -42,8 +44,11 @@ pub struct Settings {
 /// Far more than a store answers at once, and what waits for it still takes little memory.
 const MAX_REQUESTS: usize = 1_024;
 
+/// Half of the memory for responses, if none is compressed: the other half is left for pages and large records.
+const MAX_STREAMS: usize = 64;
+
 /// Eight of the largest pages, or two hundred of a thousand records of 250 bytes.
-const PAGES_MAX_BYTES: usize = 64 * 1024 * 1024;
+const RESPONSE_MEMORY_LIMIT: usize = 64 * 1024 * 1024;
 
 impl Settings {
     /// Takes the text of a `Cache-Control`; an empty one is none.
@@ -100,7 +105,8 @@ impl From<Duration> for Settings {
             cache_control,
             cors_origins: Vec::new(),
             max_requests: MAX_REQUESTS,
-            pages_max_bytes: PAGES_MAX_BYTES,
+            max_streams: MAX_STREAMS,
+            response_memory_limit: RESPONSE_MEMORY_LIMIT,
             server_timing: false,
             tracer: Tracer::default(),
             lost_lines: None,

@@ -27,14 +27,6 @@ impl StoreTime {
         let _call = extensions.get::<Self>().map(|time| Call { time, begun: Instant::now() });
         call.await
     }
-
-    /// Takes back what a call has waited for beside the store.
-    pub fn leave_out(extensions: &Extensions, waited: Duration) {
-        let Some(time) = extensions.get::<Self>() else { return };
-        if let Some(spent) = &mut *time.0.lock().unwrap_or_else(PoisonError::into_inner) {
-            spent.took = spent.took.saturating_sub(waited);
-        }
-    }
 }
 
 struct Call<'a> {

@@ -1,20 +1,31 @@
-//! Filters: what must hold of a record. The [module above](super) says what each means.
+//! Filters: the conditions of a list. The [module above](super) says what each parameter means.
 
-use std::cmp::Ordering;
 use std::sync::Arc;
 
-use super::Path;
-use super::walk::{Leaf, reached};
-use crate::record::Key;
+use smallvec::{SmallVec, smallvec};
 
-/// Filters that must all hold. Cloning shares them.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Filters(Arc<[Filter]>);
+use super::operand::{Bound, Operand, Range};
+use super::path::Path;
+use super::traverse::visit_path;
+use crate::record::{KeyBytes, Malformed, ValueRef, encode, rank};
 
-impl Filters {
-    /// Whether all of them hold of the record with this wire JSON.
-    pub fn hold(&self, json: &[u8]) -> bool {
-        self.0.iter().all(|filter| filter.holds(json))
+/// Predicates that must all hold. Cloning shares them.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Filter(Arc<[Predicate]>);
+
+impl Filter {
+    /// Whether all predicates hold for the document.
+    ///
+    /// # Errors
+    ///
+    /// When the bytes are not BSON.
+    pub fn matches(&self, document: &[u8]) -> Result<bool, Malformed> {
+        for predicate in &*self.0 {
+            if !predicate.matches(document)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     pub fn is_empty(&self) -> bool {
@@ -25,123 +36,115 @@ impl Filters {
         self.0.len()
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = &Filter> {
+    pub fn iter(&self) -> impl Iterator<Item = &Predicate> {
         self.0.iter()
     }
 }
 
-impl FromIterator<Filter> for Filters {
-    fn from_iter<T: IntoIterator<Item = Filter>>(filters: T) -> Self {
-        Self(filters.into_iter().collect())
+impl FromIterator<Predicate> for Filter {
+    /// Merges ranges over the same field and type, so that a database reads one range of an index.
+    fn from_iter<T: IntoIterator<Item = Predicate>>(predicates: T) -> Self {
+        let mut merged: Vec<Predicate> = Vec::new();
+        for predicate in predicates {
+            let found = merged.iter_mut().find_map(|other| Some((other.merge(&predicate)?, other)));
+            match found {
+                Some((both, other)) => *other = both,
+                None => merged.push(predicate),
+            }
+        }
+        Self(merged.into())
     }
 }
 
-/// That some value which `path` reaches passes `test`; or, `negated`, that none does.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Filter {
+/// One condition: some value that `path` reaches passes one of the tests; or, if `negated`, none does.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Predicate {
     pub path: Path,
-    pub test: Test,
+    pub any: Vec<Test>,
     pub negated: bool,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Test {
-    /// Shows as one of these.
+    /// Equal to one of these. Null also equals a missing field.
     In(Vec<Operand>),
-    Compares(Comparison, Operand),
-    /// Is there.
+    Range(Range),
     Exists,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Comparison {
-    Greater,
-    GreaterOrEqual,
-    Less,
-    LessOrEqual,
-}
-
-impl Comparison {
-    fn allows(self, ordering: Ordering) -> bool {
-        match self {
-            Self::Greater => ordering.is_gt(),
-            Self::GreaterOrEqual => ordering.is_ge(),
-            Self::Less => ordering.is_lt(),
-            Self::LessOrEqual => ordering.is_le(),
+impl Predicate {
+    /// Both predicates as one, if each consists of ranges over the same types in the same order.
+    fn merge(&self, other: &Self) -> Option<Self> {
+        if self.path != other.path || self.negated || other.negated || self.any.len() != other.any.len() {
+            return None;
         }
-    }
-}
-
-/// The text that a value is compared with, and the number that it is in JSON, if it is one.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Operand {
-    text: Box<str>,
-    number: Option<Key>,
-}
-
-impl Operand {
-    pub fn text(&self) -> &str {
-        &self.text
+        let both = self.any.iter().zip(&other.any).map(|tests| match tests {
+            (Test::Range(a), Test::Range(b)) => a.intersect(b).map(Test::Range),
+            _ => None,
+        });
+        Some(Self { any: both.collect::<Option<_>>()?, ..self.clone() })
     }
 
-    /// An integer or a double.
-    pub fn number(&self) -> Option<&Key> {
-        self.number.as_ref()
-    }
-
-    fn is_shown_by(&self, leaf: &Leaf<'_>) -> bool {
-        match leaf {
-            Leaf::Null => &*self.text == "null",
-            Leaf::Bool(value) => &*self.text == if *value { "true" } else { "false" },
-            Leaf::Number(value) => self.number.as_ref() == Some(value),
-            Leaf::String(value) => &*self.text == *value,
-            Leaf::Object | Leaf::Array => false,
+    pub fn matches(&self, document: &[u8]) -> Result<bool, Malformed> {
+        // For each test, whether a value was above its lower bound, and whether one was below its upper bound: in an array
+        // these may be two elements, as in MongoDB.
+        let mut passed: SmallVec<[(bool, bool); 4]> = smallvec![(false, false); self.any.len()];
+        let mut failure = None;
+        visit_path(document, self.path.names(), &mut |value| {
+            let mut key = KeyBytes::new();
+            for (test, passed) in self.any.iter().zip(&mut passed) {
+                match test.check(value, &mut key) {
+                    Ok((lower, upper)) => (passed.0, passed.1) = (passed.0 | lower, passed.1 | upper),
+                    Err(malformed) => failure = Some(malformed),
+                }
+            }
+        })?;
+        match failure {
+            Some(malformed) => Err(malformed),
+            None => Ok(passed.contains(&(true, true)) != self.negated),
         }
-    }
-}
-
-impl<T: Into<Box<str>>> From<T> for Operand {
-    fn from(text: T) -> Self {
-        let text = text.into();
-        Self { number: number(&text), text }
-    }
-}
-
-impl Filter {
-    pub fn holds(&self, json: &[u8]) -> bool {
-        let mut passed = false;
-        reached(json, self.path.names(), &mut |leaf| passed = passed || self.test.passes(&leaf));
-        passed != self.negated
     }
 }
 
 impl Test {
-    fn passes(&self, leaf: &Leaf<'_>) -> bool {
-        match self {
-            Self::In(operands) => operands.iter().any(|operand| operand.is_shown_by(leaf)),
-            Self::Compares(comparison, operand) => match (operand.number(), leaf) {
-                (Some(bound), Leaf::Number(value)) => comparison.allows(value.cmp(bound)),
-                // Bytes of UTF-8 compare as code points do.
-                (None, Leaf::String(value)) => comparison.allows((**value).cmp(operand.text())),
-                _ => false,
-            },
-            Self::Exists => true,
+    /// Whether the value passes the lower and the upper part of the test. `key` is the value's key, once it was needed.
+    fn check(&self, value: Option<ValueRef<'_>>, key: &mut KeyBytes) -> Result<(bool, bool), Malformed> {
+        let both = |passed| Ok((passed, passed));
+        let Some(value) = value else {
+            return both(matches!(self, Self::In(operands) if operands.iter().any(|o| o.value == bson::Bson::Null)));
+        };
+        let rank = rank(value.kind);
+        let is_of_type = match self {
+            Self::Exists => return both(true),
+            Self::In(operands) => operands.iter().any(|operand| operand.key.rank() == rank),
+            Self::Range(range) => range.rank() == rank,
+        };
+        if !is_of_type {
+            return both(false);
         }
+        if key.is_empty() {
+            encode(key, value)?;
+        }
+        Ok(match self {
+            Self::Exists => (true, true),
+            Self::In(operands) => return both(operands.iter().any(|operand| operand.key.as_bytes() == key.as_slice())),
+            // MongoDB sorts NaN before all numbers, and has it in no range.
+            Self::Range(_) if is_nan(key) => (false, false),
+            Self::Range(Range { lower, upper }) => {
+                let is_above = |bound: &Bound| match key.as_slice().cmp(bound.operand.key.as_bytes()) {
+                    std::cmp::Ordering::Equal => bound.inclusive,
+                    order => order.is_gt(),
+                };
+                let is_below = |bound: &Bound| match key.as_slice().cmp(bound.operand.key.as_bytes()) {
+                    std::cmp::Ordering::Equal => bound.inclusive,
+                    order => order.is_lt(),
+                };
+                (lower.as_ref().is_none_or(is_above), upper.as_ref().is_none_or(is_below))
+            }
+        })
     }
 }
 
-/// The number that `text` is in JSON's grammar, to the precision of a 64-bit integer or else a double.
-fn number(text: &str) -> Option<Key> {
-    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    let (mantissa, exponent) = text.split_once(['e', 'E']).map_or((text, None), |(m, e)| (m, Some(e)));
-    let (whole, fraction) = mantissa.split_once('.').map_or((mantissa, None), |(w, f)| (w, Some(f)));
-    let whole = whole.strip_prefix('-').unwrap_or(whole);
-    let is_json = digits(whole)
-        && (whole == "0" || !whole.starts_with('0'))
-        && fraction.is_none_or(digits)
-        && exponent.is_none_or(|exponent| digits(exponent.strip_prefix(['+', '-']).unwrap_or(exponent)));
-    if !is_json {
-        return None;
-    }
-    text.parse().map(Key::Integer).or_else(|_| text.parse().map(Key::double)).ok()
+fn is_nan(key: &[u8]) -> bool {
+    key.first() == Some(&rank(bson::spec::ElementType::Double)) && key[1..].iter().all(|byte| *byte == 0)
 }

@@ -3,11 +3,11 @@
 use std::fmt;
 use std::sync::Arc;
 
-/// Deeper than anybody nests; each level takes stack where records are read.
+/// Each level takes stack where records are read.
 const MAX_DEPTH: usize = 32;
 
 /// The names that lead to a value. Never empty.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Path(Arc<[Box<str>]>);
 
 impl Path {
@@ -62,6 +62,27 @@ pub fn split(text: &str, separator: char) -> Vec<String> {
         match parts.last_mut() {
             Some(part) if escaped || character != separator => part.push(character),
             _ => parts.push(String::new()),
+        }
+        escaped = escapes;
+    }
+    parts
+}
+
+/// As [`split`], where a part may begin with a double quote: up to the next one that no backslash precedes, no separator counts.
+pub fn split_quoted(text: &str, separator: char) -> Vec<String> {
+    let mut parts = vec![String::new()];
+    let (mut escaped, mut is_quoted) = (false, false);
+    for character in text.chars() {
+        let escapes = character == '\\' && !escaped;
+        let count = parts.len();
+        let part = &mut parts[count - 1];
+        if character == '"' && !escaped && (is_quoted || part.is_empty()) {
+            is_quoted = !is_quoted;
+        }
+        if escaped || is_quoted || character != separator {
+            part.push(character);
+        } else {
+            parts.push(String::new());
         }
         escaped = escapes;
     }

@@ -1,49 +1,49 @@
-//! What a store tells of its changes, so that a copy of it can be kept. No word of any backend.
+//! The changes of a store, from which a replica of it is kept.
 
 use futures::stream::BoxStream;
 use tokio::time::Instant;
 
 use super::Error;
-use crate::record::{Key, Record};
+use crate::record::{Document, Key};
 
-/// A place in a store's history, to go on from. Only the store that made it can read it.
+/// A place in a store's history, to resume from. Only the store that made it can read it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Token(pub Box<[u8]>);
+pub struct ResumeToken(pub Box<[u8]>);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
-    Put(Record),
+    Put(Document),
     Remove(Key),
 }
 
-/// Some changes, in their order, and what is known when they are made.
+/// Some changes, in their order, and what is known once they are applied.
 #[derive(Clone, Debug, Default)]
-pub struct Batch {
+pub struct ChangeBatch {
     pub changes: Vec<Change>,
-    /// From where a later [`Feed`] goes on behind this batch. `None` leaves the one before in force.
-    pub token: Option<Token>,
-    /// A copy that has all changes up to here is what the store was at this moment, or newer. `None` when this batch
-    /// proves nothing.
+    /// A later [`ChangeStream`] resumes after this batch with it. `None` leaves the one before in force.
+    pub token: Option<ResumeToken>,
+    /// A replica with all changes up to here is as the store was at this moment, or newer. `None` when this batch proves
+    /// nothing.
     pub current: Option<Instant>,
 }
 
-/// Why a feed ended.
+/// Why a change stream ended.
 #[derive(Debug)]
-pub enum Interruption {
-    /// The store has no feed of changes: copy it anew from time to time.
+pub enum ChangeStreamError {
+    /// The store has no change streams: take a snapshot from time to time.
     Unsupported,
-    /// The changes from here on, or from the token on, cannot be had any more: copy it anew.
-    Lost(String),
-    /// The store is away or failed: go on from the last token, later.
-    Failed(Error),
+    /// The changes from here on, or from the token on, are no longer available: take a snapshot.
+    HistoryLost(String),
+    /// The store is away or failed: resume from the last token, later.
+    Unavailable(Error),
 }
 
 /// The changes of a store as they come.
 ///
-/// - The first batch, which may be empty, comes when the feed is open. What is written after that moment is in the feed,
-///   and [`Store::snapshot`](super::Store::snapshot) shows what was written before.
-/// - When nothing happens, empty batches say so: their [`Batch::current`] goes on, several times a second.
-/// - A batch may show a record as it became later than the changes around it, but never goes back: whoever makes the
-///   changes in their order, also those of a feed that goes on from a token, sees each record only become newer.
+/// - The first batch, which may be empty, comes when the stream is open. Writes after that moment are in the stream, and
+///   [`Store::snapshot`](super::Store::snapshot) shows those before it.
+/// - While nothing happens, empty batches say so: their [`ChangeBatch::current`] advances, several times a second.
+/// - A batch may show a document as it became later than the changes around it, but never goes back: a replica that applies
+///   the changes in their order, also after a resume, sees each document only become newer.
 /// - It ends after its first `Err`, and never without one. Memory is bounded: it reads as fast as it is read.
-pub type Feed = BoxStream<'static, Result<Batch, Interruption>>;
+pub type ChangeStream = BoxStream<'static, Result<ChangeBatch, ChangeStreamError>>;

@@ -1,4 +1,4 @@
-//! What can go wrong in a store, sorted by what the caller can do about it.
+//! The failures of a store, by what the caller can do about them.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -16,15 +16,16 @@ pub enum Kind {
     Broken,
 }
 
-/// A store's failure: its [`Kind`], what was being done, and the cause beneath.
+/// A store's failure: its [`Kind`], what was being done, and the cause.
 ///
 /// `Display` and the chain of sources are for logs and for the operator's terminal. They may quote the backend, so they
-/// are never sent to a client.
-/// Cloning shares the cause: one failure may be that of several callers.
+/// are never sent to a client, except for [`rejection`](Error::rejection). Cloning shares the cause: one failure may be
+/// that of several callers.
 #[derive(Clone, Debug)]
 pub struct Error {
     kind: Kind,
     message: String,
+    rejected: Option<&'static str>,
     source: Option<Arc<dyn StdError + Send + Sync>>,
 }
 
@@ -32,7 +33,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), source: None }
+        Self { kind, message: message.into(), rejected: None, source: None }
     }
 
     pub fn unavailable(message: impl Into<String>) -> Self {
@@ -45,6 +46,17 @@ impl Error {
 
     pub fn broken(message: impl Into<String>) -> Self {
         Self::new(Kind::Broken, message)
+    }
+
+    /// An error of kind `Invalid` about a parameter of the request. `detail` is for the client: it quotes no backend, and says
+    /// what would be right.
+    pub fn rejected(parameter: &'static str, detail: impl Into<String>) -> Self {
+        Self { rejected: Some(parameter), ..Self::new(Kind::Invalid, detail) }
+    }
+
+    /// The parameter and the detail of [`Error::rejected`].
+    pub fn rejection(&self) -> Option<(&'static str, &str)> {
+        self.rejected.map(|parameter| (parameter, self.message.as_str()))
     }
 
     pub fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {

@@ -10,15 +10,15 @@ use std::hash::{Hash, Hasher};
 use std::ops::Bound;
 use std::sync::{Arc, PoisonError, RwLock};
 
+use bytes::Bytes;
 use futures::future::{BoxFuture, ready};
 use futures::stream::{self, StreamExt};
 
-use super::{EmbeddedStore, Error, Found, Listing, Options, Query, Reply, Result, Store};
-use crate::document::Document;
-use crate::record::{Key, Record, RecordId};
-
-/// How many records a list takes out of the store at a time. Between two pages writers get their turn.
-const PAGE: usize = 256;
+use super::{
+    CHUNK_BYTES, CHUNK_DOCUMENTS, ChunkStream, EmbeddedStore, Error, GetResult, ListRequest, ListResult, Opened,
+    Options, Result, Store, execute,
+};
+use crate::record::{Document, Key, RecordId};
 
 #[derive(Clone, Default)]
 pub struct Memory {
@@ -31,11 +31,11 @@ struct Indexes {
     // A table of pointers, which is small enough for the processor's caches where the records are not: a lookup among a
     // million waits for memory once, at the record.
     by_key: HashSet<ByKey>,
-    in_order: BTreeMap<Key, Record>,
+    in_order: BTreeMap<Key, Document>,
 }
 
-/// A record that is found by its key.
-struct ByKey(Record);
+/// A document that is found by its key.
+struct ByKey(Document);
 
 impl Borrow<Key> for ByKey {
     fn borrow(&self) -> &Key {
@@ -57,9 +57,9 @@ impl PartialEq for ByKey {
 
 impl Eq for ByKey {}
 
-pub async fn open(url: String, _: Options) -> Result<Arc<dyn Store>> {
+pub async fn open(url: String, _: Options) -> Result<Opened> {
     check(url).await?;
-    Ok(Arc::new(Memory::default()))
+    Ok(Opened::Embedded(Arc::new(Memory::default())))
 }
 
 pub async fn check(url: String) -> Result<()> {
@@ -80,51 +80,72 @@ impl Memory {
         write(&mut self.indexes.write().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn page(&self, after: Option<&Key>, size: usize) -> Vec<Record> {
+    /// The next documents, and whether there may be more.
+    fn chunk(&self, after: Option<&Key>, most: usize) -> (Vec<Document>, bool) {
         let start = after.map_or(Bound::Unbounded, Bound::Excluded);
         self.read(|indexes| {
-            indexes.in_order.range((start, Bound::Unbounded)).take(size).map(|(_, record)| record.clone()).collect()
+            let mut bytes = 0;
+            let mut chunk = Vec::with_capacity(most);
+            for (_, document) in indexes.in_order.range::<Key, _>((start, Bound::Unbounded)) {
+                bytes += document.bson().len();
+                chunk.push(document.clone());
+                if chunk.len() >= most || bytes >= CHUNK_BYTES {
+                    return (chunk, true);
+                }
+            }
+            (chunk, false)
         })
+    }
+
+    /// The documents after `after`. Writers get their turn between two chunks.
+    fn chunks(&self, after: Option<Key>, expected: Option<usize>) -> ChunkStream {
+        let store = self.clone();
+        let most = expected.unwrap_or(usize::MAX).clamp(1, CHUNK_DOCUMENTS);
+        let chunks = stream::unfold(Some(after), move |next| {
+            ready(next.map(|after| {
+                let (chunk, more) = store.chunk(after.as_ref(), most);
+                let next = chunk.last().filter(|_| more).map(|last| Some(last.key().clone()));
+                (Ok(chunk), next)
+            }))
+        });
+        chunks.boxed()
     }
 }
 
 impl Indexes {
-    fn put(&mut self, record: Record) -> Option<Record> {
-        self.by_key.replace(ByKey(record.clone()));
-        self.in_order.insert(record.key().clone(), record)
+    fn put(&mut self, document: Document) -> Option<Document> {
+        self.by_key.replace(ByKey(document.clone()));
+        self.in_order.insert(document.key().clone(), document)
     }
 }
 
 impl Store for Memory {
-    fn get<'a>(&'a self, id: &'a RecordId) -> Reply<'a, Found> {
-        let find =
-            |indexes: &Indexes| id.keys().find_map(|key| indexes.by_key.get(&key).map(|ByKey(record)| record.clone()));
-        Reply::ready(Ok(self.read(find).into()))
+    fn get<'a>(&'a self, id: &'a RecordId) -> BoxFuture<'a, Result<GetResult>> {
+        Box::pin(async { self.try_get(id).unwrap_or_else(|| Ok(GetResult::default())) })
     }
 
-    fn list(&self, query: Query) -> Listing {
+    fn try_get(&self, id: &RecordId) -> Option<Result<GetResult>> {
+        let keys = id.keys();
+        let find = |indexes: &Indexes| {
+            keys.iter().find_map(|key| indexes.by_key.get(key).map(|ByKey(document)| document.clone()))
+        };
+        Some(Ok(self.read(find).into()))
+    }
+
+    fn list(&self, request: ListRequest) -> BoxFuture<'_, Result<ListResult>> {
         let store = self.clone();
-        let size = query.page(PAGE);
-        let pages = stream::unfold(Some(query.after), move |next| {
-            ready(next.map(|after| {
-                let page = store.page(after.as_ref(), size);
-                // A page that is not full was the last one.
-                let next = page.last().filter(|_| page.len() == size).map(|last| Some(last.key().clone()));
-                (page, next)
-            }))
-        });
-        pages.flat_map(stream::iter).map(Ok).boxed().into()
+        Box::pin(execute(Arc::new(move |after, expected| store.chunks(after, expected)), request))
     }
 
     fn upsert(&self, documents: Vec<Document>) -> BoxFuture<'_, Result<()>> {
         Box::pin(async move {
-            // Written out before the lock is taken, so that readers wait for the inserts alone.
-            let json: Vec<_> = documents.iter().map(Document::to_json).collect();
-            // After the JSON, not each beside its own: what a lookup reads of a record lies close to the others', so that among
-            // a million the processor's tables of addresses reach further.
-            let records: Vec<Record> =
-                documents.iter().zip(json).map(|(document, json)| Record::new(document.key().clone(), json)).collect();
-            self.write(|indexes| records.into_iter().for_each(|record| drop(indexes.put(record))));
+            // All bytes, then all documents: what a lookup reads of a document lies close to the others', so that among a
+            // million the processor's tables of addresses reach further.
+            let bytes: Vec<_> = documents.iter().map(|document| Bytes::copy_from_slice(document.bson())).collect();
+            let own =
+                documents.iter().zip(bytes).map(|(document, bytes)| Document::with_key(document.key().clone(), bytes));
+            let own: Vec<Document> = own.collect();
+            self.write(|indexes| own.into_iter().for_each(|document| drop(indexes.put(document))));
             Ok(())
         })
     }
@@ -132,15 +153,11 @@ impl Store for Memory {
     fn ping(&self) -> BoxFuture<'_, Result<()>> {
         Box::pin(ready(Ok(())))
     }
-
-    fn as_embedded(&self) -> Option<&dyn EmbeddedStore> {
-        Some(self)
-    }
 }
 
 impl EmbeddedStore for Memory {
-    fn put(&self, record: Record) -> Result<Option<usize>> {
-        Ok(self.write(|indexes| indexes.put(record)).map(|old| old.json().len()))
+    fn put(&self, document: Document) -> Result<Option<usize>> {
+        Ok(self.write(|indexes| indexes.put(document)).map(|old| old.bson().len()))
     }
 
     fn remove(&self, key: &Key) -> Result<Option<usize>> {
@@ -148,7 +165,7 @@ impl EmbeddedStore for Memory {
             indexes.by_key.remove(key);
             indexes.in_order.remove(key)
         });
-        Ok(removed.map(|old| old.json().len()))
+        Ok(removed.map(|old| old.bson().len()))
     }
 
     fn flush(&self) -> BoxFuture<'_, Result<()>> {

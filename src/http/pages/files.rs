@@ -2,8 +2,9 @@
 
 use std::sync::{Arc, LazyLock};
 
+use axum::extract::State;
 use axum::http::header::{
-    CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, REFERRER_POLICY,
+    CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, REFERRER_POLICY, VARY,
     X_CONTENT_TYPE_OPTIONS,
 };
 use axum::http::{HeaderMap, HeaderValue, Uri};
@@ -11,6 +12,7 @@ use axum::response::{IntoResponse, Redirect, Response};
 use bytes::Bytes;
 use utoipa_swagger_ui::Config;
 
+use crate::http::App;
 use crate::http::compress::compressed;
 use crate::http::etag::ETag;
 use crate::http::problem::{self, Problem};
@@ -19,22 +21,27 @@ use crate::http::problem::{self, Problem};
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; \
                       form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 
-pub async fn index(headers: HeaderMap) -> Result<Response, Problem> {
-    file(&headers, "text/html; charset=utf-8", include_bytes!("index.html"))
+pub async fn index(State(app): State<App>, headers: HeaderMap) -> Result<Response, Problem> {
+    file(&app, &headers, "text/html; charset=utf-8", include_bytes!("index.html"))
 }
 
 /// What the page consists of besides.
-pub async fn own(uri: Uri, headers: HeaderMap) -> Result<Response, Problem> {
+pub async fn own(State(app): State<App>, uri: Uri, headers: HeaderMap) -> Result<Response, Problem> {
     match uri.path() {
-        "/pages/browse.js" => file(&headers, "text/javascript; charset=utf-8", include_bytes!("browse.js")),
-        "/pages/browse.css" => file(&headers, "text/css; charset=utf-8", include_bytes!("browse.css")),
+        "/pages/browse.js" => file(&app, &headers, "text/javascript; charset=utf-8", include_bytes!("browse.js")),
+        "/pages/browse.css" => file(&app, &headers, "text/css; charset=utf-8", include_bytes!("browse.css")),
         _ => Err(problem::not_found().await),
     }
 }
 
-fn file(headers: &HeaderMap, content_type: &'static str, bytes: &'static [u8]) -> Result<Response, Problem> {
+fn file(
+    app: &App,
+    headers: &HeaderMap,
+    content_type: &'static str,
+    bytes: &'static [u8],
+) -> Result<Response, Problem> {
     let (tag, response) = answer(HeaderValue::from_static(content_type), Bytes::from_static(bytes));
-    tag.asked_for(headers, compressed(headers, response)?)
+    tag.asked_for(headers, compressed(&app.memory, headers, response)?)
 }
 
 fn answer(content_type: HeaderValue, bytes: Bytes) -> (ETag, Response) {
@@ -46,6 +53,7 @@ fn answer(content_type: HeaderValue, bytes: Bytes) -> (ETag, Response) {
         (CACHE_CONTROL, "no-cache"),
         (CONTENT_SECURITY_POLICY, POLICY),
         (REFERRER_POLICY, "no-referrer"),
+        (VARY, "accept-encoding"),
         (X_CONTENT_TYPE_OPTIONS, "nosniff"),
     ] {
         headers.insert(name, HeaderValue::from_static(value));

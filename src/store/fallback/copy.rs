@@ -6,15 +6,13 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::FutureExt;
-use futures::stream::{self, StreamExt};
+use futures::stream::StreamExt;
 use tokio::time::Instant;
 
-use super::super::{Change, EmbeddedStore, Error, Found, Query, RecordStream, Result, Store};
-use crate::record::{Key, Record, RecordId};
+use super::super::{Change, EmbeddedStore, Error, GetResult, Kind, ListRequest, ListResult, Result};
+use crate::record::{Document, Key, RecordId};
 
-/// What a record takes beside its JSON, in bytes, as far as the limit of the copy is concerned: its key, and its places in
-/// the indexes.
+/// The bytes that count for each record in addition to its BSON: its key, and its places in the indexes.
 pub const RECORD_BYTES: u64 = 150;
 
 /// A copy with more than this is freed where blocking is allowed: it takes a while.
@@ -45,7 +43,7 @@ pub enum Keeping {
 /// The store of one copy, from its first record on.
 pub struct Generation {
     /// There until it is dropped.
-    store: Option<Arc<dyn Store>>,
+    store: Option<Arc<dyn EmbeddedStore>>,
     /// Where it lives, if that is on a disk.
     directory: Option<PathBuf>,
     retired: AtomicBool,
@@ -55,8 +53,6 @@ pub struct Generation {
     bytes: AtomicU64,
     /// It could not be written or read: from then on a store on disk may say the same of every call.
     failed: AtomicBool,
-    /// It holds, or has held, an id that the primary has in another order.
-    opaque: AtomicBool,
 }
 
 pub struct Copy {
@@ -72,53 +68,49 @@ pub struct Copy {
 }
 
 impl Generation {
-    /// `store` must be an embedded one; what it holds is counted from here. `directory` is where it lives.
-    pub fn new(store: Arc<dyn Store>, directory: Option<PathBuf>) -> Result<Arc<Self>> {
-        if store.as_embedded().is_none() {
-            return Err(Error::invalid("a copy must be in this process: memory:, or sled:DIRECTORY"));
-        }
-        let (records, bytes) = (AtomicU64::new(0), AtomicU64::new(0));
-        let current = AtomicI64::new(i64::MIN);
-        let (failed, opaque, retired) = (AtomicBool::new(false), AtomicBool::new(false), AtomicBool::new(false));
-        Ok(Arc::new(Self { store: Some(store), directory, retired, current, records, bytes, failed, opaque }))
+    /// What `store` holds is counted from here. `directory` is where it lives.
+    pub fn new(store: Arc<dyn EmbeddedStore>, directory: Option<PathBuf>) -> Arc<Self> {
+        Arc::new(Self {
+            store: Some(store),
+            directory,
+            retired: AtomicBool::new(false),
+            current: AtomicI64::new(i64::MIN),
+            records: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            failed: AtomicBool::new(false),
+        })
     }
 
-    fn store(&self) -> Result<&dyn Store> {
+    pub fn store(&self) -> Result<&dyn EmbeddedStore> {
         self.store.as_deref().ok_or_else(|| Error::broken("a copy is gone"))
     }
 
-    pub fn embedded(&self) -> Result<&dyn EmbeddedStore> {
-        self.store()?.as_embedded().ok_or_else(|| Error::broken("a copy is not embedded"))
-    }
-
-    /// Makes changes, in their order.
+    /// Applies changes, in their order.
     pub fn make(&self, changes: &[Change]) -> Result<()> {
-        // All JSON before all records, so that these lie close to each other, as the memory store has it.
+        // All bytes before all documents, so that these lie close to each other, as the memory store has it.
         let own: Vec<_> = changes.iter().map(|change| self.own(change)).collect();
         for (change, own) in changes.iter().zip(own) {
             match (change, own) {
-                (Change::Put(record), Some(json)) => self.put(Record::new(record.key().clone(), json))?,
-                (Change::Put(record), None) => self.put(record.clone())?,
+                (Change::Put(document), Some(bson)) => self.put(Document::with_key(document.key().clone(), bson))?,
+                (Change::Put(document), None) => self.put(document.clone())?,
                 (Change::Remove(key), _) => self.remove(key)?,
             }
         }
         Ok(())
     }
 
-    /// The JSON of what is put, if it is kept in memory as it is: a store may have cut it out of a batch, all of which it would
-    /// keep there with it, and the size of the copy would be that of the batches.
+    /// The bytes of a document that is kept in memory as it is: the primary may have cut it out of a batch, all of which it would
+    /// keep there, and the size of the copy would be that of the batches.
     fn own(&self, change: &Change) -> Option<Bytes> {
         match change {
-            Change::Put(record) if self.directory.is_none() => Some(Bytes::copy_from_slice(record.json())),
+            Change::Put(document) if self.directory.is_none() => Some(Bytes::copy_from_slice(document.bson())),
             _ => None,
         }
     }
 
-    fn put(&self, record: Record) -> Result<()> {
-        let length = record.json().len() as u64;
-        // Before it can be read.
-        self.saw(record.key());
-        let before = self.embedded()?.put(record)?;
+    fn put(&self, document: Document) -> Result<()> {
+        let length = document.bson().len() as u64;
+        let before = self.store()?.put(document)?;
         self.bytes.fetch_add(length, Ordering::Relaxed);
         match before {
             Some(before) => self.bytes.fetch_sub(before as u64, Ordering::Relaxed),
@@ -128,24 +120,11 @@ impl Generation {
     }
 
     fn remove(&self, key: &Key) -> Result<()> {
-        if let Some(before) = self.embedded()?.remove(key)? {
+        if let Some(before) = self.store()?.remove(key)? {
             self.bytes.fetch_sub(before as u64, Ordering::Relaxed);
             self.records.fetch_sub(1, Ordering::Relaxed);
         }
         Ok(())
-    }
-
-    pub fn saw(&self, key: &Key) {
-        if matches!(key, Key::Opaque { .. }) {
-            self.opaque.store(true, Ordering::Relaxed);
-        }
-    }
-
-    /// Whether this can give the list, or the part of it: the next part may be asked of the primary, or this one may begin behind
-    /// what the primary gave. Where the two orders are not the same, that would leave records out.
-    fn is_in_order_for(&self, query: &Query) -> bool {
-        let part = query.after.is_some() || query.limit.is_some();
-        !(part && query.order.is_none() && self.opaque.load(Ordering::Relaxed))
     }
 
     /// What it holds, counted afterwards.
@@ -312,16 +291,16 @@ impl Copy {
     }
 
     /// `None` when the copy cannot answer. `well`: nor when it has failed before.
-    pub fn get(&self, id: &RecordId, well: bool) -> Option<Found> {
+    pub fn get(&self, id: &RecordId, well: bool) -> Option<GetResult> {
         let served = self.served.read().unwrap_or_else(PoisonError::into_inner);
         let generation = served.as_ref().ok().filter(|generation| !(well && generation.has_failed()))?;
         // Before the record is read: it may become younger meanwhile, and then this says too much, not too little.
         let age = self.allowed(self.age_of(generation)).ok()?;
         // An embedded store answers at once.
-        match generation.store().ok()?.get(id).now_or_never()? {
+        match generation.store().ok()?.try_get(id)? {
             Ok(found) => {
                 self.answers.fetch_add(1, Ordering::Relaxed);
-                Some(Found { age: Some(age), ..found })
+                Some(GetResult { staleness: Some(age), ..found })
             }
             Err(error) => {
                 generation.cannot_be_read(&error);
@@ -330,27 +309,30 @@ impl Copy {
         }
     }
 
-    /// `None` when the copy cannot answer, by its first record. `well`: nor when it has failed before.
-    pub async fn list(&self, query: Query, well: bool) -> Option<(RecordStream, Duration)> {
+    /// `None` when the copy cannot answer, by its first row. `well`: nor when it has failed before.
+    ///
+    /// # Errors
+    ///
+    /// When the request is to blame, which the primary would say too.
+    pub async fn list(&self, request: ListRequest, well: bool) -> Option<Result<ListResult>> {
         let generation = self.served().ok().filter(|generation| !(well && generation.has_failed()))?;
         let age = self.allowed(self.age_of(&generation)).ok()?;
-        if !generation.is_in_order_for(&query) {
-            return None;
-        }
-        // Held as long as it is read: its directory stays. Behind the list it is dropped, and so the last to have the store.
-        let mut records = generation.store().ok()?.list(query).inspect(move |record| {
-            if let Err(error) = record {
+        let list = match generation.store().ok()?.list(request).await {
+            Ok(list) => list,
+            Err(error) if error.kind() == Kind::Invalid => return Some(Err(error)),
+            Err(error) => {
+                generation.cannot_be_read(&error);
+                return None;
+            }
+        };
+        self.answers.fetch_add(1, Ordering::Relaxed);
+        // Held as long as it is read: its directory stays. After the list it is dropped, and so the last to have the store.
+        let rows = list.rows.inspect(move |row| {
+            if let Err(error) = row {
                 generation.cannot_be_read(error);
             }
         });
-        let first = records.next().await.transpose().ok()?;
-        self.answers.fetch_add(1, Ordering::Relaxed);
-        let records = match first {
-            Some(first) => stream::iter([Ok(first)]).chain(records).boxed(),
-            // A stream that has ended is not asked again.
-            None => stream::empty().boxed(),
-        };
-        Some((records, age))
+        Some(Ok(ListResult { rows: rows.boxed(), staleness: Some(age), no_arrays: false }))
     }
 }
 
@@ -360,23 +342,33 @@ mod tests {
 
     use futures::future::{BoxFuture, ready};
 
-    use super::super::super::{Listing, Reply};
+    use super::super::super::{Opened, Store};
     use super::*;
-    use crate::document::Document;
+    use crate::document::extended_json;
+
+    async fn memory() -> Arc<dyn EmbeddedStore> {
+        match crate::store::open("memory:", Default::default()).await.expect("a store") {
+            Opened::Embedded(store) => store,
+            Opened::Remote(_) => panic!("it is in this process"),
+        }
+    }
 
     #[test]
     fn what_a_list_was_the_last_to_read_is_not_freed_by_the_task_that_reads() {
         let runtime = tokio::runtime::Builder::new_current_thread().max_blocking_threads(1).build().expect("a runtime");
         runtime.block_on(async {
-            let store = crate::store::open("memory:", Default::default()).await.expect("a store");
+            let store = memory().await;
             let left = Arc::downgrade(&store);
-            let generation = Generation::new(store, None).expect("an embedded store");
-            let put = |id| Change::Put(Record::new(Key::Integer(id), format!(r#"{{"_id":{id}}}"#).into_bytes()));
+            let generation = Generation::new(store, None);
+            let put = |id| {
+                let text = format!(r#"{{"_id":{id}}}"#);
+                Change::Put(extended_json::parse(text.as_bytes()).expect("a document"))
+            };
             generation.make(&(0..=MANY_RECORDS as i64).map(put).collect::<Vec<_>>()).expect("changes");
             let copy = Copy::new(None);
             copy.serve(Ok(generation));
-            let (mut list, _) = copy.list(Query::all(), false).await.expect("a list");
-            assert!(list.next().await.is_some_and(|first| first.is_ok()));
+            let mut list = copy.list(ListRequest::default(), false).await.expect("an answer").expect("a list");
+            assert!(list.rows.next().await.is_some_and(|first| first.is_ok()));
             copy.serve(Err(Off::Incomplete));
             // While the only thread for it has other things to do.
             let (go_on, wait) = mpsc::channel();
@@ -399,12 +391,16 @@ mod tests {
     }
 
     impl Store for Full {
-        fn get<'a>(&'a self, _: &'a RecordId) -> Reply<'a, Found> {
-            Reply::ready(full())
+        fn get<'a>(&'a self, _: &'a RecordId) -> BoxFuture<'a, Result<GetResult>> {
+            Box::pin(ready(full()))
         }
 
-        fn list(&self, _: Query) -> Listing {
-            stream::iter([full()]).boxed().into()
+        fn try_get(&self, _: &RecordId) -> Option<Result<GetResult>> {
+            Some(full())
+        }
+
+        fn list(&self, _: ListRequest) -> BoxFuture<'_, Result<ListResult>> {
+            Box::pin(ready(full()))
         }
 
         fn upsert(&self, _: Vec<Document>) -> BoxFuture<'_, Result<()>> {
@@ -414,14 +410,10 @@ mod tests {
         fn ping(&self) -> BoxFuture<'_, Result<()>> {
             Box::pin(ready(full()))
         }
-
-        fn as_embedded(&self) -> Option<&dyn EmbeddedStore> {
-            Some(self)
-        }
     }
 
     impl EmbeddedStore for Full {
-        fn put(&self, _: Record) -> Result<Option<usize>> {
+        fn put(&self, _: Document) -> Result<Option<usize>> {
             full()
         }
 
@@ -442,11 +434,11 @@ mod tests {
     async fn what_cannot_be_read_is_no_answer_and_is_known_to_have_failed() {
         for list in [true, false] {
             let copy = Copy::new(None);
-            let generation = Generation::new(Arc::new(Full), None).expect("an embedded store");
+            let generation = Generation::new(Arc::new(Full), None);
             copy.serve(Ok(generation.clone()));
             assert!(!generation.has_failed());
             match list {
-                true => assert!(copy.list(Query::all(), true).await.is_none()),
+                true => assert!(copy.list(ListRequest::default(), true).await.is_none()),
                 false => assert!(copy.get(&"1".into(), true).is_none()),
             }
             assert!(generation.has_failed());
@@ -456,15 +448,14 @@ mod tests {
     #[tokio::test]
     async fn what_has_failed_is_asked_only_where_nobody_else_answers() {
         let copy = Copy::new(None);
-        let store = super::super::super::open("memory:", Default::default()).await.expect("a store");
-        let generation = Generation::new(store, None).expect("an embedded store");
+        let generation = Generation::new(memory().await, None);
         copy.serve(Ok(generation.clone()));
         for (failed, well, answers) in [(false, true, true), (true, true, false), (true, false, true)] {
             if failed {
                 generation.fail();
             }
             assert_eq!(copy.get(&"1".into(), well).is_some(), answers);
-            assert_eq!(copy.list(Query::all(), well).await.is_some(), answers);
+            assert_eq!(copy.list(ListRequest::default(), well).await.is_some(), answers);
         }
     }
 }

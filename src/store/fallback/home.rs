@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Settings;
 use super::copy::{Copy, Generation};
-use crate::store::{self, Error, FORMAT_FILE, Options, Place, Query, Result, Token};
+use crate::store::{self, BackendKind, Error, FORMAT_FILE, ListRequest, Opened, Options, Result, ResumeToken};
 
 const LOCK: &str = "LOCK";
 const STATE: &str = "copy.json";
@@ -37,8 +37,8 @@ const MARK: &str = "records, copies of a store\n";
 /// What a store leaves in its directory if it is killed before it has written [`FORMAT_FILE`].
 const BEGINNING: [&str; 2] = ["LOCK", "FORMAT.new"];
 
-/// The layout of the directory, and the form of the keys in it: in layout 1 ids that compare equal could have more than one.
-const FORMAT: u32 = 2;
+/// The layout of the directory and of the stores in it: since layout 3 they hold BSON.
+const FORMAT: u32 = 3;
 
 pub struct Home {
     url: String,
@@ -71,7 +71,7 @@ struct State {
 pub struct Stored {
     pub generation: Arc<Generation>,
     pub number: u64,
-    pub token: Option<Token>,
+    pub token: Option<ResumeToken>,
 }
 
 /// Refuses what no copy can be kept in, as far as the URL tells.
@@ -80,13 +80,17 @@ pub struct Stored {
 ///
 /// `Invalid`, as [`store::open`] has it.
 pub async fn check(url: &str) -> Result<()> {
-    match store::place(url) {
-        Some(Place::Server) => Err(Error::invalid("a copy must be in this process: memory:, or sled:DIRECTORY")),
+    match store::kind(url) {
+        Some(BackendKind::Remote) => Err(not_embedded()),
         // Around the stores of the copy: it is not one itself.
-        Some(Place::Directory) => store::directory(url).map(drop),
+        Some(BackendKind::Local) => store::directory(url).map(drop),
         // Where there is no such store, the error says what is wrong with the name.
-        Some(Place::Memory) | None => store::check(url).await,
+        Some(BackendKind::InMemory) | None => store::check(url).await,
     }
+}
+
+fn not_embedded() -> Error {
+    Error::invalid("a copy must be in this process: memory:, or sled:DIRECTORY")
 }
 
 impl Home {
@@ -95,7 +99,7 @@ impl Home {
         let url = settings.copy.clone();
         check(&url).await?;
         let mut home = Self { url, options: settings.options.clone(), directory: None };
-        if store::place(&home.url) != Some(Place::Directory) {
+        if store::kind(&home.url) != Some(BackendKind::Local) {
             return Ok((home, None));
         }
         let path = store::directory(&home.url)?;
@@ -127,18 +131,17 @@ impl Home {
         let empty = self.generation(Some(state.generation)).await?;
         // Counted, not remembered: what was written after the last word in the file would be missing.
         let (mut records, mut bytes) = (0, 0);
-        let mut all = empty.embedded()?.list(Query::all());
-        while let Some(record) = all.try_next().await? {
+        let mut all = empty.store()?.list(ListRequest::default()).await?.rows;
+        while let Some(row) = all.try_next().await? {
             records += 1;
-            bytes += record.json().len() as u64;
-            empty.saw(record.key());
+            bytes += row.document.bson().len() as u64;
         }
         empty.counted(records, bytes);
         let then = UNIX_EPOCH + Duration::from_millis(state.current);
         // A clock that was set back says nothing; what it says is the best there is.
         copy.proven_ago(&empty, SystemTime::now().duration_since(then).unwrap_or_default());
         let token = state.token.as_ref().and_then(|token| BASE64_STANDARD.decode(token).ok());
-        Ok(Stored { generation: empty, number: state.generation, token: token.map(|token| Token(token.into())) })
+        Ok(Stored { generation: empty, number: state.generation, token: token.map(|token| ResumeToken(token.into())) })
     }
 
     /// An empty generation, and its number.
@@ -184,7 +187,10 @@ impl Home {
             }
             _ => (self.url.clone(), None),
         };
-        Generation::new(store::open(&url, self.options.clone()).await?, path)
+        match store::open(&url, self.options.clone()).await? {
+            Opened::Embedded(store) => Ok(Generation::new(store, path)),
+            Opened::Remote(_) => Err(not_embedded()),
+        }
     }
 
     /// Whether a copy outlives the process.
@@ -197,13 +203,13 @@ impl Home {
         &self,
         generation: &Generation,
         number: u64,
-        token: Option<&Token>,
+        token: Option<&ResumeToken>,
         age: Duration,
     ) -> Result<()> {
         let Some(directory) = &self.directory else { return Ok(()) };
         // The moment first: what is flushed after it is newer.
         let current = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().saturating_sub(age);
-        generation.embedded()?.flush().await?;
+        generation.store()?.flush().await?;
         let state = State {
             format: FORMAT,
             source: directory.source.clone(),

@@ -14,7 +14,7 @@ use std::time::Duration;
 use futures::stream::StreamExt;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::super::{Batch, Change, Error, Interruption, Result, Store, TURN_BYTES, Token};
+use super::super::{CHUNK_BYTES, Change, ChangeBatch, ChangeStreamError, Error, Result, ResumeToken, Store};
 use super::copy::{Copy, Generation, Keeping, Off};
 use super::home::{Home, Stored};
 
@@ -42,15 +42,15 @@ enum Fault {
 
 /// Why one way of keeping the copy ended.
 enum End {
-    Interruption(Interruption),
+    Stream(ChangeStreamError),
     /// The copy's side failed.
     Copy(Error),
     TooLarge,
 }
 
-impl From<Interruption> for End {
-    fn from(interruption: Interruption) -> Self {
-        Self::Interruption(interruption)
+impl From<ChangeStreamError> for End {
+    fn from(error: ChangeStreamError) -> Self {
+        Self::Stream(error)
     }
 }
 
@@ -80,7 +80,7 @@ fn chunks(changes: &[Change], bytes: usize) -> impl Iterator<Item = &[Change]> {
         let few = left.iter().take(CHUNK).take_while(|change| {
             let is_room = taken < bytes;
             if let Change::Put(record) = change {
-                taken += record.json().len();
+                taken += record.bson().len();
             }
             is_room
         });
@@ -97,7 +97,7 @@ pub struct Keeper {
     refresh: Duration,
     max_bytes: u64,
     /// From where the changes go on, in the draft if there is one, else in what is served.
-    token: Option<Token>,
+    token: Option<ResumeToken>,
     draft: Option<Draft>,
     /// The number of what is served.
     number: u64,
@@ -152,14 +152,14 @@ impl Keeper {
         loop {
             let began = Instant::now();
             match self.follow().await {
-                End::Interruption(Interruption::Unsupported) => self.refresh(began).await,
-                End::Interruption(Interruption::Lost(why)) => {
+                End::Stream(ChangeStreamError::Unsupported) => self.refresh(began).await,
+                End::Stream(ChangeStreamError::HistoryLost(why)) => {
                     self.interrupted(Fault::Primary, &format!("changes were lost: {why}"));
                     self.start_anew();
                     // A feed that loses what it has at once must not turn this into a busy loop.
                     sleep_until(began + PAUSE).await;
                 }
-                End::Interruption(Interruption::Failed(error)) => {
+                End::Stream(ChangeStreamError::Unavailable(error)) => {
                     self.interrupted(Fault::Primary, &error.report().to_string());
                     sleep(PAUSE).await;
                 }
@@ -179,7 +179,7 @@ impl Keeper {
     /// Follows the feed until it ends.
     async fn follow(&mut self) -> End {
         match self.try_follow().await {
-            Ok(()) => Interruption::Failed(Error::broken("a feed of changes ended without a word")).into(),
+            Ok(()) => ChangeStreamError::Unavailable(Error::broken("a feed of changes ended without a word")).into(),
             Err(end) => end,
         }
     }
@@ -202,7 +202,7 @@ impl Keeper {
     }
 
     /// Makes the changes, and draws the conclusions.
-    async fn take(&mut self, batch: Batch) -> std::result::Result<(), End> {
+    async fn take(&mut self, batch: ChangeBatch) -> std::result::Result<(), End> {
         let generation = match &self.draft {
             Some(draft) => draft.generation.clone(),
             None => match self.copy.served() {
@@ -213,7 +213,7 @@ impl Keeper {
                 Ok(served) => served,
                 Err(_) => {
                     self.start_anew();
-                    return Err(Interruption::Lost("there is no copy to make changes in".to_owned()).into());
+                    return Err(ChangeStreamError::HistoryLost("there is no copy to make changes in".to_owned()).into());
                 }
             },
         };
@@ -250,7 +250,7 @@ impl Keeper {
             if generation.size() > max { Err(End::TooLarge) } else { Ok(()) }
         };
         if !self.home.is_lasting() {
-            for changes in chunks(&changes, TURN_BYTES) {
+            for changes in chunks(&changes, CHUNK_BYTES) {
                 write(generation, changes)?;
                 // A catch-up may have very many, and others share the thread.
                 tokio::task::yield_now().await;
@@ -269,7 +269,7 @@ impl Keeper {
         if failed.is_none() && !self.home.has_unopened() {
             return Ok(());
         }
-        self.primary.ping().await.map_err(Interruption::Failed)?;
+        self.primary.ping().await.map_err(ChangeStreamError::Unavailable)?;
         self.home.clear_unopened();
         let Some(failed) = failed else { return Ok(()) };
         let directory = failed.directory();
@@ -300,10 +300,11 @@ impl Keeper {
     }
 
     async fn copy_into(&self, generation: &Arc<Generation>) -> std::result::Result<(), End> {
-        let mut records = self.primary.snapshot().ready_chunks(CHUNK);
-        while let Some(chunk) = records.next().await {
-            let chunk: Result<Vec<_>> = chunk.into_iter().map(|record| record.map(Change::Put)).collect();
-            let chunk = chunk.map_err(|error| End::Interruption(Interruption::Failed(error)))?;
+        let failed = |error| End::Stream(ChangeStreamError::Unavailable(error));
+        let mut rows = self.primary.snapshot().await.map_err(failed)?.rows.ready_chunks(CHUNK);
+        while let Some(chunk) = rows.next().await {
+            let chunk: Result<Vec<_>> = chunk.into_iter().map(|row| row.map(|row| Change::Put(row.document))).collect();
+            let chunk = chunk.map_err(failed)?;
             self.write(generation, chunk).await?;
         }
         Ok(())
@@ -367,11 +368,11 @@ impl Keeper {
             }
             Err(End::TooLarge) => self.give_up().await,
             Err(End::Copy(error)) => self.copy_failed(&error).await,
-            Err(End::Interruption(Interruption::Failed(error))) => {
+            Err(End::Stream(ChangeStreamError::Unavailable(error))) => {
                 self.interrupted(Fault::Primary, &error.report().to_string());
                 sleep(PAUSE).await;
             }
-            Err(End::Interruption(_)) => sleep(PAUSE).await,
+            Err(End::Stream(_)) => sleep(PAUSE).await,
         }
     }
 

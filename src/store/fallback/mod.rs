@@ -17,8 +17,6 @@
 //!   before the next is made: it may hold what that one needs.
 //! - Reads of one copy never go back in time, record by record. Between the primary and the copy they may: in standby mode
 //!   the two take turns.
-//! - Where ids have keys that are [opaque](crate::record::Key::Opaque), the primary alone gives the parts of lists that are in
-//!   `_id` order: a place in its order is none in the copy's. Whole lists and sorted ones come from the copy as well.
 //! - Writes go to the primary, and nowhere else.
 
 mod breaker;
@@ -28,19 +26,16 @@ mod keeper;
 mod metrics;
 
 use std::fmt;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use futures::stream::{self, StreamExt};
-use prometheus_client::registry::Registry;
 use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{Error, Found, Health, Listing, Options, Query, RecordStream, Reply, Result, Store};
-use crate::document::Document;
-use crate::record::RecordId;
+use super::{Error, GetResult, Health, ListRequest, ListResult, Metric, Options, Result, Store};
+use crate::record::{Document, RecordId};
 use breaker::Breaker;
 use copy::{Copy, Off};
 use home::Home;
@@ -74,7 +69,7 @@ pub struct Settings {
     pub max_age: Option<Duration>,
     /// How long from one snapshot to the next, where the primary has no feed of changes.
     pub refresh: Duration,
-    /// How large the copy may become: the bytes of the records' JSON, and [`copy::RECORD_BYTES`] for each.
+    /// How large the copy may become: the bytes of the records' BSON, and [`copy::RECORD_BYTES`] for each.
     pub max_bytes: u64,
     /// How the copy is opened.
     pub options: Options,
@@ -99,12 +94,9 @@ struct Inner {
 ///
 /// # Errors
 ///
-/// When the copy's store is not an embedded one or cannot be opened, or `primary` is itself embedded. A copy from an earlier
-/// run that is damaged is no error: it is made anew.
+/// When the copy's store is not an embedded one or cannot be opened. A copy from an earlier run that is damaged is no error: it
+/// is replaced.
 pub async fn over(primary: Arc<dyn Store>, settings: Settings) -> Result<Arc<dyn Store>> {
-    if primary.as_embedded().is_some() {
-        return Err(Error::invalid("a store in this process needs no fallback: it cannot be away"));
-    }
     let copy = Arc::new(Copy::new(settings.max_age));
     let (home, stored) = Home::open(&settings, &copy).await?;
     let breaker = Arc::new(Breaker::default());
@@ -176,7 +168,7 @@ impl Inner {
         });
     }
 
-    async fn get(&self, id: &RecordId) -> Result<Found> {
+    async fn get(&self, id: &RecordId) -> Result<GetResult> {
         let mut call = self.primary.get(id);
         match self.ask(&mut call, self.after, || self.breaker.failed("it is too slow")).await {
             Asked::Answered(Err(error)) if error.is_unavailable() => self.copy.get(id, false).ok_or(error),
@@ -189,39 +181,24 @@ impl Inner {
         }
     }
 
-    /// The first record decides who answers: from then on a list is of one of the two, to its end.
-    async fn list(&self, query: Query, age: &OnceLock<Duration>) -> RecordStream {
-        let copy = async |well| {
-            let (records, old) = self.copy.list(query.clone(), well).await?;
-            // Set once: this is called once for an answer.
-            let _ = age.set(old);
-            Some(records)
-        };
+    /// The first row decides who answers: from then on a list is of one of the two, to its end.
+    async fn list(&self, request: ListRequest) -> Result<ListResult> {
         if self.prefers_copy()
-            && let Some(records) = copy(self.well()).await
+            && let Some(list) = self.copy.list(request.clone(), self.well()).await
         {
-            return records;
+            return list;
         }
-        let mut records = self.primary.list(query.clone());
-        let mut first = Box::pin(async {
-            let first = records.next().await.transpose();
-            first.map(|first| (first, records))
-        });
+        let mut first = self.primary.list(request.clone());
         let begun = match self.ask(&mut first, self.after * PATIENCE, || self.suspect()).await {
             Asked::Answered(answer) => answer,
-            Asked::Waiting => match copy(false).await {
-                Some(records) => return records,
+            Asked::Waiting => match self.copy.list(request.clone(), false).await {
+                Some(list) => return list,
                 None => first.await,
             },
         };
         match begun {
-            Ok((Some(first), rest)) => stream::iter([Ok(first)]).chain(rest).boxed(),
-            // A stream that has ended is not asked again.
-            Ok((None, _)) => stream::empty().boxed(),
-            Err(error) => {
-                let records = if error.is_unavailable() { copy(false).await } else { None };
-                records.unwrap_or_else(|| stream::iter([Err(error)]).boxed())
-            }
+            Err(error) if error.is_unavailable() => self.copy.list(request, false).await.unwrap_or(Err(error)),
+            answer => answer,
         }
     }
 
@@ -251,20 +228,20 @@ impl Inner {
 }
 
 impl Store for Fallback {
-    fn get<'a>(&'a self, id: &'a RecordId) -> Reply<'a, Found> {
-        if self.inner.prefers_copy()
-            && let Some(found) = self.inner.copy.get(id, self.inner.well())
-        {
-            return Reply::ready(Ok(found));
+    fn get<'a>(&'a self, id: &'a RecordId) -> BoxFuture<'a, Result<GetResult>> {
+        match self.try_get(id) {
+            Some(answer) => Box::pin(std::future::ready(answer)),
+            None => Box::pin(self.inner.get(id)),
         }
-        Reply::Pending(self.inner.get(id).boxed())
     }
 
-    fn list(&self, query: Query) -> Listing {
-        let age = Arc::new(OnceLock::new());
-        let (inner, known) = (self.inner.clone(), age.clone());
-        let records = async move { inner.list(query, &known).await };
-        Listing::new(stream::once(records).flatten().boxed(), age)
+    fn try_get(&self, id: &RecordId) -> Option<Result<GetResult>> {
+        let inner = &self.inner;
+        if inner.prefers_copy() { inner.copy.get(id, inner.well()).map(Ok) } else { None }
+    }
+
+    fn list(&self, request: ListRequest) -> BoxFuture<'_, Result<ListResult>> {
+        Box::pin(self.inner.list(request))
     }
 
     fn upsert(&self, documents: Vec<Document>) -> BoxFuture<'_, Result<()>> {
@@ -279,9 +256,10 @@ impl Store for Fallback {
         self.inner.health().boxed()
     }
 
-    fn register(&self, registry: &mut Registry) {
-        self.inner.primary.register(registry);
-        metrics::register(registry, &self.inner.copy, &self.inner.breaker);
+    fn metrics(&self) -> Vec<Metric> {
+        let mut metrics = self.inner.primary.metrics();
+        metrics.extend(metrics::metrics(&self.inner.copy, &self.inner.breaker));
+        metrics
     }
 }
 

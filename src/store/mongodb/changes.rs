@@ -1,27 +1,31 @@
-//! What changes in the collection, by a [change stream](https://www.mongodb.com/docs/manual/changeStreams/), on raw bytes.
+//! The changes of the collection, from its [change stream](https://www.mongodb.com/docs/manual/changeStreams/), as raw bytes.
 //!
-//! An event of an update does not hold the record, so the server looks it up (`updateLookup`), and finds it as it became
-//! later than the event. An older event of the same record that follows would take it back: shown as it was after a second
-//! update, then gone by a deletion that came before. So:
+//! # Updates
 //!
-//! - What a lookup found is shown at once. Until the stream has passed the moment of the lookup, events of the same record
-//!   that say exactly what happened are held back, and the last of them is shown then. A further lookup is newer, and ends
-//!   the hold.
-//! - Of each reply, only the last state of each record is shown.
-//! - A stream that goes on from a token begins with events that the copy may have seen. It is silent until it has caught up,
-//!   and then shows the last state of each record.
+//! The event of an update does not hold the document. The server looks it up (`updateLookup`), and finds it in a state that may
+//! be later than the event. An older event of the same document that follows would take it back: a document shown after its
+//! second update, for example, would disappear by a deletion that came before. Therefore:
 //!
-//! Moments are the server's own: each reply says how far a majority was (`operationTime`, which a read of what a majority has
-//! takes from there) and how far the stream is (`postBatchResumeToken`, which begins with a time). Where the second has reached
-//! the first, no lookup found anything newer.
+//! - The document of a lookup is emitted at once. Until the stream has passed the time of the lookup, exact events of the same
+//!   document (inserts, replacements, deletions) are held, and the last of them is emitted then. A further lookup is newer and
+//!   replaces them.
+//! - Only the last state of each document in a reply is emitted.
+//! - A resumed stream begins with events that the replica may have seen. It emits nothing until it has caught up, and then the
+//!   last state of each document.
 //!
-//! It does not follow that the copy is current: the primary takes writes that no majority has yet, and may never have while
-//! members are away. So the primary is asked besides how far it is itself, by a `ping`, whose `operationTime` is that of the last
-//! write it has made. `$clusterTime` would come with every reply, but is also moved on by writes that fail, a second insert of one
-//! `_id` for example, and then stays ahead of the stream until something else happens.
+//! Times are the server's own. Each reply says how far a majority was (`operationTime`; a majority read returns that state), and
+//! how far the stream is (`postBatchResumeToken`, which begins with a time). Where the second has reached the first, no lookup
+//! found anything newer.
 //!
-//! Only what a majority of the members has is in the stream, so no failover takes it back. A snapshot too: it waits until a
-//! majority has what was done before the stream began, which would else be in neither.
+//! # Currency
+//!
+//! This does not prove that a replica is current: the primary takes writes that no majority has yet, and never may while members
+//! are away. So the primary is asked as well, by a `ping`, whose `operationTime` is that of its last write. `$clusterTime` comes
+//! with every reply, but failed writes advance it too (a second insert of an `_id`, for example), after which the stream does not
+//! reach it until something else happens.
+//!
+//! The stream holds only what a majority of the members has, so that no failover takes it back. The same holds for a snapshot:
+//! it waits until a majority has what was written before the stream began, since the stream does not have that.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -38,54 +42,50 @@ use tokio::sync::oneshot::error::TryRecvError;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout};
 
-use super::{Inner, MongoDb, bson, error};
-use crate::record::{Key, Record};
-use crate::store::{Batch, Change, Error, Feed, Interruption, Token};
+use super::{Inner, MongoDb, error, reply};
+use crate::record::{Document, Key, raw};
+use crate::store::{Change, ChangeBatch, ChangeStream, ChangeStreamError, Error, ResumeToken};
 
-/// How long the server waits for something to happen before it says that nothing did: how often a copy hears that it is
-/// current, and how long an event is held back at most while others are at work on the server.
+/// How long the server waits for an event before it sends an empty reply. A replica learns so often that it is current, and an
+/// event is held so long at most while nothing else writes.
 const AWAIT: Duration = Duration::from_millis(100);
 
-/// How much may be kept while a stream catches up, in bytes. What has changed more than that is better copied anew.
+/// The memory for changes while a resumed stream catches up. With more of them, a new snapshot is cheaper.
 const CATCH_UP_BYTES: usize = 64 * 1024 * 1024;
 
-/// What each record takes of that beside its JSON and its id, removed ones too: a place in the map, a key there and one in the
-/// change.
+/// The memory of one such change besides the bytes of its document and key: an entry of the map with its key, and the change.
 const CATCH_UP_ENTRY: usize = 150;
 
 // Codes of the server.
 const UNAUTHORIZED: i32 = 13;
-/// A server that is no member of a replica set has no change streams.
-const NO_CHANGE_STREAMS: i32 = 40_573;
-/// Nor has a view, of which a collection of time series is one.
-const NOT_OF_A_VIEW: i32 = 166;
-/// Further failures that pass, beside those that the server itself calls so: authentication, time limits, elections.
-const PASSING: [i32; 13] = [6, 7, 11, 18, 43, 50, 89, 91, 189, 202, 262, 9_001, 11_600];
+/// A standalone server has no change streams.
+const NOT_A_REPLICA_SET: i32 = 40_573;
+/// `CommandNotSupportedOnView`: neither has a view, which a time series collection is too.
+const NOT_ON_A_VIEW: i32 = 166;
+/// Transient failures without a label of the server that says so: authentication, time limits, elections.
+const TRANSIENT: [i32; 13] = [6, 7, 11, 18, 43, 50, 89, 91, 189, 202, 262, 9_001, 11_600];
 
-type Result<T> = std::result::Result<T, Interruption>;
+type Result<T> = std::result::Result<T, ChangeStreamError>;
 
-/// Seconds and increment, as one number that sorts.
-pub type Moment = u64;
+/// A time of the server: seconds and increment in one number that sorts.
+pub type ServerTime = u64;
 
-pub fn feed(store: &MongoDb, after: Option<Token>) -> Feed {
+pub fn watch(store: &MongoDb, after: Option<ResumeToken>) -> ChangeStream {
     let (inner, within) = (store.inner.clone(), store.inner.options.timeout);
     let (sender, receiver) = mpsc::channel(1);
-    let reader = read(store.clone(), after, sender);
+    let reader = read(inner.clone(), after, sender);
     let batches = stream::unfold(Some((receiver, Some(reader), inner)), move |state| async move {
         let (mut receiver, reader, inner) = state?;
         if let Some(reader) = reader {
-            // To its end in a task of its own: no future of the driver is dropped half way.
+            // In a task of its own, so that no future of the driver is dropped half way.
             tokio::spawn(reader);
         }
         let batch = match timeout(within + AWAIT, receiver.recv()).await {
             Ok(Some(batch)) => batch,
-            Ok(None) => Err(Interruption::Failed(Error::broken("the reader of a change stream gave up"))),
-            Err(_) => {
-                let silent = error::late("the change stream was silent", within);
-                Err(Interruption::Failed(silent))
-            }
+            Ok(None) => Err(ChangeStreamError::Unavailable(Error::broken("the reader of a change stream gave up"))),
+            Err(_) => Err(ChangeStreamError::Unavailable(error::timed_out("the change stream sent nothing", within))),
         };
-        if let Err(Interruption::Failed(error)) = &batch {
+        if let Err(ChangeStreamError::Unavailable(error)) = &batch {
             inner.failures.count(error);
         }
         let rest = batch.is_ok().then_some((receiver, None, inner));
@@ -94,44 +94,44 @@ pub fn feed(store: &MongoDb, after: Option<Token>) -> Feed {
     batches.boxed()
 }
 
-async fn read(store: MongoDb, after: Option<Token>, batches: mpsc::Sender<Result<Batch>>) {
+async fn read(inner: Arc<Inner>, after: Option<ResumeToken>, batches: mpsc::Sender<Result<ChangeBatch>>) {
     let resumes = after.is_some();
-    let mut cursor = match open(&store.inner, after).await {
+    let mut cursor = match open(&inner, after).await {
         Ok(cursor) => cursor,
         Err(error) => {
-            // A user who may read, and no more; also one who could do more when the copy was made.
-            let refused = error::is_command(&error, UNAUTHORIZED);
-            let why = if refused { Interruption::Unsupported } else { sorted(error, resumes) };
+            // The user may read only, perhaps since the replica was made.
+            let is_unauthorized = error::is_command(&error, UNAUTHORIZED);
+            let why = if is_unauthorized { ChangeStreamError::Unsupported } else { classify(error, resumes) };
             let _ = batches.send(Err(why)).await;
             return;
         }
     };
-    let mut order = Order::new(&store.inner, resumes);
+    let mut events = Events::new(&inner, resumes);
     loop {
-        order.ask();
+        events.ask_primary();
         let batch = match cursor.next().await {
-            Some(Ok(reply)) => order.batch(&reply),
-            Some(Err(error)) => Err(sorted(error, true)),
-            None => Err(Interruption::Failed(Error::unavailable("MongoDB ended the change stream"))),
+            Some(Ok(reply)) => events.batch(&reply),
+            Some(Err(error)) => Err(classify(error, true)),
+            None => Err(ChangeStreamError::Unavailable(Error::unavailable("MongoDB ended the change stream"))),
         };
-        let last = batch.is_err();
-        // An error here: nobody listens any more.
-        if batches.send(batch).await.is_err() || last {
+        let is_last = batch.is_err();
+        // Sending fails once the stream is dropped.
+        if batches.send(batch).await.is_err() || is_last {
             break;
         }
     }
 }
 
-async fn open(inner: &Inner, after: Option<Token>) -> mongodb::error::Result<RawBatchCursor> {
+async fn open(inner: &Inner, after: Option<ResumeToken>) -> mongodb::error::Result<RawBatchCursor> {
     let mut stream = doc! { "fullDocument": "updateLookup" };
     if let Some(token) = after.and_then(|token| RawDocumentBuf::from_bytes(token.0.into()).ok()) {
         stream.insert("resumeAfter", mongodb::bson::Document::try_from(token)?);
     }
-    let wanted = doc! { "operationType": 1, "documentKey": 1, "fullDocument": 1 };
+    let fields = doc! { "operationType": 1, "documentKey": 1, "fullDocument": 1 };
     inner
         .collection()
         .await?
-        .aggregate([doc! { "$changeStream": stream }, doc! { "$project": wanted }])
+        .aggregate([doc! { "$changeStream": stream }, doc! { "$project": fields }])
         .read_concern(ReadConcern::majority())
         // A secondary may be far behind.
         .selection_criteria(SelectionCriteria::ReadPreference(ReadPreference::Primary))
@@ -140,185 +140,190 @@ async fn open(inner: &Inner, after: Option<Token>) -> mongodb::error::Result<Raw
         .await
 }
 
-/// How far the primary is, if it says so.
-async fn done(inner: &Inner) -> mongodb::error::Result<Option<Moment>> {
+/// The time of the primary's last write; `None` when it does not say.
+async fn last_write(inner: &Inner) -> mongodb::error::Result<Option<ServerTime>> {
     let database = inner.client().await?.database(&inner.database);
     let reply = database.run_command(doc! { "ping": 1 }).selection_criteria(ReadPreference::Primary.into()).await?;
-    Ok(reply.get_timestamp("operationTime").ok().map(moment))
+    Ok(reply.get_timestamp("operationTime").ok().map(server_time))
 }
 
-/// What a failure means. `resumes`: whether the stream had begun, now or in an earlier life.
-fn sorted(error: DriverError, resumes: bool) -> Interruption {
+/// `has_begun`: the stream was open once, now or before it was resumed.
+fn classify(error: DriverError, has_begun: bool) -> ChangeStreamError {
     let code = match error.kind.as_ref() {
         ErrorKind::Command(command) => Some(command.code),
         _ => None,
     };
-    let passing = ["ResumableChangeStreamError", "RetryableError", "SystemOverloadedError"];
+    let is_transient = |code: i32| {
+        let labels = ["ResumableChangeStreamError", "RetryableError", "SystemOverloadedError"];
+        code == UNAUTHORIZED || TRANSIENT.contains(&code) || labels.iter().any(|label| error.contains_label(label))
+    };
     match code {
-        Some(NO_CHANGE_STREAMS | NOT_OF_A_VIEW) => Interruption::Unsupported,
-        Some(code)
-            if resumes
-                && code != UNAUTHORIZED
-                && !PASSING.contains(&code)
-                && !passing.iter().any(|label| error.contains_label(label)) =>
-        {
-            // A history that is too short, a token that means nothing, an event that is too large: whatever it is, it would
-            // be so again. A new stream begins behind it.
-            Interruption::Lost(format!("the server says {code}"))
+        Some(NOT_A_REPLICA_SET | NOT_ON_A_VIEW) => ChangeStreamError::Unsupported,
+        // The history is too short, the token unknown, an event too large: another attempt would fail in the same way, and a
+        // new stream begins after it.
+        Some(code) if has_begun && !is_transient(code) => {
+            ChangeStreamError::HistoryLost(format!("the server says {code}"))
         }
-        _ => Interruption::Failed(error::sorted(error)),
+        _ => ChangeStreamError::Unavailable(error::classify(error)),
     }
 }
 
-/// What was shown of a record, and when the next exact word about it can be trusted.
-struct Ahead {
-    until: Moment,
+/// A document that was emitted as a lookup found it.
+struct LookedUp {
+    /// Exact events before this time may be older than the document.
+    until: ServerTime,
     held: Option<Change>,
 }
 
-/// Puts events into an order in which no record goes back.
-struct Order<'a> {
+/// Puts events into an order in which no document becomes older.
+struct Events<'a> {
     inner: &'a Arc<Inner>,
-    /// Records that were shown as they became later than the stream is.
-    ahead: HashMap<Key, Ahead>,
-    /// The last state of each record, in bytes, while the stream catches up.
-    behind: Option<(HashMap<Key, Change>, usize)>,
-    /// Where a stream that goes on has caught up.
-    target: Option<Moment>,
-    /// When the primary was asked how far it is, and what it will say; without an answer for a while, it is asked again.
-    asked: Option<(Instant, oneshot::Receiver<Option<Moment>>)>,
-    /// How far the primary was when it was asked then: reached by the stream, the copy is as new as that.
-    goal: Option<(Moment, Instant)>,
+    looked_up: HashMap<Key, LookedUp>,
+    /// The last state of each document, and their size in bytes, while a resumed stream catches up.
+    catch_up: Option<(HashMap<Key, Change>, usize)>,
+    /// The time at which a resumed stream has caught up.
+    target: Option<ServerTime>,
+    /// When the primary was asked for its last write, and its answer to come.
+    question: Option<(Instant, oneshot::Receiver<Option<ServerTime>>)>,
+    /// The primary's last write at a moment: once the stream has reached it, the replica is as current as that.
+    goal: Option<(ServerTime, Instant)>,
 }
 
-impl<'a> Order<'a> {
+impl<'a> Events<'a> {
     fn new(inner: &'a Arc<Inner>, resumes: bool) -> Self {
-        let behind = resumes.then(Default::default);
-        Self { inner, ahead: HashMap::new(), behind, target: None, asked: None, goal: None }
+        let catch_up = resumes.then(Default::default);
+        Self { inner, looked_up: HashMap::new(), catch_up, target: None, question: None, goal: None }
     }
 
-    /// Asks the primary how far it is, unless that is known or under way. Beside the stream, which waits for nobody: changes
-    /// shall not be shown later because a proof is.
-    fn ask(&mut self) {
-        let waits = |(asked, _): &(Instant, _)| asked.elapsed() < self.inner.options.timeout;
-        if self.goal.is_some() || self.asked.as_ref().is_some_and(waits) {
+    /// Asks the primary for its last write, unless that is known or was asked a short time ago. Changes do not wait for the
+    /// answer.
+    fn ask_primary(&mut self) {
+        let is_recent = |(asked, _): &(Instant, _)| asked.elapsed() < self.inner.options.timeout;
+        if self.goal.is_some() || self.question.as_ref().is_some_and(is_recent) {
             return;
         }
         let (sender, answer) = oneshot::channel();
-        self.asked = Some((Instant::now(), answer));
+        self.question = Some((Instant::now(), answer));
         let inner = self.inner.clone();
         tokio::spawn(async move {
-            // After a failure there is no word, and it is asked again.
-            if let Ok(moment) = done(&inner).await {
-                let _ = sender.send(moment);
+            // After a failure there is no answer, and the next batch asks again.
+            if let Ok(time) = last_write(&inner).await {
+                let _ = sender.send(time);
             }
         });
     }
 
-    /// What the primary has said meanwhile. One that keeps it to itself is taken to be where its majority is, at `server`.
-    fn heard(&mut self, server: Moment) {
-        let Some((asked, mut answer)) = self.asked.take() else { return };
+    /// Takes the primary's answer, if there is one. A primary that does not say is taken to be at `majority`.
+    fn take_answer(&mut self, majority: ServerTime) {
+        let Some((asked, mut answer)) = self.question.take() else { return };
         match answer.try_recv() {
-            Ok(moment) => self.goal = Some((moment.unwrap_or(server), asked)),
-            Err(TryRecvError::Empty) => self.asked = Some((asked, answer)),
+            Ok(time) => self.goal = Some((time.unwrap_or(majority), asked)),
+            Err(TryRecvError::Empty) => self.question = Some((asked, answer)),
             Err(TryRecvError::Closed) => {}
         }
     }
 
-    fn batch(&mut self, reply: &RawBatch) -> Result<Batch> {
+    fn batch(&mut self, reply: &RawBatch) -> Result<ChangeBatch> {
         let whole = reply.as_raw_document();
-        let server = whole.get_timestamp("operationTime").map_or(Moment::MAX, moment);
+        let majority = whole.get_timestamp("operationTime").map_or(ServerTime::MAX, server_time);
         let token =
             whole.get_document("cursor").ok().and_then(|cursor| cursor.get_document("postBatchResumeToken").ok());
-        let at = token.and_then(moment_of).unwrap_or(0);
-        // A stream begins behind what the primary has done so far, which a majority may not have yet. Where its own time is the
-        // next one, that is one tick later.
+        let position = token.and_then(time_of_token).unwrap_or(0);
+        // A stream begins after the primary's last write, which a majority may not have yet. Where it names the time of the
+        // next write, that is one tick later.
         if self.target.is_none() {
-            self.inner.begun.store(at.saturating_sub(1), Ordering::Relaxed);
+            self.inner.begun.store(position.saturating_sub(1), Ordering::Relaxed);
         }
-        // Also what an earlier stream looked up, maybe on another member, is behind this.
-        let seen = self.inner.seen.fetch_max(server, Ordering::Relaxed).max(server);
+        // An earlier stream, perhaps on another member, looked up no later states than these.
+        let seen = self.inner.seen.fetch_max(majority, Ordering::Relaxed).max(majority);
         let target = *self.target.get_or_insert(seen);
 
         let mut changes = Vec::new();
         for event in reply.doc_slices().map_err(unreadable)? {
             let event = event.map_err(unreadable)?;
-            let event = event.as_document().ok_or_else(|| unreadable("not a document"))?;
-            self.event(event, at, server, &mut changes)?;
+            let event = event.as_document().ok_or_else(|| unreadable("an event is no document"))?;
+            self.event(event, position, majority, &mut changes)?;
         }
-        // What was held for a moment that the stream has passed.
-        self.ahead.retain(|_, ahead| {
-            let passed = ahead.until <= at;
-            if passed && let Some(held) = ahead.held.take() {
+        self.looked_up.retain(|_, looked_up| {
+            let has_passed = looked_up.until <= position;
+            if has_passed && let Some(held) = looked_up.held.take() {
                 changes.push(held);
             }
-            !passed
+            !has_passed
         });
-        if let Some((behind, bytes)) = &mut self.behind {
+        if let Some((states, bytes)) = &mut self.catch_up {
             for change in changes.drain(..) {
-                *bytes += size(&change);
-                if let Some(before) = behind.insert(key_of(&change).clone(), change) {
-                    *bytes -= size(&before);
+                *bytes += size_of(&change);
+                if let Some(before) = states.insert(key_of(&change).clone(), change) {
+                    *bytes -= size_of(&before);
                 }
             }
             if *bytes > CATCH_UP_BYTES {
-                return Err(Interruption::Lost("too much has changed to catch up".to_owned()));
+                return Err(ChangeStreamError::HistoryLost("too much has changed to catch up".to_owned()));
             }
-            if at >= target {
-                changes.extend(self.behind.take().into_iter().flat_map(|(behind, _)| behind.into_values()));
+            if position >= target {
+                changes.extend(self.catch_up.take().into_iter().flat_map(|(states, _)| states.into_values()));
             }
         }
 
-        // A lookup may have found what later events of the same batch say, so that each step but the last may go back.
+        // A lookup may have found the state of a later event in the same batch, so that any but the last may go back.
         if changes.len() > 1 {
             let last: HashMap<Key, Change> =
                 changes.drain(..).map(|change| (key_of(&change).clone(), change)).collect();
             changes.extend(last.into_values());
         }
 
-        self.heard(server);
-        let reached = self.behind.is_none().then(|| self.goal.take_if(|(goal, _)| *goal <= at)).flatten();
-        let current = reached.map(|(_, then)| then);
-        // What is held would be missing behind this token.
-        let whole = self.behind.is_none() && self.ahead.values().all(|ahead| ahead.held.is_none());
-        let token = token.filter(|_| whole).map(|token| Token(token.as_bytes().into()));
-        Ok(Batch { changes, token, current })
+        self.take_answer(majority);
+        let has_caught_up = self.catch_up.is_none();
+        let reached = has_caught_up.then(|| self.goal.take_if(|(goal, _)| *goal <= position)).flatten();
+        let current = reached.map(|(_, asked)| asked);
+        // A stream that resumes with this token does not repeat held events.
+        let is_complete = has_caught_up && self.looked_up.values().all(|looked_up| looked_up.held.is_none());
+        let token = token.filter(|_| is_complete).map(|token| ResumeToken(token.as_bytes().into()));
+        Ok(ChangeBatch { changes, token, current })
     }
 
-    /// `at` is how far the stream is with this batch, `server` how far a majority was after all lookups of it.
-    fn event(&mut self, event: &RawDocument, at: Moment, server: Moment, changes: &mut Vec<Change>) -> Result<()> {
+    /// `position` is the time of the stream after this batch, `majority` that of the members after all lookups of it.
+    fn event(
+        &mut self,
+        event: &RawDocument,
+        position: ServerTime,
+        majority: ServerTime,
+        changes: &mut Vec<Change>,
+    ) -> Result<()> {
         let kind = event.get_str("operationType").map_err(unreadable)?;
-        let key = || {
+        let removal = || {
             let key = event.get_document("documentKey").map_err(unreadable)?;
-            bson::key_of(key.as_bytes()).map_err(unreadable)
+            let id = raw::find(key.as_bytes(), b"_id").map_err(unreadable)?;
+            let id = id.ok_or_else(|| unreadable("an event names no _id"))?;
+            Ok(Change::Remove(Key::new(id).map_err(unreadable)?))
         };
-        let (exact, change) = match kind {
-            "insert" | "replace" => {
-                (true, Change::Put(record(event.get_document("fullDocument").map_err(unreadable)?)?))
-            }
-            "delete" => (true, Change::Remove(key()?)),
+        let (is_exact, change) = match kind {
+            "insert" | "replace" => (true, put(event.get_document("fullDocument").map_err(unreadable)?)?),
+            "delete" => (true, removal()?),
             "update" => match event.get_document("fullDocument") {
-                Ok(document) => (false, Change::Put(record(document)?)),
-                // Gone when it was looked up.
-                Err(_) => (false, Change::Remove(key()?)),
+                Ok(document) => (false, put(document)?),
+                // It was removed before the lookup.
+                Err(_) => (false, removal()?),
             },
-            // The collection was dropped or renamed, or will be no more what it was.
             "drop" | "rename" | "dropDatabase" | "invalidate" => {
-                return Err(Interruption::Lost(format!("the collection met with {kind:?}")));
+                return Err(ChangeStreamError::HistoryLost(format!("the collection had the event {kind:?}")));
             }
-            // Indexes, options: nothing that a record shows.
+            // Indexes and options, which no document shows.
             _ => return Ok(()),
         };
-        match (self.ahead.entry(key_of(&change).clone()), exact) {
-            (Entry::Occupied(mut ahead), true) => {
-                ahead.get_mut().held = Some(change);
+        match (self.looked_up.entry(key_of(&change).clone()), is_exact) {
+            (Entry::Occupied(mut looked_up), true) => {
+                looked_up.get_mut().held = Some(change);
                 return Ok(());
             }
-            (Entry::Occupied(mut ahead), false) => *ahead.get_mut() = Ahead { until: server, held: None },
-            (Entry::Vacant(ahead), false) => {
-                // Where the server was no further than this batch, the lookups found nothing newer.
-                if server > at {
-                    ahead.insert(Ahead { until: server, held: None });
+            (Entry::Occupied(mut looked_up), false) => {
+                *looked_up.get_mut() = LookedUp { until: majority, held: None };
+            }
+            (Entry::Vacant(looked_up), false) => {
+                // With the members no further than this batch, the lookups found nothing newer.
+                if majority > position {
+                    looked_up.insert(LookedUp { until: majority, held: None });
                 }
             }
             (Entry::Vacant(_), true) => {}
@@ -330,42 +335,36 @@ impl<'a> Order<'a> {
 
 fn key_of(change: &Change) -> &Key {
     match change {
-        Change::Put(record) => record.key(),
+        Change::Put(document) => document.key(),
         Change::Remove(key) => key,
     }
 }
 
-/// What is kept for a change while the stream catches up, in bytes, about.
-fn size(change: &Change) -> usize {
-    let json = if let Change::Put(record) = change { record.json().len() } else { 0 };
-    let key = match key_of(change) {
-        Key::String(text) => text.len(),
-        Key::Opaque { bytes, .. } => bytes.len(),
-        _ => 0,
-    };
-    CATCH_UP_ENTRY + key + json
+/// The approximate memory of a change, in bytes.
+fn size_of(change: &Change) -> usize {
+    let document = if let Change::Put(document) = change { document.bson().len() } else { 0 };
+    CATCH_UP_ENTRY + key_of(change).as_bytes().len() + document
 }
 
-fn record(document: &RawDocument) -> Result<Record> {
-    let mut json = Vec::with_capacity(document.as_bytes().len() * 5 / 4);
-    let key = bson::to_json(&mut json, document.as_bytes()).map_err(unreadable)?;
-    Ok(Record::new(key, json))
+/// Copies the document, since a replica would otherwise keep the whole reply.
+fn put(document: &RawDocument) -> Result<Change> {
+    Document::new(document.as_bytes().to_vec()).map(Change::Put).map_err(unreadable)
 }
 
-fn unreadable(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Interruption {
-    Interruption::Failed(Error::broken("MongoDB sent a change that cannot be read").with_source(error))
+fn unreadable(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> ChangeStreamError {
+    ChangeStreamError::Unavailable(reply::unreadable(error))
 }
 
-fn moment(at: Timestamp) -> Moment {
-    Moment::from(at.time) << 32 | Moment::from(at.increment)
+fn server_time(time: Timestamp) -> ServerTime {
+    ServerTime::from(time.time) << 32 | ServerTime::from(time.increment)
 }
 
-pub fn timestamp(moment: Moment) -> Timestamp {
-    Timestamp { time: (moment >> 32) as u32, increment: moment as u32 }
+pub fn timestamp(time: ServerTime) -> Timestamp {
+    Timestamp { time: (time >> 32) as u32, increment: time as u32 }
 }
 
 /// The time that a resume token begins with: a type (0x82), seconds, an increment, in hexadecimal digits that sort.
-fn moment_of(token: &RawDocument) -> Option<Moment> {
+fn time_of_token(token: &RawDocument) -> Option<ServerTime> {
     let digits = token.get_str("_data").ok()?.strip_prefix("82")?.get(..16)?;
-    Moment::from_str_radix(digits, 16).ok()
+    ServerTime::from_str_radix(digits, 16).ok()
 }

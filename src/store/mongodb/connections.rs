@@ -1,49 +1,71 @@
-//! The connections of the driver's pool, as it tells of them: how many there are, and how many are at work.
+//! The connections of the driver's pool, counted by its events: all, and those in use.
 //!
-//! Over all servers of the deployment. Those by which the driver watches the servers are not of the pool, and not counted.
+//! They count over all servers of the deployment. The driver's monitoring connections are not in the pool, and not counted.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use mongodb::event::EventHandler;
 use mongodb::event::cmap::CmapEvent;
-use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::registry::Registry;
+
+use crate::store::{Metric, MetricValue};
 
 #[derive(Clone, Debug, Default)]
-pub struct Connections {
-    open: Gauge,
-    in_use: Gauge,
-    failed: Counter,
+pub struct Connections(Arc<Counts>);
+
+#[derive(Debug, Default)]
+struct Counts {
+    open: AtomicI64,
+    in_use: AtomicI64,
+    failed_checkouts: AtomicU64,
 }
 
 impl Connections {
-    pub fn register(&self, registry: &mut Registry) {
-        let Self { open, in_use, failed } = self.clone();
-        registry.register("store_connections_open", "Connections to MongoDB, those being made included", open);
-        registry.register("store_connections_in_use", "Connections to MongoDB that a call has", in_use);
-        registry.register(
-            "store_connection_failures",
-            "Calls that waited in vain for a connection to the MongoDB that was found",
-            failed,
-        );
+    pub fn metrics(&self) -> [Metric; 3] {
+        let gauge = |count: &AtomicI64| MetricValue::Gauge(count.load(Ordering::Relaxed) as f64);
+        [
+            Metric {
+                name: "store_connections_open",
+                help: "Connections to MongoDB, including those being made",
+                unit: None,
+                value: gauge(&self.0.open),
+            },
+            Metric {
+                name: "store_connections_in_use",
+                help: "Connections to MongoDB that a call uses",
+                unit: None,
+                value: gauge(&self.0.in_use),
+            },
+            Metric {
+                name: "store_connection_failures",
+                help: "Connection checkouts from the pool that failed",
+                unit: None,
+                value: MetricValue::Counter(self.0.failed_checkouts.load(Ordering::Relaxed)),
+            },
+        ]
     }
 
-    /// What the driver is to tell it to.
+    /// The handler of the driver's events.
     pub fn handler(&self) -> EventHandler<CmapEvent> {
         let connections = self.clone();
-        EventHandler::callback(move |event| connections.tell(&event))
+        EventHandler::callback(move |event| connections.0.count(&event))
     }
+}
 
-    fn tell(&self, event: &CmapEvent) {
-        // Each that is created is closed in the end, also one that never came to be ready; each that is checked out is
-        // checked in, also one that is closed for it.
+impl Counts {
+    fn count(&self, event: &CmapEvent) {
+        // Each connection that is created is closed in the end, also one that never became ready; each one that is checked
+        // out is checked in, also one that is closed for it. The other events are about pools as a whole.
         match event {
-            CmapEvent::ConnectionCreated(_) => drop(self.open.inc()),
-            CmapEvent::ConnectionClosed(_) => drop(self.open.dec()),
-            CmapEvent::ConnectionCheckedOut(_) => drop(self.in_use.inc()),
-            CmapEvent::ConnectionCheckedIn(_) => drop(self.in_use.dec()),
-            CmapEvent::ConnectionCheckoutFailed(_) => drop(self.failed.inc()),
-            // The rest is about pools as a whole, or said again by one of these.
-            _ => {}
-        }
+            CmapEvent::ConnectionCreated(_) => self.open.fetch_add(1, Ordering::Relaxed),
+            CmapEvent::ConnectionClosed(_) => self.open.fetch_sub(1, Ordering::Relaxed),
+            CmapEvent::ConnectionCheckedOut(_) => self.in_use.fetch_add(1, Ordering::Relaxed),
+            CmapEvent::ConnectionCheckedIn(_) => self.in_use.fetch_sub(1, Ordering::Relaxed),
+            CmapEvent::ConnectionCheckoutFailed(_) => {
+                self.failed_checkouts.fetch_add(1, Ordering::Relaxed);
+                return;
+            }
+            _ => return,
+        };
     }
 }

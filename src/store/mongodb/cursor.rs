@@ -1,8 +1,8 @@
-//! The server's cursors: read batch by batch, and ended where they are when nobody reads on.
+//! The server's cursors, read batch by batch, and closed when they are dropped.
 //!
-//! The driver ends a cursor that is dropped by a command to the primary, whichever server has it: on a secondary it would stay
-//! for ten minutes, after which a server gives up what nobody asks for. Which server has it the driver does not say; so all
-//! secondaries are asked in turn, where a secondary may have been read from. To the others an id means nothing.
+//! The driver closes a dropped cursor by a command to the primary, wherever the cursor is. A cursor on a secondary would stay
+//! open for ten minutes, after which servers close idle cursors. The driver does not say which server has a cursor, so where
+//! that may be a secondary, all of them are asked in turn. The cursor's id means nothing to the others.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -15,10 +15,10 @@ use tokio::runtime::Handle;
 
 pub struct Cursor {
     batches: Batches,
-    /// What the server calls it. 0: there is nothing left, or nothing was read yet.
+    /// The server's id for it. 0 at its end, and before the first batch.
     id: i64,
-    /// What it reads, if that may be on a secondary.
-    elsewhere: Option<Collection<RawDocumentBuf>>,
+    /// The collection, if the cursor may be on a secondary.
+    on_secondary: Option<Collection<RawDocumentBuf>>,
 }
 
 enum Batches {
@@ -27,21 +27,21 @@ enum Batches {
 }
 
 impl Cursor {
-    /// One that `collection` has opened.
+    /// A cursor that was opened by the read preference of `collection`.
     pub fn of(collection: &Collection<RawDocumentBuf>, batches: RawBatchCursor) -> Self {
         let primary = SelectionCriteria::from(ReadPreference::Primary);
-        let elsewhere = collection.selection_criteria().is_some_and(|criteria| *criteria != primary);
-        Self { batches: Batches::Plain(batches), id: 0, elsewhere: elsewhere.then(|| collection.clone()) }
+        let may_be_on_secondary = collection.selection_criteria().is_some_and(|criteria| *criteria != primary);
+        Self { batches: Batches::Plain(batches), id: 0, on_secondary: may_be_on_secondary.then(|| collection.clone()) }
     }
 
-    /// One of the primary's.
+    /// A cursor on the primary.
     pub fn of_primary(batches: RawBatchCursor) -> Self {
-        Self { batches: Batches::Plain(batches), id: 0, elsewhere: None }
+        Self { batches: Batches::Plain(batches), id: 0, on_secondary: None }
     }
 
-    /// One of the primary's, with the session that it was opened in.
+    /// A cursor on the primary, with the session in which it was opened.
     pub fn in_session(batches: SessionRawBatchCursor, session: ClientSession) -> Self {
-        Self { batches: Batches::InSession(batches, Box::new(session)), id: 0, elsewhere: None }
+        Self { batches: Batches::InSession(batches, Box::new(session)), id: 0, on_secondary: None }
     }
 
     pub async fn next(&mut self) -> mongodb::error::Result<Option<RawBatch>> {
@@ -50,56 +50,54 @@ impl Cursor {
             Batches::InSession(cursor, session) => cursor.stream(session).next().await.transpose(),
         };
         if let Ok(batch) = &batch {
-            self.id = batch.as_ref().and_then(left_under).unwrap_or(0);
+            self.id = batch.as_ref().and_then(cursor_id).unwrap_or(0);
         }
         batch
     }
 }
 
-/// Under which id the server keeps what is left behind a batch; 0 where there is nothing. `None` when it does not say.
-pub fn left_under(batch: &RawBatch) -> Option<i64> {
+fn cursor_id(batch: &RawBatch) -> Option<i64> {
     batch.as_raw_document().get_document("cursor").ok()?.get_i64("id").ok()
 }
 
 impl Drop for Cursor {
     fn drop(&mut self) {
         if self.id != 0
-            && let Some(collection) = self.elsewhere.take()
+            && let Some(collection) = self.on_secondary.take()
             && let Ok(runtime) = Handle::try_current()
         {
-            runtime.spawn(end(collection, self.id));
+            runtime.spawn(close(collection, self.id));
         }
     }
 }
 
-/// Ends the cursor on whichever secondary has it. If that fails, it ends in a while by itself.
-async fn end(collection: Collection<RawDocumentBuf>, id: i64) {
-    let run = async |choice: SelectionCriteria| {
+/// Closes the cursor on the secondary that has it. If that fails, the server closes it later by itself.
+async fn close(collection: Collection<RawDocumentBuf>, id: i64) {
+    let try_close = async |server: SelectionCriteria| {
         let namespace = collection.namespace();
         let command = doc! { "killCursors": namespace.coll, "cursors": [id] };
         let database = collection.client().database(&namespace.db);
-        let reply = database.run_command(command).selection_criteria(choice).await;
-        // Whether that was the one.
+        let reply = database.run_command(command).selection_criteria(server).await;
         reply.is_ok_and(|reply| reply.get_array("cursorsKilled").is_ok_and(|killed| !killed.is_empty()))
     };
-    // Which ones there are the driver tells only who chooses among them: the first choice is left to it.
+    // The driver names the servers only to a predicate that selects one: the first one is left to the driver.
     let secondaries: Arc<Mutex<Vec<ServerAddress>>> = Arc::default();
     let seen = secondaries.clone();
-    let any = move |server: &ServerInfo<'_>| {
-        let is_one = server.server_type() == ServerType::RsSecondary;
+    let is_secondary = move |server: &ServerInfo<'_>| {
+        let is_secondary = server.server_type() == ServerType::RsSecondary;
         let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
-        if is_one && !seen.contains(server.address()) {
+        if is_secondary && !seen.contains(server.address()) {
             seen.push(server.address().clone());
         }
-        is_one
+        is_secondary
     };
-    if run(SelectionCriteria::Predicate(Arc::new(any))).await {
+    if try_close(SelectionCriteria::Predicate(Arc::new(is_secondary))).await {
         return;
     }
     let secondaries = std::mem::take(&mut *secondaries.lock().unwrap_or_else(PoisonError::into_inner));
     for address in secondaries {
-        let that = move |server: &ServerInfo<'_>| *server.address() == address;
-        if run(SelectionCriteria::Predicate(Arc::new(that))).await {
+        let has_address = move |server: &ServerInfo<'_>| *server.address() == address;
+        if try_close(SelectionCriteria::Predicate(Arc::new(has_address))).await {
             return;
         }
     }

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use mongodb::bson::Document;
-use mongodb::error::{Error as DriverError, ErrorKind, WriteFailure};
+use mongodb::error::{CommandError, Error as DriverError, ErrorKind, WriteFailure};
 
 use crate::store::{Error, Kind, Result};
 
@@ -17,47 +17,58 @@ const TOO_LARGE: [i32; 2] = [10_334, 17_280]; // BSONObjectTooLarge, KeyTooLong
 /// Of a find, by which the server has used up the time that it may take.
 const MAX_TIME_EXPIRED: i32 = 50;
 
-/// Of a find with a bound of an index: its order is that of a language, and not the one that is asked for; and a view has none.
-const NO_BOUND: [i32; 2] = [51_174, 168];
-/// Of a find in a view whose order is that of a language: it has no other.
-const ORDER_OF_A_VIEW: i32 = 167;
+/// `CommandNotSupportedOnView` and `OptionNotSupportedOnView`: the collection is a view.
+const OF_A_VIEW: [i32; 2] = [166, 167];
 
-/// Whether the server refuses to begin at a bound of the index.
-pub fn is_of_the_bound(error: &DriverError) -> bool {
-    NO_BOUND.iter().any(|code| is_command(error, *code))
+/// An ambiguous positional path in a sort.
+const AMBIGUOUS_PATH: i32 = 16_746;
+const BAD_VALUE: i32 = 2;
+
+/// The server's error behind one of ours.
+fn command(error: &Error) -> Option<&CommandError> {
+    let cause: &DriverError = std::error::Error::source(error)?.downcast_ref()?;
+    match cause.kind.as_ref() {
+        ErrorKind::Command(command) => Some(command),
+        _ => None,
+    }
 }
 
-/// Whether the server refuses any order but the view's own.
-pub fn is_of_the_order(error: &DriverError) -> bool {
-    is_command(error, ORDER_OF_A_VIEW)
+/// Whether the server refused an option because the collection is a view.
+pub fn is_of_another_kind(error: &Error) -> bool {
+    command(error).is_some_and(|command| OF_A_VIEW.contains(&command.code))
 }
 
-/// Whether that is why the server did not go on.
-pub fn was_out_of_time(error: &Error) -> bool {
-    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref());
-    cause.is_some_and(|cause| is_command(cause, MAX_TIME_EXPIRED))
+/// Whether the server refused to sort because two sort fields are arrays in one document.
+pub fn is_unsortable(error: &Error) -> bool {
+    command(error).is_some_and(|command| {
+        command.code == AMBIGUOUS_PATH || (command.code == BAD_VALUE && command.message.contains("parallel arrays"))
+    })
 }
 
-/// That nothing has come for as long as a call may take.
+/// Whether the server has used up the time that a command may take.
+pub fn has_exceeded_time(error: &Error) -> bool {
+    command(error).is_some_and(|command| command.code == MAX_TIME_EXPIRED)
+}
+
 #[derive(Debug, thiserror::Error)]
 #[error("nothing came for {} ms", .0.as_millis())]
-struct Late(Duration);
+struct TimedOut(Duration);
 
-/// What `message` says was not waited for any longer.
-pub fn late(message: &str, within: Duration) -> Error {
-    Error::unavailable(message).with_source(Late(within))
+/// An error after a time-out of our own.
+pub fn timed_out(message: &str, within: Duration) -> Error {
+    Error::unavailable(message).with_source(TimedOut(within))
 }
 
 /// Whether time has run out, here or for the server.
-pub fn is_late(error: &Error) -> bool {
-    std::error::Error::source(error).is_some_and(|cause| cause.is::<Late>()) || was_out_of_time(error)
+pub fn is_timeout(error: &Error) -> bool {
+    std::error::Error::source(error).is_some_and(|cause| cause.is::<TimedOut>()) || has_exceeded_time(error)
 }
 
 pub fn is_command(error: &DriverError, code: i32) -> bool {
     matches!(error.kind.as_ref(), ErrorKind::Command(command) if command.code == code)
 }
 
-pub fn sorted(error: DriverError) -> Error {
+pub fn classify(error: DriverError) -> Error {
     let (kind, message) = match error.kind.as_ref() {
         ErrorKind::ServerSelection { .. } => (Kind::Unavailable, "no MongoDB server can be reached"),
         ErrorKind::Io(_) | ErrorKind::ConnectionPoolCleared { .. } => {
@@ -112,7 +123,7 @@ pub fn refusals(reply: &Document) -> Result<()> {
 
 /// What the driver says of a URI, unless it repeats a part of it that may be secret: the user, the password, and the values
 /// of options. A password with an unescaped `/` or `@` can turn up as what it takes for a host.
-pub fn without_secrets(error: &DriverError, uri: &str) -> String {
+pub fn redact(error: &DriverError, uri: &str) -> String {
     let text = match error.kind.as_ref() {
         ErrorKind::InvalidArgument { message, .. } => message.clone(),
         _ => error.kind.to_string(),

@@ -1,269 +1,519 @@
-//! Lists: read batch by batch, one ahead of who reads them, in a task of their own that ends when nobody does. How large a
-//! batch is, and when it is asked for, [`ahead`](super::ahead) says.
+//! Lists: one `find` for a page, one cursor for a stream.
+//!
+//! [`pushdown`](super::pushdown) says a request in MongoDB's query language. The server then executes it, and this module
+//! reads the rows and drops those that the language could only approximate. Two kinds of lists are executed here instead, over
+//! a scan of the collection: those sorted by a field that the language cannot name, and those of a view with a collation,
+//! which refuses to compare by bytes.
+//!
+//! A cursor is read in a task of its own, since no future of the driver may be dropped half way. The task reads one batch
+//! ahead of the consumer while batches are small, and ends when the consumer has gone.
 
-use std::future::{Future, ready};
+use std::collections::HashSet;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use futures::future::Either;
-use futures::stream::{self, StreamExt};
-use mongodb::action::Find;
-use mongodb::bson::{Document as Bson, RawDocumentBuf, doc};
-use mongodb::options::{Collation, Hint, ReadConcern, ReadPreference};
-use tokio::sync::OwnedSemaphorePermit;
+use futures::future::BoxFuture;
+use futures::stream::{self, StreamExt, TryStreamExt};
+use mongodb::bson::{Document as Bdoc, doc};
+use mongodb::options::{Collation, ReadConcern, ReadPreference};
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::timeout;
 
-use super::ahead::{BATCH_BYTES, Batch, Batches, batches, bytes_of, unread};
-use super::batch::records;
 use super::cursor::Cursor;
-use super::order::Sorted;
-use super::{Inner, MongoDb, bson, changes, error, filter, permit};
-use crate::record::{Key, Record};
-use crate::store::{Error, Listing, Query, Result};
+use super::namespace::{Kind, Namespace};
+use super::reply::documents;
+use super::{Inner, MongoDb, changes, error, permit, pushdown};
+use crate::query::{Filter, Position, Projection, Sort};
+use crate::record::{Document, Key, Malformed};
+use crate::store::{ChunkStream, Error, ListRequest, ListResult, Result, Row, exec};
 
-/// `find`, of these fields alone, if it is not of all.
-pub fn only(find: Find<'_, RawDocumentBuf>, fields: Option<Bson>) -> Find<'_, RawDocumentBuf> {
-    match fields {
-        Some(fields) => find.projection(fields),
-        None => find,
+/// The size of a batch: large enough that a round trip does not count.
+const BATCH_BYTES: usize = 512 * 1024;
+const BATCH_DOCUMENTS: usize = 1_000;
+
+/// The size of a batch while the size of the documents is unknown.
+const FIRST_BATCH_DOCUMENTS: usize = 100;
+
+/// After a larger batch nothing is read ahead: one of 16 MiB is enough to hold.
+const READ_AHEAD_BYTES: usize = 2 * BATCH_BYTES;
+
+/// The documents that are searched for the two fields to name when a sort is refused.
+const PARALLEL_ARRAYS_SEARCHED: i64 = 20;
+
+/// A `find` command.
+#[derive(Clone)]
+struct Find {
+    clauses: Vec<Bdoc>,
+    /// `None` for a scan, whose order does not matter.
+    sort: Option<Bdoc>,
+    projection: Option<Bdoc>,
+    limit: Option<usize>,
+    batch: usize,
+    /// Compares strings by bytes although the collection has a collation.
+    by_bytes: bool,
+    /// Reads only what no failover takes back.
+    settled: bool,
+    /// The server may give up after the time of one call.
+    is_timed: bool,
+    /// Another cursor may go on after the last key: in `_id` order, where no two documents have one `_id`.
+    is_resumable: bool,
+}
+
+impl Find {
+    fn filter(&self) -> Bdoc {
+        pushdown::conjunction(self.clauses.clone())
+    }
+
+    fn resume_after(&mut self, key: &Key) {
+        self.clauses.extend(pushdown::keyset(&Sort::default(), &Position::of_key(key), true));
+    }
+
+    /// Chooses another size where batches of documents like these are far from [`BATCH_BYTES`], which takes another cursor.
+    fn resize(&mut self, documents: &[Document]) -> bool {
+        let bytes = size_of(documents);
+        let fitting = fitting(bytes / documents.len().max(1));
+        let is_too_large = bytes > 4 * BATCH_BYTES;
+        let is_too_small = bytes < BATCH_BYTES / 4 && documents.len() == self.batch && fitting >= 4 * self.batch;
+        let resizes = self.is_resumable && (is_too_large || is_too_small);
+        if resizes {
+            self.batch = fitting;
+        }
+        resizes
     }
 }
 
-/// As filters and orders compare strings, whatever the collection's own collation is.
-pub fn by_bytes() -> Collation {
-    Collation::builder().locale("simple".to_owned()).build()
+fn size_of(documents: &[Document]) -> usize {
+    documents.iter().map(|document| document.bson().len()).sum()
+}
+
+/// How many documents of this size make a batch.
+fn fitting(bytes: usize) -> usize {
+    (BATCH_BYTES / bytes.max(1)).clamp(1, BATCH_DOCUMENTS)
 }
 
 impl Inner {
-    /// `batch` records at a time; `settled`: only what no failover takes back.
-    async fn cursor(&self, query: &Query, batch: u32, settled: bool) -> mongodb::error::Result<Cursor> {
-        if !query.filters.is_empty() {
-            return self.candidates(query, batch).await;
-        }
-        match self.by_index(query, batch, settled, Some(by_bytes())).await {
-            // Its strings are in the order of a language, where the collection has one. The server says so before it reads
-            // anything, and would put all in order for each such list: beside that it is nothing to ask twice.
-            Err(error) if query.after.is_some() && error::is_of_the_bound(&error) => {
-                self.candidates(query, batch).await
-            }
-            Err(error) if error::is_of_the_order(&error) => self.by_index(query, batch, settled, None).await,
-            cursor => cursor,
-        }
-    }
-
-    /// All of which the filters may hold, by whichever index the server chooses.
-    async fn candidates(&self, query: &Query, batch: u32) -> mongodb::error::Result<Cursor> {
+    async fn open(&self, find: &Find) -> mongodb::error::Result<Cursor> {
         let collection = self.collection().await?;
-        // The planner chooses the index; what has none to use is given up by the server too.
-        let filter = filter::candidates(&query.filters, query.after.as_ref());
-        let find = collection.find(filter).collation(by_bytes()).sort(doc! { "_id": 1 }).batch_size(batch);
-        // Where none is left out, the server need not put more in order than are taken.
-        let find = match query.limit.filter(|_| query.filters.is_empty()).and_then(|limit| i64::try_from(limit).ok()) {
-            Some(limit) => find.limit(limit),
-            None => find,
-        };
-        let find = only(find, filter::fields(query));
-        find.max_time(self.options.timeout).batch().await.map(|batches| Cursor::of(&collection, batches))
-    }
-
-    /// All by the index of `_id`, and no more of it than is taken.
-    async fn by_index(
-        &self,
-        query: &Query,
-        batch: u32,
-        settled: bool,
-        order: Option<Collation>,
-    ) -> mongodb::error::Result<Cursor> {
-        let collection = self.collection().await?;
-        let by_id = doc! { "_id": 1 };
-        // The bound of the index includes what it names.
-        let batch = batch + u32::from(query.after.is_some() || query.limit.is_some());
-        let find = collection.find(doc! {}).sort(by_id.clone()).hint(Hint::Keys(by_id)).batch_size(batch);
-        let find = match order {
-            Some(order) => find.collation(order),
-            None => find,
-        };
-        let find = match query.limit.and_then(|limit| i64::try_from(limit).ok()?.checked_add(1)) {
-            Some(limit) => find.limit(limit),
-            None => find,
-        };
-        let find = only(find, filter::fields(query));
-        let find = match &query.after {
-            // `$gt` would compare within the key's type only; a bound of the index compares across all types.
-            Some(key) => find.min(doc! { "_id": bson::from_key(key) }),
-            None => find,
-        };
-        if !settled {
-            return find.batch().await.map(|batches| Cursor::of(&collection, batches));
+        let batch = u32::try_from(find.batch).unwrap_or(u32::MAX);
+        let mut command = collection.find(find.filter()).batch_size(batch);
+        if let Some(sort) = &find.sort {
+            command = command.sort(sort.clone()).allow_disk_use(true);
         }
-        let find = find.read_concern(ReadConcern::majority()).selection_criteria(ReadPreference::Primary.into());
+        if let Some(projection) = &find.projection {
+            command = command.projection(projection.clone());
+        }
+        if let Some(limit) = find.limit.and_then(|limit| i64::try_from(limit).ok()) {
+            command = command.limit(limit);
+        }
+        if find.by_bytes {
+            command = command.collation(Collation::builder().locale("simple".to_owned()).build());
+        }
+        if find.is_timed {
+            // To the server this is the time of all batches together.
+            command = command.max_time(self.options.timeout);
+        }
+        if !find.settled {
+            return command.batch().await.map(|batches| Cursor::of(&collection, batches));
+        }
+        let command = command.read_concern(ReadConcern::majority()).selection_criteria(ReadPreference::Primary.into());
         match self.begun.load(Ordering::Relaxed) {
-            0 => find.batch().await.map(Cursor::of_primary),
+            0 => command.batch().await.map(Cursor::of_primary),
             begun => {
-                // The server waits until a majority has what was done up to then.
+                // The server waits until a majority has everything up to then.
                 let mut session = self.client().await?.start_session().causal_consistency(true).await?;
                 session.advance_operation_time(changes::timestamp(begun));
-                let cursor = find.session(&mut session).batch().await?;
-                Ok(Cursor::in_session(cursor, session))
+                let batches = command.session(&mut session).batch().await?;
+                Ok(Cursor::in_session(batches, session))
             }
         }
     }
-}
 
-/// What is new in a batch behind the record at `place`. A record that was removed and put again, or written, while the server
-/// reads may be found twice; in the order of the list they are neighbours. A bound of the index includes what it names.
-fn new_in(mut batch: Vec<Record>, place: Option<&Key>) -> Vec<Record> {
-    batch.dedup_by(|one, before| one.key() == before.key());
-    if batch.first().is_some_and(|first| Some(first.key()) == place) {
-        batch.remove(0);
+    /// Whether the sort of `find` is read from indexes that have seen no array. A server that does not say has none.
+    async fn sorts_without_arrays(&self, find: Find) -> Result<bool> {
+        let explained = async {
+            let collection = self.collection().await?;
+            let within = i64::try_from(self.options.timeout.as_millis()).unwrap_or(i64::MAX);
+            let mut command = doc! { "find": collection.name(), "filter": find.filter(), "limit": 1 };
+            command.insert("sort", find.sort);
+            let explain = doc! { "explain": command, "verbosity": "queryPlanner", "maxTimeMS": within };
+            let database = self.client().await?.database(&self.database);
+            let run = database.run_command(explain);
+            match collection.selection_criteria() {
+                Some(criteria) => run.selection_criteria(criteria.clone()).await,
+                None => run.await,
+            }
+        };
+        let Ok(explained) = explained.await else { return Ok(false) };
+        let plan = explained.get_document("queryPlanner").ok().and_then(|planner| planner.get("winningPlan"));
+        Ok(plan.is_some_and(pushdown::sorts_by_index_without_arrays))
     }
-    batch
 }
 
 impl MongoDb {
-    /// Reads the list from the server, and says when that was all: a reader that ends without a word has failed.
-    pub async fn read(self, query: Query, settled: bool, batches: Batches) {
-        let read = self.read_all(query, settled, &batches).await;
-        // That nobody reads any more is no failure.
-        if let Err(error) = &read
-            && (error.is_unavailable() || !batches.is_closed())
-        {
-            self.inner.failures.count(error);
-        }
-        batches.end(read).await;
+    pub fn list_rows(&self, request: ListRequest) -> BoxFuture<'_, Result<ListResult>> {
+        Box::pin(async move {
+            let listed = self.list_once(request.clone()).await;
+            if listed.as_ref().is_err_and(error::is_of_another_kind) {
+                // The collection has become a view, or a view a collection.
+                self.inner.namespaces.forget();
+                return self.list_once(request).await;
+            }
+            listed
+        })
     }
 
-    /// Batch by batch, as `batches` has room for them.
-    async fn read_all(&self, mut query: Query, settled: bool, batches: &Batches) -> Result<()> {
-        if let Some(sorted) = Sorted::of(&query)
-            && self.is_in_order(&sorted, batches).await?
-        {
-            return self.read_in_order(&sorted, batches).await;
-        }
-        if !settled && let Some((records, room)) = self.read_short(&query, batches).await {
-            return batches.send(records, room).await;
-        }
-        let (mut place, mut cursor) = (query.after.clone(), None);
-        let (mut asked, mut bytes) = (0, self.held.first_bytes(&query));
-        loop {
-            // An error here: nobody listens any more. The cursor is dropped between two calls, and closed by that.
-            let room = batches.ready(bytes).await?;
-            let may_ask_for = self.held.batch_up_to_limit(&query, &room);
-            // A cursor asks for as many each time. One for less goes on where this list has come to.
-            let is_known = !settled && place.as_ref().is_some_and(bson::is_from_key);
-            if room.is_none() && is_known && may_ask_for < asked / 2 {
-                (query.after, cursor) = (place.clone(), None);
-            }
-            if cursor.is_none() {
-                asked = may_ask_for;
-            }
-            let batch = self.next(&mut cursor, self.inner.cursor(&query, asked, settled), batches).await;
-            // To the server the time that a find may take is that of all its batches, to us that of each. So another one goes on
-            // where this one has come to, if it has come anywhere.
-            if batch.as_ref().is_err_and(error::was_out_of_time)
-                && !settled
-                && place != query.after
-                && place.as_ref().is_some_and(bson::is_from_key)
-            {
-                (query.after, cursor) = (place.clone(), None);
-                continue;
-            }
-            let Some(records) = batch? else { return Ok(()) };
-            let mut records = new_in(records, place.as_ref());
-            bytes = bytes_of(&records);
-            self.held.learn(&query, records.len(), bytes);
-            let (was_whole, few) = (records.len() >= asked as usize, room.held_of(&records, bytes));
-            // Likewise one for more; and what is far too much the list does not keep.
-            let place_is_known = |few: usize| few > 0 && bson::is_from_key(records[few - 1].key());
-            if !settled && place_is_known(few) {
-                let better = self.held.batch_up_to_limit(&query, &room);
-                let more = was_whole && bytes < BATCH_BYTES / 4 && better / 2 >= asked;
-                if more || few < records.len() {
-                    records.truncate(few);
-                    query.after = records.last().map(|record| record.key().clone());
-                    (cursor, bytes) = (None, bytes_of(&records));
-                }
-            }
-            if let Some(record) = records.last() {
-                place = Some(record.key().clone());
-            }
-            bytes = bytes.max(1);
-            batches.send(records, room).await?;
-        }
-    }
-
-    /// Waits until a call for the list that goes to `batches` may be made.
-    ///
-    /// # Errors
-    ///
-    /// When nobody reads that list any more: what MongoDB did not answer while it was away must not be asked when it is back,
-    /// ahead of those who still wait. And when it takes as long as a call may.
-    pub async fn turn(&self, batches: &Batches) -> Result<OwnedSemaphorePermit> {
-        let permit = timeout(self.inner.options.timeout, permit(&self.inner.lists));
-        tokio::select! {
-            biased;
-            () = batches.closed() => Err(unread()),
-            permit = permit => permit.unwrap_or_else(|_| Err(self.late())),
-        }
-    }
-
-    /// The next batch of `cursor`, which `open` gives where there is none yet. One call, that others wait for their turn with.
-    pub async fn next(
-        &self,
-        cursor: &mut Option<Cursor>,
-        open: impl Future<Output = mongodb::error::Result<Cursor>>,
-        batches: &Batches,
-    ) -> Result<Option<Vec<Record>>> {
-        let _permit = self.turn(batches).await?;
-        let batch = async {
-            let cursor = match cursor {
-                Some(cursor) => cursor,
-                none => none.insert(open.await?),
-            };
-            cursor.next().await
+    async fn list_once(&self, request: ListRequest) -> Result<ListResult> {
+        let namespace = self.namespace().await?;
+        let (clauses, residual) = pushdown::clauses(&request.filter);
+        let has_other_collation = namespace.has_collation && namespace.kind == Kind::View;
+        let sort = pushdown::order(&request.sort).filter(|_| !has_other_collation);
+        let scan = Find {
+            clauses: if has_other_collation { Vec::new() } else { clauses },
+            sort: None,
+            projection: None,
+            limit: None,
+            batch: self.batch_documents(&namespace, None),
+            by_bytes: namespace.has_collation && !has_other_collation,
+            settled: false,
+            is_timed: false,
+            is_resumable: false,
         };
-        batch.await.map_err(error::sorted)?.as_ref().map(records).transpose()
+        let Some(sort) = sort else {
+            let store = self.clone();
+            return exec::execute_unordered(Arc::new(move |_, _| store.read(scan.clone(), false)), request).await;
+        };
+        let mut find = Find { sort: Some(sort), ..scan };
+        let mut skip = None;
+        if let Some(after) = &request.after {
+            let no_arrays = after.no_arrays || request.sort.is_empty();
+            find.clauses.extend(pushdown::keyset(&request.sort, &after.position, no_arrays));
+            // A keyset over one `_id` is exact; every other may admit documents before the position.
+            skip = Some(after.position.clone());
+        }
+        let projection = request.projection.clone().filter(|_| residual.is_empty());
+        find.projection = projection.as_ref().and_then(|fields| pushdown::projection(fields, &request.sort));
+        find.limit = request.limit.filter(|_| residual.is_empty());
+        find.batch = self.batch_documents(&namespace, find.limit);
+        let ids_repeat = namespace.ids_may_repeat;
+        find.is_resumable = find.limit.is_none() && request.sort.is_empty() && !ids_repeat;
+        find.is_timed = find.limit.is_some() || (find.is_resumable && !request.filter.is_empty());
+        let explain = (request.after.is_none() && request.limit.is_some() && namespace.kind == Kind::Collection)
+            .then(|| find.clone())
+            .filter(|_| !request.sort.is_empty() && pushdown::index_tells_arrays(&request.sort));
+        let is_pushed_down = find.projection.is_some() && request.sort.is_empty();
+        let rows = Rows {
+            store: self.clone(),
+            batches: self.read(find.clone(), request.projection.is_some()),
+            find,
+            residual,
+            sort: request.sort,
+            projection: request.projection.filter(|_| !is_pushed_down),
+            limit: request.limit,
+            skip,
+            ids_repeat,
+            last: None,
+            seen: HashSet::new(),
+            read: 0,
+            dropped: 0,
+        };
+        let no_arrays = async {
+            match explain {
+                Some(find) => self.bounded(|inner| async move { inner.sorts_without_arrays(find).await }).await,
+                None => Ok(request.after.is_some_and(|after| after.no_arrays)),
+            }
+        };
+        let sort = rows.sort.clone();
+        let clauses = rows.find.clauses.clone();
+        let (list, no_arrays) = tokio::join!(exec::peek(rows.into_stream()), no_arrays);
+        match list {
+            Ok(list) => Ok(ListResult { no_arrays: no_arrays.unwrap_or(false), ..list }),
+            Err(error) if error::is_unsortable(&error) => Err(self.unsortable(&sort, clauses, error).await),
+            Err(error) => Err(error),
+        }
     }
 
-    /// Every record that `query` asks for; `settled`: only what no failover takes back.
-    pub fn listed(&self, query: Query, settled: bool) -> Listing {
-        let within = self.inner.options.timeout;
-        let (sender, reading) = batches(self.held.clone());
-        let reader = self.clone().read(query, settled, sender);
-        let inner = self.inner.clone();
-        // The task begins when the stream is first polled: a list that is never read costs nothing.
-        let batches =
-            stream::unfold((reading, Some(reader), inner), move |(mut reading, mut reader, inner)| async move {
-                if let Some(reader) = reader.take() {
-                    tokio::spawn(reader);
-                }
-                let batch = match timeout(within, reading.next()).await {
-                    Ok(Some(batch)) => batch.transpose()?,
-                    Ok(None) => Err(Error::broken("the reader of a list gave up")),
-                    Err(_) => {
-                        reading.close();
-                        let late = error::late("MongoDB sent nothing of the list", within);
-                        inner.failures.count(&late);
-                        Err(late)
-                    }
-                };
-                Some((batch, (reading, None, inner)))
-            });
-        let mut ended = false;
-        batches
-            .take_while(move |batch| {
-                let go_on = !ended;
-                ended = batch.is_err();
-                ready(go_on)
-            })
-            .flat_map(|batch| match batch {
-                // Its room is given back when the last of them was taken.
-                Ok(Batch { records, room }) => Either::Left(stream::iter(records.into_iter().map(move |record| {
-                    let _ = &room;
-                    Ok(record)
-                }))),
-                Err(error) => Either::Right(stream::once(ready(Err(error)))),
-            })
-            .boxed()
-            .into()
+    /// Every document, as a majority of the members has it.
+    pub fn snapshot_rows(&self) -> BoxFuture<'_, Result<ListResult>> {
+        Box::pin(async move {
+            let namespace = self.namespace().await?;
+            let find = Find {
+                clauses: Vec::new(),
+                // By the index of `_id`, whatever its collation. A view has none, and would be sorted.
+                sort: (namespace.kind == Kind::Collection).then(|| doc! { "_id": 1 }),
+                projection: None,
+                limit: None,
+                batch: self.batch_documents(&namespace, None),
+                by_bytes: false,
+                settled: true,
+                is_timed: false,
+                is_resumable: false,
+            };
+            let rows =
+                self.read(find, false).map_ok(|batch| stream::iter(batch.into_iter().map(|each| Ok(each.into()))));
+            exec::peek(rows.try_flatten().boxed()).await
+        })
     }
+
+    async fn namespace(&self) -> Result<Namespace> {
+        self.bounded(|inner| async move { inner.namespace().await.map_err(error::classify) }).await
+    }
+
+    fn batch_documents(&self, namespace: &Namespace, limit: Option<usize>) -> usize {
+        let bytes = self.inner.namespaces.document_bytes(namespace);
+        bytes.map_or(FIRST_BATCH_DOCUMENTS, fitting).min(limit.unwrap_or(usize::MAX)).max(1)
+    }
+
+    /// The error of a sort that MongoDB refuses, with the fields to blame.
+    async fn unsortable(&self, sort: &Sort, clauses: Vec<Bdoc>, refused: Error) -> Error {
+        let arrays = |names: &[Box<str>]| doc! { "$or": pushdown::arrays(names) };
+        let fields: Vec<_> =
+            sort.0.iter().map(|field| field.path.names()).filter(|names| *names[0] != *"_id").collect();
+        let pairs = fields
+            .iter()
+            .enumerate()
+            .flat_map(|(at, one)| fields[..at].iter().map(move |other| doc! { "$and": [arrays(one), arrays(other)] }));
+        let pairs: Vec<_> = pairs.collect();
+        if pairs.is_empty() {
+            return refused;
+        }
+        let filter = pushdown::conjunction(clauses.into_iter().chain([doc! { "$or": pairs }]).collect());
+        let found = self.bounded(|inner| async move {
+            let find = async {
+                let collection = inner.collection().await?;
+                let find = collection.find(filter).limit(PARALLEL_ARRAYS_SEARCHED).max_time(inner.options.timeout);
+                find.batch().await?.next().await.transpose()
+            };
+            find.await.map_err(error::classify)?.map(documents).transpose()
+        });
+        let found = found.await.ok().flatten().unwrap_or_default();
+        let error = found.iter().find_map(|document| sort.position(document).err());
+        error.map_or(refused, exec::sort_error)
+    }
+
+    /// The batches of `find`. Nothing is done before the first one is polled.
+    fn read(&self, find: Find, is_projected: bool) -> ChunkStream {
+        let reader =
+            Reader { store: self.clone(), find: Some(find), is_projected, channels: None, is_requested: false };
+        stream::try_unfold(reader, async |mut reader| Ok(reader.next().await?.map(|batch| (batch, reader)))).boxed()
+    }
+}
+
+/// Why nothing is read on: the consumer has gone.
+struct Gone;
+
+/// The consumer's side of a cursor.
+struct Reader {
+    store: MongoDb,
+    find: Option<Find>,
+    is_projected: bool,
+    channels: Option<(mpsc::Sender<()>, mpsc::Receiver<Result<Option<Vec<Document>>>>)>,
+    is_requested: bool,
+}
+
+impl Reader {
+    async fn next(&mut self) -> Result<Option<Vec<Document>>> {
+        if let Some(find) = self.find.take() {
+            let (requests, requested) = mpsc::channel(1);
+            let (batches, received) = mpsc::channel(1);
+            tokio::spawn(read_batches(self.store.clone(), find, requested, batches));
+            self.channels = Some((requests, received));
+        }
+        let Some((requests, received)) = &mut self.channels else { return Ok(None) };
+        if !self.is_requested {
+            // A reader that has failed says so in its last batch.
+            let _ = requests.try_send(());
+        }
+        let within = self.store.inner.options.timeout;
+        let batch = match timeout(within, received.recv()).await {
+            Ok(Some(batch)) => batch?,
+            Ok(None) => return Err(Error::broken("the reader of a list gave up")),
+            Err(_) => {
+                let late = error::timed_out("MongoDB sent nothing of the list", within);
+                self.store.inner.failures.count(&late);
+                return Err(late);
+            }
+        };
+        let Some(batch) = batch else {
+            self.channels = None;
+            return Ok(None);
+        };
+        let bytes = size_of(&batch);
+        if !self.is_projected {
+            self.store.inner.namespaces.learn_size(batch.len(), bytes);
+        }
+        self.is_requested = bytes <= READ_AHEAD_BYTES && requests.try_send(()).is_ok();
+        Ok(Some(batch))
+    }
+}
+
+/// Sends a batch for each request, until there are no more.
+async fn read_batches(
+    store: MongoDb,
+    mut find: Find,
+    mut requested: mpsc::Receiver<()>,
+    batches: mpsc::Sender<Result<Option<Vec<Document>>>>,
+) {
+    let (mut cursor, mut last) = (None, None);
+    while requested.recv().await.is_some() {
+        let batch = loop {
+            let Ok(batch) = next_batch(&store, &find, &mut cursor, &batches).await else { return };
+            match (&batch, last.take()) {
+                // The time that the server gave the cursor is used up, and something was read in it.
+                (Err(error), Some(key)) if find.is_resumable && error::has_exceeded_time(error) => {
+                    cursor = None;
+                    find.resume_after(&key);
+                }
+                _ => break batch,
+            }
+        };
+        match &batch {
+            Ok(Some(documents)) => {
+                last = documents.last().map(|document| document.key().clone());
+                if let Some(key) = last.as_ref().filter(|_| find.resize(documents)) {
+                    cursor = None;
+                    find.resume_after(key);
+                }
+            }
+            Ok(None) => {}
+            Err(error) => store.inner.failures.count(error),
+        }
+        let is_last = !matches!(batch, Ok(Some(_)));
+        if batches.send(batch).await.is_err() || is_last {
+            return;
+        }
+    }
+}
+
+async fn next_batch(
+    store: &MongoDb,
+    find: &Find,
+    cursor: &mut Option<Cursor>,
+    batches: &mpsc::Sender<Result<Option<Vec<Document>>>>,
+) -> std::result::Result<Result<Option<Vec<Document>>>, Gone> {
+    // What MongoDB did not answer while it was away must not be asked when it is back, ahead of those who still wait.
+    let _permit: OwnedSemaphorePermit = tokio::select! {
+        biased;
+        () = batches.closed() => return Err(Gone),
+        permit = timeout(store.inner.options.timeout, permit(&store.inner.lists)) => match permit {
+            Ok(Ok(permit)) => permit,
+            Ok(Err(error)) => return Ok(Err(error)),
+            Err(_) => return Ok(Err(store.timed_out())),
+        },
+    };
+    let batch = async {
+        let cursor = match cursor {
+            Some(cursor) => cursor,
+            none => none.insert(store.inner.open(find).await?),
+        };
+        cursor.next().await
+    };
+    Ok(match batch.await {
+        Ok(Some(batch)) => documents(batch).map(Some),
+        Ok(None) => Ok(None),
+        Err(error) => Err(error::classify(error)),
+    })
+}
+
+/// The rows of the batches, made exact.
+struct Rows {
+    store: MongoDb,
+    batches: ChunkStream,
+    find: Find,
+    residual: Filter,
+    sort: Sort,
+    /// What the server could not project.
+    projection: Option<Projection>,
+    /// The rows that are still wanted.
+    limit: Option<usize>,
+    /// Rows up to here are dropped.
+    skip: Option<Position>,
+    ids_repeat: bool,
+    /// The key before; in a sorted list all keys so far. A record that is written while the server reads may come twice.
+    last: Option<Key>,
+    seen: HashSet<Key>,
+    /// The documents that the current `find` has returned, and how many of them were dropped.
+    read: usize,
+    dropped: usize,
+}
+
+impl Rows {
+    fn into_stream(self) -> crate::store::RowStream {
+        let chunks =
+            stream::try_unfold(self, async |mut rows| Ok::<_, Error>(rows.next().await?.map(|chunk| (chunk, rows))));
+        chunks.map_ok(|chunk| stream::iter(chunk.into_iter().map(Ok))).try_flatten().boxed()
+    }
+
+    async fn next(&mut self) -> Result<Option<Vec<Row>>> {
+        if self.limit == Some(0) {
+            return Ok(None);
+        }
+        let Some(batch) = self.batches.next().await.transpose()? else {
+            let may_have_more = self.find.limit.is_some_and(|limit| self.read >= limit) && self.dropped > 0;
+            if !may_have_more {
+                return Ok(None);
+            }
+            // The limit was used up by rows that do not belong here: read on without one.
+            self.find.limit = None;
+            (self.read, self.dropped) = (0, 0);
+            self.batches = self.store.read(self.find.clone(), self.find.projection.is_some());
+            return Ok(Some(Vec::new()));
+        };
+        let mut rows = Vec::with_capacity(batch.len());
+        for document in batch {
+            self.read += 1;
+            match self.row(document)? {
+                Some(row) if self.limit != Some(0) => {
+                    self.limit = self.limit.map(|limit| limit - 1);
+                    rows.push(row);
+                }
+                Some(_) => break,
+                None => self.dropped += 1,
+            }
+        }
+        // Also where nothing matches, other tasks run between two batches.
+        tokio::task::yield_now().await;
+        Ok(Some(rows))
+    }
+
+    /// The row of a document; `None` if it does not belong into the list.
+    fn row(&mut self, document: Document) -> Result<Option<Row>> {
+        if !self.residual.is_empty() && !self.residual.matches(document.bson()).map_err(malformed)? {
+            return Ok(None);
+        }
+        let position = match self.sort.is_empty() {
+            true => None,
+            false => Some(self.sort.position(&document).map_err(exec::sort_error)?),
+        };
+        if let Some(skip) = &self.skip {
+            let is_before = match &position {
+                Some(position) => position <= skip,
+                None => document.key().as_bytes() <= skip.as_bytes(),
+            };
+            if is_before {
+                return Ok(None);
+            }
+        }
+        if !self.ids_repeat && !self.is_new(document.key()) {
+            return Ok(None);
+        }
+        let document = match &self.projection {
+            Some(projection) => projection.apply(&document).map_err(malformed)?,
+            None => document,
+        };
+        Ok(Some(Row { document, position }))
+    }
+}
+
+impl Rows {
+    fn is_new(&mut self, key: &Key) -> bool {
+        if !self.sort.is_empty() {
+            return self.seen.insert(key.clone());
+        }
+        // In `_id` order the two are neighbours.
+        self.last.replace(key.clone()).as_ref() != Some(key)
+    }
+}
+
+fn malformed(error: Malformed) -> Error {
+    Error::broken("MongoDB sent a document that cannot be read").with_source(error)
 }

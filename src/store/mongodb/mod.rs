@@ -1,35 +1,30 @@
 //! Records in a MongoDB, by the [official driver](https://docs.rs/mongodb), on raw bytes.
 //!
-//! What is different from calling the driver directly, and why:
+//! The store differs from plain calls of the driver in four ways:
 //!
-//! - **No future of the driver is ever dropped half way.** The driver's documentation warns of it, and a client that
-//!   hangs up would do just that. Every call runs to its end in a task of its own; only the wait for it ends early.
+//! - **No future of the driver is dropped half way.** The driver's documentation warns of it, and a client that hangs up
+//!   would do just that. Every call runs to its end in a task of its own; only the wait for it ends early.
 //! - **Every wait is bounded in seconds.** The driver selects a server for up to 30 s, and waits for a free connection
-//!   without end. Here one deadline spans it all, and so many calls are let in at once and no more, that a stuck server
-//!   cannot pile up tasks without limit.
-//! - **Lookups in flight share a round trip:** see [`lookups`].
-//! - **The client is made when it is first needed,** and again until that succeeds, so that the service starts while
-//!   MongoDB, or the DNS that knows where it is, is down.
+//!   without end. Here one deadline spans the whole call, and the number of calls in progress is bounded, so that a server
+//!   that hangs cannot pile up tasks.
+//! - **Lookups that wait at the same time share a command:** see [`batcher`].
+//! - **The client is created when it is first needed,** and tried again until that succeeds, so that the service starts while
+//!   MongoDB is down, or the DNS that knows its address.
 //!
-//! [`bson`] turns the server's bytes into wire JSON, [`batch`] many at a time; [`lists`] reads lists by the server's cursors,
-//! which [`cursor`] ends, no further than [`ahead`] has room for, [`filter`] and [`order`] say in MongoDB's words what they are
-//! of, and [`short`] reads those at once that are; [`ids`] knows where the server's order is not ours; [`changes`] follows what
-//! changes; [`error`] sorts the driver's errors, and [`failures`] counts them.
+//! [`lists`] executes lists: [`pushdown`] says them in MongoDB's query language, as far as the kind of the collection
+//! ([`namespace`]) takes it; [`cursor`] reads and closes the server's cursors, and [`reply`] takes the documents out of their
+//! batches. [`changes`] follows the change stream. [`error`] classifies the driver's errors, which [`failures`] counts.
 
-mod ahead;
-mod batch;
-mod bson;
+mod batcher;
 mod changes;
 mod connections;
 mod cursor;
 mod error;
 mod failures;
-mod filter;
-mod ids;
 mod lists;
-mod lookups;
-mod order;
-mod short;
+mod namespace;
+mod pushdown;
+mod reply;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -38,54 +33,49 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use futures::future::BoxFuture;
-use futures::stream::StreamExt;
-use mongodb::bson::{Document as Bson, RawDocumentBuf, doc};
+use mongodb::bson::spec::ElementType;
+use mongodb::bson::{Bson, Document as Bdoc, RawDocumentBuf, cstr, doc, serialize_to_raw_document_buf};
 use mongodb::options::{Acknowledgment, ClientOptions, ConnectionString, HostInfo};
 use mongodb::{Client, Collection};
-use prometheus_client::registry::Registry;
 use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
-use super::{Error, Feed, Found, Listing, Options, Query, Reply, Result, Store, Token};
-use crate::document::Document;
-use crate::record::{Key, Record, RecordId};
-use ahead::Held;
-use batch::records;
+use super::{
+    ChangeStream, Error, GetResult, ListRequest, ListResult, Metric, Opened, Options, ResumeToken, Result, Store,
+};
+use crate::record::{Document, Key, RecordId, ValueRef, raw};
+use batcher::{BatchLoader, LookupBatcher};
 use connections::Connections;
+use cursor::Cursor;
 use failures::Failures;
-use ids::Decimals;
-use lookups::{Fetch, Lookups};
-use short::Last;
+use namespace::NamespaceCache;
 
 /// The database, where the URI's path names none.
 const DEFAULT_DATABASE: &str = "records";
 
-/// How many calls may be under way for each connection of the pool. A few may wait for a connection, so that none stands
-/// idle; more would only wait longer.
+/// The calls in progress for each connection of the pool. A few may wait for a connection, so that none is idle; more would
+/// only wait longer.
 const CALLS_PER_CONNECTION: u32 = 4;
 
-/// How many connections are left to what must not wait for lists, where the pool has as many: a lookup, a ping and the change
-/// stream take one each. Lists may be slow, and few of them would do to keep all others out.
+/// The connections of the pool that lists leave free, where it has as many: a lookup, a ping and the change stream take one
+/// each. Lists may be slow, and a few of them could keep everything else waiting.
 const NOT_FOR_LISTS: u32 = 3;
 
-/// What the driver does when the URI says nothing.
+/// The driver's default.
 const DEFAULT_POOL_SIZE: u32 = 10;
 
-/// How much of an import goes into one command, in bytes. A command is a document, with a document's limit of 16 MiB;
-/// a single larger record goes alone, for which the server leaves room.
+/// The size of one write command, in bytes. A command may have 16 MiB and a little more, so that a single larger document fits
+/// as well.
 const COMMAND_BYTES: usize = 8 * 1024 * 1024;
-/// As many as the server takes in one command would be 100,000; this many are no slower, and shorter to wait for.
+/// The server takes 100,000 documents in one command; this many are no slower, and each command is shorter.
 const COMMAND_DOCUMENTS: usize = 5_000;
 
 #[derive(Clone)]
 pub struct MongoDb {
     inner: Arc<Inner>,
-    lookups: Arc<Lookups<Arc<Inner>>>,
-    /// Whether the last id that may be two keys was found as a string.
-    strings: Arc<AtomicBool>,
-    last: Last,
-    held: Held,
-    decimals: Decimals,
+    batcher: Arc<LookupBatcher<Arc<Inner>>>,
+    /// Whether the last record whose id can be a string or something else was found by the string.
+    ids_are_strings: Arc<AtomicBool>,
 }
 
 struct Inner {
@@ -95,43 +85,45 @@ struct Inner {
     client: OnceCell<Client>,
     connections: Connections,
     failures: Failures,
-    /// Calls that are no lookups, and not for lists.
+    namespaces: NamespaceCache,
+    /// Permits for calls that are neither lookups nor lists.
     calls: Arc<Semaphore>,
     lists: Arc<Semaphore>,
-    /// How far the server was at most, as a change stream has heard: see [`changes`].
+    /// The latest time of the server that a change stream has seen: see [`changes`].
     seen: AtomicU64,
-    /// What a snapshot must at least have, for a change stream to have the rest. 0 where there was none.
+    /// The time that a snapshot must have reached, so that the change stream has everything later. 0 without a stream.
     begun: AtomicU64,
 }
 
 /// Reads the URI, and connects to nothing.
-pub async fn open(url: String, options: Options) -> Result<Arc<dyn Store>> {
-    let uri = parsed(&url).await?;
+pub async fn open(url: String, options: Options) -> Result<Opened> {
+    let uri = parse(&url).await?;
     let pool = uri.max_pool_size.filter(|size| *size > 0).unwrap_or(DEFAULT_POOL_SIZE);
     let database = uri.default_database.clone().unwrap_or_else(|| DEFAULT_DATABASE.to_owned());
-    Ok(Arc::new(MongoDb::new(Inner::new(uri, options, database, OnceCell::new(), pool), pool)))
+    let inner = Inner::new(uri, options, database, OnceCell::new(), pool);
+    Ok(Opened::Remote(Arc::new(MongoDb::new(inner, pool))))
 }
 
 pub async fn check(url: String) -> Result<()> {
-    parsed(&url).await.map(drop)
+    parse(&url).await.map(drop)
 }
 
-async fn parsed(url: &str) -> Result<ConnectionString> {
-    let wrong = |error: mongodb::error::Error| {
-        Error::invalid(format!("the MongoDB URI is wrong: {}", error::without_secrets(&error, url)))
+async fn parse(url: &str) -> Result<ConnectionString> {
+    let invalid = |error: mongodb::error::Error| {
+        Error::invalid(format!("the MongoDB URI is wrong: {}", error::redact(&error, url)))
     };
-    let uri = ConnectionString::parse(url).map_err(wrong)?;
+    let uri = ConnectionString::parse(url).map_err(invalid)?;
     if !matches!(uri.host_info, HostInfo::DnsRecord(_)) {
-        // Options that the driver refuses are refused now; for `mongodb+srv` that takes the DNS, so later.
-        ClientOptions::parse(uri.clone()).await.map_err(wrong)?;
+        // Refuses now what the driver would refuse later. With `mongodb+srv` this needs the DNS, so it is left for later.
+        ClientOptions::parse(uri.clone()).await.map_err(invalid)?;
     }
     Ok(uri)
 }
 
 impl Inner {
-    /// `pool`: how many connections `client` has at most.
+    /// `pool` is the maximum number of connections that `client` has.
     fn new(uri: ConnectionString, options: Options, database: String, client: OnceCell<Client>, pool: u32) -> Self {
-        let places = |count: u32| Arc::new(Semaphore::new((count as usize).min(Semaphore::MAX_PERMITS)));
+        let permits = |count: u32| Arc::new(Semaphore::new((count as usize).min(Semaphore::MAX_PERMITS)));
         Self {
             uri,
             options,
@@ -139,8 +131,9 @@ impl Inner {
             client,
             connections: Connections::default(),
             failures: Failures::default(),
-            calls: places(pool.saturating_mul(CALLS_PER_CONNECTION)),
-            lists: places(pool.saturating_sub(NOT_FOR_LISTS).max(1)),
+            namespaces: NamespaceCache::default(),
+            calls: permits(pool.saturating_mul(CALLS_PER_CONNECTION)),
+            lists: permits(pool.saturating_sub(NOT_FOR_LISTS).max(1)),
             seen: AtomicU64::new(0),
             begun: AtomicU64::new(0),
         }
@@ -150,8 +143,8 @@ impl Inner {
         self.client
             .get_or_try_init(|| async {
                 let mut options = ClientOptions::parse(self.uri.clone()).await?;
-                // What the URI says stands. A connection that takes half of a call's time is given up, so that the other
-                // half is left for another server or a second try.
+                // The URI overrides these. A connection attempt ends after half of a call's time, which leaves the other half for
+                // another server or a second attempt.
                 let half = self.options.timeout / 2;
                 options.app_name.get_or_insert_with(|| "records".to_owned());
                 options.connect_timeout.get_or_insert(half);
@@ -166,119 +159,142 @@ impl Inner {
         Ok(self.client().await?.database(&self.database).collection(&self.options.collection))
     }
 
-    /// The filter that finds every record that `keys` may mean, by the index of `_id`.
-    fn filter(keys: &[Key]) -> Bson {
-        match keys {
-            [key] => doc! { "_id": bson::from_key(key) },
-            keys => doc! { "_id": { "$in": keys.iter().map(bson::from_key).collect::<Vec<_>>() } },
-        }
-    }
-
     /// One `update` command that replaces or inserts each document.
     async fn replace(&self, documents: &[Document]) -> Result<()> {
-        let mut command = Vec::new();
-        bson::with_length(&mut command, |out| {
-            bson::append_string(out, "update", &self.options.collection);
-            bson::append_nested(out, "updates", true, |out| {
-                for (index, document) in documents.iter().enumerate() {
-                    bson::append_nested(out, &index.to_string(), false, |out| {
-                        bson::append_nested(out, "q", false, |out| {
-                            bson::append_element(out, "_id", &document.fields()[0].1)
-                        });
-                        bson::append_nested(out, "u", false, |out| bson::append_fields(out, document.fields()));
-                        bson::append_bool(out, "upsert", true);
-                    });
-                }
-            });
-            // Their order does not matter, no two have one key; and the first bad one shall not keep back the others.
-            bson::append_bool(out, "ordered", false);
-        });
-        let command = RawDocumentBuf::from_bytes(command)
-            .map_err(|error| Error::broken("an update command was malformed").with_source(error))?;
+        let command = update_command(&self.options.collection, documents)?;
         let run = async {
             let client = self.client().await?;
             let mut command = command;
             let mut concern = self.uri.write_concern.clone().unwrap_or_default();
-            // A lone server says yes before its journal is on disk, and forgets the last moment when it is killed. What
-            // the URI says stands; and a write that nobody waits for cannot wait for the disk.
+            // A standalone server acknowledges a write before it has its journal on disk, and loses it when it is killed. The
+            // URI overrides this; and a write without acknowledgement cannot wait for the disk.
             concern.journal.get_or_insert(concern.w != Some(Acknowledgment::Nodes(0)));
-            let concern = mongodb::bson::serialize_to_raw_document_buf(&concern)?;
-            command.append(mongodb::bson::cstr!("writeConcern"), concern);
+            command.append(cstr!("writeConcern"), serialize_to_raw_document_buf(&concern)?);
             client.database(&self.database).run_raw_command(command).await
         };
-        error::refusals(&run.await.map_err(error::sorted)?)
+        error::refusals(&run.await.map_err(error::classify)?)
     }
 }
 
-impl Fetch for Arc<Inner> {
-    async fn fetch(&self, keys: Vec<Key>, mut found: impl FnMut(Record) + Send) -> Result<()> {
-        let begin = async {
-            let collection = self.collection().await?;
-            let count = keys.len() as i64;
-            // All in one batch, but for records that together are too large for it.
-            let find = collection.find(Inner::filter(&keys)).limit(count).batch_size(keys.len() as u32);
-            find.max_time(self.options.timeout).batch().await
-        };
-        let fetched = async {
-            let mut batches = begin.await.map_err(error::sorted)?;
-            while let Some(batch) = batches.next().await {
-                records(&batch.map_err(error::sorted)?)?.into_iter().for_each(&mut found);
+/// Written from the documents' own bytes: the trees of the `bson` crate take no strings that are not UTF-8.
+fn update_command(collection: &str, documents: &[Document]) -> Result<RawDocumentBuf> {
+    let malformed = |error| Error::invalid("a document cannot be read").with_source(error);
+    let mut updates = Vec::with_capacity(documents.len());
+    for document in documents {
+        let id = raw::find(document.bson(), b"_id").map_err(malformed)?;
+        updates.push((id.ok_or_else(|| Error::invalid("a document has no _id"))?, document.bson()));
+    }
+    let embedded = |bytes| ValueRef { kind: ElementType::EmbeddedDocument, bytes };
+    let boolean = |value: &'static [u8; 1]| ValueRef { kind: ElementType::Boolean, bytes: value };
+    let mut command = Vec::new();
+    raw::append_document(&mut command, |out| {
+        raw::append_name(out, b"update", ElementType::String);
+        out.extend_from_slice(&(collection.len() as i32 + 1).to_le_bytes());
+        out.extend_from_slice(collection.as_bytes());
+        out.push(0);
+        raw::append_name(out, b"updates", ElementType::Array);
+        raw::append_document(out, |out| {
+            for (index, (id, document)) in updates.into_iter().enumerate() {
+                raw::append_name(out, itoa::Buffer::new().format(index).as_bytes(), ElementType::EmbeddedDocument);
+                raw::append_document(out, |out| {
+                    raw::append_name(out, b"q", ElementType::EmbeddedDocument);
+                    raw::append_document(out, |out| {
+                        raw::append_name(out, b"_id", ElementType::EmbeddedDocument);
+                        // Without the operator, a regular expression would be a pattern.
+                        raw::append_document(out, |out| raw::append_element(out, b"$eq", id));
+                    });
+                    raw::append_element(out, b"u", embedded(document));
+                    raw::append_element(out, b"upsert", boolean(&[1]));
+                });
+            }
+        });
+        // No two have the same key, so their order does not matter; and the first refusal shall not stop the others.
+        raw::append_element(out, b"ordered", boolean(&[0]));
+    });
+    RawDocumentBuf::from_bytes(command)
+        .map_err(|error| Error::broken("an update command was malformed").with_source(error))
+}
+
+/// The filter that finds the documents with these keys by the index of `_id`. An id in a URL denotes no regular expression,
+/// which `$in` would execute.
+fn filter_by_keys(keys: &[Key]) -> Bdoc {
+    let mut ids: Vec<Bson> = keys.iter().filter_map(pushdown::bson_of).collect();
+    // The server answers the first form by a shorter path.
+    if ids.len() == 1 { doc! { "_id": ids.remove(0) } } else { doc! { "_id": { "$in": ids } } }
+}
+
+impl BatchLoader for Arc<Inner> {
+    async fn load(&self, keys: Vec<Key>, mut deliver: impl FnMut(Vec<Document>) -> bool + Send) -> Result<()> {
+        let load = async {
+            let open = async {
+                let collection = self.collection().await?;
+                let batches = collection.find(filter_by_keys(&keys)).max_time(self.options.timeout).batch().await?;
+                Ok(Cursor::of(&collection, batches))
+            };
+            let mut cursor = open.await.map_err(error::classify)?;
+            while let Some(batch) = cursor.next().await.map_err(error::classify)? {
+                if !deliver(reply::documents(batch)?) {
+                    break;
+                }
             }
             Ok(())
         };
-        fetched.await.inspect_err(|error| self.failures.count(error))
+        load.await.inspect_err(|error| self.failures.count(error))
     }
 }
 
 impl MongoDb {
     fn new(inner: Inner, connections: u32) -> Self {
         let inner = Arc::new(inner);
-        let lookups = Arc::new(Lookups::new(inner.clone(), connections as usize));
-        let (last, held, decimals) = (Last::default(), Held::default(), Decimals::default());
-        Self { inner, lookups, strings: Arc::default(), last, held, decimals }
+        let batcher = Arc::new(LookupBatcher::new(inner.clone(), connections as usize));
+        Self { inner, batcher, ids_are_strings: Arc::default() }
     }
 
-    /// What `id` addresses, by the keys it may stand for.
-    async fn find(&self, id: &RecordId) -> Result<Option<Record>> {
-        let mut keys = id.keys();
-        let (Some(first), second) = (keys.next(), keys.next()) else { return Ok(None) };
-        let Some(second) = second else {
-            let [lookup] = self.lookups.get([first]);
-            return lookup.answer().await;
-        };
-        // The typed key comes first, and nearly always finds it: the string is asked for only then, which is the faster
-        // way for a collection with ObjectIds. Where strings look like something else, both are asked for at once.
-        let (found, string) = if self.strings.load(Ordering::Relaxed) {
-            let [typed, string] = self.lookups.get([first, second]);
-            match typed.answer().await? {
-                Some(record) => (Some(record), false),
-                None => (string.answer().await?, true),
-            }
-        } else {
-            let [typed] = self.lookups.get([first]);
-            match typed.answer().await? {
-                Some(record) => (Some(record), false),
-                None => {
-                    let [string] = self.lookups.get([second]);
-                    (string.answer().await?, true)
-                }
-            }
-        };
-        if found.is_some() && string != self.strings.load(Ordering::Relaxed) {
-            self.strings.store(string, Ordering::Relaxed);
+    /// The record that `id` addresses, by the first of its keys that has one.
+    async fn lookup(&self, id: &RecordId) -> Result<GetResult> {
+        let keys = id.keys();
+        let typed = keys.len() - 1;
+        if typed == 0 {
+            return Ok(self.first_of(&keys).await?.unwrap_or_default().1);
         }
-        Ok(found)
+        // Two keys cost the server more than one. Most collections have ids of one type, so the string is sent along only if the
+        // last record was found by it.
+        let ids_are_strings = self.ids_are_strings.load(Ordering::Relaxed);
+        let (first, rest) = keys.split_at(if ids_are_strings { keys.len() } else { typed });
+        let found = match self.first_of(first).await? {
+            Some(found) => Some(found),
+            None if rest.is_empty() => None,
+            None => self.first_of(rest).await?.map(|(index, result)| (typed + index, result)),
+        };
+        let Some((index, result)) = found else { return Ok(GetResult::default()) };
+        if ids_are_strings != (index == typed) {
+            self.ids_are_strings.store(index == typed, Ordering::Relaxed);
+        }
+        Ok(result)
     }
 
-    fn late(&self) -> Error {
-        error::late("MongoDB did not answer in time", self.inner.options.timeout)
+    /// The result of the first key that has a record, and the key's index.
+    async fn first_of(&self, keys: &[Key]) -> Result<Option<(usize, GetResult)>> {
+        for (index, lookup) in self.batcher.get(keys).into_iter().enumerate() {
+            let result = lookup.result().await?;
+            if result.document.is_some() {
+                return Ok(Some((index, result)));
+            }
+        }
+        Ok(None)
     }
 
-    /// As [`late`](Self::late), where nothing but the wait ends.
-    fn given_up(&self) -> Error {
-        let late = self.late();
-        self.inner.failures.count(&late);
-        late
+    fn timed_out(&self) -> Error {
+        error::timed_out("MongoDB did not answer in time", self.inner.options.timeout)
+    }
+
+    /// Waits for `call` as long as a call may take.
+    async fn in_time<T>(&self, call: impl Future<Output = Result<T>>) -> Result<T> {
+        timeout(self.inner.options.timeout, call).await.unwrap_or_else(|_| {
+            let error = self.timed_out();
+            self.inner.failures.count(&error);
+            Err(error)
+        })
     }
 
     /// Runs `call` to its end in a task of its own, and waits for it as long as a call may take.
@@ -287,21 +303,19 @@ impl MongoDb {
         T: Send + 'static,
         F: Future<Output = Result<T>> + Send + 'static,
     {
-        let within = self.inner.options.timeout;
-        timeout(within, async {
+        self.in_time(async {
             let permit = permit(&self.inner.calls).await?;
-            let call = call(self.inner.clone());
             let inner = self.inner.clone();
+            let call = call(inner.clone());
             let task = tokio::spawn(async move {
                 let result = call.await.inspect_err(|error| inner.failures.count(error));
-                // Held as long as the driver is at work, not as long as somebody waits.
+                // Held as long as the driver works, even if nothing waits for it any more.
                 drop(permit);
                 result
             });
             task.await.unwrap_or_else(|error| Err(Error::broken("a call to MongoDB gave up").with_source(error)))
         })
         .await
-        .unwrap_or_else(|_| Err(self.given_up()))
     }
 }
 
@@ -311,39 +325,34 @@ async fn permit(calls: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit> {
 }
 
 impl Store for MongoDb {
-    fn get<'a>(&'a self, id: &'a RecordId) -> Reply<'a, Found> {
-        Reply::Pending(Box::pin(async move {
-            let found = timeout(self.inner.options.timeout, self.find(id)).await;
-            found.unwrap_or_else(|_| Err(self.given_up())).map(Found::from)
-        }))
+    fn get<'a>(&'a self, id: &'a RecordId) -> BoxFuture<'a, Result<GetResult>> {
+        Box::pin(self.in_time(self.lookup(id)))
     }
 
-    fn list(&self, query: Query) -> Listing {
-        self.listed(query, false)
+    fn list(&self, request: ListRequest) -> BoxFuture<'_, Result<ListResult>> {
+        self.list_rows(request)
     }
 
-    fn snapshot(&self) -> Listing {
-        self.listed(Query::all(), true)
+    fn snapshot(&self) -> BoxFuture<'_, Result<ListResult>> {
+        self.snapshot_rows()
     }
 
-    fn changes(&self, after: Option<Token>) -> Feed {
-        changes::feed(self, after)
+    fn changes(&self, after: Option<ResumeToken>) -> ChangeStream {
+        changes::watch(self, after)
     }
 
     fn upsert(&self, documents: Vec<Document>) -> BoxFuture<'_, Result<()>> {
         Box::pin(async move {
-            // One command has each key once: within a command the server may change the order.
-            let mut last = HashMap::with_capacity(documents.len());
-            for (index, document) in documents.iter().enumerate() {
-                last.insert(document.key().clone(), index);
-            }
+            // A command has each key once, since the server may change the order within it: the last document stays.
+            let last: HashMap<_, _> =
+                documents.iter().enumerate().map(|(index, document)| (document.key().clone(), index)).collect();
             let mut command = Vec::new();
             let mut bytes = 0;
             for (index, document) in documents.into_iter().enumerate() {
                 if last.get(document.key()) != Some(&index) {
                     continue;
                 }
-                let size = document.encoded_len();
+                let size = document.bson().len();
                 if !command.is_empty() && (bytes + size > COMMAND_BYTES || command.len() == COMMAND_DOCUMENTS) {
                     let full = std::mem::take(&mut command);
                     self.bounded(|inner| async move { inner.replace(&full).await }).await?;
@@ -359,27 +368,29 @@ impl Store for MongoDb {
         })
     }
 
-    fn register(&self, registry: &mut Registry) {
-        self.lookups.register(registry);
-        self.inner.connections.register(registry);
-        self.inner.failures.register(registry);
-    }
-
-    /// Takes no list's place, so that it is answered as long as lookups are. Finds one `_id`, which asks for what a lookup needs: a server that is there, and the right to read.
+    /// Finds one `_id`, which needs the same as a lookup: a server, and the right to read. Takes no permit for lists, so that a
+    /// ping is answered as long as lookups are.
     fn ping(&self) -> BoxFuture<'_, Result<()>> {
         Box::pin(self.bounded(|inner| async move {
-            let one = async {
+            let find_one = async {
                 let collection = inner.collection().await?;
                 let find = collection.find(doc! {}).projection(doc! { "_id": 1 }).limit(1);
-                find.max_time(inner.options.timeout).batch().await?.next().await.transpose()
+                find.max_time(inner.options.timeout).await?.advance().await
             };
-            one.await.map(drop).map_err(error::sorted)
+            find_one.await.map(drop).map_err(error::classify)
         }))
+    }
+
+    fn metrics(&self) -> Vec<Metric> {
+        let mut metrics = self.batcher.metrics();
+        metrics.extend(self.inner.connections.metrics());
+        metrics.push(self.inner.failures.metric());
+        metrics
     }
 }
 
 impl fmt::Debug for MongoDb {
-    /// Names the place, never the URI: that may hold a password.
+    /// Names the place, never the URI, which may hold a password.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "MongoDB store in {}.{}", self.inner.database, self.inner.options.collection)
     }

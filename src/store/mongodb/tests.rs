@@ -12,6 +12,4 @@ mod bytes;
 mod connections;
 mod failures;
 mod lists;
-mod order;
 mod plans;
-mod short;

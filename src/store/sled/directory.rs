@@ -8,7 +8,10 @@ use std::path::{Path, PathBuf};
 use crate::store::{Error, FORMAT_FILE, Result};
 
 /// The first line of the file `FORMAT`; the second is the seal.
-const FORMAT: &str = "records store, layout 1, sled 0.34";
+const FORMAT: &str = "records store, layout 2, sled 0.34";
+
+/// The layout before documents were BSON.
+const OLD_FORMAT: &str = "records store, layout 1, sled 0.34";
 
 const FORMAT_NEW: &str = "FORMAT.new";
 const LOCK_FILE: &str = "LOCK";
@@ -48,6 +51,12 @@ impl Directory {
             Err(TryLockError::Error(error)) => return Err(cannot("lock", error)),
         }
         let seal = match fs::read_to_string(path.join(FORMAT_FILE)) {
+            Ok(text) if text.starts_with(OLD_FORMAT) => {
+                return Err(Error::invalid(format!(
+                    "{at} holds a records store of an older format, which this version does not read: move the directory away, \
+                     then import the records again"
+                )));
+            }
             Ok(text) => text
                 .split_once('\n')
                 .filter(|(format, _)| *format == FORMAT)

@@ -1,7 +1,7 @@
 //! Records in a directory of this machine, by [sled](https://docs.rs/sled/0.34): survives a restart, needs no server.
 //!
-//! In the database a key is encoded by [`key`] so that its bytes sort as [`Key`]s compare, and a value is the record's JSON.
-//! Around it, [`directory`] keeps the files `FORMAT` and `LOCK`.
+//! The database maps the bytes of a [`Key`], which sort as MongoDB sorts ids, to the document's BSON. Next to it, [`directory`]
+//! keeps the files `FORMAT` and `LOCK`.
 //!
 //! sled 0.34 takes a damaged log for one that ends where the damage begins, and opens with what came before: it would
 //! serve an empty store without a word. So every flush is sealed: a number goes up in the database and then in `FORMAT`,
@@ -21,7 +21,6 @@
 //! (lists) leaves the async threads.
 
 mod directory;
-mod key;
 
 use std::fmt;
 use std::ops::Bound;
@@ -31,18 +30,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
-use futures::stream::{self, StreamExt, TryStreamExt};
+use futures::stream::{self, StreamExt};
 use sled::{Db, Tree};
 
-use super::{EmbeddedStore, Error, Found, Listing, Options, Query, Reply, Result, Store};
-use crate::document::Document;
-use crate::record::{Key, Record, RecordId};
+use super::{
+    CHUNK_DOCUMENTS, ChunkStream, EmbeddedStore, Error, GetResult, ListRequest, ListResult, Opened, Options, Result,
+    Store, execute,
+};
+use crate::record::{Document, Key, RecordId};
 use directory::Directory;
-use key::{decode, encode};
 
-/// How much a list reads at a time, on one hop to a blocking thread: so many records, or so many bytes of them.
-const PAGE: usize = 256;
-const PAGE_BYTES: usize = 1024 * 1024;
+/// The size of a chunk of a list, which is read on one hop to a blocking thread.
+const CHUNK_BYTES: usize = 1024 * 1024;
 
 /// How long to wait for the lock: sled gives it up a moment after the store is dropped, so a quick restart may meet
 /// its own predecessor.
@@ -64,13 +63,13 @@ pub struct Sled {
     seal: Arc<Mutex<u64>>,
 }
 
-pub async fn open(url: String, options: Options) -> Result<Arc<dyn Store>> {
+pub async fn open(url: String, options: Options) -> Result<Opened> {
     let directory = super::directory(&url)?;
     let at = directory.display().to_string();
     let open = tokio::task::spawn_blocking(move || Sled::open(directory, options.cache_bytes)).await;
     let open = open
         .unwrap_or_else(|panic| Err(Error::broken(format!("cannot open the sled store in {at}")).with_source(panic)));
-    Ok(Arc::new(open?))
+    Ok(Opened::Embedded(Arc::new(open?)))
 }
 
 /// Makes no directory, and leaves one that is there unlocked.
@@ -120,15 +119,15 @@ impl Sled {
         // is taken now rather than by the first list.
         let mut bytes = 0;
         for entry in self.records.iter() {
-            let (key, json) = entry.map_err(|error| self.failed("read", error))?;
-            self.decode(&key)?;
-            bytes += key.len() as u64 + json.len() as u64;
+            let (key, bson) = entry.map_err(|error| self.failed("read", error))?;
+            bytes += key.len() as u64 + bson.len() as u64;
+            self.document(&key, bson.to_vec())?;
             if bytes > cache_bytes {
                 break;
             }
         }
-        if let Some((key, _)) = self.records.last().map_err(|error| self.failed("read", error))? {
-            self.decode(&key)?;
+        if let Some((key, bson)) = self.records.last().map_err(|error| self.failed("read", error))? {
+            self.document(&key, bson.to_vec())?;
         }
         Ok(())
     }
@@ -145,35 +144,55 @@ impl Sled {
         }
     }
 
-    fn decode(&self, key: &[u8]) -> Result<Key> {
-        decode(key).ok_or_else(|| damaged(&self.directory).with_source("a key of it means nothing"))
+    /// A document that was read, checked against its key.
+    fn document(&self, key: &[u8], bson: Vec<u8>) -> Result<Document> {
+        let document = Document::new(bson).map_err(|error| damaged(&self.directory).with_source(error))?;
+        if document.key().as_bytes() != key {
+            return Err(damaged(&self.directory).with_source("a document has another `_id` than its key says"));
+        }
+        Ok(document)
     }
 
-    fn find(&self, id: &RecordId) -> Result<Option<Record>> {
+    fn find(&self, id: &RecordId) -> Result<Option<Document>> {
         for key in id.keys() {
-            if let Some(json) = self.records.get(encode(&key)).map_err(|error| self.failed("read", error))? {
-                // Copied, not shared: a response may live long, and would keep more alive than the record.
-                return Ok(Some(Record::new(key, json.to_vec())));
+            if let Some(bson) = self.records.get(key.as_bytes()).map_err(|error| self.failed("read", error))? {
+                // Copied, not shared: a response may live long, and would keep more alive than the document.
+                return Ok(Some(Document::with_key(key, bson.to_vec())));
             }
         }
         Ok(None)
     }
 
-    /// The next records behind `after`, and where to go on, if there may be more.
-    fn page(&self, after: Option<&Key>, size: usize) -> Result<(Vec<Record>, Option<Key>)> {
-        let start = after.map_or(Bound::Unbounded, |key| Bound::Excluded(encode(key)));
-        let mut page = Vec::with_capacity(size);
+    /// The next documents after `after`, and where to go on, if there may be more.
+    fn chunk(&self, after: Option<&Key>, most: usize) -> Result<(Vec<Document>, Option<Key>)> {
+        let start = after.map_or(Bound::Unbounded, |key| Bound::Excluded(key.as_bytes()));
+        let mut chunk = Vec::with_capacity(most);
         let mut bytes = 0;
-        for entry in self.records.range::<Vec<u8>, _>((start, Bound::Unbounded)) {
-            let (key, json) = entry.map_err(|error| self.failed("read", error))?;
-            bytes += json.len();
-            page.push(Record::new(self.decode(&key)?, json.to_vec()));
-            if page.len() == size || bytes >= PAGE_BYTES {
-                let last = page.last().map(|last: &Record| last.key().clone());
-                return Ok((page, last));
+        for entry in self.records.range::<&[u8], _>((start, Bound::Unbounded)) {
+            let (key, bson) = entry.map_err(|error| self.failed("read", error))?;
+            bytes += bson.len();
+            let key = Key::from_stored(&key).ok_or_else(|| damaged(&self.directory).with_source("a key is empty"))?;
+            chunk.push(Document::with_key(key, bson.to_vec()));
+            if chunk.len() >= most || bytes >= CHUNK_BYTES {
+                let last = chunk.last().map(|last: &Document| last.key().clone());
+                return Ok((chunk, last));
             }
         }
-        Ok((page, None))
+        Ok((chunk, None))
+    }
+
+    fn chunks(&self, after: Option<Key>, expected: Option<usize>) -> ChunkStream {
+        let store = self.clone();
+        let most = expected.unwrap_or(usize::MAX).clamp(1, CHUNK_DOCUMENTS);
+        let chunks = stream::try_unfold(Some(after), move |next| {
+            let chunk = next.map(|after| store.blocking(move |store| store.chunk(after.as_ref(), most)));
+            async move {
+                let Some(chunk) = chunk else { return Ok(None) };
+                let (chunk, last) = chunk.await?;
+                Ok::<_, Error>(Some((chunk, last.map(Some))))
+            }
+        });
+        chunks.boxed()
     }
 
     /// Runs `work` where blocking is allowed. It goes on if the caller goes away.
@@ -222,29 +241,24 @@ fn open_database(directory: &Directory, cache_bytes: u64) -> Result<Db> {
 }
 
 impl Store for Sled {
-    fn get<'a>(&'a self, id: &'a RecordId) -> Reply<'a, Found> {
-        Reply::ready(self.find(id).map(Found::from))
+    fn get<'a>(&'a self, id: &'a RecordId) -> BoxFuture<'a, Result<GetResult>> {
+        Box::pin(async { self.find(id).map(GetResult::from) })
     }
 
-    fn list(&self, query: Query) -> Listing {
+    fn try_get(&self, id: &RecordId) -> Option<Result<GetResult>> {
+        Some(self.find(id).map(GetResult::from))
+    }
+
+    fn list(&self, request: ListRequest) -> BoxFuture<'_, Result<ListResult>> {
         let store = self.clone();
-        let size = query.page(PAGE);
-        let pages = stream::try_unfold(Some(query.after), move |next| {
-            let page = next.map(|after| store.blocking(move |store| store.page(after.as_ref(), size)));
-            async move {
-                let Some(page) = page else { return Ok(None) };
-                let (page, last) = page.await?;
-                Ok::<_, Error>(Some((page, last.map(Some))))
-            }
-        });
-        pages.map_ok(|page| stream::iter(page.into_iter().map(Ok))).try_flatten().boxed().into()
+        Box::pin(execute(Arc::new(move |after, expected| store.chunks(after, expected)), request))
     }
 
     fn upsert(&self, documents: Vec<Document>) -> BoxFuture<'_, Result<()>> {
         self.blocking(move |store| {
             // One by one: a batch of sled's keeps every page that it touches in memory, whatever the cache may take.
             for document in documents {
-                store.put(document.to_record())?;
+                store.put(document)?;
             }
             store.flush_blocking()
         })
@@ -253,20 +267,16 @@ impl Store for Sled {
     fn ping(&self) -> BoxFuture<'_, Result<()>> {
         self.blocking(|store| store.records.first().map(drop).map_err(|error| store.failed("read", error)))
     }
-
-    fn as_embedded(&self) -> Option<&dyn EmbeddedStore> {
-        Some(self)
-    }
 }
 
 impl EmbeddedStore for Sled {
-    fn put(&self, record: Record) -> Result<Option<usize>> {
-        let put = self.records.insert(encode(record.key()), record.json().as_ref());
+    fn put(&self, document: Document) -> Result<Option<usize>> {
+        let put = self.records.insert(document.key().as_bytes(), document.bson().as_ref());
         Ok(put.map_err(|error| self.failed("write", error))?.map(|old| old.len()))
     }
 
     fn remove(&self, key: &Key) -> Result<Option<usize>> {
-        let removed = self.records.remove(encode(key)).map_err(|error| self.failed("write", error))?;
+        let removed = self.records.remove(key.as_bytes()).map_err(|error| self.failed("write", error))?;
         Ok(removed.map(|old| old.len()))
     }
 

@@ -1,0 +1,187 @@
+//! Bodies of records: encoded as JSON here, and counted in the memory for responses until they are sent.
+
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::{Stream, StreamExt, poll, stream};
+use tokio::time::{Instant, sleep};
+
+use super::accept::Form;
+use super::finish::RequestId;
+use super::shed::StreamPermit;
+use crate::record::{Document, Malformed};
+use crate::store::{self, Error, MemoryPool, MemoryReservation, RowStream, UNCOUNTED_BYTES};
+use crate::wire;
+
+/// The bytes that are gathered before they are sent, if that many are at hand: enough that the cost of a chunk does not
+/// count, and little compared with what a socket buffers. A larger record goes out in one piece.
+const CHUNK_BYTES: usize = 64 * 1024;
+
+/// How long a stream may wait for the memory of a large record once its status was sent.
+const MEMORY_TIMEOUT: Duration = Duration::from_secs(5);
+
+const MEMORY_POLL: Duration = Duration::from_millis(50);
+
+/// Writes records one after the other, in a form.
+pub struct RecordEncoder {
+    form: Form,
+    has_written: bool,
+}
+
+impl RecordEncoder {
+    pub fn new(form: Form, out: &mut Vec<u8>) -> Self {
+        if form == Form::Json {
+            out.push(b'[');
+        }
+        Self { form, has_written: false }
+    }
+
+    pub fn push(&mut self, out: &mut Vec<u8>, document: &Document) -> Result<(), Malformed> {
+        if std::mem::replace(&mut self.has_written, true) && self.form == Form::Json {
+            out.push(b',');
+        }
+        wire::document(out, document.bson())?;
+        if self.form == Form::Lines {
+            out.push(b'\n');
+        }
+        Ok(())
+    }
+
+    pub fn finish(&self, out: &mut Vec<u8>) {
+        if self.form == Form::Json {
+            out.push(b']');
+        }
+    }
+}
+
+/// The JSON that `write` makes of `bson_bytes` bytes of BSON. `reservation` counts both while it is written, and the JSON
+/// until it is dropped.
+///
+/// # Errors
+///
+/// `Unavailable` when the memory for responses is used up.
+pub fn encode(
+    mut reservation: MemoryReservation,
+    bson_bytes: usize,
+    write: impl FnOnce(&mut Vec<u8>) -> Result<(), Malformed>,
+) -> store::Result<Bytes> {
+    // JSON is about as long as BSON; small documents of numbers and dates take half as much again.
+    reservation.try_grow(2 * bson_bytes)?;
+    let mut json = Vec::with_capacity(bson_bytes + bson_bytes / 2);
+    write(&mut json).map_err(malformed)?;
+    if json.capacity() > UNCOUNTED_BYTES {
+        json.shrink_to_fit();
+        reservation.try_grow(json.len())?;
+    }
+    reservation.shrink_to(json.len());
+    Ok(Bytes::from_owner(Reserved { bytes: json, _reservation: reservation }))
+}
+
+pub fn malformed(error: Malformed) -> Error {
+    Error::broken("a stored document cannot be read").with_source(error)
+}
+
+/// Bytes until they are sent, or given up.
+struct Reserved {
+    bytes: Vec<u8>,
+    _reservation: MemoryReservation,
+}
+
+impl AsRef<[u8]> for Reserved {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+/// The bytes of many records, in constant memory.
+///
+/// A failure on the way ends the stream with an error: the server then aborts the connection, without the chunk that would
+/// end the body, so that no client takes a part for the whole.
+pub struct RecordBody {
+    /// `None` when there is nothing more to read.
+    rows: Option<RowStream>,
+    encoder: RecordEncoder,
+    chunk: Vec<u8>,
+    memory: MemoryPool,
+    permit: StreamPermit,
+    request_id: RequestId,
+}
+
+impl RecordBody {
+    /// Encodes the first chunk: until it is sent, the status can still report a failure.
+    pub async fn begin(
+        rows: RowStream,
+        form: Form,
+        memory: MemoryPool,
+        permit: StreamPermit,
+        request_id: RequestId,
+    ) -> store::Result<impl Stream<Item = store::Result<Bytes>>> {
+        let mut chunk = Vec::new();
+        let encoder = RecordEncoder::new(form, &mut chunk);
+        let mut body = Self { rows: Some(rows), encoder, chunk, memory, permit, request_id };
+        let first = body.next_chunk(Duration::ZERO).await?;
+        let rest = stream::unfold(Some(body), |body: Option<Self>| async move {
+            let mut body = body?;
+            match body.next_chunk(MEMORY_TIMEOUT).await.transpose()? {
+                Ok(chunk) => Some((Ok(chunk), Some(body))),
+                Err(error) => {
+                    body.permit.streaming.cut();
+                    let request_id = body.request_id.as_str();
+                    tracing::error!(request_id, cause = %error.report(), "list cut short");
+                    Some((Err(error), None))
+                }
+            }
+        });
+        Ok(stream::iter(first.map(Ok)).chain(rest))
+    }
+
+    /// The next bytes to send; `None` at the end. `patience` is how long it may wait for memory.
+    async fn next_chunk(&mut self, patience: Duration) -> store::Result<Option<Bytes>> {
+        // A large record counts apart from what every stream has, until the chunk with it is sent.
+        let mut reservation = self.memory.reservation();
+        while let Some(rows) = &mut self.rows
+            && self.chunk.len() < CHUNK_BYTES
+        {
+            let row = match poll!(rows.next()) {
+                Poll::Ready(row) => row,
+                // Whatever is there goes out, but for a lone bracket; the next call polls again.
+                Poll::Pending if self.encoder.has_written && !self.chunk.is_empty() => break,
+                Poll::Pending => rows.next().await,
+            };
+            let Some(row) = row.transpose()? else {
+                self.rows = None;
+                self.encoder.finish(&mut self.chunk);
+                break;
+            };
+            let bytes = row.document.bson().len();
+            if bytes > CHUNK_BYTES {
+                grow(&mut reservation, 2 * bytes, patience).await?;
+                self.chunk.reserve(bytes + bytes / 2);
+            }
+            if self.chunk.capacity() == 0 {
+                self.chunk.reserve(CHUNK_BYTES + CHUNK_BYTES / 4);
+            }
+            self.encoder.push(&mut self.chunk, &row.document).map_err(malformed)?;
+            if self.chunk.len() > 2 * CHUNK_BYTES {
+                self.chunk.shrink_to_fit();
+                // What the store has read ahead is as large, perhaps: the bytes of the document stay counted.
+                grow(&mut reservation, bytes + self.chunk.len(), patience).await?;
+            }
+        }
+        let bytes = std::mem::take(&mut self.chunk);
+        Ok((!bytes.is_empty()).then(|| Bytes::from_owner(Reserved { bytes, _reservation: reservation })))
+    }
+}
+
+/// Waits for memory, but no longer than `patience`: clients that read slowly may hold it for as long as they like.
+async fn grow(reservation: &mut MemoryReservation, bytes: usize, patience: Duration) -> store::Result<()> {
+    let deadline = Instant::now() + patience;
+    while let Err(error) = reservation.try_grow(bytes) {
+        if Instant::now() >= deadline {
+            return Err(error);
+        }
+        sleep(MEMORY_POLL).await;
+    }
+    Ok(())
+}

@@ -1,0 +1,160 @@
+//! What a text in a URL can denote: an ObjectId, a number, a date, a UUID, a boolean, null. Any text is a string too.
+
+use std::str::FromStr;
+
+use bson::oid::ObjectId;
+use bson::spec::BinarySubtype;
+use bson::{Binary, Bson, DateTime, Decimal128, doc};
+use jiff::civil::{Date, DateTime as CivilDateTime};
+use jiff::fmt::temporal::Pieces;
+
+use super::decimal::{self, Decimal};
+use super::{Key, raw};
+use crate::wire;
+
+pub const MILLIS_PER_DAY: i64 = 86_400_000;
+
+/// The numbers that a text denotes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Number {
+    /// The smaller one.
+    pub lower: Bson,
+    /// The greater one, where the text has no exact double: then it denotes the nearest double and the Decimal128.
+    pub upper: Option<Bson>,
+}
+
+/// The time that a text denotes, in milliseconds since 1970-01-01T00:00:00Z.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Time {
+    Instant(i64),
+    /// An instant between this millisecond and the next, which no BSON date is.
+    Between(i64),
+    /// All of the day that begins there, in UTC.
+    Day(i64),
+}
+
+/// 24 hex digits.
+pub fn object_id(text: &str) -> Option<Bson> {
+    (text.len() == 24).then(|| ObjectId::from_str(text).ok().map(Bson::ObjectId))?
+}
+
+/// 8-4-4-4-12 hex digits: binary data of subtype 4.
+pub fn uuid(text: &str) -> Option<Bson> {
+    let bytes = (text.len() == 36).then(|| wire::parse_uuid(&text.to_ascii_lowercase()))??;
+    Some(Bson::Binary(Binary { subtype: BinarySubtype::Uuid, bytes: bytes.to_vec() }))
+}
+
+/// `true`, `false` or `null`.
+pub fn literal(text: &str) -> Option<Bson> {
+    match text {
+        "true" => Some(Bson::Boolean(true)),
+        "false" => Some(Bson::Boolean(false)),
+        "null" => Some(Bson::Null),
+        _ => None,
+    }
+}
+
+/// A number in JSON's grammar ([RFC 8259, section 6](https://www.rfc-editor.org/rfc/rfc8259#section-6)).
+///
+/// `None` also for one that neither a double nor a Decimal128 can hold.
+pub fn number(text: &str) -> Option<Number> {
+    if !is_json_number(text) {
+        return None;
+    }
+    let one = |value| Some(Number { lower: value, upper: None });
+    if let Ok(integer) = text.parse::<i64>() {
+        return one(Bson::Int64(integer));
+    }
+    let double = text.parse::<f64>().ok().filter(|double| double.is_finite());
+    let exact = Decimal128::from_str(text).ok();
+    let (double, exact) = match (double, exact) {
+        (Some(double), Some(exact)) => (double, exact),
+        (Some(double), None) => return one(Bson::Double(double)),
+        (None, exact) => return exact.and_then(|exact| one(Bson::Decimal128(exact))),
+    };
+    let Decimal::Finite { negative, coefficient, exponent } = Decimal::from_bytes(exact.bytes()) else { return None };
+    if coefficient == 0 {
+        return one(Bson::Double(0.0));
+    }
+    let (coefficient, exponent) = decimal::without_zeros(coefficient, exponent);
+    let magnitude = decimal::compare_magnitude(coefficient, exponent, double.abs());
+    let (double, exact) = (Bson::Double(double), Bson::Decimal128(exact));
+    if magnitude.is_eq() {
+        one(double)
+    } else if magnitude.is_lt() == negative {
+        Some(Number { lower: double, upper: Some(exact) })
+    } else {
+        Some(Number { lower: exact, upper: Some(double) })
+    }
+}
+
+fn is_json_number(text: &str) -> bool {
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let (mantissa, exponent) = text.split_once(['e', 'E']).map_or((text, None), |(m, e)| (m, Some(e)));
+    let (whole, fraction) = mantissa.split_once('.').map_or((mantissa, None), |(w, f)| (w, Some(f)));
+    let whole = whole.strip_prefix('-').unwrap_or(whole);
+    digits(whole)
+        && (whole == "0" || !whole.starts_with('0'))
+        && fraction.is_none_or(digits)
+        && exponent.is_none_or(|exponent| digits(exponent.strip_prefix(['+', '-']).unwrap_or(exponent)))
+}
+
+/// A date and time of [RFC 3339](https://www.rfc-editor.org/rfc/rfc3339), with any offset and any number of fraction
+/// digits; the wire form of a date outside the years 0 to 9999; or a date alone.
+pub fn time(text: &str) -> Option<Time> {
+    if let Some(millis) = wire::parse_date(text) {
+        return Some(Time::Instant(millis));
+    }
+    let bytes = text.as_bytes();
+    let is_dated = bytes.len() >= 10
+        && bytes[..10].iter().enumerate().all(|(at, byte)| match at {
+            4 | 7 => *byte == b'-',
+            _ => byte.is_ascii_digit(),
+        });
+    if !is_dated {
+        return None;
+    }
+    if bytes.len() == 10 {
+        let date = text.parse::<Date>().ok()?;
+        return Some(Time::Day(millis_of(date.into(), 0)?.0));
+    }
+    // hh:mm:ss must all be there, and no leap second: a BSON date has no place for one.
+    let is_timed = matches!(bytes[10], b'T' | b't' | b' ')
+        && bytes.get(11..19).is_some_and(|time| time[2] == b':' && time[5] == b':' && &time[6..8] != b"60");
+    let pieces = Pieces::parse(text).ok().filter(|_| is_timed)?;
+    let offset = pieces.to_numeric_offset()?;
+    let (millis, is_exact) = millis_of(pieces.date().to_datetime(pieces.time()?), offset.seconds().into())?;
+    Some(if is_exact { Time::Instant(millis) } else { Time::Between(millis) })
+}
+
+/// Milliseconds since 1970, rounded down, and whether that is exact. `jiff::Timestamp` would not do: it ends a day before
+/// the year 9999 does, where many a data set puts "never".
+fn millis_of(local: CivilDateTime, offset_seconds: i64) -> Option<(i64, bool)> {
+    let since_1970 = local.duration_since(CivilDateTime::constant(1970, 1, 1, 0, 0, 0, 0));
+    let nanos = since_1970.as_nanos() - i128::from(offset_seconds) * 1_000_000_000;
+    let millis = i64::try_from(nanos.div_euclid(1_000_000)).ok()?;
+    Some((millis, nanos.rem_euclid(1_000_000) == 0))
+}
+
+/// Every value that `text` can denote besides the string. A date alone denotes a range, and is not among them.
+pub fn typed(text: &str) -> Vec<Bson> {
+    let mut values: Vec<Bson> = object_id(text).into_iter().collect();
+    if let Some(Number { lower, upper }) = number(text) {
+        values.push(lower);
+        values.extend(upper);
+    }
+    if let Some(Time::Instant(millis)) = time(text) {
+        values.push(Bson::DateTime(DateTime::from_millis(millis)));
+    }
+    values.extend(uuid(text));
+    values.extend(literal(text));
+    values
+}
+
+/// The key of a value that a text denotes.
+pub fn key(value: &Bson) -> Key {
+    let bytes = doc! { "v": value.clone() }.to_vec().unwrap_or_default();
+    let found = raw::find(&bytes, b"v").ok().flatten();
+    // The `bson` crate writes what can be read.
+    found.and_then(|value| Key::new(value).ok()).unwrap_or_default()
+}

@@ -1,0 +1,89 @@
+//! Requests to a store, and their results.
+
+use std::fmt;
+use std::time::Duration;
+
+use futures::stream::{BoxStream, StreamExt};
+
+use super::Result;
+use crate::query::{Cursor, Filter, Position, Projection, Sort};
+use crate::record::Document;
+
+/// The result of a lookup.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GetResult {
+    pub document: Option<Document>,
+    /// Several documents have this `_id`, and this is one of them: another call may give another one.
+    pub is_ambiguous: bool,
+    /// `None` when the store itself answered. Otherwise a replica did, which was last known to be current that long ago.
+    pub staleness: Option<Duration>,
+}
+
+impl From<Option<Document>> for GetResult {
+    fn from(document: Option<Document>) -> Self {
+        Self { document, ..Self::default() }
+    }
+}
+
+/// The documents that a list consists of. The default is all of them, in `_id` order.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ListRequest {
+    pub filter: Filter,
+    pub sort: Sort,
+    /// Only documents that come later in the order.
+    pub after: Option<Cursor>,
+    /// Only these fields. `None`: all of them.
+    pub projection: Option<Projection>,
+    /// At most so many documents. A request that has a `sort` has a limit too.
+    pub limit: Option<usize>,
+}
+
+/// One document of a list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Row {
+    pub document: Document,
+    /// The place in the order of the request; `None` in `_id` order, where it is that of the key.
+    pub position: Option<Position>,
+}
+
+impl Row {
+    pub fn position(&self) -> Position {
+        self.position.clone().unwrap_or_else(|| Position::of_key(self.document.key()))
+    }
+}
+
+impl From<Document> for Row {
+    fn from(document: Document) -> Self {
+        Self { document, position: None }
+    }
+}
+
+/// Rows as they come. Owns what it needs: it may outlive the call that made it.
+pub type RowStream = BoxStream<'static, Result<Row>>;
+
+/// The rows of a list.
+pub struct ListResult {
+    pub rows: RowStream,
+    /// As [`GetResult::staleness`].
+    pub staleness: Option<Duration>,
+    /// See [`Cursor::no_arrays`].
+    pub no_arrays: bool,
+}
+
+impl ListResult {
+    pub fn empty() -> Self {
+        futures::stream::empty().boxed().into()
+    }
+}
+
+impl From<RowStream> for ListResult {
+    fn from(rows: RowStream) -> Self {
+        Self { rows, staleness: None, no_arrays: false }
+    }
+}
+
+impl fmt::Debug for ListResult {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ListResult").field("staleness", &self.staleness).finish_non_exhaustive()
+    }
+}

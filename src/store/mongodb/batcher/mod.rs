@@ -1,0 +1,303 @@
+//! Batches lookups, as a [DataLoader](https://github.com/graphql/dataloader) does: lookups that wait at the same time
+//! become one command.
+//!
+//! A command costs MongoDB far more than another key in it. So while a batch is in flight, lookups queue, and the next batch
+//! claims them all, up to [`BATCH_KEYS`], the oldest first. No lookup waits for a timer: one that comes alone is sent at once.
+//!
+//! - Equal keys in one batch are sent once. A lookup never joins a batch in flight, since it must see every write that
+//!   returned before it began.
+//! - A batch in flight for longer than [`PATIENCE`] no longer holds up the queue. So a slow link has several batches in
+//!   flight, and a batch that hangs delays only its own lookups. At most [`MAX_IN_FLIGHT`] batches are in flight.
+//! - A failed batch fails those of its lookups that were not answered yet. Callers have deadlines of their own; the key of a
+//!   caller that has given up is not sent.
+//!
+//! The batcher knows neither the driver nor BSON: see [`BatchLoader`].
+
+use std::collections::{HashMap, VecDeque};
+use std::future::Future;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use smallvec::SmallVec;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout};
+
+use crate::record::{Document, Key};
+use crate::store::{Error, GetResult, Histogram, Metric, MetricValue, Result};
+
+/// The most keys in one batch. MongoDB's first reply to a `find` has up to 101 documents, so that one reply answers a batch.
+const BATCH_KEYS: usize = 100;
+
+/// How long a batch holds up the queue.
+const PATIENCE: Duration = Duration::from_millis(5);
+
+/// The most batches in flight, unless there are fewer connections.
+const MAX_IN_FLIGHT: usize = 16;
+
+/// The length of the queue at which lookups without a caller are removed. Without this, the queue would grow for as long as
+/// MongoDB hangs.
+const SWEEP_LENGTH: usize = 1_024;
+
+/// Upper bounds of the histograms: keys in a batch, and seconds that it takes.
+const KEYS: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0];
+const SECONDS: &[f64] = &[0.00025, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.05, 0.25, 1.0, 5.0];
+
+/// Carries out one batch.
+pub trait BatchLoader: Send + Sync + 'static {
+    /// Loads every document that has one of `keys`, and calls `deliver` with those of each reply, which returns whether any
+    /// key is still without a document. Runs to its end although all callers may have given up, and must end at some time.
+    fn load(
+        &self,
+        keys: Vec<Key>,
+        deliver: impl FnMut(Vec<Document>) -> bool + Send,
+    ) -> impl Future<Output = Result<()>> + Send;
+}
+
+/// See the [module](self).
+pub struct LookupBatcher<L>(Arc<Shared<L>>);
+
+struct Shared<L> {
+    loader: L,
+    max_in_flight: usize,
+    state: Mutex<State>,
+}
+
+struct State {
+    /// The oldest first.
+    queue: VecDeque<QueuedLookup>,
+    sweep_at: usize,
+    /// Whether a batch is about to claim the queue, or is in flight and holds it up.
+    is_held_up: bool,
+    in_flight: usize,
+    /// Whether lookups come so close together that the last batch had several keys.
+    coalescing: bool,
+    lookups: u64,
+    batch_keys: Histogram,
+    batch_seconds: Histogram,
+}
+
+struct QueuedLookup {
+    key: Key,
+    caller: oneshot::Sender<Result<GetResult>>,
+}
+
+/// The result of a lookup, to wait for. Dropping it ends the wait alone.
+pub struct Lookup(oneshot::Receiver<Result<GetResult>>);
+
+impl Lookup {
+    pub async fn result(self) -> Result<GetResult> {
+        self.0.await.unwrap_or_else(|_| Err(Error::broken("a batch of lookups gave up")))
+    }
+}
+
+impl<L: BatchLoader> LookupBatcher<L> {
+    /// At most `connections` batches are in flight at once.
+    pub fn new(loader: L, connections: usize) -> Self {
+        let state = State {
+            queue: VecDeque::new(),
+            sweep_at: SWEEP_LENGTH,
+            is_held_up: false,
+            in_flight: 0,
+            coalescing: false,
+            lookups: 0,
+            batch_keys: Histogram::new(KEYS),
+            batch_seconds: Histogram::new(SECONDS),
+        };
+        let max_in_flight = connections.clamp(1, MAX_IN_FLIGHT);
+        Self(Arc::new(Shared { loader, max_in_flight, state: Mutex::new(state) }))
+    }
+
+    /// Queues a lookup for each key, next to one another.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime.
+    pub fn get(&self, keys: &[Key]) -> SmallVec<[Lookup; 2]> {
+        let mut state = self.0.lock();
+        let lookups = keys.iter().map(|key| {
+            let (caller, result) = oneshot::channel();
+            state.queue.push_back(QueuedLookup { key: key.clone(), caller });
+            Lookup(result)
+        });
+        let lookups = lookups.collect();
+        state.lookups += keys.len() as u64;
+        if state.queue.len() >= state.sweep_at {
+            state.queue.retain(|lookup| !lookup.caller.is_closed());
+            state.sweep_at = (state.queue.len() * 2).max(SWEEP_LENGTH);
+        }
+        Shared::dispatch(&self.0, state);
+        lookups
+    }
+
+    pub fn metrics(&self) -> Vec<Metric> {
+        let state = self.0.lock();
+        let metric = |name, help, unit, value| Metric { name, help, unit, value };
+        vec![
+            metric(
+                "store_lookup_keys",
+                "Keys looked up, before equal ones are joined",
+                None,
+                MetricValue::Counter(state.lookups),
+            ),
+            metric(
+                "store_batch_keys",
+                "Keys in one batch of lookups",
+                None,
+                MetricValue::Histogram(state.batch_keys.clone()),
+            ),
+            metric(
+                "store_batch_duration",
+                "Time that one batch of lookups takes",
+                Some("seconds"),
+                MetricValue::Histogram(state.batch_seconds.clone()),
+            ),
+            metric(
+                "store_batches_in_flight",
+                "Batches of lookups in flight",
+                None,
+                MetricValue::Gauge(state.in_flight as f64),
+            ),
+        ]
+    }
+}
+
+impl<L: BatchLoader> Shared<L> {
+    // No change to the state can panic half way.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Starts a batch if lookups are queued and none holds them up.
+    fn dispatch(self: &Arc<Self>, mut state: MutexGuard<'_, State>) {
+        if state.queue.is_empty() || state.is_held_up || state.in_flight >= self.max_in_flight {
+            return;
+        }
+        state.is_held_up = true;
+        let coalescing = state.coalescing;
+        // A runtime that shuts down drops the task here and now, which takes the lock.
+        drop(state);
+        let task = BatchTask { shared: self.clone(), holds_up: true, started: None };
+        tokio::spawn(task.run(coalescing));
+    }
+}
+
+impl State {
+    /// Takes the oldest lookups out of the queue, up to a batch.
+    fn claim(&mut self) -> HashMap<Key, Claimed> {
+        let mut batch: HashMap<Key, Claimed> = HashMap::new();
+        while let Some(QueuedLookup { key, caller }) = self.queue.pop_front() {
+            if caller.is_closed() {
+                continue;
+            }
+            if batch.len() == BATCH_KEYS && !batch.contains_key(&key) {
+                self.queue.push_front(QueuedLookup { key, caller });
+                break;
+            }
+            batch.entry(key).or_default().callers.push(caller);
+        }
+        batch
+    }
+}
+
+/// A key of a batch in flight.
+#[derive(Default)]
+struct Claimed {
+    /// Nearly always one.
+    callers: Vec<oneshot::Sender<Result<GetResult>>>,
+    result: GetResult,
+}
+
+impl Claimed {
+    fn answer(self, result: Result<GetResult>) {
+        for caller in self.callers {
+            // A caller that has given up takes no result.
+            let _ = caller.send(result.clone());
+        }
+    }
+}
+
+/// One batch, from its dispatch to its end. Dropping it, also by a panic, makes room for the next one.
+struct BatchTask<L: BatchLoader> {
+    shared: Arc<Shared<L>>,
+    holds_up: bool,
+    started: Option<Instant>,
+}
+
+impl<L: BatchLoader> BatchTask<L> {
+    async fn run(mut self, coalescing: bool) {
+        if coalescing {
+            // Lets requests that have arrived already queue their lookups. A lookup that comes alone would only be delayed.
+            tokio::task::yield_now().await;
+        }
+        let Some(mut batch) = self.claim() else { return };
+        let keys = batch.keys().cloned().collect();
+        let deliver = |documents: Vec<Document>| {
+            for document in documents {
+                // A collection with a collation may return other keys as well.
+                if let Some(Claimed { result, .. }) = batch.get_mut(document.key()) {
+                    result.is_ambiguous = result.document.replace(document).is_some();
+                }
+            }
+            for (_, mut claimed) in batch.extract_if(|_, claimed| claimed.result.document.is_some()) {
+                let result = std::mem::take(&mut claimed.result);
+                claimed.answer(Ok(result));
+            }
+            !batch.is_empty()
+        };
+        let shared = self.shared.clone();
+        let result = {
+            let mut load = pin!(shared.loader.load(keys, deliver));
+            match timeout(PATIENCE, load.as_mut()).await {
+                Ok(result) => result,
+                Err(_) => {
+                    self.release_queue();
+                    load.await
+                }
+            }
+        };
+        for claimed in batch.into_values() {
+            claimed.answer(result.clone().map(|()| GetResult::default()));
+        }
+    }
+
+    /// `None` when no caller waits any more.
+    fn claim(&mut self) -> Option<HashMap<Key, Claimed>> {
+        let mut state = self.shared.lock();
+        let batch = state.claim();
+        if batch.is_empty() {
+            // In one step with the claim: whoever queues a lookup from now on has to dispatch it.
+            (state.is_held_up, self.holds_up) = (false, false);
+            return None;
+        }
+        self.started = Some(Instant::now());
+        state.in_flight += 1;
+        state.coalescing = batch.len() > 1;
+        state.batch_keys.observe(batch.len() as f64);
+        Some(batch)
+    }
+
+    fn release_queue(&mut self) {
+        let mut state = self.shared.lock();
+        (state.is_held_up, self.holds_up) = (false, false);
+        Shared::dispatch(&self.shared, state);
+    }
+}
+
+impl<L: BatchLoader> Drop for BatchTask<L> {
+    fn drop(&mut self) {
+        let mut state = self.shared.lock();
+        if self.holds_up {
+            state.is_held_up = false;
+        }
+        // Otherwise it never ran, since the runtime shuts down: another one would fare alike.
+        if let Some(started) = self.started {
+            state.in_flight -= 1;
+            state.batch_seconds.observe(started.elapsed().as_secs_f64());
+            Shared::dispatch(&self.shared, state);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

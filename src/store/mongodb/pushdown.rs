@@ -1,0 +1,213 @@
+//! Requests for lists in MongoDB's query language, as far as it can say them.
+//!
+//! | request | `find` |
+//! |---|---|
+//! | filter | one clause for each predicate; a field whose name has a dot or begins with `$` cannot be named, and its predicate is left to the executor |
+//! | sort | the fields and the `_id` |
+//! | after a cursor | a condition on the sort values: see [`keyset`] |
+//! | projection | the paths, where all can be named |
+//!
+//! Operands stand only where the language takes a value: after `$eq`, `$in` and the comparisons, or in `$literal`.
+
+use mongodb::bson::{Bson, Document as Bdoc, doc};
+
+use crate::query::{Bound, Filter, Path, Position, Predicate, Projection, Range, Sort, Test, position};
+use crate::record::{Key, ValueRef, rank, to_bson};
+
+/// The dotted name of a field; `None` for a name that the language cannot say.
+pub fn dotted(names: &[Box<str>]) -> Option<String> {
+    let can_be_said = |name: &&Box<str>| !name.is_empty() && !name.starts_with('$') && !name.contains(['.', '\0']);
+    names.iter().all(|name| can_be_said(&name)).then(|| names.join("."))
+}
+
+/// The clauses that can be said, and the predicates that cannot.
+pub fn clauses(filter: &Filter) -> (Vec<Bdoc>, Filter) {
+    let mut clauses = Vec::new();
+    let residual = filter.iter().filter(|predicate| match clause(predicate) {
+        Some(clause) => {
+            clauses.push(clause);
+            false
+        }
+        None => true,
+    });
+    let residual = residual.cloned().collect();
+    (clauses, residual)
+}
+
+fn clause(predicate: &Predicate) -> Option<Bdoc> {
+    let field = dotted(predicate.path.names())?;
+    let mut tests: Vec<Bdoc> = predicate.any.iter().map(|test| doc! { &field: operators(test) }).collect();
+    Some(match tests.len() {
+        _ if predicate.negated => doc! { "$nor": tests },
+        1 => tests.remove(0),
+        _ => doc! { "$or": tests },
+    })
+}
+
+fn operators(test: &Test) -> Bdoc {
+    match test {
+        Test::Exists => doc! { "$exists": true },
+        Test::In(operands) => match operands.as_slice() {
+            [operand] => doc! { "$eq": operand.value.clone() },
+            operands => doc! { "$in": operands.iter().map(|operand| operand.value.clone()).collect::<Vec<_>>() },
+        },
+        Test::Range(Range { lower, upper }) => {
+            let mut range = Bdoc::new();
+            let mut add = |bound: &Option<Bound>, inclusive: &str, exclusive: &str| {
+                if let Some(bound) = bound {
+                    range.insert(if bound.inclusive { inclusive } else { exclusive }, bound.operand.value.clone());
+                }
+            };
+            add(lower, "$gte", "$gt");
+            add(upper, "$lte", "$lt");
+            range
+        }
+    }
+}
+
+/// All of the clauses.
+pub fn conjunction(mut clauses: Vec<Bdoc>) -> Bdoc {
+    match clauses.len() {
+        0 => Bdoc::new(),
+        1 => clauses.remove(0),
+        _ => doc! { "$and": clauses },
+    }
+}
+
+/// The order; `None` when it cannot be said.
+pub fn order(sort: &Sort) -> Option<Bdoc> {
+    let mut order = Bdoc::new();
+    for field in &sort.0 {
+        order.insert(dotted(field.path.names())?, if field.descending { -1 } else { 1 });
+    }
+    if !order.contains_key("_id") {
+        order.insert("_id", 1);
+    }
+    Some(order)
+}
+
+/// A name that no index has, so that the server reads the documents. From an index alone it would return the fields in the
+/// order of the index, not in that of the document.
+const NOT_INDEXED: &str = "\u{1}";
+
+/// The projection, which also keeps the whole of each field that the sort looks into; `None` when it cannot be said.
+pub fn projection(projection: &Projection, sort: &Sort) -> Option<Bdoc> {
+    let mut projection = projection.clone();
+    for field in &sort.0 {
+        // The whole: a part of an array of documents has other sort keys than the array.
+        let top = Path::of(field.path.names()[..1].to_vec()).ok()?;
+        projection.add(&top);
+    }
+    let mut fields = doc! { NOT_INDEXED: 1 };
+    for path in projection.paths() {
+        let names: Vec<Box<str>> = path.into_iter().map(Into::into).collect();
+        fields.insert(dotted(&names)?, 1);
+    }
+    Some(fields)
+}
+
+/// The condition that a document comes later in the order than `at`; `None` when it cannot be said.
+///
+/// It admits every document after the position, and perhaps some before it, which the reader drops. Comparisons by `$expr`
+/// cross the types, where `$gt` stays within one. They compare an array as a whole, where the sort uses its least or greatest
+/// element; so without `no_arrays` every document with an array on a sort path is admitted.
+pub fn keyset(sort: &Sort, at: &Position, no_arrays: bool) -> Option<Bdoc> {
+    let (values, id) = at.split(sort).ok()?;
+    let mut branches = Vec::new();
+    // Documents that are equal in all fields before.
+    let mut equal: Vec<Bdoc> = Vec::new();
+    let mut has_id = false;
+    for (field, value) in sort.0.iter().zip(&values) {
+        let name = dotted(field.path.names())?;
+        has_id |= name == "_id";
+        for later in later(&name, value, field.descending)? {
+            branches.push(conjunction(equal.iter().cloned().chain([later]).collect()));
+        }
+        equal.push(doc! { &name: { "$eq": bson_of(value).filter(|value| *value != Bson::Undefined)? } });
+    }
+    if !has_id {
+        equal.push(expression("$gt", "_id", bson_of(&id)?));
+        branches.push(conjunction(equal));
+    }
+    if !no_arrays {
+        branches.extend(sort.0.iter().flat_map(|field| arrays(field.path.names())));
+    }
+    Some(match branches.len() {
+        // Nothing comes after the greatest value there is.
+        0 => doc! { "$nor": [{}] },
+        1 => branches.remove(0),
+        _ => doc! { "$or": branches },
+    })
+}
+
+/// The documents whose field comes later than `value`. In the order a missing field is null; in an expression it comes before
+/// it, after `MinKey`.
+fn later(name: &str, value: &Key, descending: bool) -> Option<Vec<Bdoc>> {
+    use bson::spec::ElementType::{MaxKey, MinKey, Null, Undefined};
+    let is = |kind| value.rank() == rank(kind);
+    let types = |names: &[&str]| vec![doc! { name: { "$type": names.to_vec() } }];
+    if descending {
+        return Some(if is(Null) {
+            types(&["undefined", "minKey"])
+        } else if is(Undefined) {
+            types(&["minKey"])
+        } else if is(MinKey) {
+            Vec::new()
+        } else {
+            vec![expression("$lt", name, bson_of(value)?)]
+        });
+    }
+    if is(MaxKey) {
+        return Some(Vec::new());
+    }
+    let mut later = vec![expression("$gt", name, bson_of(value)?)];
+    if is(MinKey) || is(Undefined) {
+        later.push(doc! { name: Bson::Null });
+    }
+    Some(later)
+}
+
+fn expression(operator: &str, name: &str, value: Bson) -> Bdoc {
+    doc! { "$expr": { operator: [format!("${name}"), { "$literal": value }] } }
+}
+
+pub fn bson_of(key: &Key) -> Option<Bson> {
+    let (kind, bytes) = key.to_value().ok()?;
+    to_bson(ValueRef { kind, bytes: &bytes })
+}
+
+/// The documents with an array at the path or on the way there. A collection has no `_id` that is an array.
+pub fn arrays(names: &[Box<str>]) -> Vec<Bdoc> {
+    let prefixes = (1..=names.len()).filter_map(|count| dotted(&names[..count])).filter(|name| name != "_id");
+    prefixes.map(|name| doc! { name: { "$type": "array" } }).collect()
+}
+
+/// Whether an index on the path tells if there are arrays: a name of digits is a position in an array too, and an index on
+/// such a path is not multikey by it.
+pub fn index_tells_arrays(sort: &Sort) -> bool {
+    sort.0.iter().all(|field| field.path.names().iter().skip(1).all(|name| position(name).is_none()))
+}
+
+/// Whether the plan reads the sort order from indexes in which no document has an array.
+///
+/// `plan` is the `winningPlan` of an [explain](https://www.mongodb.com/docs/manual/reference/explain-results/).
+pub fn sorts_by_index_without_arrays(plan: &Bson) -> bool {
+    fn visit(plan: &Bson, indexes: &mut usize) -> bool {
+        match plan {
+            Bson::Document(stage) => {
+                let sorts = stage.get_str("stage").is_ok_and(|stage| matches!(stage, "SORT" | "COLLSCAN"));
+                if let Ok(is_multikey) = stage.get_bool("isMultiKey") {
+                    *indexes += 1;
+                    if is_multikey {
+                        return false;
+                    }
+                }
+                !sorts && stage.values().all(|value| visit(value, indexes))
+            }
+            Bson::Array(values) => values.iter().all(|value| visit(value, indexes)),
+            _ => true,
+        }
+    }
+    let mut indexes = 0;
+    visit(plan, &mut indexes) && indexes > 0
+}
