@@ -6,51 +6,65 @@
 // Each test binary uses the part that it needs.
 #![allow(dead_code)]
 
-use std::collections::HashSet;
-
 use base64::prelude::{BASE64_STANDARD, Engine as _};
+use bson::oid::ObjectId;
+use bson::spec::BinarySubtype;
+use bson::{
+    Binary, Bson, DateTime, DbPointer, Decimal128, Document as Tree, JavaScriptCodeWithScope, RawDocument, Regex,
+    Timestamp,
+};
 use jiff::SignedDuration;
-use jiff::civil::DateTime;
+use jiff::civil;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
-use records::document::decimal::Decimal128;
-use records::document::{Document, Fields, Value};
+use records::record::Document;
 
-/// Fields that [`Document::new`] takes: an importable `_id` among others, first or not.
-pub fn fields() -> impl Strategy<Value = Fields> {
+/// The fields of a document that MongoDB stores as it is: an `_id` among others, first or not.
+pub fn fields() -> impl Strategy<Value = Tree> {
     let others = vec((name(false), top_level_value()), 0..8);
     (others, id(), any::<prop::sample::Index>()).prop_map(|(others, id, at)| {
-        let mut fields = distinct(others);
-        fields.retain(|(name, _)| &**name != "_id");
-        fields.insert(at.index(fields.len() + 1), ("_id".into(), id));
-        fields
+        let mut fields: Vec<_> = others.into_iter().filter(|(name, _)| name != "_id").collect();
+        fields.insert(at.index(fields.len() + 1), ("_id".to_owned(), id));
+        distinct(fields)
     })
 }
 
+/// A document as MongoDB stores it, the `_id` first.
 pub fn document() -> impl Strategy<Value = Document> {
-    fields().prop_map(|fields| Document::new(fields).expect("generated documents can be stored"))
+    fields().prop_map(|fields| stored(&fields))
 }
 
-/// Every type of `_id` that can be imported, and the strings that look like another type.
-pub fn id() -> impl Strategy<Value = Value> {
+/// The document with the `_id` moved to the front.
+pub fn stored(fields: &Tree) -> Document {
+    let id = fields.iter().filter(|(name, _)| *name == "_id");
+    let others = fields.iter().filter(|(name, _)| *name != "_id");
+    let tree: Tree = id.chain(others).map(|(name, value)| (name.clone(), value.clone())).collect();
+    Document::new(tree.to_vec().expect("a tree can be written")).expect("what the crate writes is BSON")
+}
+
+/// Every `_id` that MongoDB takes, and strings that look like another type.
+pub fn id() -> impl Strategy<Value = Bson> {
+    let is_id = |value: &Bson| !matches!(value, Bson::Array(_) | Bson::RegularExpression(_) | Bson::Undefined);
     prop_oneof![
-        3 => any::<[u8; 12]>().prop_map(Value::ObjectId),
-        3 => text().prop_filter("an empty _id", |text| !text.is_empty()).prop_map(|text| Value::String(text.into())),
-        2 => id_lookalike().prop_map(|text| Value::String(text.into())),
-        1 => int32().prop_map(Value::Int32),
-        1 => int64().prop_map(Value::Int64),
-        2 => double().prop_filter("not finite", |value| value.is_finite()).prop_map(Value::Double),
-        1 => any::<bool>().prop_map(Value::Bool),
-        1 => date().prop_map(Value::Date),
-        2 => any::<[u8; 16]>().prop_map(|bytes| Value::Binary { subtype: 4, bytes: bytes.into() }),
+        3 => object_id(),
+        3 => text().prop_filter("an empty _id", |text| !text.is_empty()).prop_map(Bson::String),
+        2 => id_lookalike().prop_map(Bson::String),
+        1 => int32().prop_map(Bson::Int32),
+        1 => int64().prop_map(Bson::Int64),
+        2 => double().prop_map(Bson::Double),
+        1 => decimal().prop_map(Bson::Decimal128),
+        1 => any::<bool>().prop_map(Bson::Boolean),
+        1 => date().prop_map(date_of),
+        2 => uuid(),
+        3 => value_with(false).prop_filter("MongoDB refuses it as an _id", is_id).prop_map(without_empty_timestamp),
     ]
 }
 
-/// Values for one field: of every type, those that look like another, many that are alike, strings that are alike for the
-/// 256 bytes that decide a place in an order; or none.
-pub fn mixed() -> impl Strategy<Value = Option<Value>> {
-    let text = |text: String| Some(Value::String(text.into()));
+/// Values for one field: of every type, those that look like another, many that are alike, strings that differ late; or
+/// none.
+pub fn mixed() -> impl Strategy<Value = Option<Bson>> {
+    let text = |text: String| Some(Bson::String(text));
     let known = vec!["", "a", "b", "MinKey", "507f1f77bcf86cd799439011", "2015-09-10T08:55:47.000Z", "null"];
     prop_oneof![
         1 => Just(None),
@@ -59,56 +73,119 @@ pub fn mixed() -> impl Strategy<Value = Option<Value>> {
         3 => id().prop_map(Some),
         3 => select(known).prop_map(move |some| text(some.to_owned())),
         2 => (250..260_usize, select(vec!["", "a", "b", "é"])).prop_map(move |(length, end)| text("x".repeat(length) + end)),
-        2 => (0..3_i32).prop_map(|number| Some(Value::Int32(number))),
-        1 => any::<bool>().prop_map(|value| Some(Value::Bool(value))),
-        1 => (0..3_i64).prop_map(|days| Some(Value::Date(1_441_875_347_000 + days * 86_400_000))),
+        2 => (0..3_i32).prop_map(|number| Some(Bson::Int32(number))),
+        1 => any::<bool>().prop_map(|value| Some(Bson::Boolean(value))),
+        1 => (0..3_i64).prop_map(|days| Some(date_of(1_441_875_347_000 + days * 86_400_000))),
     ]
 }
 
 /// A value of any type, nested to a bounded depth and size.
-pub fn value() -> impl Strategy<Value = Value> {
-    leaf().prop_recursive(4, 24, 5, |inner| {
-        let nested = || vec((name(true), inner.clone()), 0..5).prop_map(distinct);
+pub fn value() -> impl Strategy<Value = Bson> {
+    value_with(true)
+}
+
+/// As [`value`]; with `dollar`, also with names of fields that begin with `$`.
+fn value_with(dollar: bool) -> impl Strategy<Value = Bson> {
+    leaf().prop_recursive(4, 24, 5, move |inner| {
+        let nested = || vec((name(dollar), inner.clone()), 0..5).prop_map(distinct);
         prop_oneof![
-            3 => nested().prop_map(Value::Document),
-            3 => vec(inner.clone(), 0..5).prop_map(Value::Array),
-            1 => (text(), nested()).prop_map(|(code, scope)| Value::CodeWithScope { code: code.into(), scope }),
+            3 => nested().prop_map(Bson::Document),
+            3 => vec(inner.clone(), 0..5).prop_map(Bson::Array),
+            1 => (text(), nested()).prop_map(|(code, scope)| code_with_scope(&code, scope)),
         ]
     })
 }
 
 /// MongoDB replaces an empty timestamp at the top level by its clock, so documents that have one are refused.
-fn top_level_value() -> impl Strategy<Value = Value> {
-    value().prop_map(|value| match value {
-        Value::Timestamp { time: 0, increment: 0 } => Value::Timestamp { time: 0, increment: 1 },
-        other => other,
-    })
+fn top_level_value() -> impl Strategy<Value = Bson> {
+    value().prop_map(without_empty_timestamp)
 }
 
-fn leaf() -> impl Strategy<Value = Value> {
+fn without_empty_timestamp(value: Bson) -> Bson {
+    match value {
+        Bson::Timestamp(Timestamp { time: 0, increment: 0 }) => timestamp_of(0, 1),
+        other => other,
+    }
+}
+
+/// A value of any type but those that contain others.
+pub fn leaf() -> impl Strategy<Value = Bson> {
     prop_oneof![
-        double().prop_map(Value::Double),
-        text().prop_map(|text| Value::String(text.into())),
-        (subtype(), vec(any::<u8>(), 0..20)).prop_map(|(subtype, bytes)| Value::Binary { subtype, bytes }),
-        (subtype(), any::<[u8; 16]>()).prop_map(|(subtype, bytes)| Value::Binary { subtype, bytes: bytes.into() }),
-        any::<[u8; 12]>().prop_map(Value::ObjectId),
-        any::<bool>().prop_map(Value::Bool),
-        date().prop_map(Value::Date),
-        select(vec![Value::Null, Value::Undefined, Value::MinKey, Value::MaxKey]),
+        double().prop_map(Bson::Double),
+        text().prop_map(Bson::String),
+        (subtype(), vec(any::<u8>(), 0..20)).prop_map(|(subtype, bytes)| binary(subtype, &bytes)),
+        (subtype(), any::<[u8; 16]>()).prop_map(|(subtype, bytes)| binary(subtype, &bytes)),
+        object_id(),
+        any::<bool>().prop_map(Bson::Boolean),
+        date().prop_map(date_of),
+        select(vec![Bson::Null, Bson::Undefined, Bson::MinKey, Bson::MaxKey]),
         regex(),
-        (text(), any::<[u8; 12]>()).prop_map(|(name, id)| Value::DbPointer { namespace: name.into(), id }),
-        text().prop_map(|text| Value::Code(text.into())),
-        text().prop_map(|text| Value::Symbol(text.into())),
-        int32().prop_map(Value::Int32),
-        int64().prop_map(Value::Int64),
-        timestamp(),
-        decimal().prop_map(Value::Decimal128),
+        (text(), any::<[u8; 12]>()).prop_map(|(namespace, id)| db_pointer(&namespace, id)),
+        text().prop_map(Bson::JavaScriptCode),
+        text().prop_map(Bson::Symbol),
+        int32().prop_map(Bson::Int32),
+        int64().prop_map(Bson::Int64),
+        (any::<u32>(), any::<u32>()).prop_map(|(time, increment)| timestamp_of(time, increment)),
+        decimal().prop_map(Bson::Decimal128),
     ]
 }
 
-fn distinct(fields: Vec<(String, Value)>) -> Fields {
-    let mut seen = HashSet::new();
-    fields.into_iter().filter(|(name, _)| seen.insert(name.clone())).map(|(name, value)| (name.into(), value)).collect()
+pub fn object_id() -> impl Strategy<Value = Bson> {
+    any::<[u8; 12]>().prop_map(|id| Bson::ObjectId(ObjectId::from_bytes(id)))
+}
+
+pub fn uuid() -> impl Strategy<Value = Bson> {
+    any::<[u8; 16]>().prop_map(|bytes| binary(4, &bytes))
+}
+
+pub fn binary(subtype: u8, bytes: &[u8]) -> Bson {
+    Bson::Binary(Binary { subtype: BinarySubtype::from(subtype), bytes: bytes.to_vec() })
+}
+
+pub fn date_of(millis: i64) -> Bson {
+    Bson::DateTime(DateTime::from_millis(millis))
+}
+
+pub fn timestamp_of(time: u32, increment: u32) -> Bson {
+    Bson::Timestamp(Timestamp { time, increment })
+}
+
+pub fn code_with_scope(code: &str, scope: Tree) -> Bson {
+    Bson::JavaScriptCodeWithScope(JavaScriptCodeWithScope { code: code.to_owned(), scope })
+}
+
+/// The crate has no constructor for a DBPointer, but reads one.
+pub fn db_pointer(namespace: &str, id: [u8; 12]) -> Bson {
+    let mut bytes = b"\0\0\0\0\x0cv\0".to_vec();
+    bytes.extend_from_slice(&(namespace.len() as i32 + 1).to_le_bytes());
+    bytes.extend_from_slice(namespace.as_bytes());
+    bytes.push(0);
+    bytes.extend_from_slice(&id);
+    bytes.push(0);
+    let length = bytes.len() as i32;
+    bytes[..4].copy_from_slice(&length.to_le_bytes());
+    let tree = RawDocument::from_bytes(&bytes).and_then(Tree::try_from).expect("a document with a DBPointer");
+    tree.get("v").cloned().expect("the DBPointer")
+}
+
+/// Namespace and id of a DBPointer, which the crate keeps to itself.
+pub fn parts_of(pointer: &DbPointer) -> (String, [u8; 12]) {
+    let mut tree = Tree::new();
+    tree.insert("v", Bson::DbPointer(pointer.clone()));
+    let bytes = tree.to_vec().expect("a tree can be written");
+    let (namespace, id) = bytes[11..bytes.len() - 1].split_at(bytes.len() - 24);
+    let namespace = std::str::from_utf8(&namespace[..namespace.len() - 1]).expect("UTF-8");
+    (namespace.to_owned(), id.try_into().expect("12 bytes"))
+}
+
+fn distinct(fields: Vec<(String, Bson)>) -> Tree {
+    let mut tree = Tree::new();
+    for (name, value) in fields {
+        if !tree.contains_key(&name) {
+            tree.insert(name, value);
+        }
+    }
+    tree
 }
 
 /// A field's name: anything without a NUL. Where `dollar` allows it, also names that look like operators; none of these
@@ -191,23 +268,22 @@ pub fn date() -> impl Strategy<Value = i64> {
     prop_oneof![any::<i64>(), -62_167_219_200_000..253_402_300_800_000_i64, select(LIMITS)]
 }
 
-fn timestamp() -> impl Strategy<Value = Value> {
-    (any::<u32>(), any::<u32>()).prop_map(|(time, increment)| Value::Timestamp { time, increment })
-}
-
+/// Any Decimal128 in its usual form: every coefficient of 34 digits, every exponent.
 pub fn decimal() -> impl Strategy<Value = Decimal128> {
-    let coefficient = prop_oneof![
-        0..10_u128.pow(34),
-        0..1_000_u128,
-        (0..34_u32).prop_map(|power| 10_u128.pow(power)),
-        Just(10_u128.pow(34) - 1)
-    ];
+    const BIAS: i32 = 6176;
+    let coefficient =
+        prop_oneof![0..1_000_u128, any::<u64>().prop_map(u128::from), 0..10_u128.pow(34), Just(10_u128.pow(34) - 1),];
     let exponent = prop_oneof![-6176..=6111_i32, -40..10_i32, select(vec![-6176, 6111])];
     prop_oneof![
-        8 => (any::<bool>(), coefficient, exponent)
-            .prop_map(|(negative, coefficient, exponent)| Decimal128::Finite { negative, coefficient, exponent }),
-        1 => any::<bool>().prop_map(|negative| Decimal128::Infinity { negative }),
-        1 => Just(Decimal128::NaN),
+        8 => (any::<bool>(), coefficient, exponent).prop_map(|(negative, coefficient, exponent)| {
+            let bits = u128::from(negative) << 127 | ((exponent + BIAS) as u128) << 113 | coefficient;
+            Decimal128::from_bytes(bits.to_le_bytes())
+        }),
+        1 => any::<bool>().prop_map(|negative| {
+            let bits = u128::from(negative) << 127 | 0b1_1110 << 122;
+            Decimal128::from_bytes(bits.to_le_bytes())
+        }),
+        1 => Just(Decimal128::from_bytes((0b1_1111_u128 << 122).to_le_bytes())),
     ]
 }
 
@@ -216,33 +292,34 @@ fn subtype() -> impl Strategy<Value = u8> {
 }
 
 /// BSON keeps the options in alphabetical order, and neither part may have a NUL.
-fn regex() -> impl Strategy<Value = Value> {
+fn regex() -> impl Strategy<Value = Bson> {
     let options = subsequence(vec!['i', 'l', 'm', 's', 'u', 'x'], 0..=6);
-    (text(), options).prop_map(|(pattern, options)| Value::Regex {
-        pattern: pattern.replace('\0', "").into(),
-        options: options.into_iter().collect::<String>().into(),
-    })
+    (text(), options).prop_map(|(pattern, options)| regex_of(&pattern.replace('\0', ""), &String::from_iter(options)))
+}
+
+pub fn regex_of(pattern: &str, options: &str) -> Bson {
+    Bson::RegularExpression(Regex::from_strings(pattern, options).expect("no NUL"))
 }
 
 /// The document as canonical Extended JSON: every type is told.
-pub fn canonical(fields: &Fields) -> String {
+pub fn canonical(fields: &Tree) -> String {
     object(fields, Form::Canonical)
 }
 
 /// The document as relaxed Extended JSON: numbers and dates of these millennia are easy to read, and a small Int64 comes
 /// back as an Int32 (see [`narrowed`]).
-pub fn relaxed(fields: &Fields) -> String {
+pub fn relaxed(fields: &Tree) -> String {
     object(fields, Form::Relaxed)
 }
 
 /// What is left of the types in relaxed form: a whole number is an Int32 where it fits.
-pub fn narrowed(fields: &Fields) -> Fields {
-    fn narrow(value: &Value) -> Value {
+pub fn narrowed(fields: &Tree) -> Tree {
+    fn narrow(value: &Bson) -> Bson {
         match value {
-            Value::Int64(wide) => i32::try_from(*wide).map_or(Value::Int64(*wide), Value::Int32),
-            Value::Document(fields) => Value::Document(narrowed(fields)),
-            Value::Array(values) => Value::Array(values.iter().map(narrow).collect()),
-            Value::CodeWithScope { code, scope } => Value::CodeWithScope { code: code.clone(), scope: narrowed(scope) },
+            Bson::Int64(wide) => i32::try_from(*wide).map_or(Bson::Int64(*wide), Bson::Int32),
+            Bson::Document(fields) => Bson::Document(narrowed(fields)),
+            Bson::Array(values) => Bson::Array(values.iter().map(narrow).collect()),
+            Bson::JavaScriptCodeWithScope(code) => code_with_scope(&code.code, narrowed(&code.scope)),
             other => other.clone(),
         }
     }
@@ -255,7 +332,7 @@ enum Form {
     Relaxed,
 }
 
-fn object(fields: &Fields, form: Form) -> String {
+fn object(fields: &Tree, form: Form) -> String {
     let fields: Vec<String> =
         fields.iter().map(|(name, value)| format!("{}:{}", quoted(name), extended(value, form))).collect();
     format!("{{{}}}", fields.join(","))
@@ -265,55 +342,62 @@ fn quoted(text: &str) -> String {
     serde_json::to_string(text).expect("text is always JSON")
 }
 
-fn extended(value: &Value, form: Form) -> String {
+fn extended(value: &Bson, form: Form) -> String {
     let wrapped = |name: &str, text: &str| format!(r#"{{"{name}":{}}}"#, quoted(text));
     let relaxed = form == Form::Relaxed;
     match value {
         // `{:?}` keeps the `.0` of a whole number, and the sign of a zero.
-        Value::Double(value) if relaxed && value.is_finite() => format!("{value:?}"),
-        Value::Double(value) if value.is_infinite() => {
+        Bson::Double(value) if relaxed && value.is_finite() => format!("{value:?}"),
+        Bson::Double(value) if value.is_infinite() => {
             wrapped("$numberDouble", if *value > 0.0 { "Infinity" } else { "-Infinity" })
         }
-        Value::Double(value) => wrapped("$numberDouble", &format!("{value:?}")),
-        Value::Int32(value) if relaxed => value.to_string(),
-        Value::Int64(value) if relaxed => value.to_string(),
-        Value::Int32(value) => wrapped("$numberInt", &value.to_string()),
-        Value::Int64(value) => wrapped("$numberLong", &value.to_string()),
-        Value::Date(millis @ 0..=253_402_300_799_999) if relaxed => {
-            // A civil time, because a `Timestamp` ends a day before the year 9999 does.
-            let time = DateTime::constant(1970, 1, 1, 0, 0, 0, 0) + SignedDuration::from_millis(*millis);
-            wrapped("$date", &format!("{time}Z"))
+        Bson::Double(value) => wrapped("$numberDouble", &format!("{value:?}")),
+        Bson::Int32(value) if relaxed => value.to_string(),
+        Bson::Int64(value) if relaxed => value.to_string(),
+        Bson::Int32(value) => wrapped("$numberInt", &value.to_string()),
+        Bson::Int64(value) => wrapped("$numberLong", &value.to_string()),
+        Bson::DateTime(date) => match date.timestamp_millis() {
+            millis @ 0..=253_402_300_799_999 if relaxed => {
+                // A civil time, because a `Timestamp` ends a day before the year 9999 does.
+                let time = civil::DateTime::constant(1970, 1, 1, 0, 0, 0, 0) + SignedDuration::from_millis(millis);
+                wrapped("$date", &format!("{time}Z"))
+            }
+            millis => format!(r#"{{"$date":{{"$numberLong":"{millis}"}}}}"#),
+        },
+        Bson::Decimal128(value) => wrapped("$numberDecimal", &value.to_string()),
+        Bson::String(text) => quoted(text),
+        Bson::Symbol(text) => wrapped("$symbol", text),
+        Bson::JavaScriptCode(code) => wrapped("$code", code),
+        Bson::JavaScriptCodeWithScope(code) => {
+            format!(r#"{{"$code":{},"$scope":{}}}"#, quoted(&code.code), object(&code.scope, form))
         }
-        Value::Date(millis) => format!(r#"{{"$date":{{"$numberLong":"{millis}"}}}}"#),
-        Value::Decimal128(value) => wrapped("$numberDecimal", &value.to_string()),
-        Value::String(text) => quoted(text),
-        Value::Symbol(text) => wrapped("$symbol", text),
-        Value::Code(code) => wrapped("$code", code),
-        Value::CodeWithScope { code, scope } => {
-            format!(r#"{{"$code":{},"$scope":{}}}"#, quoted(code), object(scope, form))
-        }
-        Value::Document(fields) => object(fields, form),
-        Value::Array(values) => {
+        Bson::Document(fields) => object(fields, form),
+        Bson::Array(values) => {
             let values: Vec<String> = values.iter().map(|value| extended(value, form)).collect();
             format!("[{}]", values.join(","))
         }
-        Value::Binary { subtype, bytes } => {
-            let base64 = BASE64_STANDARD.encode(bytes);
+        Bson::Binary(binary) => {
+            let base64 = BASE64_STANDARD.encode(&binary.bytes);
+            let subtype = u8::from(binary.subtype);
             format!(r#"{{"$binary":{{"base64":"{base64}","subType":"{subtype:02x}"}}}}"#)
         }
-        Value::ObjectId(id) => wrapped("$oid", &hex(id)),
-        Value::Bool(value) => value.to_string(),
-        Value::Null => "null".into(),
-        Value::Undefined => r#"{"$undefined":true}"#.into(),
-        Value::Regex { pattern, options } => {
-            format!(r#"{{"$regularExpression":{{"pattern":{},"options":{}}}}}"#, quoted(pattern), quoted(options))
+        Bson::ObjectId(id) => wrapped("$oid", &hex(&id.bytes())),
+        Bson::Boolean(value) => value.to_string(),
+        Bson::Null => "null".into(),
+        Bson::Undefined => r#"{"$undefined":true}"#.into(),
+        Bson::RegularExpression(regex) => {
+            let (pattern, options) = (quoted(regex.pattern.as_str()), quoted(regex.options.as_str()));
+            format!(r#"{{"$regularExpression":{{"pattern":{pattern},"options":{options}}}}}"#)
         }
-        Value::DbPointer { namespace, id } => {
-            format!(r#"{{"$dbPointer":{{"$ref":{},"$id":{{"$oid":"{}"}}}}}}"#, quoted(namespace), hex(id))
+        Bson::DbPointer(pointer) => {
+            let (namespace, id) = parts_of(pointer);
+            format!(r#"{{"$dbPointer":{{"$ref":{},"$id":{{"$oid":"{}"}}}}}}"#, quoted(&namespace), hex(&id))
         }
-        Value::Timestamp { time, increment } => format!(r#"{{"$timestamp":{{"t":{time},"i":{increment}}}}}"#),
-        Value::MinKey => r#"{"$minKey":1}"#.into(),
-        Value::MaxKey => r#"{"$maxKey":1}"#.into(),
+        Bson::Timestamp(Timestamp { time, increment }) => {
+            format!(r#"{{"$timestamp":{{"t":{time},"i":{increment}}}}}"#)
+        }
+        Bson::MinKey => r#"{"$minKey":1}"#.into(),
+        Bson::MaxKey => r#"{"$maxKey":1}"#.into(),
     }
 }
 
