@@ -65,7 +65,7 @@ fn main() -> ExitCode {
 
 fn write_file(path: &Path) -> std::io::Result<()> {
     let mut file = BufWriter::new(File::create(path)?);
-    let text = "lorem ipsum ".repeat(10 * (1_000_000 / *RECORDS).max(1) as usize);
+    let text = "lorem ipsum ".repeat((260_000_000 / *RECORDS as usize).saturating_sub(140) / 12);
     for index in 0..*RECORDS {
         // In an order that is not the ids'.
         let id = index.wrapping_mul(2_654_435_761);
