@@ -143,6 +143,11 @@ impl Connection {
         self.0.write_all(text.as_bytes()).await.unwrap();
     }
 
+    /// Whether nothing has come so far, not even an end.
+    pub fn has_received_nothing(&self) -> bool {
+        self.0.try_read(&mut [0]).is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock)
+    }
+
     /// All that comes until the server closes; a reset ends it like a close.
     pub async fn read_to_end(&mut self) -> Vec<u8> {
         let mut bytes = Vec::new();

@@ -18,7 +18,7 @@ const RECORDS: usize = 40_000;
 const SOME_BYTES: u64 = 4 * 1024 * 1024;
 
 /// How long a process may take to end that was told to.
-const SOON: Duration = Duration::from_secs(15);
+const SOON: Duration = Duration::from_secs(60);
 
 fn write_seed(directory: &TempDir, name: &str, count: usize) {
     let line = |id| format!("{{\"_id\":{id},\"text\":\"{}\"}}\n", "x".repeat(400));

