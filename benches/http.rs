@@ -10,7 +10,7 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use http_body_util::BodyExt;
 use records::document::extended_json;
 use records::http::{self, Draining};
-use records::store::{self, BACKENDS, Place};
+use records::store::{self, BACKENDS, BackendKind};
 use tokio::runtime::Builder;
 use tower::ServiceExt;
 
@@ -21,10 +21,10 @@ fn requests(criterion: &mut Criterion) {
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();
     for backend in BACKENDS {
         let directory = tempfile::tempdir().unwrap();
-        let url = match backend.place {
-            Place::Memory => format!("{}:", backend.name),
-            Place::Directory => format!("{}:{}", backend.name, directory.path().display()),
-            Place::Server => continue,
+        let url = match backend.kind {
+            BackendKind::InMemory => format!("{}:", backend.name),
+            BackendKind::Local => format!("{}:{}", backend.name, directory.path().display()),
+            BackendKind::Remote => continue,
         };
         let options =
             store::Options { collection: "records".into(), timeout: Duration::from_secs(5), ..Default::default() };

@@ -10,7 +10,7 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use futures::FutureExt;
 use records::document::{Document, Value};
 use records::record::RecordId;
-use records::store::{self, BACKENDS, Place, Store};
+use records::store::{self, BACKENDS, BackendKind, Store};
 
 const COUNTS: [u32; 2] = [1_000, 1_000_000];
 
@@ -90,10 +90,10 @@ fn lookup(criterion: &mut Criterion) {
         for (kind, make) in KINDS {
             for count in COUNTS {
                 let directory = tempfile::tempdir().expect("a directory");
-                let url = match backend.place {
-                    Place::Memory => format!("{}:", backend.name),
-                    Place::Directory => format!("{}:{}", backend.name, directory.path().display()),
-                    Place::Server => continue,
+                let url = match backend.kind {
+                    BackendKind::InMemory => format!("{}:", backend.name),
+                    BackendKind::Local => format!("{}:{}", backend.name, directory.path().display()),
+                    BackendKind::Remote => continue,
                 };
                 // Filled only when a benchmark of it is run, since a million records take a while.
                 let mut filled = None;

@@ -17,7 +17,7 @@ use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use libtest_mimic::{Arguments, Failed, Trial};
-use records::store::{BACKENDS, Backend, Place};
+use records::store::{BACKENDS, Backend, BackendKind};
 use tempfile::TempDir;
 
 /// A million have 260 MB together. Of fewer, each is longer: a hundred thousand still have 130 MB, which may not pile up either.
@@ -37,7 +37,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     let mut trials = Vec::new();
     for backend in BACKENDS {
-        let missing = backend.place == Place::Server && !servers::is_configured(backend.name);
+        let missing = backend.kind == BackendKind::Remote && !servers::is_configured(backend.name);
         let required = servers::required().iter().any(|name| name == backend.name);
         let untestable = missing && !required;
         let trial = move |name: &str, run: fn(&Backend) -> Result<(), Failed>| {
@@ -51,7 +51,7 @@ fn main() -> ExitCode {
         let untimed = ignored || std::env::var_os("TEST_TIMES").is_none();
         trials.push(trial("the_last_page_takes_as_long_as_the_first", pages).with_ignored_flag(untimed));
         // What goes into this process's memory is no import, and not bounded.
-        if backend.place != Place::Memory {
+        if backend.kind != BackendKind::InMemory {
             trials.push(trial("many_are_imported_in_bounded_memory_from_a_file", |backend| import(backend, true)));
             trials.push(trial("many_are_imported_in_bounded_memory_from_a_pipe", |backend| import(backend, false)));
         }
@@ -109,7 +109,8 @@ fn mixed(backend: &Backend) -> Result<(), Failed> {
         stream.read_to_string(&mut answer)?;
         Ok(answer.split_once("\r\n\r\n").ok_or("no answer")?.1.to_owned())
     };
-    let reference = BACKENDS.iter().find(|backend| backend.place == Place::Memory).ok_or("memory is always there")?;
+    let reference =
+        BACKENDS.iter().find(|backend| backend.kind == BackendKind::InMemory).ok_or("memory is always there")?;
     let (expected, found) = (listed(reference)?, listed(backend)?);
     if expected != found || expected.matches("type of food").count() != 2_500 {
         return Err(format!("{} bytes from memory, {} from {}", expected.len(), found.len(), backend.name).into());
@@ -119,10 +120,10 @@ fn mixed(backend: &Backend) -> Result<(), Failed> {
 
 fn url(backend: &Backend, directory: &TempDir) -> Result<String, Failed> {
     let name = directory.path().file_name().unwrap_or_default().to_string_lossy().replace('.', "");
-    Ok(match backend.place {
-        Place::Memory => format!("{}:", backend.name),
-        Place::Directory => format!("{}:{}", backend.name, directory.path().join("store").display()),
-        Place::Server => servers::url(backend.name, &format!("scale_{name}"))?,
+    Ok(match backend.kind {
+        BackendKind::InMemory => format!("{}:", backend.name),
+        BackendKind::Local => format!("{}:{}", backend.name, directory.path().join("store").display()),
+        BackendKind::Remote => servers::url(backend.name, &format!("scale_{name}"))?,
     })
 }
 
@@ -279,7 +280,7 @@ impl Serving {
         let url = url(backend, directory)?;
         let name = file.to_string_lossy();
         let mut arguments = vec!["serve", "--listen", "127.0.0.1:0", "--seed"];
-        if backend.place == Place::Memory {
+        if backend.kind == BackendKind::InMemory {
             arguments.push(&name);
         } else {
             let status = records(&url, &["import", &name]).status()?;

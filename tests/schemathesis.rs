@@ -15,7 +15,7 @@ use std::process::{Command, ExitCode};
 
 use libtest_mimic::{Arguments, Trial};
 use process::{Serving, code, run, stderr};
-use records::store::{BACKENDS, Backend, Place};
+use records::store::{BACKENDS, Backend, BackendKind};
 
 /// Requests made up for each check of each operation. More find more, and take longer.
 const EXAMPLES: &str = "30";
@@ -27,7 +27,7 @@ fn main() -> ExitCode {
     let mut trials = Vec::new();
     // What is described is served by builds with the pages only.
     for backend in BACKENDS.iter().filter(|_| cfg!(feature = "pages")) {
-        let testable = backend.place != Place::Server || servers::is_configured(backend.name);
+        let testable = backend.kind != BackendKind::Remote || servers::is_configured(backend.name);
         let required = servers::required().iter().any(|name| name == backend.name);
         let ignored = program.is_none() || !(testable || required);
         let program = program.clone().unwrap_or_default();
@@ -44,13 +44,13 @@ fn main() -> ExitCode {
 
 fn check(program: &PathBuf, backend: &Backend) -> Result<(), String> {
     let directory = tempfile::tempdir().map_err(|error| error.to_string())?;
-    let store = match backend.place {
-        Place::Memory => format!("{}:", backend.name),
-        Place::Directory => format!("{}:data", backend.name),
-        Place::Server => servers::url(backend.name, &format!("schemathesis_{}", std::process::id()))?,
+    let store = match backend.kind {
+        BackendKind::InMemory => format!("{}:", backend.name),
+        BackendKind::Local => format!("{}:data", backend.name),
+        BackendKind::Remote => servers::url(backend.name, &format!("schemathesis_{}", std::process::id()))?,
     };
     let seed = concat!(env!("CARGO_MANIFEST_DIR"), "/seed/elements.jsonl");
-    if backend.place == Place::Server {
+    if backend.kind == BackendKind::Remote {
         let imported = run(&directory, &["import", "--store", &store, seed], "");
         if code(&imported) != 0 {
             return Err(stderr(&imported));

@@ -121,7 +121,9 @@ pub fn size(text: &str) -> Result<usize, String> {
         _ => None,
     };
     let bytes = number.parse::<usize>().ok().zip(unit).and_then(|(number, unit)| number.checked_mul(unit));
-    bytes.filter(|bytes| *bytes > 0).ok_or_else(|| "it must be a size in bytes, 1 or more, as in 67108864 or 64MiB".into())
+    bytes
+        .filter(|bytes| *bytes > 0)
+        .ok_or_else(|| "it must be a size in bytes, 1 or more, as in 67108864 or 64MiB".into())
 }
 
 pub fn threads(text: &str) -> Result<usize, String> {

@@ -1,10 +1,5 @@
 //! `GET /api/v1/records/{id}`.
 
-use axum::extract::{Request, State};
-use axum::http::header::{CACHE_CONTROL, ETAG};
-use axum::http::request::Parts;
-use axum::http::{HeaderMap, StatusCode};
-use axum::response::{IntoResponse, Response};
 use super::accept::{self, Form};
 use super::etag::{self, ETag};
 use super::problem::Problem;
@@ -14,6 +9,11 @@ use crate::query::{Projection, Selection};
 use crate::record::RecordId;
 use crate::store::GetResult;
 use crate::wire;
+use axum::extract::{Request, State};
+use axum::http::header::{CACHE_CONTROL, ETAG};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
 
 /// What an id stands behind.
 pub const PREFIX: &str = "/api/v1/records/";

@@ -102,7 +102,7 @@ async fn a_panic_is_500_and_the_next_request_on_the_connection_is_served() {
             }
             Box::pin(async { Ok(Some(record(1))) })
         }),
-        list: Box::new(|| stream::empty().boxed()),
+        list: Arc::new(|| stream::empty().boxed()),
     }))
     .await;
     let mut connection = server.connect().await;
@@ -122,7 +122,7 @@ async fn a_list_that_fails_half_way_does_not_look_whole_where_an_answer_ends_wit
     let last = move || stream::iter(fails.then(|| Err(broken())));
     let server = Server::over(Arc::new(Failing {
         get: Box::new(|| Box::pin(async { Ok(None) })),
-        list: Box::new(move || stream::iter(0..100_000).map(|id| Ok(record(id))).chain(last()).boxed()),
+        list: Arc::new(move || stream::iter(0..100_000).map(|id| Ok(record(id))).chain(last()).boxed()),
     }))
     .await;
     let mut connection = server.connect().await;

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bson::doc;
 use bytes::Bytes;
-use records::record::{Key, Record};
+use records::record::{Document, Key};
 use records::server::Limits;
 use tokio::sync::Notify;
 
-use crate::support::{Failing, PATIENCE, Server, limits, memory, request_at};
+use crate::support::{Failing, PATIENCE, Server, embedded, limits, memory, request_at};
 
 #[tokio::test]
 async fn a_head_that_is_never_finished_is_cut() {
@@ -104,13 +105,63 @@ async fn requests_beyond_the_limit_are_told_to_come_back_at_once() {
 }
 
 #[tokio::test]
+async fn streams_beyond_the_limit_are_told_to_come_back_at_once_and_lookups_go_on() {
+    let store = memory(&[&format!(r#"{{"_id":1,"text":"{}"}}"#, "x".repeat(8_000_000))]).await;
+    let server = Server::set(store, |settings| settings.max_streams = 1).await;
+    let mut first = server.connect().await;
+    first.send("GET /api/v1/records HTTP/1.1\r\nHost: test\r\n\r\n").await;
+    first.read_until("\r\n\r\n").await;
+    let refused = server.get("/api/v1/records").await;
+    assert_eq!((refused.status, refused.header("retry-after")), (503, Some("1")));
+    assert!(refused.problem()["detail"].as_str().unwrap().contains("as many lists"));
+    assert_eq!(server.get("/api/v1/records/2").await.status, 204);
+    assert_eq!(server.get("/api/v1/records?limit=1").await.status, 200, "a page is no stream");
+    let metrics = server.get("/metrics").await.body;
+    assert!(metrics.contains("records_http_requests_shed_total 1\n"), "{metrics}");
+    drop(first);
+    while server.get("/api/v1/records").await.status != 200 {}
+}
+
+#[tokio::test]
+async fn large_records_share_the_memory_for_responses() {
+    let store = memory(&[&format!(r#"{{"_id":1,"text":"{}"}}"#, "x".repeat(4_000_000)), r#"{"_id":2}"#]).await;
+    let server = Server::set(store, |settings| settings.response_memory_limit = 10_000_000).await;
+    for path in ["/api/v1/records/1", "/api/v1/records?limit=1", "/api/v1/records"] {
+        let mut first = server.connect().await;
+        first.send(&format!("GET {path} HTTP/1.1\r\nHost: test\r\n\r\n")).await;
+        first.read_until("\r\n\r\n").await;
+        for other in ["/api/v1/records/1", "/api/v1/records?limit=1", "/api/v1/records"] {
+            let refused = server.get(other).await;
+            assert_eq!((refused.status, refused.header("retry-after")), (503, Some("1")), "{other} during {path}");
+        }
+        assert_eq!(server.get("/api/v1/records/2").await.status, 200, "small ones do not count");
+        drop(first);
+        while server.get("/api/v1/records/1").await.status != 200 {}
+    }
+}
+
+#[tokio::test]
+async fn a_stream_that_gets_no_memory_on_the_way_is_aborted() {
+    let large = format!(r#"{{"_id":2,"text":"{}"}}"#, "x".repeat(4_000_000));
+    // The first one is more than a chunk, so that the status is sent before the second.
+    let store = memory(&[&format!(r#"{{"_id":1,"text":"{}"}}"#, "x".repeat(65_536)), &large]).await;
+    let server = Server::set(store, |settings| settings.response_memory_limit = 10_000_000).await;
+    let mut holder = server.connect().await;
+    holder.send("GET /api/v1/records/2 HTTP/1.1\r\nHost: test\r\n\r\n").await;
+    holder.read_until("\r\n\r\n").await;
+    let list = server.get("/api/v1/records").await;
+    assert_eq!((list.status, list.whole), (200, false));
+    drop(holder);
+    while !server.get("/api/v1/records").await.whole {}
+}
+
+#[tokio::test]
 async fn a_deadline_passes_while_much_is_read_of_which_little_is_sent() {
-    let store = memory(&[]).await;
+    let store = embedded().await;
     // All of them the same bytes, so that reading them is all that takes long: far longer than the deadline, on any machine.
-    let json = Bytes::from(format!(r#"{{"text":"{}","n":1}}"#, "x".repeat(16_000)));
-    let embedded = store.as_embedded().unwrap();
+    let bson = Bytes::from(doc! { "text": "x".repeat(16_000), "n": 1 }.to_vec().unwrap());
     for id in 0..20_000 {
-        embedded.put(Record::new(Key::Integer(id), json.clone())).unwrap();
+        store.put(Document::with_key(Key::int64(id), bson.clone())).unwrap();
     }
     let server = Server::start(store, Duration::from_millis(1), limits()).await;
     for query in ["fields=n", "fields=n&limit=10000", "fields=n&limit=1&sort=-n", "text.eq=nothing"] {

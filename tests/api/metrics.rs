@@ -69,7 +69,7 @@ async fn records_are_no_route_where_there_are_none() {
 async fn a_list_is_counted_while_it_is_streamed() {
     let endless = Failing {
         get: Box::new(|| Box::pin(async { Ok(None) })),
-        list: Box::new(|| stream::iter([Ok(record(1))]).chain(stream::pending()).boxed()),
+        list: Arc::new(|| stream::iter([Ok(record(1))]).chain(stream::pending()).boxed()),
     };
     let server = Server::over(Arc::new(endless)).await;
     let streams = async || value(&server.get("/metrics").await.body, "records_http_list_streams");
@@ -108,18 +108,18 @@ async fn connections_are_counted_while_they_are_open() {
 }
 
 #[tokio::test]
-async fn the_memory_of_pages_is_shown_until_they_are_sent() {
+async fn the_memory_of_responses_is_shown_until_they_are_sent() {
     let long = format!(r#"{{"_id": 1, "text": "{}"}}"#, "x".repeat(8_000_000));
-    let server = Server::set(memory(&[&long]).await, |settings| settings.pages_max_bytes = 16 << 20).await;
-    let text = server.metrics_with("records_http_pages_bytes", 0.0).await;
-    assert_eq!(value(&text, "records_http_pages_limit_bytes"), Some(f64::from(16 << 20)), "{text}");
+    let server = Server::set(memory(&[&long]).await, |settings| settings.response_memory_limit = 16 << 20).await;
+    let text = server.metrics_with("records_http_response_memory_bytes", 0.0).await;
+    assert_eq!(value(&text, "records_http_response_memory_limit_bytes"), Some(f64::from(16 << 20)), "{text}");
     let mut reader = server.connect().await;
     reader.send("GET /api/v1/records?limit=1 HTTP/1.1\r\nHost: test\r\n\r\n").await;
     reader.read_until("\r\n\r\n").await;
     let text = server.get("/metrics").await.body;
-    assert!(value(&text, "records_http_pages_bytes").is_some_and(|bytes| bytes >= 8e6), "{text}");
+    assert!(value(&text, "records_http_response_memory_bytes").is_some_and(|bytes| bytes >= 8e6), "{text}");
     drop(reader);
-    server.metrics_with("records_http_pages_bytes", 0.0).await;
+    server.metrics_with("records_http_response_memory_bytes", 0.0).await;
 }
 
 #[tokio::test]

@@ -88,12 +88,14 @@ async fn a_whole_list_has_no_link() {
 #[case("limit=1&after=", "after")]
 #[case("limit=1&after=xyz", "after")]
 #[case("limit=1&after=AAAAAAAAAAAAAAAA", "after")]
+#[case::of_an_older_version("limit=1&after=AUNkkmYDQWc", "after")]
 #[case("after_id=1&after=xyz", "after_id")]
 #[case("after_id=", "after_id")]
 #[case("after_id=1&sort=v&limit=1", "after_id")]
 #[case("sort=v", "limit")]
 #[case("sort=", "sort")]
-#[case("sort=a,b&limit=1", "sort")]
+#[case("sort=a,-a&limit=1", "sort")]
+#[case("sort=a,b,c,d,e,f,g,h,i&limit=1", "sort")]
 #[case("fields=", "fields")]
 #[case("fields=a,,b", "fields")]
 #[case("offset=5", "offset")]
@@ -194,8 +196,7 @@ async fn pages_that_nobody_reads_leave_room_for_others_once_they_are_gone() {
     let lines: Vec<_> = (0..100).map(|id| format!(r#"{{"_id":{id},"text":"{}"}}"#, "x".repeat(20_000))).collect();
     let store = memory(&lines.iter().map(String::as_str).collect::<Vec<_>>()).await;
     let server = Server::set(store, |settings| {
-        settings.pages_max_bytes = 3 * 1024 * 1024;
-        settings.deadline = std::time::Duration::from_millis(500);
+        settings.response_memory_limit = 5 * 1024 * 1024;
     })
     .await;
     let page = "/api/v1/records?limit=100";
@@ -209,6 +210,23 @@ async fn pages_that_nobody_reads_leave_room_for_others_once_they_are_gone() {
     assert_eq!(server.get("/api/v1/records").await.status, 200, "a list is streamed");
     drop(idle);
     while server.get(page).await.status != 200 {}
+}
+
+#[tokio::test]
+async fn a_link_that_would_be_too_long_is_400() {
+    let long = "x".repeat(8_000);
+    let server = Server::over(memory(&[&format!(r#"{{"_id":"{long}"}}"#), r#"{"_id":"y"}"#]).await).await;
+    let answer = server.get("/api/v1/records?limit=1").await;
+    assert_eq!((answer.status, answer.problem()["parameter"].as_str()), (400, Some("limit")));
+    assert_eq!(ids(&server.get("/api/v1/records?limit=2").await).len(), 2);
+}
+
+#[tokio::test]
+async fn after_an_id_that_is_gone_the_types_of_the_others_decide() {
+    let server = Server::over(memory(&[r#"{"_id":"3"}"#, r#"{"_id":"5"}"#]).await).await;
+    assert_eq!(ids(&server.get("/api/v1/records?after_id=4").await), ["5"], "strings alone");
+    let server = Server::over(memory(&[r#"{"_id":3}"#, r#"{"_id":5}"#, r#"{"_id":"3"}"#]).await).await;
+    assert_eq!(ids(&server.get("/api/v1/records?after_id=4").await), [Value::from(5), "3".into()], "numbers too");
 }
 
 #[tokio::test]

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicI64};
 
 use futures::StreamExt;
 use futures::stream;
-use records::query::{Fields, Path};
 use rstest::rstest;
+use serde::de::DeserializeOwned;
 use tokio::sync::Notify;
 
 use crate::support::{Failing, Server, memory, record};
@@ -78,7 +78,7 @@ async fn a_look_at_many_records_lets_others_through(#[case] query: &str) {
     let (begun, done, seen) = (Arc::new(Notify::new()), Arc::new(AtomicBool::new(false)), Arc::new(AtomicI64::new(0)));
     let store = Failing {
         get: Box::new(|| Box::pin(async { Ok(Some(record(1))) })),
-        list: Box::new({
+        list: Arc::new({
             let (begun, done, seen) = (begun.clone(), done.clone(), seen.clone());
             move || {
                 begun.notify_one();
@@ -104,13 +104,147 @@ async fn a_look_at_many_records_lets_others_through(#[case] query: &str) {
     assert!(seen.load(Relaxed) < MANY, "the other request was answered after the list");
 }
 
+const DATES: &[&str] = &[
+    r#"{"_id":1,"t":{"$date":"2024-01-01T12:00:00.000Z"}}"#,
+    r#"{"_id":2,"t":{"$date":"2024-01-02T00:00:00.000Z"}}"#,
+    r#"{"_id":3,"t":{"$date":"2024-01-02T00:00:00.500Z"}}"#,
+    r#"{"_id":4,"t":"2024-01-02"}"#,
+];
+
 #[rstest]
-#[case("a", r#"{"_id":1}"#, r#"{"_id":1}"#)]
-#[case(r"a\,b", r#"{"a,b":1,"_id":1,"a":2}"#, r#"{"a,b":1,"_id":1}"#)]
-#[case("a.b.c", r#"{"_id":1,"a":{"b":5}}"#, r#"{"_id":1,"a":{}}"#)]
-#[case("é", r#"{"_id":{"x":[1]},"\u00e9":"\ud83d\ude00"}"#, r#"{"_id":{"x":[1]},"é":"\ud83d\ude00"}"#)]
-fn a_projection_keeps(#[case] path: &str, #[case] json: &str, #[case] kept: &str) {
-    let mut out = b"before".to_vec();
-    Fields::of([&Path::parse(path).unwrap()]).project(&mut out, json.as_bytes());
-    assert_eq!(String::from_utf8(out).unwrap(), format!("before{kept}"));
+#[case("t.gte=2024-01-02T00:00:00Z", &[2, 3])]
+#[case("t.lte=2024-01-02T00:00:00Z", &[1, 2, 4])]
+#[case("t.eq=2024-01-02T00:00:00Z", &[2])]
+#[case("t.in=2024-01-02T00:00:00.500000Z,2024-01-01T12:00:00Z", &[1, 3])]
+#[case("t.gte=2024-01-01T23:00:00-05:00", &[4])]
+#[case("t.gte=2024-01-02T01:00:00%2B01:00", &[2, 3])]
+#[case("t.gt=2024-01-02T00:00:00.4999Z", &[3])]
+#[case("t.lte=2024-01-02", &[1, 2, 3, 4])]
+#[case("t.gt=2024-01-01", &[2, 3, 4])]
+#[case("t.lt=2024-01-02", &[1])]
+#[case("t.eq=2024-01-02", &[2, 3, 4])]
+#[tokio::test]
+async fn dates_compare_as_instants_however_they_are_written(#[case] query: &str, #[case] ids: &[i64]) {
+    let server = Server::over(memory(DATES).await).await;
+    assert_eq!(found::<i64>(&server, query).await, ids);
+}
+
+const ZIPS: &[&str] = &[
+    r#"{"_id":"02134","zip":"02134","price":{"$numberDecimal":"317.00"}}"#,
+    r#"{"_id":"10025","zip":"10025","price":{"$numberDecimal":"80.00"}}"#,
+    r#"{"_id":"94103","zip":"94103","price":{"$numberDecimal":"1000.00"}}"#,
+];
+
+#[rstest]
+#[case::no_number_in_json("zip.gte=02000", &["02134", "10025", "94103"])]
+#[case::a_number("zip.gte=10000", &[])]
+#[case::a_string("zip.gte=%2210000%22", &["10025", "94103"])]
+#[case::a_string_as_an_id("_id.gte=%2210000%22", &["10025", "94103"])]
+#[case::both("zip.eq=10025", &["10025"])]
+#[case::a_string_alone("zip.eq=%2210025%22", &["10025"])]
+#[case::several("zip.in=%2210025%22,02134", &["02134", "10025"])]
+#[case::a_decimal_above("price.gt=100", &["02134", "94103"])]
+#[case::a_decimal("price.eq=80", &["10025"])]
+#[case::a_decimal_is_no_string("price.eq=%2280.00%22", &[])]
+#[case::decimals_in_order("sort=price&limit=9", &["10025", "02134", "94103"])]
+#[tokio::test]
+async fn quotes_make_a_string_and_decimals_are_numbers(#[case] query: &str, #[case] ids: &[&str]) {
+    let server = Server::over(memory(ZIPS).await).await;
+    assert_eq!(found::<String>(&server, query).await, ids);
+}
+
+const SORTED: &[&str] = &[
+    r#"{"_id":1,"a":2,"b":"x"}"#,
+    r#"{"_id":2,"a":1,"b":"x"}"#,
+    r#"{"_id":3,"a":1,"b":"y"}"#,
+    r#"{"_id":4,"b":"x"}"#,
+    r#"{"_id":5,"a":[0,3],"b":"z"}"#,
+];
+
+#[rstest]
+#[case("a,-b", &[4, 5, 3, 2, 1])]
+#[case("-a,b", &[5, 1, 2, 3, 4])]
+#[case("b,-_id", &[4, 2, 1, 3, 5])]
+#[case("-b,a", &[5, 3, 4, 2, 1])]
+#[tokio::test]
+async fn several_fields_sort_and_page(#[case] sort: &str, #[case] ids: &[i64], #[values(1, 2, 9)] limit: usize) {
+    let server = Server::over(memory(SORTED).await).await;
+    let mut path = Some(format!("/api/v1/records?sort={sort}&limit={limit}"));
+    let mut walked = Vec::new();
+    while let Some(here) = path {
+        let answer = server.get(&here).await;
+        walked.extend(ids_of::<i64>(&answer.body));
+        path = answer.next();
+        assert!(walked.len() <= ids.len(), "it does not end");
+    }
+    assert_eq!(walked, ids);
+}
+
+#[tokio::test]
+async fn two_arrays_in_one_record_cannot_be_sorted_by() {
+    let server = Server::over(memory(&[r#"{"_id":1,"a":[1,2],"b":{"c":[3]}}"#]).await).await;
+    let answer = server.get("/api/v1/records?sort=a,-b.c&limit=5").await;
+    let problem = answer.problem();
+    assert_eq!((answer.status, problem["parameter"].as_str()), (400, Some("sort")));
+    let detail = problem["detail"].as_str().unwrap();
+    assert!(detail.contains("`a`") && detail.contains("`b.c`"), "{detail}");
+    assert_eq!(server.get("/api/v1/records?sort=a,b&limit=5").await.status, 200, "one array can");
+}
+
+#[tokio::test]
+async fn ids_of_any_kind_are_listed_and_paged() {
+    let lines = [
+        r#"{"_id":{"$minKey":1}}"#,
+        r#"{"_id":null}"#,
+        r#"{"_id":{"$numberDecimal":"1.5"}}"#,
+        r#"{"_id":{"a":1,"b":"x"}}"#,
+        r#"{"_id":{"$binary":{"base64":"AQID","subType":"00"}}}"#,
+        r#"{"_id":{"$timestamp":{"t":1,"i":2}}}"#,
+        r#"{"_id":{"$maxKey":1}}"#,
+    ];
+    let json = [
+        r#"{"_id":"MinKey"}"#,
+        r#"{"_id":null}"#,
+        r#"{"_id":"1.5"}"#,
+        r#"{"_id":{"a":1,"b":"x"}}"#,
+        r#"{"_id":"AQID"}"#,
+        r#"{"_id":{"t":1,"i":2}}"#,
+        r#"{"_id":"MaxKey"}"#,
+    ];
+    let server = Server::over(memory(&lines).await).await;
+    assert_eq!(server.get("/api/v1/records").await.body, format!("[{}]", json.join(",")));
+    for order in ["", "&sort=nothing"] {
+        let mut path = Some(format!("/api/v1/records?limit=1{order}"));
+        for record in json {
+            let answer = server.get(&path.unwrap()).await;
+            assert_eq!(answer.body, format!("[{record}]"));
+            path = answer.next();
+        }
+        assert_eq!(path, None);
+    }
+    assert_eq!(server.get("/api/v1/records/1.5").await.body, json[2]);
+}
+
+#[rstest]
+#[case("nothing", r#"{"_id":1}"#)]
+#[case("a", r#"{"_id":1,"a":{"b":5}}"#)]
+#[case("a%5C,b", r#"{"a,b":1,"_id":1}"#)]
+#[case("a.b.c", r#"{"_id":1,"a":{}}"#)]
+#[case("%C3%A9", r#"{"_id":1,"é":"😀"}"#)]
+#[tokio::test]
+async fn a_projection_keeps(#[case] fields: &str, #[case] kept: &str) {
+    let server = Server::over(memory(&[r#"{"a,b":1,"_id":1,"a":{"b":5},"é":"\ud83d\ude00"}"#]).await).await;
+    assert_eq!(server.get(&format!("/api/v1/records/1?fields={fields}")).await.body, kept);
+    assert_eq!(server.get(&format!("/api/v1/records?fields={fields}")).await.body, format!("[{kept}]"));
+}
+
+async fn found<T: DeserializeOwned>(server: &Server, query: &str) -> Vec<T> {
+    let answer = server.get(&format!("/api/v1/records?{query}&fields=_id")).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    ids_of(&answer.body)
+}
+
+fn ids_of<T: DeserializeOwned>(body: &str) -> Vec<T> {
+    let list: Vec<serde_json::Value> = serde_json::from_str(body).unwrap();
+    list.into_iter().map(|record| serde_json::from_value(record["_id"].clone()).unwrap()).collect()
 }

@@ -5,14 +5,15 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bson::doc;
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::{self, BoxStream};
-use records::document::{Document, extended_json};
+use records::document::extended_json;
 use records::http::{self, Draining, Settings};
-use records::record::{Key, Record, RecordId};
+use records::record::{Document, RecordId};
 use records::server::{self, Beside, Limits};
-use records::store::{self, Error, Found, Listing, Query, Reply, Store};
+use records::store::{self, CHUNK_DOCUMENTS, EmbeddedStore, Error, GetResult, ListRequest, ListResult, Opened, Store};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, mpsc};
@@ -256,16 +257,24 @@ pub fn documents(lines: &[&str]) -> Vec<Document> {
 
 /// A memory store that holds what `lines` say.
 pub async fn memory(lines: &[&str]) -> Arc<dyn Store> {
-    let options = store::Options { collection: "records".into(), timeout: PATIENCE, ..Default::default() };
-    let store = store::open("memory:", options).await.unwrap();
+    let store = embedded().await;
     store.upsert(documents(lines)).await.unwrap();
     store
 }
 
+pub async fn embedded() -> Arc<dyn EmbeddedStore> {
+    let options = store::Options { collection: "records".into(), timeout: PATIENCE, ..Default::default() };
+    match store::open("memory:", options).await {
+        Ok(Opened::Embedded(store)) => store,
+        other => panic!("{other:?}"),
+    }
+}
+
 /// A store that does what it is told, which is never the right thing.
 pub struct Failing {
-    pub get: Box<dyn Fn() -> BoxFuture<'static, store::Result<Option<Record>>> + Send + Sync>,
-    pub list: Box<dyn Fn() -> BoxStream<'static, store::Result<Record>> + Send + Sync>,
+    pub get: Box<dyn Fn() -> BoxFuture<'static, store::Result<Option<Document>>> + Send + Sync>,
+    /// The records of a scan, in `_id` order.
+    pub list: Arc<dyn Fn() -> BoxStream<'static, store::Result<Document>> + Send + Sync>,
 }
 
 /// Words of a backend that no client must ever see.
@@ -284,7 +293,7 @@ impl Failing {
     pub fn with(error: fn() -> Error) -> Arc<dyn Store> {
         Arc::new(Self {
             get: Box::new(move || Box::pin(async move { Err(error()) })),
-            list: Box::new(move || stream::iter([Err(error())]).boxed()),
+            list: Arc::new(move || stream::iter([Err(error())]).boxed()),
         })
     }
 
@@ -292,7 +301,7 @@ impl Failing {
     pub fn after(count: i64) -> Arc<dyn Store> {
         Arc::new(Self {
             get: Box::new(|| Box::pin(async { Ok(None) })),
-            list: Box::new(move || {
+            list: Arc::new(move || {
                 stream::iter(0..count).map(|id| Ok(record(id))).chain(stream::iter([Err(broken())])).boxed()
             }),
         })
@@ -309,23 +318,32 @@ impl Failing {
                     Ok(Some(record(1)))
                 })
             }),
-            list: Box::new(|| stream::pending().boxed()),
+            list: Arc::new(|| stream::pending().boxed()),
         })
     }
 }
 
-pub fn record(id: i64) -> Record {
-    Record::new(Key::Integer(id), format!("{{\"_id\":{id}}}").into_bytes())
+pub fn record(id: i64) -> Document {
+    Document::new(doc! { "_id": id }.to_vec().unwrap()).unwrap()
 }
 
 impl Store for Failing {
-    fn get<'a>(&'a self, _: &'a RecordId) -> Reply<'a, Found> {
+    fn get<'a>(&'a self, _: &'a RecordId) -> BoxFuture<'a, store::Result<GetResult>> {
         let found = (self.get)();
-        Reply::Pending(Box::pin(async { found.await.map(Found::from) }))
+        Box::pin(async { found.await.map(GetResult::from) })
     }
 
-    fn list(&self, _: Query) -> Listing {
-        (self.list)().into()
+    fn list(&self, request: ListRequest) -> BoxFuture<'_, store::Result<ListResult>> {
+        let list = self.list.clone();
+        let chunks = move |_, _| {
+            let chunks = list().ready_chunks(CHUNK_DOCUMENTS).flat_map(|results| {
+                let documents = results.iter().flatten().cloned().collect();
+                let failure = results.into_iter().find_map(Result::err);
+                stream::iter([Ok(documents)].into_iter().chain(failure.map(Err)))
+            });
+            chunks.boxed()
+        };
+        Box::pin(store::execute(Arc::new(chunks), request))
     }
 
     fn upsert(&self, _: Vec<Document>) -> BoxFuture<'_, store::Result<()>> {

@@ -22,7 +22,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use libtest_mimic::{Arguments, Trial};
-use records::store::{BACKENDS, Place};
+use records::store::{BACKENDS, BackendKind};
 
 use readers::{OF_8_MB, many_slow_readers, pages_that_nobody_reads};
 use support::Victim;
@@ -77,7 +77,7 @@ fn main() -> ExitCode {
     ];
     trials.extend(heavy.map(|trial| trial.with_ignored_flag(!all)));
     // What a store in another process sends ahead of who reads it lies in this one.
-    for backend in BACKENDS.iter().filter(|backend| backend.place == Place::Server) {
+    for backend in BACKENDS.iter().filter(|backend| backend.kind == BackendKind::Remote) {
         let readers_of = |what: &str, count, size| {
             let case = move || many_slow_readers(Victim::with_records_in(backend, count, size, &[]));
             trial(&format!("readers::many_slow_readers_of_{what}_in_{}_take_bounded_memory", backend.name), case)

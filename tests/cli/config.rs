@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use records::store::{BACKENDS, Place};
+use records::store::{BACKENDS, BackendKind};
 use rstest::rstest;
 
 use crate::support::{Serving, code, directory, finish, lasting_stores, records, run, stderr, stdout};
@@ -114,13 +114,13 @@ fn urls_are_checked_by_those_who_would_open_them() {
         }
     };
     for backend in BACKENDS {
-        match backend.place {
-            Place::Memory => {}
-            Place::Directory => {
+        match backend.kind {
+            BackendKind::InMemory => {}
+            BackendKind::Local => {
                 refused(&["--store", &format!("{}:", backend.name)], "names no directory");
                 refused(&["--store", &format!("{}:letters", backend.name)], "is not a records store");
             }
-            Place::Server => {
+            BackendKind::Remote => {
                 refused(&["--store", &format!("{}://u:p@ss@h/x?foo=bar", backend.name)], "the MongoDB URI is wrong");
                 let url = format!("{}://127.0.0.1:1", backend.name);
                 refused(&["--store", &url, "--fallback", "memory:mine"], "a memory store has no name");
@@ -139,7 +139,7 @@ fn config_makes_nothing_and_waits_for_nobody() {
         assert_eq!(code(&output), 0, "{}", stderr(&output));
     }
     // Where the store is elsewhere nobody reads a seed.
-    for backend in BACKENDS.iter().filter(|backend| backend.place == Place::Server) {
+    for backend in BACKENDS.iter().filter(|backend| backend.kind == BackendKind::Remote) {
         let url = format!("{}://127.0.0.1:1", backend.name);
         let output = run(&directory, &["config", "--store", &url, "--seed", "nothing"], "");
         assert_eq!(code(&output), 0, "{}", stderr(&output));

@@ -1,6 +1,6 @@
 //! Variables: which of them count, and for whom. `config.rs` says where each setting comes from.
 
-use records::store::{BACKENDS, Place};
+use records::store::{BACKENDS, BackendKind};
 use rstest::rstest;
 
 use crate::support::{Serving, code, directory, finish, records, run, stderr, stdout};
@@ -18,7 +18,7 @@ fn told(variables: &[(&str, &str)], arguments: &[&str]) -> (i32, String) {
 fn away() -> Option<String> {
     BACKENDS
         .iter()
-        .find(|backend| backend.place == Place::Server)
+        .find(|backend| backend.kind == BackendKind::Remote)
         .map(|backend| format!("{}://127.0.0.1:1", backend.name))
 }
 

@@ -1,6 +1,6 @@
 //! What a person is told: help, versions, mistakes. And what nobody is told: passwords.
 
-use records::store::{BACKENDS, DEFAULT_URL, Place};
+use records::store::{BACKENDS, BackendKind, DEFAULT_URL};
 use records::telemetry::VERSION;
 use rstest::rstest;
 
@@ -94,7 +94,7 @@ fn a_mistake_is_named_in_words_that_say_what_to_do(
 #[case::without_time_to_answer(&["--fallback", "memory:", "--fallback-after", "3s", "--request-timeout", "5s"], 2, "half")]
 fn a_mistake_about_the_fallback_is_named(#[case] arguments: &[&str], #[case] status: i32, #[case] says: &str) {
     // Of stores that can be away; the offline flavour has none.
-    for backend in BACKENDS.iter().filter(|backend| backend.place == Place::Server) {
+    for backend in BACKENDS.iter().filter(|backend| backend.kind == BackendKind::Remote) {
         let url = format!("{}://127.0.0.1:1", backend.name);
         let arguments: Vec<String> = arguments.iter().map(|argument| argument.replace("{url}", &url)).collect();
         let arguments: Vec<&str> = ["--store", &url].into_iter().chain(arguments.iter().map(String::as_str)).collect();

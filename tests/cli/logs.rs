@@ -99,28 +99,21 @@ fn without_a_line_a_request_failures_still_have_theirs() {
     std::fs::write(directory.path().join("seed"), format!(r#"{{"_id": 1, "long": "{}"}}"#, "x".repeat(4_000_000)))
         .unwrap();
     let arguments = ["--store", "memory:", "--log-format", "json", "--log", "info,records::http::request=error"];
-    let few = ["--seed", "seed", "--max-requests", "1", "--pages-max-bytes", "1", "--request-timeout", "1h"];
-    let serving = Serving::start(&directory, &[&arguments[..], &few, &["--drain-timeout", "1ms"]].concat());
+    let few = ["--seed", "seed", "--max-streams", "1", "--drain-timeout", "1ms"];
+    let serving = Serving::start(&directory, &[&arguments[..], &few].concat());
     assert_eq!(serving.get("/api/v1/records/x").0, 204);
-    // The first does not take its page, the second waits for the memory of it, and there is no place for a third.
-    let ask = || {
-        let mut reader = TcpStream::connect(serving.address).unwrap();
-        write!(reader, "GET /api/v1/records?limit=1 HTTP/1.0\r\n\r\n").unwrap();
-        reader
-    };
-    let mut first = ask();
+    // A list that its client does not read, so that there is no permit for a second.
+    let mut first = TcpStream::connect(serving.address).unwrap();
+    write!(first, "GET /api/v1/records HTTP/1.0\r\n\r\n").unwrap();
     first.read_exact(&mut [0; 12]).unwrap();
-    let _second = ask();
-    // Beside the one that asks for this.
-    while !serving.get("/metrics").1.contains("records_http_requests_in_flight 2\n") {}
-    assert_eq!(serving.get("/api/v1/records/x").0, 503);
+    assert_eq!(serving.get("/api/v1/records").0, 503);
     serving.signal("TERM");
     let (_, log) = serving.wait();
     let lines = json(&log.lines().map(str::to_owned).collect::<Vec<_>>());
     let lines = requests(&lines);
     assert_eq!(lines.len(), 1, "{log}");
     assert_eq!((&lines[0]["level"], &lines[0]["status"]), (&Value::from("ERROR"), &Value::from(503)), "{log}");
-    assert_eq!(lines[0]["cause"], "--max-requests reached", "{log}");
+    assert_eq!(lines[0]["cause"], "--max-streams reached", "{log}");
 }
 
 #[test]

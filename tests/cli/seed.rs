@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use records::store::{self, Options};
+use records::store::{self, Opened, Options};
 use tempfile::TempDir;
 
 use crate::support::{Serving, code, directory, lasting_stores, records, run, signal, stderr};
@@ -163,8 +163,10 @@ async fn a_load_that_had_stored_nothing_leaves_an_empty_store() {
         for imported in [true, false] {
             let directory = directory();
             let at = store.replace("data", directory.path().join("data").to_str().unwrap());
-            let opened = store::open(&at, Options::default()).await.unwrap();
-            opened.as_embedded().unwrap().set_loading(Some("0 a seed")).await.unwrap();
+            let Ok(Opened::Embedded(opened)) = store::open(&at, Options::default()).await else {
+                panic!("{at} is no embedded store")
+            };
+            opened.set_loading(Some("0 a seed")).await.unwrap();
             drop(opened);
             if imported {
                 assert_eq!(code(&run(&directory, &["import", "-", "--store", &store], r#"{"_id": 1}"#)), 0);

@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::Duration;
 
-use records::store::{BACKENDS, Place};
+use records::store::{BACKENDS, BackendKind};
 use tempfile::TempDir;
 
 /// What takes longer hangs.
@@ -61,7 +61,7 @@ pub fn code(output: &Output) -> i32 {
 pub fn lasting_stores() -> Vec<String> {
     BACKENDS
         .iter()
-        .filter(|backend| backend.place == Place::Directory)
+        .filter(|backend| backend.kind == BackendKind::Local)
         .map(|backend| format!("{}:data", backend.name))
         .collect()
 }

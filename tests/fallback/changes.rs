@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use records::store::fallback::Mode;
-use records::store::{Batch, Change, Interruption, Token};
+use records::store::{Change, ChangeBatch, ChangeStreamError, ListRequest, ResumeToken};
 
 use crate::cases;
 use crate::servers::mongod::Mongod;
@@ -32,16 +32,16 @@ async fn a_server_alone_has_no_changes_and_is_copied_again_and_again() {
     let server = filled().await;
     let primary = open(&server.url()).await;
     let first = primary.changes(None).next().await;
-    assert!(matches!(first, Some(Err(Interruption::Unsupported))), "{first:?}");
+    assert!(matches!(first, Some(Err(ChangeStreamError::Unsupported))), "{first:?}");
     let store = over(&server.url(), settings(Mode::Replica)).await;
     ready(&*store).await;
     let written = Instant::now();
     delete(&server, 7);
     set_n(&server, 8, 88);
-    until("the deletion", async || get(&*store, "7").await.record.is_none()).await;
+    until("the deletion", async || get(&*store, "7").await.document.is_none()).await;
     let found = get(&*store, "8").await;
     assert!(json(&found).contains(r#""n":88"#), "{}", json(&found));
-    assert!(found.age.is_some_and(|age| age < written.elapsed()), "older than what it has: {found:?}");
+    assert!(found.staleness.is_some_and(|age| age < written.elapsed()), "older than what it has: {found:?}");
 }
 
 async fn puts_updates_and_deletes_arrive() {
@@ -51,19 +51,19 @@ async fn puts_updates_and_deletes_arrive() {
     ready(&*store).await;
     assert_eq!(count(&*store).await, 100);
     store.upsert(vec![parsed(r#"{"_id":"new"}"#)]).await.expect("an upsert");
-    until("a new record", async || get(&*store, "new").await.record.is_some()).await;
+    until("a new record", async || get(&*store, "new").await.document.is_some()).await;
     set_n(&server, 8, 1);
     set_n(&server, 8, 2);
     until("an update", async || json(&get(&*store, "8").await).contains(r#""n":2"#)).await;
     delete(&server, 7);
-    until("a deletion", async || get(&*store, "7").await.record.is_none()).await;
+    until("a deletion", async || get(&*store, "7").await.document.is_none()).await;
     store.upsert(vec![parsed(r#"{"_id":7,"again":true}"#)]).await.expect("an upsert");
-    until("a record put again", async || get(&*store, "7").await.record.is_some()).await;
+    until("a record put again", async || get(&*store, "7").await.document.is_some()).await;
     assert_eq!(count(&*store).await, 101);
-    let listing = store.list(records::store::Query::all());
-    let age = listing.known_age();
-    assert_eq!(listing.count().await, 101);
-    assert!(age.get().is_some_and(|age| *age < begun.elapsed()), "older than itself: {age:?}");
+    let list = store.list(ListRequest::default()).await.expect("a list");
+    let age = list.staleness;
+    assert_eq!(list.rows.count().await, 101);
+    assert!(age.is_some_and(|age| age < begun.elapsed()), "older than itself: {age:?}");
 }
 
 async fn a_change_is_visible_soon() {
@@ -114,12 +114,15 @@ async fn the_copy_grows_older_while_no_majority_has_what_the_primary_has() {
     while written.elapsed() < Duration::from_secs(4) {
         let since = written.elapsed();
         let found = get(&*store, "new").await;
-        assert!(found.record.is_none(), "a majority has it, and must not");
-        assert!(found.age.is_some_and(|age| age + Duration::from_millis(5) >= since), "{found:?} after {since:?}");
+        assert!(found.document.is_none(), "a majority has it, and must not");
+        assert!(
+            found.staleness.is_some_and(|age| age + Duration::from_millis(5) >= since),
+            "{found:?} after {since:?}"
+        );
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     set[1..].iter().for_each(Mongod::resume);
-    until("the record", async || get(&*store, "new").await.record.is_some()).await;
+    until("the record", async || get(&*store, "new").await.document.is_some()).await;
     is_renewed(&*store).await;
 }
 
@@ -127,7 +130,7 @@ async fn the_copy_grows_older_while_no_majority_has_what_the_primary_has() {
 async fn is_renewed(store: &dyn records::store::Store) {
     let (mut last, mut most, mut times) = (Duration::ZERO, Duration::ZERO, 0);
     until("a copy that is renewed ten times", async || {
-        let age = get(store, "1").await.age.expect("an age");
+        let age = get(store, "1").await.staleness.expect("an age");
         times += u32::from(age < last);
         most = most.max(age);
         last = age;
@@ -191,10 +194,10 @@ async fn an_idle_feed_proves_again_and_again_that_the_copy_is_current() {
 }
 
 /// All changes until the feed is current as of now.
-async fn caught_up(feed: &mut records::store::Feed) -> (Vec<Change>, Option<Token>) {
+async fn caught_up(feed: &mut records::store::ChangeStream) -> (Vec<Change>, Option<ResumeToken>) {
     let (now, mut changes, mut token) = (tokio::time::Instant::now(), Vec::new(), None);
     loop {
-        let batch: Batch = feed.next().await.expect("a feed").expect("a batch");
+        let batch: ChangeBatch = feed.next().await.expect("a feed").expect("a batch");
         changes.extend(batch.changes);
         token = batch.token.or(token);
         if batch.current.is_some_and(|current| current >= now) {
@@ -219,10 +222,10 @@ async fn a_feed_goes_on_from_its_token_with_the_last_state_of_each_record() {
     changes.sort_by_key(|change| matches!(change, Change::Remove(_)));
     assert_eq!(changes.len(), 2, "{changes:?}");
     assert!(
-        matches!(&changes[0], Change::Put(record) if record.json().as_ref() == br#"{"_id":1,"last":true}"#),
+        matches!(&changes[0], Change::Put(document) if json_of(document) == r#"{"_id":1,"last":true}"#),
         "{changes:?}"
     );
-    assert_eq!(changes[1], Change::Remove(records::record::Key::Integer(2)));
+    assert_eq!(changes[1], Change::Remove(records::record::Key::int64(2)));
     // And from behind them there is nothing.
     assert_ne!(again, token);
     assert!(caught_up(&mut primary.changes(again)).await.0.is_empty());
@@ -234,8 +237,8 @@ async fn a_token_that_means_nothing_is_lost() {
     let data = crate::servers::mongod::element(0x02, "_data", &crate::servers::mongod::text("8200"));
     let wrong = [crate::servers::mongod::document(&data), vec![5, 0, 0, 0, 0]];
     for token in wrong {
-        let first = primary.changes(Some(Token(token.into()))).next().await;
-        assert!(matches!(first, Some(Err(Interruption::Lost(_)))), "{first:?}");
+        let first = primary.changes(Some(ResumeToken(token.into()))).next().await;
+        assert!(matches!(first, Some(Err(ChangeStreamError::HistoryLost(_)))), "{first:?}");
     }
 }
 
@@ -248,9 +251,9 @@ async fn a_user_who_may_only_read_is_told_no_changes_from_a_token_either() {
     let primary = open(&format!("mongodb://reader:secret@127.0.0.1:{}/?authSource=admin", server.port())).await;
     // The records it may have: the copy is made of these.
     assert_eq!(count(&*primary).await, 100);
-    for after in [None, Some(Token([5, 0, 0, 0, 0].into()))] {
+    for after in [None, Some(ResumeToken([5, 0, 0, 0, 0].into()))] {
         let first = primary.changes(after).next().await;
-        assert!(matches!(first, Some(Err(Interruption::Unsupported))), "{first:?}");
+        assert!(matches!(first, Some(Err(ChangeStreamError::Unsupported))), "{first:?}");
     }
 }
 
@@ -297,8 +300,8 @@ async fn a_busy_collection_never_goes_back_and_ends_the_same() {
             life
         }
     });
-    let number = |found: &records::store::Found| -> Option<i64> {
-        let record: serde_json::Value = serde_json::from_slice(found.record.as_ref()?.json()).expect("JSON");
+    let number = |found: &records::store::GetResult| -> Option<i64> {
+        let record: serde_json::Value = serde_json::from_str(&json_of(found.document.as_ref()?)).expect("JSON");
         record.get("n")?.as_i64()
     };
     let (mut last, mut seen) = ([0; 5], 0);
@@ -328,7 +331,7 @@ async fn a_busy_collection_never_goes_back_and_ends_the_same() {
         for (id, n) in written.iter().enumerate() {
             same &= number(&get(&*store, &id.to_string()).await) == Some(i64::from(*n));
         }
-        same && get(&*store, "50").await.record.is_none()
+        same && get(&*store, "50").await.document.is_none()
     })
     .await;
 }

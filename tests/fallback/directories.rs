@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use records::store::fallback::{self, Mode, Settings};
-use records::store::{BACKENDS, Kind, Options, Place};
+use records::store::{BACKENDS, BackendKind, Kind, Options};
 
 use crate::cases;
 use crate::servers::mongod::Mongod;
@@ -17,7 +17,7 @@ cases! {
 }
 
 fn lasting() -> impl Iterator<Item = &'static str> {
-    BACKENDS.iter().filter(|backend| backend.place == Place::Directory).map(|backend| backend.name)
+    BACKENDS.iter().filter(|backend| backend.kind == BackendKind::Local).map(|backend| backend.name)
 }
 
 fn beside(scheme: &str, path: &Path) -> Settings {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use futures::StreamExt;
 use futures::future::{FutureExt, join_all};
 use records::store::fallback::{self, Mode, Settings};
-use records::store::{BACKENDS, Place, Query, Store};
+use records::store::{BACKENDS, BackendKind, ListRequest, Store};
 
 use crate::servers::mongod::{Mongod, document, element, text};
 use crate::support::*;
@@ -40,20 +40,19 @@ async fn copy_answers(store: &dyn Store) {
 
 async fn copy_answers_at_last(store: &dyn Store) {
     let found = get(store, "99").await;
-    assert!(found.record.is_some(), "a record that is there was said not to be");
-    assert!(found.age.is_some(), "the answer does not say that it is the copy's");
+    assert!(found.document.is_some(), "a record that is there was said not to be");
+    assert!(found.staleness.is_some(), "the answer does not say that it is the copy's");
     let found = get(store, "nobody").await;
-    assert!(found.record.is_none() && found.age.is_some(), "{found:?}");
-    let listing = store.list(Query::all());
-    let age = listing.known_age();
-    assert_eq!(listing.count().await, 100);
-    assert!(age.get().is_some());
+    assert!(found.document.is_none() && found.staleness.is_some(), "{found:?}");
+    let list = store.list(ListRequest::default()).await.expect("a list");
+    assert!(list.staleness.is_some());
+    assert_eq!(list.rows.count().await, 100);
     assert!(store.health().await.is_ok_and(|health| health.degraded.is_some()));
 }
 
 /// Waits until the primary itself answers.
 async fn primary_answers(store: &dyn Store) -> Duration {
-    until("the primary", async || get(store, "99").await.age.is_none()).await
+    until("the primary", async || get(store, "99").await.staleness.is_none()).await
 }
 
 async fn a_killed_server_is_answered_for_until_it_is_back() {
@@ -61,7 +60,7 @@ async fn a_killed_server_is_answered_for_until_it_is_back() {
     let store = over_patient(&server.url(), settings(Mode::Standby)).await;
     ready(&*store).await;
     for _ in 0..2 {
-        assert_eq!(get(&*store, "1").await.age, None);
+        assert_eq!(get(&*store, "1").await.staleness, None);
         server.kill();
         copy_answers(&*store).await;
         server.run().expect("a server");
@@ -85,12 +84,12 @@ async fn a_stuck_server_is_answered_for_soon_also_to_those_who_wait() {
         tokio::time::timeout(PATIENCE, join_all(calls)).await.expect("answers that do not wait for the primary");
     for found in answers {
         let found = found.expect("a call");
-        assert!(found.record.is_some() && found.age.is_some(), "{found:?}");
+        assert!(found.document.is_some() && found.staleness.is_some(), "{found:?}");
     }
     // From now on the answer is there with the first look.
     for _ in 0..100 {
         let found = store.get(&"1".into()).now_or_never().expect("an answer without waiting").expect("a record");
-        assert!(found.age.is_some(), "{found:?}");
+        assert!(found.staleness.is_some(), "{found:?}");
     }
     copy_answers(&*store).await;
     server.resume();
@@ -120,8 +119,8 @@ async fn a_copy_that_never_was_whole_does_not_answer() {
             let answer = store.get(&id.into()).await;
             assert!(answer.as_ref().is_err_and(|error| error.is_unavailable()), "{answer:?}");
         }
-        let first = store.list(Query::all()).next().await;
-        assert!(first.as_ref().is_some_and(|first| first.is_err()), "{first:?}");
+        let list = store.list(ListRequest::default()).await;
+        assert!(list.as_ref().is_err_and(|error| error.is_unavailable()), "{list:?}");
         assert!(store.health().await.is_err());
     }
 }
@@ -132,7 +131,7 @@ async fn a_copy_that_is_too_large_is_off_and_says_so() {
         let store = over(&server.url(), settings).await;
         let off = async || health(&*store).await.degraded.is_some_and(|detail| detail.contains("larger than allowed"));
         until("a refusal", off).await;
-        assert_eq!(get(&*store, "1").await.age, None);
+        assert_eq!(get(&*store, "1").await.staleness, None);
         server.kill();
         assert!(store.get(&"1".into()).await.is_err());
         server.run().expect("a server");
@@ -150,7 +149,7 @@ async fn a_copy_that_is_too_old_does_not_answer() {
     let store = over(&server.url(), settings).await;
     ready(&*store).await;
     server.kill();
-    assert!(get(&*store, "1").await.age.is_some());
+    assert!(get(&*store, "1").await.staleness.is_some());
     tokio::time::sleep(max_age).await;
     let answer = store.get(&"1".into()).await;
     assert!(answer.as_ref().is_err_and(|error| error.is_unavailable()), "{answer:?}");
@@ -165,7 +164,7 @@ async fn a_list_begun_on_a_server_that_dies_fails() {
     primary.upsert(numbered(0..20_000)).await.expect("an upsert");
     let store = over(&server.url(), settings(Mode::Standby)).await;
     ready(&*store).await;
-    let mut listing = store.list(Query::all());
+    let mut listing = store.list(ListRequest::default()).await.expect("a list").rows;
     assert!(listing.next().await.is_some_and(|first| first.is_ok()));
     server.kill();
     let mut last = None;
@@ -184,7 +183,7 @@ async fn a_replica_goes_on_from_where_it_was_when_the_server_is_back() {
     server.kill();
     copy_answers(&*store).await;
     tokio::time::sleep(Duration::from_secs(2)).await;
-    assert!(get(&*store, "1").await.age.is_some_and(|age| age >= Duration::from_secs(2)));
+    assert!(get(&*store, "1").await.staleness.is_some_and(|age| age >= Duration::from_secs(2)));
     server.run().expect("a server");
     until("an elected primary", async || server.is_primary().unwrap_or(false)).await;
     set_n(&server, 1, 5);
@@ -197,7 +196,7 @@ async fn a_replica_goes_on_from_where_it_was_when_the_server_is_back() {
 /// The URLs of copies that outlive the process, in `directory`.
 fn lasting(directory: &tempfile::TempDir) -> Vec<String> {
     let path = directory.path().display();
-    let lasting = BACKENDS.iter().filter(|backend| backend.place == Place::Directory);
+    let lasting = BACKENDS.iter().filter(|backend| backend.kind == BackendKind::Local);
     lasting.map(|backend| format!("{}:{path}/{}", backend.name, backend.name)).collect()
 }
 
@@ -228,7 +227,7 @@ async fn a_lasting_copy_answers_after_a_start_without_the_server() {
         tokio::time::sleep(Duration::from_secs(2)).await;
         let store = again(&server.url(), beside(&copy, Mode::Standby)).await;
         copy_answers(&*store).await;
-        let age = get(&*store, "1").await.age.expect("an age");
+        let age = get(&*store, "1").await.staleness.expect("an age");
         assert!(age >= Duration::from_secs(2) && age < Duration::from_secs(60), "{age:?}");
         server.run().expect("a server");
         primary_answers(&*store).await;
@@ -249,7 +248,7 @@ async fn a_lasting_copy_goes_on_from_its_token() {
         delete(&server, 2);
         let store = again(&server.url(), beside(&copy, Mode::Replica)).await;
         until("an update", async || json(&get(&*store, "1").await).contains(r#""n":2"#)).await;
-        until("a deletion", async || get(&*store, "2").await.record.is_none()).await;
+        until("a deletion", async || get(&*store, "2").await.document.is_none()).await;
         assert_eq!(count(&*store).await, 99);
         let metrics = metrics(&*store);
         assert!(metrics.contains("store_copy_snapshots_total 0\n"), "it was copied anew:\n{metrics}");
@@ -327,7 +326,7 @@ async fn a_lasting_copy_whose_token_is_worth_nothing_is_made_anew() {
         state["token"] = base64::Engine::encode(&base64::prelude::BASE64_STANDARD, token).into();
         std::fs::write(&file, state.to_string()).expect("a state");
         let store = again(&server.url(), beside(&copy, Mode::Replica)).await;
-        until("the deletion", async || get(&*store, "2").await.record.is_none()).await;
+        until("the deletion", async || get(&*store, "2").await.document.is_none()).await;
         until("the update", async || json(&get(&*store, "3").await).contains(r#""n":3"#)).await;
         assert_eq!(count(&*store).await, 99);
         let metrics = metrics(&*store);
@@ -373,12 +372,12 @@ async fn a_replica_behind_a_network_that_swallows_everything_follows_again() {
     network.cut();
     set_n(&server, 1, 1);
     delete(&server, 2);
-    let old = async || get(&*store, "1").await.age.is_some_and(|age| age >= Duration::from_secs(5));
+    let old = async || get(&*store, "1").await.staleness.is_some_and(|age| age >= Duration::from_secs(5));
     until("a copy that grows older", old).await;
     assert!(health(&*store).await.degraded.is_some());
     network.mend();
     let took = until("the changes", async || {
-        json(&get(&*store, "1").await).contains(r#""n":1"#) && get(&*store, "2").await.record.is_none()
+        json(&get(&*store, "1").await).contains(r#""n":1"#) && get(&*store, "2").await.document.is_none()
     })
     .await;
     eprintln!("the copy follows again after {took:?}");

@@ -1,9 +1,9 @@
-//! Ids that no import takes, and that MongoDB holds all the same: decimals, documents. And records that are a view.
+//! Ids of every type, from the replica as from MongoDB. And records that are a view.
 
-use futures::StreamExt;
-use records::query::Selection;
+use futures::{StreamExt, TryStreamExt};
+use records::record::Key;
 use records::store::fallback::Mode;
-use records::store::{Interruption, Query, Share, page, selected};
+use records::store::{ChangeStreamError, ListRequest, MemoryPool, Page, Store, page};
 
 use crate::cases;
 use crate::servers::mongod::{document, element};
@@ -12,8 +12,8 @@ use crate::support::*;
 cases! {
     an_id_replaced_by_one_that_compares_equal_leaves_nothing_behind,
     a_view_is_copied_again_and_again,
-    pages_are_the_servers_alone_where_the_copy_has_ids_in_another_order,
-    a_replica_leaves_pages_to_the_server_where_it_has_ids_in_another_order,
+    ids_of_every_type_are_paged_and_found_while_the_server_is_away,
+    pages_of_the_server_and_of_the_copy_follow_one_another,
 }
 
 /// An `_id` that is a decimal without a fraction.
@@ -45,22 +45,20 @@ async fn an_id_replaced_by_one_that_compares_equal_leaves_nothing_behind() {
         replace(&server, before, &[after.clone(), integer("n", 1)].concat());
     }
     until("all replacements", async || {
-        let all: Vec<_> = store.list(Query::all()).collect().await;
-        let is_new = |record: &records::store::Result<records::record::Record>| {
-            record.as_ref().is_ok_and(|record| record.json().ends_with(br#""n":1}"#))
-        };
+        let all: Vec<_> =
+            store.list(ListRequest::default()).await.expect("a list").rows.try_collect().await.expect("rows");
         assert_eq!(all.len(), 4, "{all:?}");
-        all.iter().all(is_new)
+        all.iter().all(|row| json_of(&row.document).ends_with(r#""n":1}"#))
     })
     .await;
     // By value, as the server finds it.
-    assert!(get(&*store, "9").await.age.is_some());
+    assert!(get(&*store, "9").await.staleness.is_some());
     assert_eq!(json(&get(&*store, "9").await), r#"{"_id":"9","n":1}"#);
     assert_eq!(json(&get(&*open(&server.url()).await, "9").await), r#"{"_id":"9","n":1}"#);
     delete_all(&server);
     until("an empty copy", async || count(&*store).await == 0).await;
     let metrics = metrics(&*store);
-    assert!(metrics.contains("store_copy_snapshots_total 1\n"), "it was copied anew:\n{metrics}");
+    assert!(metrics.contains("store_copy_snapshots_total 1\n"), "it was copied again:\n{metrics}");
 }
 
 async fn a_view_is_copied_again_and_again() {
@@ -68,65 +66,105 @@ async fn a_view_is_copied_again_and_again() {
     insert(&server, "base", &[integer("_id", 1)]);
     create_view(&server, "base");
     let first = open(&server.url()).await.changes(None).next().await;
-    assert!(matches!(first, Some(Err(Interruption::Unsupported))), "{first:?}");
+    assert!(matches!(first, Some(Err(ChangeStreamError::Unsupported))), "{first:?}");
     let store = over(&server.url(), settings(Mode::Replica)).await;
     ready(&*store).await;
     insert(&server, "base", &[integer("_id", 2)]);
     until("the new record", async || count(&*store).await == 2).await;
-    assert!(get(&*store, "2").await.age.is_some());
+    assert!(get(&*store, "2").await.staleness.is_some());
 }
 
-/// Eleven records whose ids are documents.
-async fn with_documents() -> crate::servers::mongod::Mongod {
+/// A server with ids of every type that MongoDB takes.
+async fn with_all_types() -> crate::servers::mongod::Mongod {
     let server = filled_set().await;
     delete_all(&server);
-    let records = (0..11).map(|n| [element(0x03, "_id", &document(&integer("n", n * 51))), integer("m", n)].concat());
-    insert(&server, "records", &records.collect::<Vec<_>>());
+    let long = |value: i64| element(0x12, "_id", &value.to_le_bytes());
+    let binary = |subtype: u8, bytes: &[u8]| [&(bytes.len() as i32).to_le_bytes(), &[subtype][..], bytes].concat();
+    let ids = [
+        element(0xff, "_id", &[]),
+        element(0x0a, "_id", &[]),
+        double("_id", f64::NAN),
+        integer("_id", -5),
+        double("_id", 0.5),
+        decimal(1),
+        long(1 << 60),
+        element(0x02, "_id", &text("")),
+        element(0x02, "_id", &text("a")),
+        element(0x03, "_id", &document(&integer("a", 1))),
+        element(0x03, "_id", &document(&element(0x02, "a", &text("x")))),
+        element(0x05, "_id", &binary(0, b"ab")),
+        element(0x05, "_id", &binary(4, &[7; 16])),
+        element(0x07, "_id", &[9; 12]),
+        element(0x08, "_id", &[0]),
+        element(0x08, "_id", &[1]),
+        element(0x09, "_id", &1_000_i64.to_le_bytes()),
+        element(0x11, "_id", &[1, 0, 0, 0, 2, 0, 0, 0]),
+        element(0x0d, "_id", &text("code")),
+        element(0x7f, "_id", &[]),
+    ];
+    insert(&server, "records", &ids);
     server
 }
 
-async fn pages_are_the_servers_alone_where_the_copy_has_ids_in_another_order() {
-    let mut server = with_documents().await;
-    let store = over(&server.url(), settings(Mode::Standby)).await;
-    ready(&*store).await;
-    let first = page(&*store, Query::all(), None, None, 4, &mut Share::default()).await.expect("a page");
-    assert_eq!(first.age, None);
-    server.kill();
-    let next = page(&*store, Query::all(), None, first.next, 4, &mut Share::default()).await;
-    assert!(next.as_ref().is_err_and(|error| error.is_unavailable()), "{next:?}");
-    // Nor is there a first page that the server would have to go on behind.
-    let first = page(&*store, Query::all(), None, None, 4, &mut Share::default()).await;
-    assert!(first.as_ref().is_err_and(|error| error.is_unavailable()), "{first:?}");
-    let all = selected(&*store, Query::all());
-    let age = all.known_age();
-    assert_eq!(all.count().await, 11);
-    assert!(age.get().is_some());
-    // What is sorted is in the same order everywhere.
-    let Selection { sort, .. } = Selection::parse(&[("sort".to_owned(), "m".to_owned())]).expect("parameters");
-    let sorted = page(&*store, Query::all(), sort.as_ref(), None, 4, &mut Share::default()).await.expect("a page");
-    assert_eq!((sorted.records.len(), sorted.age.is_some()), (4, true));
+async fn read_page(store: &dyn Store, request: &ListRequest) -> Page {
+    page(store, request, 3, &mut MemoryPool::new(1 << 20).reservation()).await.expect("a page")
 }
 
-async fn a_replica_leaves_pages_to_the_server_where_it_has_ids_in_another_order() {
-    let server = with_documents().await;
-    let store = over(&server.url(), settings(Mode::Replica)).await;
-    ready(&*store).await;
-    let (mut after, mut seen) = (None, 0);
+/// The keys of all pages, from where `request` begins.
+async fn walk(store: &dyn Store, mut request: ListRequest) -> Vec<Key> {
+    let mut keys = Vec::new();
     loop {
-        let page = page(&*store, Query::all(), None, after, 4, &mut Share::default()).await.expect("a page");
-        assert_eq!(page.age, None);
-        seen += page.records.len();
-        after = page.next;
-        if after.is_none() {
-            break;
-        }
+        let page = read_page(store, &request).await;
+        keys.extend(page.documents.iter().map(|document| document.key().clone()));
+        let Some(next) = page.next else { return keys };
+        request.after = Some(next);
     }
-    assert_eq!(seen, 11);
-    // With ids that both have in one order, the copy goes on behind the server, and the other way round.
-    delete_all(&server);
-    store.upsert(numbered(0..100)).await.expect("an upsert");
-    let store = over(&server.url(), settings(Mode::Replica)).await;
+}
+
+async fn ids_of_every_type_are_paged_and_found_while_the_server_is_away() {
+    let mut server = with_all_types().await;
+    let primary = open(&server.url()).await;
+    let expected = walk(&*primary, ListRequest::default()).await;
+    assert!(expected.len() == 20 && expected.is_sorted(), "{expected:?}");
+    for mode in [Mode::Standby, Mode::Replica] {
+        let store = over(&server.url(), settings(mode)).await;
+        ready(&*store).await;
+        server.kill();
+        assert_eq!(walk(&*store, ListRequest::default()).await, expected);
+        for id in [
+            "-5",
+            "0.5",
+            "1",
+            "1152921504606846976",
+            "a",
+            "090909090909090909090909",
+            "true",
+            "1970-01-01T00:00:01.000Z",
+        ] {
+            let found = get(&*store, id).await;
+            assert!(found.document.is_some() && found.staleness.is_some(), "{id}");
+        }
+        server.run().expect("a server");
+        until("the primary", async || primary.ping().await.is_ok()).await;
+    }
+}
+
+async fn pages_of_the_server_and_of_the_copy_follow_one_another() {
+    let mut server = with_all_types().await;
+    let primary = open(&server.url()).await;
+    let expected = walk(&*primary, ListRequest::default()).await;
+    let store = over(&server.url(), settings(Mode::Standby)).await;
     ready(&*store).await;
-    let page = page(&*store, Query::all(), None, None, 4, &mut Share::default()).await.expect("a page");
-    assert!(page.age.is_some());
+    let first = read_page(&*store, &ListRequest::default()).await;
+    assert_eq!(first.staleness, None);
+    let next = ListRequest { after: first.next, ..ListRequest::default() };
+    server.kill();
+    let second = read_page(&*store, &next).await;
+    assert!(second.staleness.is_some());
+    let next = ListRequest { after: second.next, ..ListRequest::default() };
+    server.run().expect("a server");
+    until("the primary", async || get(&*store, "a").await.staleness.is_none()).await;
+    let rest = walk(&*store, next).await;
+    let keys = first.documents.iter().chain(&second.documents).map(|document| document.key().clone());
+    assert_eq!(keys.chain(rest).collect::<Vec<_>>(), expected);
 }

@@ -194,7 +194,8 @@ async fn phases(
     while_away.tell("while away");
     let load = Load::on(address);
     end().await;
-    let back = until("the primary", async || store.get(&"1".into()).await.is_ok_and(|found| found.age.is_none())).await;
+    let back =
+        until("the primary", async || store.get(&"1".into()).await.is_ok_and(|found| found.staleness.is_none())).await;
     eprintln!("reads are back after {back:?}");
     tokio::time::sleep(Duration::from_secs(1)).await;
     let mut after = load.end().await;
@@ -285,7 +286,7 @@ async fn a_step_down_under_load_fails_no_request() {
             let took = until("a change", async || json(&get(&*store, "1").await).contains(r#""n":7"#)).await;
             eprintln!("a change at the new primary is visible after {took:?}");
         } else {
-            until("the primary", async || get(&*store, "1").await.age.is_none()).await;
+            until("the primary", async || get(&*store, "1").await.staleness.is_none()).await;
         }
         let mut seen = load.end().await;
         seen.tell("step down");

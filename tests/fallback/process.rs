@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use records::store::{BACKENDS, Place};
+use records::store::{BACKENDS, BackendKind};
 use tempfile::TempDir;
 
 use crate::cases;
@@ -128,7 +128,7 @@ fn copy_in(directory: &TempDir, scheme: &str) -> String {
 }
 
 fn lasting() -> impl Iterator<Item = &'static str> {
-    BACKENDS.iter().filter(|backend| backend.place == Place::Directory).map(|backend| backend.name)
+    BACKENDS.iter().filter(|backend| backend.kind == BackendKind::Local).map(|backend| backend.name)
 }
 
 async fn killed_while_it_copies_it_never_shows_half_a_copy() {

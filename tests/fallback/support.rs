@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::TryStreamExt;
-use records::document::{Document, extended_json};
+use records::document::extended_json;
+use records::record::Document;
 use records::store::fallback::{self, Mode, Settings};
-use records::store::{Found, Health, Options, Query, Store};
+use records::store::{GetResult, Health, ListRequest, MetricValue, Options, Store};
 
 use crate::servers::mongod::{Mongod, document, element, text};
 
@@ -33,7 +34,8 @@ pub async fn open(url: &str) -> Arc<dyn Store> {
 async fn open_within(url: &str, timeout: Duration) -> Arc<dyn Store> {
     let (url, query) = url.split_once("/?").map_or((url, String::new()), |(url, query)| (url, format!("?{query}")));
     let options = Options { collection: "records".to_owned(), timeout, ..Default::default() };
-    records::store::open(&format!("{url}/{DATABASE}{query}"), options).await.expect("a store opens without its server")
+    let opened = records::store::open(&format!("{url}/{DATABASE}{query}"), options).await;
+    opened.expect("a store opens without its server").into_store()
 }
 
 pub fn settings(mode: Mode) -> Settings {
@@ -99,16 +101,23 @@ pub async fn ready(store: &dyn Store) -> Duration {
         .await
 }
 
-pub async fn get(store: &dyn Store, id: &str) -> Found {
+pub async fn get(store: &dyn Store, id: &str) -> GetResult {
     store.get(&id.into()).await.unwrap_or_else(|error| panic!("get of {id}: {}", error.report()))
 }
 
-pub fn json(found: &Found) -> String {
-    found.record.as_ref().map(|record| String::from_utf8_lossy(record.json()).into_owned()).unwrap_or_default()
+pub fn json(found: &GetResult) -> String {
+    found.document.as_ref().map(json_of).unwrap_or_default()
+}
+
+pub fn json_of(document: &Document) -> String {
+    let mut json = Vec::new();
+    records::wire::document(&mut json, document.bson()).expect("BSON");
+    String::from_utf8(json).expect("UTF-8")
 }
 
 pub async fn count(store: &dyn Store) -> usize {
-    store.list(Query::all()).try_collect::<Vec<_>>().await.expect("a list").len()
+    let list = store.list(ListRequest::default()).await.expect("a list");
+    list.rows.try_collect::<Vec<_>>().await.expect("rows").len()
 }
 
 // Writes past the store.
@@ -234,11 +243,15 @@ pub async fn let_reader_read(_: &Mongod, _: bool) {
     unreachable!("without the store there is nothing to forbid");
 }
 
-/// What the store tells Prometheus.
+/// The counters and gauges of the store, one a line.
 pub fn metrics(store: &dyn Store) -> String {
-    let mut registry = prometheus_client::registry::Registry::default();
-    store.register(&mut registry);
-    let mut text = String::new();
-    prometheus_client::encoding::text::encode(&mut text, &registry).expect("metrics");
-    text
+    let lines = store.metrics().into_iter().filter_map(|metric| {
+        let unit = metric.unit.map(|unit| format!("_{unit}")).unwrap_or_default();
+        match metric.value {
+            MetricValue::Counter(value) => Some(format!("{}{unit}_total {value}\n", metric.name)),
+            MetricValue::Gauge(value) => Some(format!("{}{unit} {value:?}\n", metric.name)),
+            _ => None,
+        }
+    });
+    lines.collect()
 }

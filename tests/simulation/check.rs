@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use records::record::Record;
+use records::record::{Document, Key};
 use tokio::time::Instant;
 
 use crate::world::{KEYS, Version, World};
@@ -13,7 +13,7 @@ const ROUNDING: Duration = Duration::from_millis(2);
 /// An answer, or an item of a list, and when it was asked for and got.
 pub struct Answer<'a> {
     pub key: i64,
-    pub record: Option<&'a Record>,
+    pub record: Option<&'a Document>,
     /// `None`: of the primary.
     pub age: Option<Duration>,
     pub asked: Instant,
@@ -64,7 +64,7 @@ impl Answer<'_> {
 /// A list is in order, each of its records is true, and none is missing that was there all the while.
 pub fn list(
     world: &World,
-    listed: &[Record],
+    listed: &[Document],
     age: Option<Duration>,
     asked: Instant,
     got: Instant,
@@ -74,7 +74,7 @@ pub fn list(
         return Err(format!("a list is out of order: {keys:?}"));
     }
     for key in 0..KEYS {
-        let record = listed.iter().find(|record| *record.key() == records::record::Key::Integer(key));
+        let record = listed.iter().find(|record| *record.key() == Key::int64(key));
         Answer { key, record, age, asked, got }.is_true(world).map_err(|broken| format!("in a list, {broken}"))?;
     }
     Ok(())

@@ -8,11 +8,12 @@ use std::time::Duration;
 use futures::StreamExt;
 use futures::future::{BoxFuture, pending};
 use futures::stream;
-use records::document::Document;
-use records::record::{Key, Record, RecordId};
+use records::document::extended_json;
+use records::record::{Document, RecordId};
 use records::store::fallback::{self, Mode, Settings};
 use records::store::{
-    Batch, Change, Error, Feed, Found, Health, Interruption, Listing, Options, Query, Reply, Result, Store,
+    Change, ChangeBatch, ChangeStream, ChangeStreamError, Error, GetResult, Health, ListRequest, ListResult, Options,
+    Result, ResumeToken, Store,
 };
 use tokio::time::{Instant, sleep, timeout};
 
@@ -77,21 +78,27 @@ async fn health(store: &dyn Store) -> Health {
     store.health().await.unwrap()
 }
 
-fn record(id: i64, length: usize) -> Record {
-    Record::new(Key::Integer(id), format!(r#"{{"_id":{id},"text":"{}"}}"#, "x".repeat(length)).into_bytes())
+fn record(id: i64, length: usize) -> Document {
+    let text = format!(r#"{{"_id":{id},"text":"{}"}}"#, "x".repeat(length));
+    extended_json::parse(text.as_bytes()).expect("a document")
 }
 
 impl Store for Primary {
-    fn get<'a>(&'a self, _: &'a RecordId) -> Reply<'a, Found> {
-        Reply::Pending(Box::pin(async {
+    fn get<'a>(&'a self, _: &'a RecordId) -> BoxFuture<'a, Result<GetResult>> {
+        Box::pin(async {
             self.answers().await;
             Ok(Some(record(-1, 1)).into())
-        }))
+        })
     }
 
-    fn list(&self, query: Query) -> Listing {
-        let slow = query.limit.is_some() && (self.has(Fault::SlowLists) || self.has(Fault::Stuck));
-        if slow { stream::pending().boxed().into() } else { stream::iter([Ok(record(-1, 1))]).boxed().into() }
+    fn list(&self, request: ListRequest) -> BoxFuture<'_, Result<ListResult>> {
+        let slow = request.limit.is_some() && (self.has(Fault::SlowLists) || self.has(Fault::Stuck));
+        Box::pin(async move {
+            if slow {
+                pending::<()>().await;
+            }
+            Ok(stream::iter([Ok(record(-1, 1).into())]).boxed().into())
+        })
     }
 
     fn upsert(&self, _: Vec<Document>) -> BoxFuture<'_, Result<()>> {
@@ -105,9 +112,9 @@ impl Store for Primary {
         })
     }
 
-    fn changes(&self, _: Option<records::store::Token>) -> Feed {
+    fn changes(&self, _: Option<ResumeToken>) -> ChangeStream {
         if !matches!(self.fault, Fault::Panic | Fault::CatchUp) {
-            return stream::once(async { Err(Interruption::Unsupported) }).boxed();
+            return stream::once(async { Err(ChangeStreamError::Unsupported) }).boxed();
         }
         let feed = stream::unfold((self.clone(), false), |(primary, told)| async move {
             sleep(Duration::from_millis(5)).await;
@@ -115,7 +122,7 @@ impl Store for Primary {
             let tells = !told && primary.has(Fault::CatchUp);
             let changes =
                 if tells { (0..MANY).map(|id| Change::Put(record(id, LENGTH))).collect() } else { Vec::new() };
-            let batch = Batch { changes, token: None, current: Some(Instant::now()) };
+            let batch = ChangeBatch { changes, token: None, current: Some(Instant::now()) };
             Some((Ok(batch), (primary, told || tells)))
         });
         feed.boxed()
@@ -131,9 +138,8 @@ impl fmt::Debug for Primary {
 /// As many lists that never begin, each answered by the copy.
 async fn slow_lists(store: &dyn Store) {
     for _ in 0..20 {
-        let mut list = store.list(Query { limit: Some(1), ..Query::all() });
-        assert!(list.next().await.is_some_and(|first| first.is_ok()));
-        assert!(list.age().is_some(), "it is not the copy's");
+        let list = store.list(ListRequest { limit: Some(1), ..ListRequest::default() }).await.expect("a list");
+        assert!(list.staleness.is_some(), "it is not the copy's");
     }
 }
 
@@ -142,7 +148,7 @@ async fn lists_that_are_slow_leave_lookups_to_a_primary_that_answers() {
     let (_, store) = Primary::with_a_copy(Fault::SlowLists, Mode::Standby).await;
     slow_lists(&*store).await;
     sleep(AFTER * 10).await;
-    assert_eq!(store.get(&"-1".into()).await.unwrap().age, None);
+    assert_eq!(store.get(&"-1".into()).await.unwrap().staleness, None);
     assert_eq!(health(&*store).await.degraded, None);
 }
 
@@ -152,10 +158,10 @@ async fn lists_that_are_slow_find_out_that_the_primary_does_not_answer() {
     slow_lists(&*store).await;
     sleep(AFTER * 10).await;
     let at_once = timeout(Duration::from_millis(1), store.get(&"-1".into())).await;
-    assert!(at_once.expect("an answer").unwrap().age.is_some());
+    assert!(at_once.expect("an answer").unwrap().staleness.is_some());
     faulty.store(false, Ordering::Relaxed);
     sleep(Duration::from_secs(2)).await;
-    assert_eq!(store.get(&"-1".into()).await.unwrap().age, None);
+    assert_eq!(store.get(&"-1".into()).await.unwrap().staleness, None);
 }
 
 #[tokio::test(start_paused = true)]
@@ -169,7 +175,7 @@ async fn a_copy_that_is_no_longer_kept_because_of_a_panic_says_so() {
 #[tokio::test]
 async fn a_catch_up_lets_others_have_their_turn() {
     let (_, store) = Primary::with_a_copy(Fault::CatchUp, Mode::Replica).await;
-    let is_there = async |id: i64| store.get(&id.to_string().as_str().into()).await.unwrap().record.is_some();
+    let is_there = async |id: i64| store.get(&id.to_string().as_str().into()).await.unwrap().document.is_some();
     let (mut seen, mut looks) = (0, 0);
     while seen < MANY {
         let before = seen;

@@ -7,10 +7,9 @@ use std::time::Duration;
 
 use futures::future::{BoxFuture, join_all};
 use futures::stream::{self, StreamExt, TryStreamExt};
-use records::document::Document;
-use records::record::{Record, RecordId};
+use records::record::{Document, RecordId};
 use records::store::fallback::{self, Mode, Settings};
-use records::store::{Found, Listing, Options, Query, Reply, Result as StoreResult, Store};
+use records::store::{GetResult, ListRequest, ListResult, Options, Result as StoreResult, Store};
 use tokio::task::LocalSet;
 use tokio::time::{Instant, sleep};
 
@@ -219,7 +218,7 @@ async fn get(run: &Run, floors: &mut [u64; KEYS as usize]) -> Result<(), String>
     let answer = run.store.get(&key.to_string().into()).await;
     run.served(whole, asked, AFTER, &answer)?;
     let mut tally = run.tally.borrow_mut();
-    let Ok(Found { record, age }) = answer else {
+    let Ok(GetResult { document: record, staleness: age, .. }) = answer else {
         tally.errors += 1;
         return Ok(());
     };
@@ -243,14 +242,11 @@ async fn get(run: &Run, floors: &mut [u64; KEYS as usize]) -> Result<(), String>
 
 async fn list(run: &Run) -> Result<(), String> {
     let (asked, whole) = (Instant::now(), run.whole.get());
-    let mut listing = run.store.list(Query::all());
-    let first = listing.try_next().await;
-    run.served(whole, asked, AFTER * 4, &first)?;
-    let age = listing.age();
-    let listed: StoreResult<Vec<Record>> = match first {
-        Ok(Some(first)) => stream::iter([Ok(first)]).chain(listing).try_collect().await,
-        Ok(None) => Ok(Vec::new()),
-        Err(error) => Err(error),
+    let begun = run.store.list(ListRequest::default()).await;
+    run.served(whole, asked, AFTER * 4, &begun)?;
+    let (age, listed): (_, StoreResult<Vec<Document>>) = match begun {
+        Ok(list) => (list.staleness, list.rows.map_ok(|row| row.document).try_collect().await),
+        Err(error) => (None, Err(error)),
     };
     let Ok(listed) = listed else {
         run.tally.borrow_mut().errors += 1;
@@ -272,7 +268,7 @@ async fn recovered(run: &Run) -> Result<(), String> {
     sleep(Duration::from_secs(2)).await;
     if run.mode == Mode::Standby {
         let answer = run.store.get(&"0".into()).await.map_err(|error| error.report().to_string())?;
-        if answer.age.is_some() {
+        if answer.staleness.is_some() {
             return Err("reads are not back at the primary after 2 s".to_owned());
         }
     }
@@ -287,8 +283,8 @@ async fn recovered(run: &Run) -> Result<(), String> {
     for key in 0..KEYS {
         let found = run.store.get(&key.to_string().into()).await.map_err(|error| error.report().to_string())?;
         let held = run.primary.with(|world| world.now(key).record.clone());
-        if found.record != held {
-            return Err(format!("key {key} is {:?}, and stays so, where the primary holds {held:?}", found.record));
+        if found.document != held {
+            return Err(format!("key {key} is {:?}, and stays so, where the primary holds {held:?}", found.document));
         }
     }
     Ok(())
@@ -300,7 +296,7 @@ struct Buggy {
     store: Arc<dyn Store>,
     bug: Bug,
     primary: Primary,
-    old: Mutex<Option<(RecordId, Found)>>,
+    old: Mutex<Option<(RecordId, GetResult)>>,
 }
 
 impl Buggy {
@@ -308,12 +304,12 @@ impl Buggy {
         self.bug == bug && self.primary.with(|world| world.random.u8(0..50)) == 0
     }
 
-    fn falsified(&self, id: &RecordId, mut found: Found) -> Found {
+    fn falsified(&self, id: &RecordId, mut found: GetResult) -> GetResult {
         if self.strikes(Bug::WrongAbsence) {
-            found.record = None;
+            found.document = None;
         }
         if self.bug == Bug::YoungAge {
-            found.age = found.age.map(|_| Duration::ZERO);
+            found.staleness = found.staleness.map(|_| Duration::ZERO);
         }
         if self.bug == Bug::OldAnswer {
             let mut old = self.old.lock().unwrap();
@@ -328,22 +324,18 @@ impl Buggy {
 }
 
 impl Store for Buggy {
-    fn get<'a>(&'a self, id: &'a RecordId) -> Reply<'a, Found> {
-        Reply::Pending(Box::pin(async move { self.store.get(id).await.map(|found| self.falsified(id, found)) }))
+    fn get<'a>(&'a self, id: &'a RecordId) -> BoxFuture<'a, StoreResult<GetResult>> {
+        Box::pin(async move { self.store.get(id).await.map(|found| self.falsified(id, found)) })
     }
 
-    fn list(&self, query: Query) -> Listing {
-        if !self.strikes(Bug::ShortList) {
-            return self.store.list(query);
-        }
-        let listing = self.store.list(query);
-        let age = listing.known_age();
-        let (mut at, last) = (0, 3);
-        let short = listing.take_while(move |_| {
-            at += 1;
-            futures::future::ready(at != last)
-        });
-        Listing::new(short.chain(stream::empty()).boxed(), age)
+    fn list(&self, request: ListRequest) -> BoxFuture<'_, StoreResult<ListResult>> {
+        Box::pin(async {
+            let list = self.store.list(request).await?;
+            if !self.strikes(Bug::ShortList) {
+                return Ok(list);
+            }
+            Ok(ListResult { rows: list.rows.take(2).boxed(), ..list })
+        })
     }
 
     fn upsert(&self, documents: Vec<Document>) -> BoxFuture<'_, StoreResult<()>> {

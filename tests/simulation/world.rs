@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use futures::stream::{self, StreamExt};
-use records::document::Document;
-use records::record::{Key, Record, RecordId};
+use records::document::extended_json;
+use records::record::{Document, Key, RecordId};
 use records::store::{
-    Batch, Change, Error, Feed, Found, Interruption, Listing, Query, RecordStream, Reply, Result, Store, Token,
+    Change, ChangeBatch, ChangeStream, ChangeStreamError, Error, GetResult, ListRequest, ListResult, Result,
+    ResumeToken, RowStream, Store,
 };
 use tokio::time::{Instant, sleep};
 
@@ -49,7 +50,7 @@ pub enum Condition {
 pub struct Version {
     pub from: Instant,
     pub number: u64,
-    pub record: Option<Record>,
+    pub record: Option<Document>,
 }
 
 #[derive(Clone, Copy)]
@@ -98,8 +99,10 @@ impl World {
     /// Puts a record, or removes it.
     pub fn write(&mut self, key: i64, there: bool) {
         let number = self.last() + 1;
-        let record =
-            there.then(|| Record::new(Key::Integer(key), format!(r#"{{"_id":{key},"n":{number}}}"#).into_bytes()));
+        let record = there.then(|| {
+            let text = format!(r#"{{"_id":{key},"n":{number}}}"#);
+            extended_json::parse(text.as_bytes()).expect("a document")
+        });
         let from = Instant::now();
         self.history[key as usize].push(Version { from, number, record });
         self.events.push(Event { at: from, number, key });
@@ -150,7 +153,7 @@ impl Primary {
         }
     }
 
-    async fn find(&self, key: Option<i64>) -> Result<Found> {
+    async fn find(&self, key: Option<i64>) -> Result<GetResult> {
         self.way().await?;
         let record = self.with(|world| key.and_then(|key| world.now(key).record.clone()));
         self.way().await?;
@@ -158,13 +161,13 @@ impl Primary {
     }
 
     /// Record by record, each as it is at its own moment.
-    fn records(&self) -> RecordStream {
+    fn rows(&self) -> RowStream {
         let steps = stream::unfold((self.clone(), Some(0)), |(primary, key)| async move {
             let key = key.filter(|key| *key < KEYS)?;
             match primary.way().await {
                 Ok(()) => {
                     let record = primary.with(|world| world.now(key).record.clone());
-                    Some((record.map(Ok), (primary, Some(key + 1))))
+                    Some((record.map(|record| Ok(record.into())), (primary, Some(key + 1))))
                 }
                 Err(error) => Some((Some(Err(error)), (primary, None))),
             }
@@ -179,12 +182,18 @@ fn key_of(id: &RecordId) -> Option<i64> {
 }
 
 impl Store for Primary {
-    fn get<'a>(&'a self, id: &'a RecordId) -> Reply<'a, Found> {
-        Reply::Pending(Box::pin(self.find(key_of(id))))
+    fn get<'a>(&'a self, id: &'a RecordId) -> BoxFuture<'a, Result<GetResult>> {
+        Box::pin(self.find(key_of(id)))
     }
 
-    fn list(&self, _: Query) -> Listing {
-        self.records().into()
+    fn list(&self, _: ListRequest) -> BoxFuture<'_, Result<ListResult>> {
+        Box::pin(async {
+            let mut rows = self.rows();
+            match rows.next().await.transpose()? {
+                Some(first) => Ok(stream::iter([Ok(first)]).chain(rows).boxed().into()),
+                None => Ok(ListResult::empty()),
+            }
+        })
     }
 
     fn upsert(&self, _: Vec<Document>) -> BoxFuture<'_, Result<()>> {
@@ -195,7 +204,7 @@ impl Store for Primary {
         Box::pin(async { self.find(None).await.map(drop) })
     }
 
-    fn changes(&self, after: Option<Token>) -> Feed {
+    fn changes(&self, after: Option<ResumeToken>) -> ChangeStream {
         let position = after.map(|token| u64::from_le_bytes(token.0.as_ref().try_into().expect("a token of ours")));
         let reader =
             Reader { primary: self.clone(), cuts: 0, position, resumes: position.is_some(), shown: [0; KEYS as usize] };
@@ -226,40 +235,40 @@ struct Reader {
     shown: [u64; KEYS as usize],
 }
 
-type Item = std::result::Result<Batch, Interruption>;
+type Item = std::result::Result<ChangeBatch, ChangeStreamError>;
 
 impl Reader {
     async fn open(&mut self) -> Item {
-        self.primary.way().await.map_err(Interruption::Failed)?;
+        self.primary.way().await.map_err(ChangeStreamError::Unavailable)?;
         let position = self.position;
         let opened = self.primary.with(|world| {
             if !world.has_changes {
-                return Err(Interruption::Unsupported);
+                return Err(ChangeStreamError::Unsupported);
             }
             if position.is_some_and(|position| position < world.expired) {
-                return Err(Interruption::Lost("expired".to_owned()));
+                return Err(ChangeStreamError::HistoryLost("expired".to_owned()));
             }
             Ok((world.cuts, world.last()))
         });
         let (cuts, last) = opened?;
         self.cuts = cuts;
         let position = *self.position.get_or_insert(last);
-        self.primary.way().await.map_err(Interruption::Failed)?;
-        Ok(Batch { changes: Vec::new(), token: Some(token(position)), current: None })
+        self.primary.way().await.map_err(ChangeStreamError::Unavailable)?;
+        Ok(ChangeBatch { changes: Vec::new(), token: Some(token(position)), current: None })
     }
 
     async fn batch(&mut self) -> Item {
         let pause = self.primary.with(|world| world.random.u64(1..60));
         sleep(Duration::from_millis(pause)).await;
-        self.primary.way().await.map_err(Interruption::Failed)?;
+        self.primary.way().await.map_err(ChangeStreamError::Unavailable)?;
         let position = self.position.unwrap_or_default();
         let primary = self.primary.clone();
         let batch = primary.with(|world| {
             if world.cuts != self.cuts {
-                return Err(Interruption::Failed(Error::unavailable("cut")));
+                return Err(ChangeStreamError::Unavailable(Error::unavailable("cut")));
             }
             if position < world.expired && world.random.bool() {
-                return Err(Interruption::Lost("expired".to_owned()));
+                return Err(ChangeStreamError::HistoryLost("expired".to_owned()));
             }
             let (now, bug) = (Instant::now(), world.bug);
             let lag = if self.resumes { Duration::ZERO } else { world.lag };
@@ -294,7 +303,7 @@ impl Reader {
                 }
                 changes.push(match version.record {
                     Some(record) => Change::Put(record),
-                    None => Change::Remove(Key::Integer(event.key)),
+                    None => Change::Remove(Key::int64(event.key)),
                 });
             }
             let current = match bug {
@@ -305,13 +314,13 @@ impl Reader {
             self.position = Some(position + events.len() as u64);
             // Not every batch has a place to go on from: what was shown is then shown again.
             let token = (world.random.u8(0..5) > 0).then(|| token(position + events.len() as u64));
-            Ok(Batch { changes, token, current })
+            Ok(ChangeBatch { changes, token, current })
         })?;
-        self.primary.way().await.map_err(Interruption::Failed)?;
+        self.primary.way().await.map_err(ChangeStreamError::Unavailable)?;
         Ok(batch)
     }
 }
 
-fn token(position: u64) -> Token {
-    Token(position.to_le_bytes().into())
+fn token(position: u64) -> ResumeToken {
+    ResumeToken(position.to_le_bytes().into())
 }

@@ -298,7 +298,8 @@ fn regex() -> impl Strategy<Value = Bson> {
 }
 
 pub fn regex_of(pattern: &str, options: &str) -> Bson {
-    Bson::RegularExpression(Regex::from_strings(pattern, options).expect("no NUL"))
+    let [pattern, options] = [pattern, options].map(|text| text.try_into().expect("no NUL"));
+    Bson::RegularExpression(Regex { pattern, options })
 }
 
 /// The document as canonical Extended JSON: every type is told.

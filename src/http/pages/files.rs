@@ -34,12 +34,7 @@ pub async fn own(State(app): State<App>, uri: Uri, headers: HeaderMap) -> Result
     }
 }
 
-fn file(
-    app: &App,
-    headers: &HeaderMap,
-    content_type: &'static str,
-    bytes: &'static [u8],
-) -> Result<Response, Problem> {
+fn file(app: &App, headers: &HeaderMap, content_type: &'static str, bytes: &'static [u8]) -> Result<Response, Problem> {
     let (tag, response) = answer(HeaderValue::from_static(content_type), Bytes::from_static(bytes));
     tag.asked_for(headers, compressed(&app.memory, headers, response)?)
 }

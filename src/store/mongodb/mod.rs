@@ -41,7 +41,7 @@ use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use super::{
-    ChangeStream, Error, GetResult, ListRequest, ListResult, Metric, Opened, Options, ResumeToken, Result, Store,
+    ChangeStream, Error, GetResult, ListRequest, ListResult, Metric, Opened, Options, Result, ResumeToken, Store,
 };
 use crate::record::{Document, Key, RecordId, ValueRef, raw};
 use batcher::{BatchLoader, LookupBatcher};
@@ -220,7 +220,11 @@ fn update_command(collection: &str, documents: &[Document]) -> Result<RawDocumen
 fn filter_by_keys(keys: &[Key]) -> Bdoc {
     let mut ids: Vec<Bson> = keys.iter().filter_map(pushdown::bson_of).collect();
     // The server answers the first form by a shorter path.
-    if ids.len() == 1 { doc! { "_id": ids.remove(0) } } else { doc! { "_id": { "$in": ids } } }
+    if ids.len() == 1 {
+        doc! { "_id": ids.remove(0) }
+    } else {
+        doc! { "_id": { "$in": ids } }
+    }
 }
 
 impl BatchLoader for Arc<Inner> {

@@ -29,9 +29,9 @@ use crate::store::{Error, GetResult, Histogram, Metric, MetricValue, Result};
 /// The most keys in one batch. MongoDB's first reply to a `find` has up to 101 documents, so that one reply answers a batch.
 const BATCH_KEYS: usize = 100;
 
-/// The length of a queue that does not wait for the batches in flight. On a link with a round trip of 2 ms, this brings half as
-/// many lookups again as one batch at a time.
-const ENOUGH_KEYS: usize = 16;
+/// The length of a queue that does not wait for the batches in flight. With a round trip of 2 ms, this answers half as many
+/// lookups again as one batch at a time, and a command costs less than half of its keys.
+const ENOUGH_KEYS: usize = 32;
 
 /// How long a shorter queue waits for a batch in flight.
 const PATIENCE: Duration = Duration::from_millis(5);
@@ -233,7 +233,10 @@ struct BatchTask<L: BatchLoader> {
 
 enum Stage {
     Claiming,
-    InFlight { since: Instant, awaited: bool },
+    InFlight {
+        since: Instant,
+        awaited: bool,
+    },
     /// No caller waits any more.
     Unneeded,
 }

@@ -5,7 +5,7 @@
 
 use std::sync::Mutex;
 
-use futures::TryStreamExt;
+use futures::StreamExt;
 use mongodb::bson::{Bson as Value, Document as Tree};
 use mongodb::event::EventHandler;
 use mongodb::event::command::CommandEvent;

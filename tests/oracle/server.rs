@@ -1,0 +1,138 @@
+//! The server that is asked what is right, and the ways in which it is asked.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use bson::{Document as Tree, RawDocumentBuf, doc};
+use futures::TryStreamExt;
+use mongodb::error::ErrorKind;
+use mongodb::{Client, Collection, Database};
+use proptest::strategy::Strategy;
+use proptest::test_runner::{Config, TestCaseResult, TestRunner};
+use records::record::Document;
+use tokio::runtime::Handle;
+
+/// Where one case has its collections: a database that no other case has.
+pub struct Server {
+    runtime: Handle,
+    database: Database,
+    /// The major version.
+    pub version: u32,
+    collections: AtomicU32,
+}
+
+impl Server {
+    /// # Errors
+    ///
+    /// When the server of this URL does not answer.
+    pub fn connect(runtime: Handle, url: &str) -> Result<Self, mongodb::error::Error> {
+        let (database, version) = runtime.block_on(async {
+            let client = Client::with_uri_str(url).await?;
+            let database = client.default_database().expect("the URL names a database");
+            let build = database.run_command(doc! { "buildInfo": 1 }).await?;
+            let version = build.get_str("version").unwrap_or_default().split('.').next().and_then(|v| v.parse().ok());
+            Ok::<_, mongodb::error::Error>((database, version.expect("a version")))
+        })?;
+        Ok(Self { runtime, database, version, collections: AtomicU32::new(0) })
+    }
+
+    pub fn database(&self) -> &Database {
+        &self.database
+    }
+
+    pub fn block_on<F: Future>(&self, future: F) -> F::Output {
+        self.runtime.block_on(future)
+    }
+
+    pub fn collection(&self) -> Oracle<'_> {
+        let name = format!("oracle_{}", self.collections.fetch_add(1, Ordering::Relaxed));
+        Oracle { server: self, collection: self.database.collection(&name) }
+    }
+
+    /// Removes the database.
+    pub fn clear(&self) {
+        self.block_on(async { self.database.drop().await }).expect("the database is dropped");
+    }
+}
+
+/// A collection.
+pub struct Oracle<'a> {
+    server: &'a Server,
+    pub collection: Collection<RawDocumentBuf>,
+}
+
+impl Oracle<'_> {
+    /// Puts `documents` in place of all that is there.
+    pub fn fill(&self, documents: &[Document]) {
+        let raw = documents.iter().map(raw).collect::<Vec<_>>();
+        self.server.block_on(async {
+            self.collection.delete_many(doc! {}).await.expect("all are deleted");
+            if !raw.is_empty() {
+                self.collection.insert_many(raw).await.expect("all are inserted");
+            }
+        });
+    }
+
+    /// As [`fill`](Self::fill), where some may be there already; returns the places of those that the server took.
+    pub fn fill_distinct(&self, documents: &[Document]) -> Vec<usize> {
+        const DUPLICATE_KEY: i32 = 11_000;
+        let inserted = self.server.block_on(async {
+            self.collection.delete_many(doc! {}).await.expect("all are deleted");
+            self.collection.insert_many(documents.iter().map(raw)).ordered(false).await
+        });
+        let refused: Vec<usize> = match inserted {
+            Ok(_) => Vec::new(),
+            Err(error) => match *error.kind {
+                ErrorKind::InsertMany(error) if error.write_concern_error.is_none() => {
+                    let errors = error.write_errors.unwrap_or_default();
+                    assert!(errors.iter().all(|error| error.code == DUPLICATE_KEY), "{errors:?}");
+                    errors.iter().map(|error| error.index).collect()
+                }
+                other => panic!("insert: {other}"),
+            },
+        };
+        (0..documents.len()).filter(|index| !refused.contains(index)).collect()
+    }
+
+    /// The documents that a find returns.
+    ///
+    /// # Errors
+    ///
+    /// Those of the server.
+    pub fn find(&self, filter: Tree, sort: Tree, projection: Option<Tree>) -> mongodb::error::Result<Vec<Document>> {
+        self.server.block_on(async {
+            let mut find = self.collection.find(filter).sort(sort);
+            if let Some(projection) = projection {
+                find = find.projection(projection);
+            }
+            let found: Vec<RawDocumentBuf> = find.await?.try_collect().await?;
+            Ok(found.into_iter().map(|raw| Document::new(raw.into_bytes()).expect("BSON from the server")).collect())
+        })
+    }
+
+    /// The numbers that the documents which a find returns have as their `_id`.
+    ///
+    /// # Errors
+    ///
+    /// Those of the server.
+    pub fn find_numbers(&self, filter: Tree, sort: Tree) -> mongodb::error::Result<Vec<i32>> {
+        Ok(self.find(filter, sort, Some(doc! { "_id": 1 }))?.iter().map(number).collect())
+    }
+}
+
+pub fn raw(document: &Document) -> RawDocumentBuf {
+    RawDocumentBuf::from_bytes(document.bson().to_vec()).expect("a document is BSON")
+}
+
+/// The number in the `_id` of a document.
+pub fn number(document: &Document) -> i32 {
+    raw(document).get_i32("_id").expect("a number as _id")
+}
+
+/// Runs `check` with `cases` values; more, if `PROPTEST_CASES` asks for more than proptest's 256.
+pub fn check<T: std::fmt::Debug>(cases: u32, strategy: &impl Strategy<Value = T>, check: impl Fn(T) -> TestCaseResult) {
+    let config = Config { failure_persistence: None, max_shrink_iters: 4_096, ..Config::default() };
+    let cases = cases * config.cases / 256;
+    if let Err(error) = TestRunner::new(Config { cases, ..config }).run(strategy, check) {
+        panic!("{error}");
+    }
+}
