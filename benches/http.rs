@@ -28,7 +28,7 @@ fn requests(criterion: &mut Criterion) {
         };
         let options =
             store::Options { collection: "records".into(), timeout: Duration::from_secs(5), ..Default::default() };
-        let store = runtime.block_on(store::open(&url, options)).unwrap();
+        let store = runtime.block_on(store::open(&url, options)).unwrap().into_store();
         let documents = (0..RECORDS).map(|id| {
             let line = format!(
                 r#"{{"_id": "{id:024x}", "name": "record {id}", "rating": {id}.5, "text": "{}"}}"#,

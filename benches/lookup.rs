@@ -6,10 +6,10 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bson::oid::ObjectId;
+use bson::{Bson, DateTime, doc};
 use criterion::{Criterion, criterion_group, criterion_main};
-use futures::FutureExt;
-use records::document::{Document, Value};
-use records::record::RecordId;
+use records::record::{Document, RecordId};
 use records::store::{self, BACKENDS, BackendKind, Store};
 
 const COUNTS: [u32; 2] = [1_000, 1_000_000];
@@ -18,38 +18,36 @@ const COUNTS: [u32; 2] = [1_000, 1_000_000];
 const BATCH: u32 = 10_000;
 
 /// Makes an `_id` of the `index`-th record; `there` or not, it has the same form.
-type MakeId = fn(index: u32, there: bool) -> Value;
+type MakeId = fn(index: u32, there: bool) -> Bson;
 
 const KINDS: [(&str, MakeId); 2] = [("object_id", object_id), ("string", string)];
 
 /// A time, a machine, a counter: ObjectIds made by one process differ in the first and the last bytes only.
-fn object_id(index: u32, there: bool) -> Value {
+fn object_id(index: u32, there: bool) -> Bson {
     let mut id = [0x5f, 0, 0, 0, 0x9a, 0x3c, 0x77, 0xe1, u8::from(there), 0, 0, 0];
     id[1..4].copy_from_slice(&(index / 50).to_be_bytes()[1..]);
     id[9..].copy_from_slice(&index.to_be_bytes()[1..]);
-    Value::ObjectId(id)
+    Bson::ObjectId(ObjectId::from_bytes(id))
 }
 
-fn string(index: u32, there: bool) -> Value {
+fn string(index: u32, there: bool) -> Bson {
     let shop = if there { "berlin" } else { "lisbon" };
-    Value::String(format!("order-{index:07}-{shop}").into())
+    Bson::String(format!("order-{index:07}-{shop}"))
 }
 
 /// About 250 bytes of JSON.
-fn document(id: Value, index: u32) -> Document {
-    let text = |text: &str| Value::String(text.into());
-    let size = Value::Document(vec![("width".into(), Value::Double(21.0)), ("height".into(), Value::Double(29.7))]);
-    let fields = vec![
-        ("_id".into(), id),
-        ("name".into(), text("Notebook, ruled, 96 sheets")),
-        ("number".into(), Value::Int32(index as i32)),
-        ("price".into(), Value::Double(f64::from(index % 10_000) / 100.0)),
-        ("size".into(), size),
-        ("tags".into(), Value::Array(vec![text("paper"), text("school"), text("office")])),
-        ("made".into(), Value::Date(1_441_875_347_000 + i64::from(index))),
-        ("note".into(), text("Élégant, and long enough to be a sentence.")),
-    ];
-    Document::new(fields).expect("a document")
+fn document(id: Bson, index: u32) -> Document {
+    let fields = doc! {
+        "_id": id,
+        "name": "Notebook, ruled, 96 sheets",
+        "number": index as i32,
+        "price": f64::from(index % 10_000) / 100.0,
+        "size": { "width": 21.0, "height": 29.7 },
+        "tags": ["paper", "school", "office"],
+        "made": DateTime::from_millis(1_441_875_347_000 + i64::from(index)),
+        "note": "Élégant, and long enough to be a sentence.",
+    };
+    Document::new(fields.to_vec().expect("BSON")).expect("a document")
 }
 
 /// The ids of all records in random order. A request's id was just read, so it is close: made before the store is filled,
@@ -63,8 +61,8 @@ fn shuffled(count: u32, make: MakeId, there: bool) -> Vec<RecordId> {
         order.swap(last, (state >> 33) as usize % (last + 1));
     }
     let id = |index| match make(index, there) {
-        Value::String(text) => RecordId::from(&*text),
-        Value::ObjectId(id) => RecordId::from(id.iter().map(|byte| format!("{byte:02x}")).collect::<String>()),
+        Bson::String(text) => RecordId::from(text),
+        Bson::ObjectId(id) => RecordId::from(id.to_hex()),
         other => unreachable!("no id of this bench: {other:?}"),
     };
     order.into_iter().map(id).collect()
@@ -74,7 +72,7 @@ fn fill(runtime: &tokio::runtime::Runtime, url: &str, count: u32, make: MakeId) 
     let options =
         store::Options { collection: "records".into(), timeout: Duration::from_secs(5), ..Default::default() };
     runtime.block_on(async {
-        let store = store::open(url, options).await.expect("the store opens");
+        let store = store::open(url, options).await.expect("the store opens").into_store();
         for start in (0..count).step_by(BATCH as usize) {
             let end = count.min(start + BATCH);
             let documents = (start..end).map(|index| document(make(index, true), index)).collect();
@@ -108,8 +106,8 @@ fn lookup(criterion: &mut Criterion) {
                         let mut next = ids.iter().cycle();
                         bencher.iter(|| {
                             let id = black_box(next.next()).expect("ids without end");
-                            let found = store.get(id).now_or_never().expect("an embedded store answers at once");
-                            assert_eq!(found.expect("an answer").record.is_some(), there);
+                            let found = store.try_get(id).expect("an embedded store answers at once");
+                            assert_eq!(found.expect("an answer").document.is_some(), there);
                         });
                     });
                 }

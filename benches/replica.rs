@@ -1,16 +1,11 @@
-//! Get by id from the copy, in replica mode, beside the memory store that such a copy is: what the way through the fallback
-//! costs.
-
-#[path = "../tests/support/elsewhere.rs"]
-mod elsewhere;
+//! Compares lookups in the replica with lookups in the memory store that such a replica is: the difference is the cost of
+//! the fallback.
 
 use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use elsewhere::Elsewhere;
-use futures::FutureExt;
 use records::document::extended_json;
 use records::record::RecordId;
 use records::store::fallback::{self, Mode, Settings};
@@ -29,7 +24,7 @@ async fn replica(primary: Arc<dyn Store>) -> Arc<dyn Store> {
         max_bytes: u64::MAX,
         options: Options::default(),
     };
-    let store = fallback::over(Arc::new(Elsewhere(primary)), settings).await.expect("a fallback");
+    let store = fallback::over(primary, settings).await.expect("a fallback");
     while !store.health().await.is_ok_and(|health| health.degraded.is_none()) {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
@@ -41,7 +36,7 @@ fn lookup(criterion: &mut Criterion) {
     let text = |id| format!(r#"{{"_id":"order-{id:07}-berlin","note":"Long enough to be a sentence of its own."}}"#);
     let documents = (0..COUNT).map(|id| extended_json::parse(text(id).as_bytes()).expect("a document")).collect();
     let memory = runtime.block_on(async {
-        let memory = store::open("memory:", Options::default()).await.expect("a store");
+        let memory = store::open("memory:", Options::default()).await.expect("a store").into_store();
         memory.upsert(documents).await.expect("an upsert");
         memory
     });
@@ -54,8 +49,8 @@ fn lookup(criterion: &mut Criterion) {
         criterion.bench_function(name, |bencher| {
             bencher.iter(|| {
                 let id = black_box(next.next()).expect("ids without end");
-                let found = store.get(id).now_or_never().expect("an answer at once").expect("an answer");
-                assert!(found.record.is_some());
+                let found = store.try_get(id).expect("an answer at once").expect("an answer");
+                assert!(found.document.is_some());
             });
         });
     }

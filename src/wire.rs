@@ -60,15 +60,17 @@ pub fn id(document: &[u8]) -> Option<String> {
 }
 
 fn write_document(out: &mut Vec<u8>, document: &[u8], depth: usize) -> Result<()> {
-    out.push(b'{');
-    for (index, element) in Elements::new(document)?.enumerate() {
+    let mut separator = b'{';
+    for element in Elements::new(document)? {
         let (name, value) = element?;
-        if index > 0 {
-            out.push(b',');
-        }
+        out.push(separator);
+        separator = b',';
         string(out, name);
         out.push(b':');
         write_value(out, value, depth)?;
+    }
+    if separator == b'{' {
+        out.push(b'{');
     }
     out.push(b'}');
     Ok(())

@@ -55,7 +55,7 @@ pub fn serve(name: &str, argument: &str) {
 }
 
 fn map(count: u32) -> Arc<HashMap<String, Bytes>> {
-    Arc::new(data::documents(count).map(|(id, document)| (id, document.to_record().json().clone())).collect())
+    Arc::new(data::documents(count).map(|(id, document)| (id, data::json(&document).into())).collect())
 }
 
 async fn bare_hyper(listener: TcpListener) {
@@ -95,12 +95,12 @@ async fn bare_axum(listener: TcpListener, count: u32) {
 /// The service's own server and store, and between them nothing: no identities, log, metrics, deadlines, entity tags.
 async fn server_alone(listener: TcpListener) {
     async fn one(State(store): State<Arc<dyn Store>>, Path(id): Path<String>) -> impl IntoResponse {
-        match store.get(&id.as_str().into()).await.expect("an answer").record {
-            Some(record) => ([(CONTENT_TYPE, JSON)], record.json().clone()).into_response(),
+        match store.get(&id.as_str().into()).await.expect("an answer").document {
+            Some(document) => ([(CONTENT_TYPE, JSON)], data::json(&document)).into_response(),
             None => StatusCode::NO_CONTENT.into_response(),
         }
     }
-    let store = store::open("memory:", store::Options::default()).await.expect("a store");
+    let store = store::open("memory:", store::Options::default()).await.expect("a store").into_store();
     store.upsert(data::documents(data::FEW).map(|(_, document)| document).collect()).await.expect("an import");
     let router = Router::new().route("/api/v1/records/{id}", get(one)).with_state(store);
     let limits = Limits {

@@ -1,6 +1,7 @@
 //! The records that everybody serves.
 
-use records::document::{Document, extended_json};
+use records::document::extended_json;
+use records::record::Document;
 
 pub const FEW: u32 = 2_500;
 
@@ -23,4 +24,11 @@ pub fn paths(count: u32, few: u32) -> Vec<String> {
         .map(|n| (u64::from(n) * 7_368_787 % u64::from(count)) as u32)
         .map(|n| format!("/api/v1/records/5f0000009a3c77e1{n:08x}"))
         .collect()
+}
+
+/// The JSON that clients get of the document.
+pub fn json(document: &Document) -> Vec<u8> {
+    let mut json = Vec::new();
+    records::wire::document(&mut json, document.bson()).expect("BSON");
+    json
 }

@@ -201,7 +201,7 @@ fn fill(url: &str, count: u32) {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     runtime.block_on(async {
         let options = Options { timeout: Duration::from_secs(60), ..Options::default() };
-        let store = store::open(url, options).await.expect("a store");
+        let store = store::open(url, options).await.expect("a store").into_store();
         let mut documents = data::documents(count).map(|(_, document)| document);
         loop {
             let some: Vec<_> = documents.by_ref().take(20_000).collect();
@@ -217,8 +217,8 @@ fn fill(url: &str, count: u32) {
 fn seed_file(path: &Path, count: u32) {
     let mut file = io::BufWriter::new(std::fs::File::create(path).expect("a file"));
     for (id, document) in data::documents(count) {
-        let record = document.to_record();
-        let json = std::str::from_utf8(record.json()).expect("UTF-8");
+        let json = data::json(&document);
+        let json = std::str::from_utf8(&json).expect("UTF-8");
         let typed = json.replace(&format!("\"{id}\""), &format!("{{\"$oid\":\"{id}\"}}"));
         writeln!(file, "{typed}").expect("a file");
     }

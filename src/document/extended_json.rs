@@ -1,13 +1,13 @@
-//! One JSON text to one [`Document`]: MongoDB Extended JSON v2, canonical and relaxed, as
+//! Parses one JSON text into one [`Document`]: MongoDB Extended JSON v2, canonical and relaxed, as
 //! [its specification](https://github.com/mongodb/specifications/blob/master/source/extended-json/extended-json.md) has
-//! it, and the v1 forms that older `mongoexport`s wrote (`$date` as a number, `$binary` beside `$type`, `$regex` beside
-//! `$options`).
+//! it, and the v1 forms that older `mongoexport`s wrote (`$date` as a number, `$binary` next to `$type`, `$regex` next
+//! to `$options`).
 //!
-//! Stricter than the specification in three points, because what is dropped in silence is lost: a name that stands twice
-//! in one object is an error, so is a malformed wrapper, and so is anything that MongoDB would not store.
+//! Stricter than the specification in three points, because a parser that is lenient loses data in silence: a name that
+//! occurs twice in one object is an error, so is a malformed wrapper, and so is anything that MongoDB would not store.
 //!
 //! Bare numbers: digits alone are an Int32 or, where it is too small, an Int64; beyond that a double, as the
-//! specification has it. Whatever has a fraction or an exponent is a double, and so is `-0`. A number that no double can
+//! specification has it. A number with a fraction or an exponent is a double, and so is `-0`. A number that no double can
 //! hold, such as `1e400`, is an error rather than infinity.
 
 use std::fmt;
@@ -22,10 +22,10 @@ use crate::record::Document;
 /// (`{"$dbPointer":{"$id":{"$oid":…}}}`). [`validate`] counts those of the document.
 const MAX_TEXT_DEPTH: usize = MAX_DEPTH + 3;
 
-/// Why a text is not a document.
+/// The reason why a text is not a document.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Not JSON, or not Extended JSON. `column` counts bytes from 1, `line` counts within the text.
+    /// The text is no JSON, or no Extended JSON. `column` counts bytes from 1, `line` counts within the text.
     #[error("{reason}")]
     Syntax { reason: String, line: usize, column: usize },
     #[error("it is not a JSON object")]
@@ -38,7 +38,7 @@ pub enum Error {
 ///
 /// # Errors
 ///
-/// Whatever keeps it from being stored as it is, in every store: see [`Error`].
+/// When some store could not hold the document as it is: see [`Error`].
 pub fn parse(text: &[u8]) -> Result<Document, Error> {
     let mut deserializer = serde_json::Deserializer::from_slice(text);
     let value = Seed { depth: 0 }
@@ -54,14 +54,14 @@ pub fn parse(text: &[u8]) -> Result<Document, Error> {
 impl Error {
     fn syntax(error: serde_json::Error) -> Self {
         let (line, column) = (error.line(), error.column());
-        // The position is ours to say: the reader knows the line of the file.
+        // The caller states the position: the reader knows the line of the file.
         let reason = error.to_string();
         let reason = reason.strip_suffix(&format!(" at line {line} column {column}")).unwrap_or(&reason).to_owned();
         Self::Syntax { reason, line, column }
     }
 }
 
-/// Knows how deep it is, so that nesting is refused by our limit and in our words, long before the stack ends.
+/// Counts the depth, so that this module's limit and message apply long before the stack ends.
 struct Seed {
     depth: usize,
 }

@@ -1,4 +1,4 @@
-//! A file of documents, taken apart in bounded memory: one Extended JSON document per line, which is what `mongoexport`
+//! Splits a file into documents, in bounded memory: one Extended JSON document per line, which is what `mongoexport`
 //! writes, or one JSON array (`mongoexport --jsonArray`). The first byte that is not white space decides which.
 
 use std::fmt;
@@ -13,7 +13,7 @@ pub const MAX_TEXT_BYTES: usize = 128 * 1024 * 1024;
 
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
-/// A text that is no document, and where it stands.
+/// A text that is no document, and its place in the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InvalidDocument {
     /// Counted from 1.
@@ -32,12 +32,12 @@ impl fmt::Display for InvalidDocument {
     }
 }
 
-/// Documents in the order of the file. The outer error is the input's (it cannot be read on); the inner one is a single
-/// bad text, after which reading goes on.
+/// Iterates over the documents in the order of the file. The outer error is the input's (it cannot be read on); the inner
+/// one is a single invalid text, after which reading goes on.
 pub struct Documents<R> {
     input: R,
     line: u64,
-    /// How many bytes come before the line.
+    /// The number of bytes before the line.
     line_start: u64,
     bytes: u64,
     text: Vec<u8>,
@@ -46,7 +46,7 @@ pub struct Documents<R> {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Form {
-    /// Nothing but white space was seen.
+    /// Only white space was read so far.
     Unknown,
     Lines,
     /// Inside the array; `first` until its first element, after which a comma stands before each.
@@ -66,7 +66,7 @@ impl<R: BufRead> Documents<R> {
         self.bytes
     }
 
-    /// Leaves the first `count` bytes of a buffer behind that was filled just before, so that this reads nothing.
+    /// Skips the first `count` bytes of the buffer, which the caller has just filled.
     fn consume(&mut self, count: usize) -> io::Result<()> {
         let passed = &self.input.fill_buf()?[..count];
         if let Some(last) = memchr::memrchr(b'\n', passed) {
@@ -78,12 +78,12 @@ impl<R: BufRead> Documents<R> {
         Ok(())
     }
 
-    /// Where the next byte stands: its line, and how many bytes of the line come before it.
+    /// The place of the next byte: its line, and the number of bytes before it in that line.
     fn here(&self) -> (u64, usize) {
         (self.line, (self.bytes - self.line_start) as usize)
     }
 
-    /// The next byte that is not white space, left unread.
+    /// Skips white space, and returns the byte after it without consuming it.
     fn skip_white_space(&mut self) -> io::Result<Option<u8>> {
         loop {
             let buffer = self.input.fill_buf()?;
@@ -99,7 +99,7 @@ impl<R: BufRead> Documents<R> {
         }
     }
 
-    /// Reads on into `text` until `end` finds in a buffer the place before which to stop, or the input ends.
+    /// Appends to `text` up to the place that `end` finds in a buffer, or to the end of the input.
     fn take_until(&mut self, mut end: impl FnMut(&[u8]) -> Option<usize>) -> io::Result<()> {
         loop {
             let buffer = self.input.fill_buf()?;
@@ -118,10 +118,10 @@ impl<R: BufRead> Documents<R> {
         }
     }
 
-    /// What stands in `text`, which began at `line` after `before` bytes of it; `text` is empty afterwards.
+    /// Parses `text`, which began at `line` after `before` bytes of it, and clears it.
     fn parse(&mut self, (line, before): (u64, usize)) -> Result<Document, InvalidDocument> {
         if self.text.len() > MAX_TEXT_BYTES {
-            // Its memory goes with it; the next line is hardly as long.
+            // Frees the memory: the next line is hardly as long.
             self.text = Vec::new();
             return Err(InvalidDocument {
                 line,
@@ -184,7 +184,7 @@ impl<R: BufRead> Documents<R> {
     fn next_element(&mut self, first: bool) -> io::Result<Option<Result<Document, InvalidDocument>>> {
         let next = self.skip_white_space()?;
         let bad = |this: &mut Self, reason: &str| {
-            // Where the commas are no longer certain, guessing on would make documents up.
+            // The commas are no longer certain, and a guess could make documents up.
             this.form = Form::Ended;
             Ok(Some(Err(InvalidDocument { line: this.line, column: None, reason: reason.to_owned() })))
         };

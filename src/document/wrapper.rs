@@ -148,12 +148,15 @@ fn double(text: &str) -> Option<f64> {
     }
 }
 
-/// A decimal that 128 bits hold exactly: the crate refuses one that it would have to round.
+/// Reads a decimal that 128 bits hold exactly. The crate refuses to round, but takes a few texts that are no number, such as
+/// `.`, `.+5` and `sNaN`.
 fn decimal(text: &str) -> Option<Decimal128> {
-    let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
-    let is_word = ["inf", "infinity", "nan"].iter().any(|word| digits.eq_ignore_ascii_case(word));
-    let is_number = digits.starts_with(|first: char| first.is_ascii_digit() || first == '.');
-    (is_word || is_number).then(|| text.parse().ok())?
+    let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
+    let mantissa = unsigned.split(['e', 'E']).next()?;
+    let is_number = mantissa.bytes().any(|byte| byte.is_ascii_digit())
+        && mantissa.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    let is_word = ["inf", "infinity", "nan"].iter().any(|word| unsigned.eq_ignore_ascii_case(word));
+    if is_number || is_word { text.parse().ok() } else { None }
 }
 
 fn is_one(value: &Bson) -> bool {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt, poll, stream};
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep};
 
 use super::accept::Form;
@@ -22,6 +23,9 @@ const CHUNK_BYTES: usize = 64 * 1024;
 const MEMORY_TIMEOUT: Duration = Duration::from_secs(5);
 
 const MEMORY_POLL: Duration = Duration::from_millis(50);
+
+/// The streams that may wait for memory at once: each has a large record in hand.
+static MEMORY_WAITERS: Semaphore = Semaphore::const_new(4);
 
 /// Writes records one after the other, in a form.
 pub struct RecordEncoder {
@@ -176,12 +180,14 @@ impl RecordBody {
 
 /// Waits for memory, but no longer than `patience`: clients that read slowly may hold it for as long as they like.
 async fn grow(reservation: &mut MemoryReservation, bytes: usize, patience: Duration) -> store::Result<()> {
+    let Err(error) = reservation.try_grow(bytes) else { return Ok(()) };
     let deadline = Instant::now() + patience;
-    while let Err(error) = reservation.try_grow(bytes) {
-        if Instant::now() >= deadline {
-            return Err(error);
-        }
+    let Ok(_waiter) = MEMORY_WAITERS.try_acquire() else { return Err(error) };
+    while Instant::now() < deadline {
         sleep(MEMORY_POLL).await;
+        if reservation.try_grow(bytes).is_ok() {
+            return Ok(());
+        }
     }
-    Ok(())
+    Err(error)
 }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use bson::Bson;
 use compact_str::CompactString;
-use smallvec::SmallVec;
+use smallvec::{SmallVec, smallvec};
 
 use super::{Key, text};
 
@@ -24,9 +24,11 @@ impl RecordId {
     /// number, a date, a UUID, a boolean), then the string itself. Where a collection holds both, the typed `_id` answers and
     /// shadows the string. `null` is the string.
     pub fn keys(&self) -> SmallVec<[Key; 2]> {
+        if let Some(integer) = integer(&self.0) {
+            return smallvec![Key::int64(integer), Key::string(&self.0)];
+        }
         let mut keys: SmallVec<[Key; 2]> = object_id(&self.0).into_iter().collect();
-        // Most ids are an ObjectId or a plain string, and need no closer look.
-        if self.0.starts_with(|first: char| first.is_ascii_hexdigit() || matches!(first, '-' | '+' | 't')) {
+        if may_denote_more(&self.0, !keys.is_empty()) {
             let others = text::typed(&self.0).into_iter();
             keys.extend(
                 others.filter(|value| !matches!(value, Bson::ObjectId(_) | Bson::Null)).map(|value| text::key(&value)),
@@ -34,6 +36,23 @@ impl RecordId {
         }
         keys.push(Key::string(&self.0));
         keys
+    }
+}
+
+/// The integer that the text is in JSON's grammar. It is nothing else then, besides a string: an ObjectId has more digits.
+fn integer(text: &str) -> Option<i64> {
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    let is_json = digits == "0" || digits.starts_with(|first| matches!(first, '1'..='9'));
+    is_json.then(|| text.parse().ok())?
+}
+
+/// Whether the text may denote something other than an ObjectId and a string: most ids do not, and need no closer look.
+fn may_denote_more(text: &str, is_object_id: bool) -> bool {
+    match text.as_bytes() {
+        // All that a number of 24 hex digits may have.
+        digits if is_object_id => digits.iter().all(|digit| digit.is_ascii_digit() || matches!(digit, b'e' | b'E')),
+        [b'0'..=b'9' | b'-' | b'+', ..] | b"true" | b"false" => true,
+        text => text.len() == 36,
     }
 }
 

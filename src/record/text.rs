@@ -3,13 +3,13 @@
 use std::str::FromStr;
 
 use bson::oid::ObjectId;
-use bson::spec::BinarySubtype;
-use bson::{Binary, Bson, DateTime, Decimal128, doc};
+use bson::spec::{BinarySubtype, ElementType};
+use bson::{Binary, Bson, DateTime, Decimal128};
 use jiff::civil::{Date, DateTime as CivilDateTime};
 use jiff::fmt::temporal::Pieces;
 
 use super::decimal::{self, Decimal};
-use super::{Key, raw};
+use super::{Key, ValueRef};
 use crate::wire;
 
 pub const MILLIS_PER_DAY: i64 = 86_400_000;
@@ -153,8 +153,22 @@ pub fn typed(text: &str) -> Vec<Bson> {
 
 /// The key of a value that a text denotes.
 pub fn key(value: &Bson) -> Key {
-    let bytes = doc! { "v": value.clone() }.to_vec().unwrap_or_default();
-    let found = raw::find(&bytes, b"v").ok().flatten();
-    // The `bson` crate writes what can be read.
-    found.and_then(|value| Key::new(value).ok()).unwrap_or_default()
+    // A value of a fixed width, and binary data, can be read.
+    let of = |kind, bytes: &[u8]| Key::new(ValueRef { kind, bytes }).unwrap_or_default();
+    match value {
+        Bson::Int64(value) => Key::int64(*value),
+        Bson::String(text) => Key::string(text),
+        Bson::ObjectId(id) => Key::object_id(id.bytes()),
+        Bson::Null => Key::null(),
+        Bson::Double(value) => of(ElementType::Double, &value.to_le_bytes()),
+        Bson::Decimal128(value) => of(ElementType::Decimal128, &value.bytes()),
+        Bson::Boolean(value) => of(ElementType::Boolean, &[u8::from(*value)]),
+        Bson::DateTime(time) => of(ElementType::DateTime, &time.timestamp_millis().to_le_bytes()),
+        Bson::Binary(Binary { subtype, bytes }) => {
+            let length = (bytes.len() as i32).to_le_bytes();
+            of(ElementType::Binary, &[&length[..], &[u8::from(*subtype)], bytes].concat())
+        }
+        // No text denotes a value of another type.
+        _ => Key::default(),
+    }
 }

@@ -189,7 +189,8 @@ impl TopK {
         }
         self.bytes += document.bson().len();
         self.documents += 1;
-        self.rows.entry(position).or_default().push(document.clone());
+        // A copy: a store may have cut the document out of a batch, and the slice would keep the whole batch in memory.
+        self.rows.entry(position).or_default().push(document.detached());
         while self.documents > limit || self.bytes > PAGE_BYTES {
             let Some(mut last) = self.rows.last_entry() else { return };
             let (count, bytes) =

@@ -54,7 +54,7 @@ async fn an_origin_that_is_named_may_read(
 #[tokio::test]
 async fn an_origin_that_is_named_may_read_what_went_wrong() {
     let late = Failing::until(Arc::default(), Arc::default());
-    let panics = Arc::new(Failing { get: Box::new(|| panic!("a test")), list: Box::new(|| panic!("a test")) });
+    let panics = Arc::new(Failing { get: Box::new(|| panic!("a test")), list: Arc::new(|| panic!("a test")) });
     for (store, status) in [(late, 503), (panics, 500)] {
         let server = Server::set(store, |settings| {
             settings.deadline = Duration::from_millis(100);

@@ -72,8 +72,13 @@ fn main() -> ExitCode {
             many_slow_readers(Victim::with_records(100_000, 100, &[]))
         }),
         trial("readers::pages_that_nobody_reads_take_bounded_memory", || {
-            pages_that_nobody_reads(Victim::with_records(OF_8_MB.0, OF_8_MB.1, &readers::PATIENCE), 1)
+            pages_that_nobody_reads(Victim::with_records(OF_8_MB.0, OF_8_MB.1, &[]), 1)
         }),
+        trial(
+            "readers::a_thousand_slow_readers_of_every_coding_take_bounded_memory",
+            readers::a_thousand_slow_readers_of_every_coding,
+        ),
+        trial("readers::slow_readers_of_15_mb_records_take_bounded_memory", readers::slow_readers_of_15_mb_records),
     ];
     trials.extend(heavy.map(|trial| trial.with_ignored_flag(!all)));
     // What a store in another process sends ahead of who reads it lies in this one.
@@ -84,7 +89,7 @@ fn main() -> ExitCode {
         };
         let pages =
             trial(&format!("readers::pages_that_nobody_reads_of_{}_take_bounded_memory", backend.name), move || {
-                pages_that_nobody_reads(Victim::with_records_in(backend, OF_8_MB.0, OF_8_MB.1, &readers::PATIENCE), 2)
+                pages_that_nobody_reads(Victim::with_records_in(backend, OF_8_MB.0, OF_8_MB.1, &[]), 2)
             });
         let heavy = [
             readers_of("what_is_short", 3_900, 950),

@@ -122,6 +122,19 @@ impl Victim {
         assert!(took < PROMPT, "a lookup took {took:?}");
     }
 
+    /// As [`serves`](Self::serves), where every record is large: one that is not there.
+    pub async fn serves_small(&self) {
+        let (answer, took) = self.get("/api/v1/records/none").await;
+        assert!(answer.starts_with("HTTP/1.1 204") && took < PROMPT, "{answer:?} after {took:?}");
+    }
+
+    /// The value of one series of `/metrics`.
+    pub async fn metric(&self, series: &str) -> f64 {
+        let (answer, _) = self.get("/metrics").await;
+        let value = answer.lines().find_map(|line| line.strip_prefix(series)?.trim().parse().ok());
+        value.unwrap_or_else(|| panic!("no {series}: {answer}"))
+    }
+
     pub fn terminate(&self) {
         self.serving.signal("TERM");
     }

@@ -1,59 +1,56 @@
-//! Properties of Extended JSON on its way in, and of the record on its way out.
+//! Properties of Extended JSON as it is parsed, and of the JSON of what was parsed.
 
 use proptest::prelude::*;
-use records::document::{Document, extended_json};
+use records::document::{extended_json, validate};
 
-use crate::documents::{canonical, fields, narrowed, relaxed};
-use crate::slow;
-
-/// Tells apart what `==` does not (`0.0` and `-0.0`), and finds equal what `==` does not (NaN and NaN).
-fn exactly(document: &Document) -> String {
-    format!("{document:?}")
-}
+use crate::documents::{canonical, fields, narrowed, relaxed, stored};
+use crate::{json, slow, tree};
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
+    fn every_document_that_mongodb_stores_is_taken_with_its_id_first(fields in fields()) {
+        prop_assert_eq!(validate(fields.clone()).unwrap(), stored(&fields));
+    }
+
+    #[test]
     fn canonical_text_reads_back_as_the_same_document(fields in fields()) {
-        let document = Document::new(fields.clone()).unwrap();
         let read = extended_json::parse(canonical(&fields).as_bytes()).unwrap();
-        prop_assert_eq!(exactly(&read), exactly(&document));
+        prop_assert_eq!(read, stored(&fields));
     }
 
     #[test]
     fn relaxed_text_reads_back_as_the_same_document_but_for_the_width_of_integers(fields in fields()) {
-        let document = Document::new(narrowed(&fields)).unwrap();
         let read = extended_json::parse(relaxed(&fields).as_bytes()).unwrap();
-        prop_assert_eq!(exactly(&read), exactly(&document));
+        prop_assert_eq!(read, stored(&narrowed(&fields)));
     }
 
     #[test]
-    fn a_record_has_the_bytes_of_the_slow_mapping_whichever_form_it_came_in(fields in fields()) {
-        let document = Document::new(fields.clone()).unwrap();
-        let record = document.to_record();
-        let json = std::str::from_utf8(record.json()).unwrap();
-        prop_assert_eq!(json, slow::object(document.fields()));
-        prop_assert_eq!(record.key(), document.key());
+    fn a_record_has_the_bytes_of_the_slow_mapping_from_either_form(fields in fields()) {
+        let document = stored(&fields);
+        let expected = slow::object(&tree(&document));
         for text in [canonical(&fields), relaxed(&fields)] {
-            prop_assert_eq!(extended_json::parse(text.as_bytes()).unwrap().to_record(), record.clone());
+            let read = extended_json::parse(text.as_bytes()).unwrap();
+            prop_assert_eq!(&json(&read), &expected);
+            prop_assert_eq!(read.key(), document.key());
         }
     }
 
     #[test]
     fn a_record_is_one_line_of_valid_json(fields in fields()) {
-        let record = Document::new(fields).unwrap().to_record();
-        prop_assert!(!record.json().contains(&b'\n'));
-        prop_assert!(serde_json::from_slice::<serde_json::Value>(record.json()).is_ok_and(|json| json.is_object()));
+        let json = json(&validate(fields).unwrap());
+        prop_assert!(!json.contains('\n'));
+        prop_assert!(serde_json::from_str::<serde_json::Value>(&json).is_ok_and(|json| json.is_object()));
     }
 
     #[test]
     fn the_id_comes_first_and_the_other_fields_keep_their_order(fields in fields()) {
-        let document = Document::new(fields.clone()).unwrap();
-        let names = |fields: &[(Box<str>, _)]| fields.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
-        let others: Vec<_> = names(&fields).into_iter().filter(|name| &**name != "_id").collect();
-        prop_assert_eq!(&*document.fields()[0].0, "_id");
-        prop_assert_eq!(names(&document.fields()[1..]), others);
+        let document = tree(&validate(fields.clone()).unwrap());
+        let others: Vec<_> = fields.keys().filter(|name| *name != "_id").collect();
+        let mut names = document.keys();
+        prop_assert_eq!(names.next().map(String::as_str), Some("_id"));
+        prop_assert_eq!(names.collect::<Vec<_>>(), others);
     }
 
     #[test]

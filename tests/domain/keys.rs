@@ -1,75 +1,57 @@
-//! The order of keys, which is the order of lists.
+//! The order of keys, which is the order of lists. `tests/oracle` compares it with a real server's.
 
 use std::cmp::Ordering;
-use std::hash::{BuildHasher, RandomState};
 
+use bson::spec::BinarySubtype;
+use bson::{Binary, Bson, DateTime, Timestamp, doc};
 use proptest::prelude::*;
-use proptest::sample::select;
-use records::record::{Key, rank};
+use records::record::{Key, raw};
 use rstest::rstest;
 
-use crate::documents::{date, double, text};
+use crate::documents;
 
-/// Few different keys, so that equal ones and near ones meet often.
-fn key() -> impl Strategy<Value = Key> {
-    let near_limits = (select(vec![0, 52, 53, 54, 62]), -3..=3_i64).prop_flat_map(|(power, near)| {
-        let value = (1_i64 << power) + near;
-        select(vec![Key::Integer(value), Key::Integer(-value), Key::double(value as f64), Key::double(-value as f64)])
-    });
-    let limits = select(vec![
-        Key::Integer(i64::MAX),
-        Key::Integer(i64::MIN),
-        Key::double(9_223_372_036_854_775_808.0),
-        Key::double(-9_223_372_036_854_775_808.0),
-        Key::double(9_223_372_036_854_777_856.0),
-        Key::double(-9_223_372_036_854_777_856.0),
-        Key::double(f64::NAN),
-        Key::double(-f64::NAN),
-        Key::double(f64::INFINITY),
-        Key::double(f64::NEG_INFINITY),
-        Key::double(-0.0),
-        Key::double(0.5),
-        Key::double(-0.5),
-    ]);
-    prop_oneof![
-        3 => near_limits,
-        3 => limits,
-        1 => double().prop_map(Key::double),
-        1 => any::<i64>().prop_map(Key::Integer),
-        1 => text().prop_map(|text| Key::String(text.into())),
-        1 => "[ab]{0,2}".prop_map(|text| Key::String(text.into())),
-        1 => (0..3_u8).prop_map(|byte| Key::Uuid([byte; 16])),
-        1 => (0..3_u8).prop_map(|byte| Key::ObjectId([byte; 12])),
-        1 => any::<bool>().prop_map(Key::Bool),
-        1 => date().prop_map(Key::Date),
-        1 => (select(vec![rank::NULL, rank::NUMBER, rank::STRING, rank::BINARY, rank::MAX_KEY]), 0..3_u8)
-            .prop_map(|(rank, byte)| Key::Opaque { rank, bytes: [byte].into() }),
-    ]
+fn key(value: impl Into<Bson>) -> Key {
+    let bytes = doc! { "v": value.into() }.to_vec().unwrap();
+    Key::new(raw::find(&bytes, b"v").unwrap().unwrap()).unwrap()
+}
+
+fn decimal(text: &str) -> Bson {
+    Bson::Decimal128(text.parse().unwrap())
+}
+
+fn binary(subtype: BinarySubtype, bytes: &[u8]) -> Bson {
+    Bson::Binary(Binary { subtype, bytes: bytes.to_vec() })
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
     #[test]
-    fn the_order_is_antisymmetric_and_agrees_with_equality(a in key(), b in key()) {
-        prop_assert_eq!(a.cmp(&b), b.cmp(&a).reverse());
-        prop_assert_eq!(a == b, a.cmp(&b) == Ordering::Equal);
-        prop_assert_eq!(a.partial_cmp(&b), Some(a.cmp(&b)));
-        prop_assert_eq!(a.cmp(&a), Ordering::Equal);
+    fn a_value_with_the_key_comes_back_from_its_bytes(value in documents::value()) {
+        let key = key(value);
+        let (kind, bytes) = key.to_value().unwrap();
+        let back = Key::new(records::record::ValueRef { kind, bytes: &bytes }).unwrap();
+        prop_assert_eq!(&back, &key);
+        prop_assert_eq!(Key::from_bytes(key.as_bytes()).unwrap(), key);
     }
 
     #[test]
-    fn the_order_is_transitive(mut keys in [key(), key(), key()]) {
-        keys.sort();
-        prop_assert!(keys[0] <= keys[1] && keys[1] <= keys[2] && keys[0] <= keys[2], "{:?}", keys);
-    }
-
-    #[test]
-    fn equal_keys_have_equal_hashes(a in key(), b in key()) {
-        if a == b {
-            let hasher = RandomState::new();
-            prop_assert_eq!(hasher.hash_one(&a), hasher.hash_one(&b));
+    fn bytes_that_are_no_key_are_refused(bytes in proptest::collection::vec(any::<u8>(), 1..40)) {
+        if let Ok(key) = Key::from_bytes(&bytes) {
+            prop_assert!(key.to_value().is_ok());
         }
+    }
+
+    #[test]
+    fn a_sequence_of_keys_sorts_as_its_values_do(a in documents::value(), b in documents::value(), c in documents::value()) {
+        let (a, b, c) = (key(a), key(b), key(c));
+        let sequence = |first: &Key, second: &Key| [first.as_bytes(), second.as_bytes()].concat();
+        let expected = a.cmp(&b).then(b.cmp(&c));
+        prop_assert_eq!(sequence(&a, &b).cmp(&sequence(&b, &c)), expected);
+        let bytes = sequence(&a, &b);
+        let mut rest = bytes.as_slice();
+        prop_assert_eq!(Key::split_first(&mut rest).unwrap(), a);
+        prop_assert_eq!(rest, b.as_bytes());
     }
 
     #[test]
@@ -81,7 +63,8 @@ proptest! {
         }
         let (whole, fraction) = (double.floor() as i128, double - double.floor());
         let exact = i128::from(integer).cmp(&whole).then(0.0.partial_cmp(&fraction).unwrap());
-        prop_assert_eq!(Key::Integer(integer).cmp(&Key::double(double)), exact);
+        prop_assert_eq!(key(integer).cmp(&key(double)), exact);
+        prop_assert_eq!(key(decimal(&integer.to_string())), key(integer));
     }
 }
 
@@ -90,51 +73,86 @@ proptest! {
 #[case::negative_zero(-0.0, 0)]
 #[case::where_precision_ends(9_007_199_254_740_992.0, 9_007_199_254_740_992)]
 #[case::least(-9_223_372_036_854_775_808.0, i64::MIN)]
-#[case::largest_below_the_limit(9_223_372_036_854_774_784.0, 9_223_372_036_854_774_784)]
-fn a_whole_double_is_the_key_of_the_integer(#[case] double: f64, #[case] integer: i64) {
-    assert!(matches!(Key::double(double), Key::Integer(value) if value == integer));
+#[case::decimal(decimal("5.00"), 5)]
+#[case::decimal_with_exponent(decimal("1.2E+3"), 1_200)]
+#[case::decimal_zero(decimal("-0E+3"), 0)]
+#[case::half(decimal("-0.50"), -0.5)]
+#[case::decimal_infinity(decimal("Infinity"), f64::INFINITY)]
+#[case::decimal_nan(decimal("NaN"), f64::NAN)]
+#[case::symbol(Bson::Symbol("a".into()), "a")]
+#[case::deep(doc! { "a": 1, "b": [2, { "c": 0.5 }] }, doc! { "a": 1.0, "b": [decimal("2.0"), { "c": decimal("0.50") }] })]
+fn values_that_compare_equal_have_one_key(#[case] a: impl Into<Bson>, #[case] b: impl Into<Bson>) {
+    assert_eq!(key(a), key(b));
+}
+
+#[rstest]
+#[case("0.1", 0.1)]
+#[case("1E+23", 1e23)]
+#[case("1E-300", 1e-300)]
+fn a_decimal_near_a_double_is_another_value(#[case] text: &str, #[case] double: f64) {
+    assert_ne!(key(decimal(text)), key(double));
+    assert_ne!(key(decimal(text)), key(decimal(&format!("-{text}"))));
 }
 
 #[test]
 fn types_come_in_the_order_of_mongodb() {
-    let opaque = |rank| Key::Opaque { rank, bytes: [0].into() };
     let in_order = [
-        opaque(rank::MIN_KEY),
-        opaque(rank::NULL),
-        Key::double(f64::NAN),
-        Key::double(f64::NEG_INFINITY),
-        Key::double(-9_223_372_036_854_777_856.0),
-        Key::Integer(i64::MIN),
-        Key::Integer(-1),
-        Key::double(-0.5),
-        Key::Integer(0),
-        Key::double(0.5),
-        Key::Integer(9_007_199_254_740_992),
-        Key::Integer(9_007_199_254_740_993),
-        Key::Integer(i64::MAX),
-        Key::double(9_223_372_036_854_775_808.0),
-        Key::double(f64::INFINITY),
-        Key::String("".into()),
-        Key::String("10".into()),
-        Key::String("9".into()),
-        Key::String("Z".into()),
-        Key::String("a".into()),
-        Key::String("é".into()),
-        Key::String("\u{ffff}".into()),
-        Key::String("\u{10000}".into()),
-        opaque(rank::DOCUMENT),
-        Key::Uuid([0; 16]),
-        opaque(rank::BINARY),
-        Key::ObjectId([0; 12]),
-        Key::Bool(false),
-        Key::Bool(true),
-        Key::Date(i64::MIN),
-        Key::Date(0),
-        opaque(rank::TIMESTAMP),
-        opaque(rank::OTHER),
-        opaque(rank::MAX_KEY),
+        key(Bson::MinKey),
+        key(Bson::Undefined),
+        key(Bson::Null),
+        key(f64::NAN),
+        key(f64::NEG_INFINITY),
+        key(decimal("-1E+400")),
+        key(-9_223_372_036_854_777_856.0),
+        key(i64::MIN),
+        key(-1),
+        key(-0.5),
+        key(decimal("-1E-400")),
+        key(0),
+        key(decimal("1E-400")),
+        key(decimal("0.1")),
+        key(0.1),
+        key(0.5),
+        key(9_007_199_254_740_992_i64),
+        key(9_007_199_254_740_993_i64),
+        key(decimal("9007199254740993.5")),
+        key(i64::MAX),
+        key(9_223_372_036_854_775_808.0),
+        key(decimal("1E+400")),
+        key(f64::INFINITY),
+        key(""),
+        key("\0"),
+        key("\0a"),
+        key("10"),
+        key("9"),
+        key("Z"),
+        key("a"),
+        key("a\0"),
+        key("é"),
+        key("\u{ffff}"),
+        key("\u{10000}"),
+        key(doc! {}),
+        key(doc! { "a": 1 }),
+        key(doc! { "a": 1, "b": 1 }),
+        key(doc! { "b": 1 }),
+        key(doc! { "a": "x" }),
+        key(Bson::Array(vec![])),
+        key(Bson::Array(vec![1.into()])),
+        key(binary(BinarySubtype::Generic, b"")),
+        key(binary(BinarySubtype::Generic, b"b")),
+        key(binary(BinarySubtype::Uuid, b"a")),
+        key(binary(BinarySubtype::Generic, b"aa")),
+        key(Bson::ObjectId("000000000000000000000000".parse().unwrap())),
+        key(false),
+        key(true),
+        key(DateTime::from_millis(i64::MIN)),
+        key(DateTime::from_millis(0)),
+        key(Timestamp { time: 0, increment: 1 }),
+        key(Bson::JavaScriptCode("x".into())),
+        key(Bson::MaxKey),
     ];
     for pair in in_order.windows(2) {
-        assert!(pair[0] < pair[1], "{:?} comes before {:?}", pair[0], pair[1]);
+        assert_eq!(pair[0].cmp(&pair[1]), Ordering::Less, "{:?} comes before {:?}", pair[0], pair[1]);
     }
+    assert!(Key::default().is_missing() && Key::default() < in_order[0]);
 }

@@ -1,4 +1,4 @@
-//! The domain's rules: what text is a document, what record it becomes, which id finds it.
+//! The rules of the domain: parsing documents, their JSON, the order of their keys, and the ids in URLs.
 
 #[path = "../support/documents.rs"]
 mod documents;
@@ -13,3 +13,17 @@ mod seed;
 mod slow;
 mod types;
 mod wire;
+
+use records::record::Document;
+
+/// The JSON of a record.
+fn json(document: &Document) -> String {
+    let mut out = Vec::new();
+    records::wire::document(&mut out, document.bson()).expect("a document is BSON");
+    String::from_utf8(out).expect("JSON is UTF-8")
+}
+
+/// The document as a tree of the `bson` crate.
+fn tree(document: &Document) -> bson::Document {
+    bson::Document::from_reader(&**document.bson()).expect("a document is BSON")
+}

@@ -1,8 +1,12 @@
-//! Every text that is refused, and the words it is refused with.
+//! Every text that is refused, with its message, and the `_id`s that are taken.
 
+use bson::{Bson, doc};
 use records::document::extended_json::{self, Error};
-use records::document::{Document, MAX_BYTES, Refusal, Value};
+use records::document::{MAX_BYTES, MAX_BYTES_WITH_ID, ValidationError, validate};
 use rstest::rstest;
+
+use crate::documents::{binary, code_with_scope, date_of, db_pointer, timestamp_of};
+use crate::tree;
 
 fn reason(text: impl AsRef<[u8]>) -> String {
     extended_json::parse(text.as_ref()).unwrap_err().to_string()
@@ -49,7 +53,6 @@ fn broken_utf8_is_refused(#[case] text: &[u8]) {
 #[case::no_id(r#"{"a":1}"#, "it has no `_id`")]
 #[case::empty_object("{}", "it has no `_id`")]
 #[case::nested_id(r#"{"a":{"_id":1}}"#, "it has no `_id`")]
-#[case::empty_id(r#"{"_id":""}"#, "its `_id` is the empty string, which no URL can ask for")]
 #[case::twice(r#"{"_id":1,"a":2,"a":2}"#, "the field name `a` stands twice in one object")]
 #[case::nested_twice(r#"{"_id":1,"o":[{"":2,"b":0,"":3}]}"#, "the field name `` stands twice in one object")]
 #[case::escaped_twice(r#"{"_id":1,"\u005fid":2}"#, "the field name `_id` stands twice in one object")]
@@ -57,6 +60,11 @@ fn broken_utf8_is_refused(#[case] text: &[u8]) {
 #[case::operator(
     r#"{"_id":1,"$set":{"a":1}}"#,
     "the field name `$set` starts with `$`, which MongoDB keeps for operators"
+)]
+#[case::operator_without_an_id(r#"{"$set":{"_id":1}}"#, "it has no `_id`")]
+#[case::db_ref(
+    r#"{"_id":1,"$ref":"c","$id":1}"#,
+    "the field name `$ref` starts with `$`, which MongoDB keeps for operators"
 )]
 #[case::empty_timestamp(
     r#"{"_id":1,"t":{"$timestamp":{"t":0,"i":0}}}"#,
@@ -67,26 +75,86 @@ fn what_mongodb_would_not_store_as_it_is_is_refused(#[case] text: &str, #[case] 
 }
 
 #[rstest]
-#[case(r#"{"a":1}"#, "an embedded document")]
 #[case("[1]", "an array")]
-#[case("null", "null")]
+#[case("[]", "an array")]
 #[case(r#"{"$undefined":true}"#, "undefined")]
-#[case(r#"{"$numberDouble":"NaN"}"#, "not a finite number")]
-#[case(r#"{"$numberDouble":"-Infinity"}"#, "not a finite number")]
-#[case(r#"{"$binary":{"base64":"AQID","subType":"00"}}"#, "binary data other than a UUID")]
-#[case(r#"{"$binary":{"base64":"AQID","subType":"04"}}"#, "binary data other than a UUID")]
 #[case(r#"{"$regularExpression":{"pattern":"a","options":""}}"#, "a regular expression")]
-#[case(r#"{"$dbPointer":{"$ref":"c","$id":{"$oid":"507f1f77bcf86cd799439011"}}}"#, "a DBPointer")]
-#[case(r#"{"$code":"x"}"#, "JavaScript code")]
-#[case(r#"{"$code":"x","$scope":{}}"#, "JavaScript code")]
-#[case(r#"{"$symbol":"s"}"#, "a symbol")]
-#[case(r#"{"$timestamp":{"t":1,"i":1}}"#, "a timestamp")]
-#[case(r#"{"$numberDecimal":"1"}"#, "a Decimal128")]
-#[case(r#"{"$minKey":1}"#, "a MinKey or MaxKey")]
-#[case(r#"{"$maxKey":1}"#, "a MinKey or MaxKey")]
-fn an_id_of_a_type_without_an_address_is_refused(#[case] id: &str, #[case] what: &str) {
-    let why = format!("its `_id` is {what}: it must be an ObjectId, a string, a number, a UUID, a boolean or a date");
+#[case(r#"{"$regex":"a"}"#, "a regular expression")]
+fn an_id_of_a_type_that_mongodb_does_not_take_is_refused(#[case] id: &str, #[case] what: &str) {
+    assert_eq!(reason(format!(r#"{{"_id":{id}}}"#)), format!("its `_id` is {what}, which MongoDB does not take"));
+}
+
+/// MongoDB refuses the same, with the codes 2 and 52.
+#[rstest]
+#[case::first(r#"{"$a":1}"#, "$a")]
+#[case::operator(r#"{"$eq":1}"#, "$eq")]
+#[case::later(r#"{"a":1,"$a":1}"#, "$a")]
+#[case::nested(r#"{"a":{"$set":1}}"#, "$set")]
+#[case::in_an_array(r#"{"a":[1,{"$a":1}]}"#, "$a")]
+#[case::in_a_nested_array(r#"{"a":[[{"$a":1}]]}"#, "$a")]
+#[case::in_a_nested_scope(r#"{"c":{"$code":"x","$scope":{"$a":1}}}"#, "$a")]
+#[case::db_ref_without_id(r#"{"$ref":"c"}"#, "$ref")]
+#[case::db_ref_to_a_number(r#"{"$ref":1,"$id":1}"#, "$ref")]
+#[case::db_ref_in_another_order(r#"{"$id":1,"$ref":"c"}"#, "$id")]
+#[case::db_ref_after_another_field(r#"{"a":1,"$ref":"c","$id":1}"#, "$ref")]
+#[case::db_ref_in_a_numbered_database(r#"{"$ref":"c","$id":1,"$db":1}"#, "$db")]
+#[case::db_ref_and_an_operator(r#"{"$ref":"c","$id":1,"$a":1}"#, "$a")]
+#[case::db_ref_and_a_later_operator(r#"{"$ref":"c","$id":1,"a":1,"$a":1}"#, "$a")]
+#[case::database_alone(r#"{"$db":"d"}"#, "$db")]
+fn an_id_with_the_name_of_an_operator_is_refused(#[case] id: &str, #[case] name: &str) {
+    let why = format!("the field name `{name}` starts with `$`, which MongoDB keeps for operators");
     assert_eq!(reason(format!(r#"{{"_id":{id}}}"#)), why);
+}
+
+const OBJECT_ID: [u8; 12] = *b"\x50\x7f\x1f\x77\xbc\xf8\x6c\xd7\x99\x43\x90\x11";
+
+/// A real server takes each of these by an upsert.
+#[rstest]
+#[case::empty_string(r#""""#, Bson::String(String::new()))]
+#[case::string_with_nul(r#""a\u0000b""#, Bson::String("a\0b".into()))]
+#[case::null("null", Bson::Null)]
+#[case::nan(r#"{"$numberDouble":"NaN"}"#, Bson::Double(f64::NAN))]
+#[case::infinity(r#"{"$numberDouble":"-Infinity"}"#, Bson::Double(f64::NEG_INFINITY))]
+#[case::decimal(r#"{"$numberDecimal":"1.50"}"#, Bson::Decimal128("1.50".parse().unwrap()))]
+#[case::decimal_nan(r#"{"$numberDecimal":"NaN"}"#, Bson::Decimal128("NaN".parse().unwrap()))]
+#[case::object_id(r#"{"$oid":"507f1f77bcf86cd799439011"}"#, Bson::ObjectId(OBJECT_ID.into()))]
+#[case::boolean("false", Bson::Boolean(false))]
+#[case::date(r#"{"$date":-1}"#, date_of(-1))]
+#[case::binary(r#"{"$binary":{"base64":"AQID","subType":"00"}}"#, binary(0, &[1, 2, 3]))]
+#[case::empty_binary(r#"{"$binary":{"base64":"","subType":"00"}}"#, binary(0, &[]))]
+#[case::old_binary(r#"{"$binary":{"base64":"AQID","subType":"02"}}"#, binary(2, &[1, 2, 3]))]
+#[case::short_uuid(r#"{"$binary":{"base64":"AQID","subType":"04"}}"#, binary(4, &[1, 2, 3]))]
+#[case::custom_binary(r#"{"$binary":{"base64":"AQID","subType":"ff"}}"#, binary(255, &[1, 2, 3]))]
+#[case::timestamp(r#"{"$timestamp":{"t":1,"i":2}}"#, timestamp_of(1, 2))]
+#[case::empty_timestamp(r#"{"$timestamp":{"t":0,"i":0}}"#, timestamp_of(0, 0))]
+#[case::code(r#"{"$code":"x"}"#, Bson::JavaScriptCode("x".into()))]
+#[case::code_with_scope(r#"{"$code":"x","$scope":{"a":1}}"#, code_with_scope("x", doc! { "a": 1 }))]
+#[case::code_with_an_operator(r#"{"$code":"x","$scope":{"$a":1}}"#, code_with_scope("x", doc! { "$a": 1 }))]
+#[case::symbol(r#"{"$symbol":"s"}"#, Bson::Symbol("s".into()))]
+#[case::db_pointer(
+    r#"{"$dbPointer":{"$ref":"c","$id":{"$oid":"507f1f77bcf86cd799439011"}}}"#,
+    db_pointer("c", OBJECT_ID)
+)]
+#[case::min_key(r#"{"$minKey":1}"#, Bson::MinKey)]
+#[case::max_key(r#"{"$maxKey":1}"#, Bson::MaxKey)]
+#[case::document(r#"{"b":1,"a":[]}"#, doc! { "b": 1, "a": [] }.into())]
+#[case::empty_document("{}", doc! {}.into())]
+#[case::document_of_what_is_no_id(
+    r#"{"_id":[],"a":{"$undefined":true},"":{"$timestamp":{"t":0,"i":0}},"a.b":1}"#,
+    doc! { "_id": [], "a": Bson::Undefined, "": timestamp_of(0, 0), "a.b": 1 }.into()
+)]
+#[case::db_ref(r#"{"$ref":"c","$id":1}"#, doc! { "$ref": "c", "$id": 1 }.into())]
+#[case::db_ref_in_a_database(
+    r#"{"$ref":"c","$id":{"$a":1},"$db":"d","a":1}"#,
+    doc! { "$ref": "c", "$id": { "$a": 1 }, "$db": "d", "a": 1 }.into()
+)]
+#[case::nested_db_ref(r#"{"a":[{"$ref":"c","$id":1}]}"#, doc! { "a": [{ "$ref": "c", "$id": 1 }] }.into())]
+fn every_other_id_is_taken(#[case] id: &str, #[case] value: Bson) {
+    let document = extended_json::parse(format!(r#"{{"v":5,"_id":{id}}}"#).as_bytes()).unwrap();
+    assert_eq!(format!("{:?}", tree(&document)), format!("{:?}", doc! { "_id": value, "v": 5 }));
+    let (kind, bytes) = document.key().to_value().unwrap();
+    let again = records::record::Key::new(records::record::ValueRef { kind, bytes: &bytes }).unwrap();
+    assert_eq!(&again, document.key());
 }
 
 #[rstest]
@@ -115,8 +183,8 @@ fn an_id_of_a_type_without_an_address_is_refused(#[case] id: &str, #[case] what:
 )]
 #[case::decimal(
     r#"{"$numberDecimal":"1.2.3"}"#,
-    "`$numberDecimal`: a Decimal128 is a decimal number of at most 34 digits with an exponent between -6176 and 6111, \
-     Infinity or NaN"
+    "`$numberDecimal` must be a decimal number of at most 34 digits with an exponent between -6176 and 6111, Infinity or \
+     NaN"
 )]
 #[case::bare_decimal(r#"{"$numberDecimal":1}"#, "`$numberDecimal` must be a string")]
 #[case::uuid(r#"{"$uuid":"3b241101"}"#, "`$uuid` must be a string of 32 hex digits in the form 8-4-4-4-12")]
@@ -179,12 +247,12 @@ fn an_id_of_a_type_without_an_address_is_refused(#[case] id: &str, #[case] what:
     r#"{"a":1,"$oid":"507f1f77bcf86cd799439011"}"#,
     "`$oid` stands among other fields: it is a type wrapper, alone in its object"
 )]
-#[case::behind_others(
+#[case::after_others(
     r#"{"a":1,"$b":2,"$oid":"507f1f77bcf86cd799439011"}"#,
     "`$oid` stands among other fields: it is a type wrapper, alone in its object"
 )]
-#[case::before_others(r#"{"$oid":"507f1f77bcf86cd799439011","a":1}"#, "`a` does not belong beside `$oid`")]
-#[case::two_wrappers(r#"{"$numberInt":"1","$numberLong":"1"}"#, "`$numberLong` does not belong beside `$numberInt`")]
+#[case::before_others(r#"{"$oid":"507f1f77bcf86cd799439011","a":1}"#, "`a` does not belong next to `$oid`")]
+#[case::two_wrappers(r#"{"$numberInt":"1","$numberLong":"1"}"#, "`$numberLong` does not belong next to `$numberInt`")]
 fn a_malformed_wrapper_is_refused(#[case] value: &str, #[case] why: &str) {
     assert_eq!(reason(format!(r#"{{"_id":1,"v":{value}}}"#)), why);
 }
@@ -221,13 +289,34 @@ fn a_repeated_name_is_found_among_many() {
 }
 
 #[test]
+fn levels_in_an_id_count_as_well() {
+    let in_id = |levels: usize| format!(r#"{{"_id":{}5{}}}"#, r#"{"a":"#.repeat(levels - 1), "}".repeat(levels - 1));
+    assert!(extended_json::parse(in_id(100).as_bytes()).is_ok());
+    assert_eq!(reason(in_id(101)), "it nests deeper than 100 levels");
+}
+
+/// A document of that many bytes, whose `_id` takes `id_len` of them besides its length and its NUL.
+fn sized(bytes: usize, id_len: usize) -> bson::Document {
+    // A length, `_id` and `v` as strings, a NUL.
+    let around = 4 + (2 + 3 + 4 + 1) + (2 + 1 + 4 + 1) + 1;
+    doc! { "_id": "i".repeat(id_len), "v": "x".repeat(bytes - around - id_len) }
+}
+
+#[test]
 fn sixteen_mebibytes_of_bson_are_taken_and_one_byte_more_is_refused() {
-    // A length, `_id` as an Int32, `v` as a string, a NUL.
-    let around = 4 + (2 + 3 + 4) + (2 + 1 + 4 + 1) + 1;
-    let fields =
-        |length: usize| vec![("_id".into(), Value::Int32(1)), ("v".into(), Value::String("x".repeat(length).into()))];
-    assert_eq!(Document::new(fields(MAX_BYTES - around)).map(|document| document.encoded_len()), Ok(MAX_BYTES));
-    assert_eq!(Document::new(fields(MAX_BYTES - around + 1)), Err(Refusal::TooLarge(MAX_BYTES + 1)));
+    assert_eq!(validate(sized(MAX_BYTES, 5)).map(|document| document.bson().len()), Ok(MAX_BYTES));
+    assert_eq!(validate(sized(MAX_BYTES + 1, 5)), Err(ValidationError::TooLarge(MAX_BYTES + 1)));
+}
+
+/// A real server takes an `_id` of 15 KiB in the largest document, and one of 7 MiB in a document of 9.
+#[rstest]
+#[case(MAX_BYTES)]
+#[case(9 * 1024 * 1024)]
+fn a_document_is_taken_if_a_command_can_hold_its_id_twice(#[case] bytes: usize) {
+    let id_len = MAX_BYTES_WITH_ID - bytes - 5;
+    assert_eq!(validate(sized(bytes, id_len)).map(|document| document.bson().len()), Ok(bytes));
+    let too_large = Err(ValidationError::IdTooLarge(MAX_BYTES_WITH_ID + 1));
+    assert_eq!(validate(sized(bytes, id_len + 1)), too_large);
 }
 
 #[rstest]

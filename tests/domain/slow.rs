@@ -1,42 +1,48 @@
-//! The wire mapping once more, written in the obvious slow way from the table in `records::wire` and from other crates'
+//! The wire mapping once more, written in the obvious slow way from the table in `records::wire` and with other crates'
 //! code, for tests to compare with.
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
+use bson::spec::BinarySubtype;
+use bson::{Bson, Document};
 use jiff::SignedDuration;
 use jiff::civil::DateTime;
-use records::document::{Fields, Value};
 
-use crate::documents::hex;
+use crate::documents::{hex, parts_of};
 
-pub fn object(fields: &Fields) -> String {
+pub fn object(fields: &Document) -> String {
     let fields: Vec<String> = fields.iter().map(|(name, value)| format!("{}:{}", string(name), json(value))).collect();
     format!("{{{}}}", fields.join(","))
 }
 
-pub fn json(value: &Value) -> String {
+pub fn json(value: &Bson) -> String {
     match value {
-        Value::Double(value) => serde_json::Value::from(*value).to_string(),
-        Value::Int32(value) => value.to_string(),
-        Value::Int64(value) => value.to_string(),
-        Value::Bool(value) => value.to_string(),
-        Value::Null | Value::Undefined => "null".into(),
-        Value::String(text) | Value::Code(text) | Value::Symbol(text) => string(text),
-        Value::MinKey => string("MinKey"),
-        Value::MaxKey => string("MaxKey"),
-        Value::ObjectId(id) => string(&hex(id)),
-        Value::Date(millis) => string(&date(*millis)),
-        Value::Decimal128(value) => string(&value.to_string()),
-        Value::Regex { pattern, options } => string(&format!("/{pattern}/{options}")),
-        Value::Binary { subtype: 4, bytes } if bytes.len() == 16 => {
-            let hex = hex(bytes);
+        Bson::Double(value) => serde_json::Value::from(*value).to_string(),
+        Bson::Int32(value) => value.to_string(),
+        Bson::Int64(value) => value.to_string(),
+        Bson::Boolean(value) => value.to_string(),
+        Bson::Null | Bson::Undefined => "null".into(),
+        Bson::String(text) | Bson::JavaScriptCode(text) | Bson::Symbol(text) => string(text),
+        Bson::MinKey => string("MinKey"),
+        Bson::MaxKey => string("MaxKey"),
+        Bson::ObjectId(id) => string(&hex(&id.bytes())),
+        Bson::DateTime(value) => string(&date(value.timestamp_millis())),
+        Bson::Decimal128(value) => string(&value.to_string()),
+        Bson::RegularExpression(regex) => string(&format!("/{}/{}", regex.pattern.as_str(), regex.options.as_str())),
+        Bson::Binary(binary) if binary.subtype == BinarySubtype::Uuid && binary.bytes.len() == 16 => {
+            let hex = hex(&binary.bytes);
             string(&[&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-"))
         }
-        Value::Binary { bytes, .. } => string(&BASE64_STANDARD.encode(bytes)),
-        Value::Document(fields) => object(fields),
-        Value::Array(values) => format!("[{}]", values.iter().map(json).collect::<Vec<_>>().join(",")),
-        Value::Timestamp { time, increment } => format!(r#"{{"t":{time},"i":{increment}}}"#),
-        Value::DbPointer { namespace, id } => format!(r#"{{"$ref":{},"$id":"{}"}}"#, string(namespace), hex(id)),
-        Value::CodeWithScope { code, scope } => format!(r#"{{"code":{},"scope":{}}}"#, string(code), object(scope)),
+        Bson::Binary(binary) => string(&BASE64_STANDARD.encode(&binary.bytes)),
+        Bson::Document(fields) => object(fields),
+        Bson::Array(values) => format!("[{}]", values.iter().map(json).collect::<Vec<_>>().join(",")),
+        Bson::Timestamp(value) => format!(r#"{{"t":{},"i":{}}}"#, value.time, value.increment),
+        Bson::DbPointer(pointer) => {
+            let (namespace, id) = parts_of(pointer);
+            format!(r#"{{"$ref":{},"$id":"{}"}}"#, string(&namespace), hex(&id))
+        }
+        Bson::JavaScriptCodeWithScope(code) => {
+            format!(r#"{{"code":{},"scope":{}}}"#, string(&code.code), object(&code.scope))
+        }
     }
 }
 

@@ -1,14 +1,16 @@
 //! One table row for each form of each BSON type, and the wire JSON that `records::wire` promises for it.
 
-use records::document::{Value, extended_json};
+use bson::Bson;
+use records::document::extended_json;
 use rstest::rstest;
 
-fn parsed(value: &str) -> (Value, String) {
+use crate::{json, tree};
+
+fn parsed(value: &str) -> (Bson, String) {
     let document = extended_json::parse(format!(r#"{{"_id":1,"v":{value}}}"#).as_bytes()).unwrap();
-    let record = document.to_record();
-    let json = std::str::from_utf8(record.json()).unwrap();
+    let json = json(&document);
     let wire = json.strip_prefix(r#"{"_id":1,"v":"#).unwrap().strip_suffix('}').unwrap();
-    (document.fields()[1].1.clone(), wire.to_owned())
+    (tree(&document).remove("v").unwrap(), wire.to_owned())
 }
 
 #[rstest]
@@ -94,23 +96,23 @@ fn each_form_of_each_type_has_its_wire_json(#[case] text: &str, #[case] wire: &s
 }
 
 #[rstest]
-#[case::int32("5", Value::Int32(5), "5")]
-#[case::double("5.0", Value::Double(5.0), "5.0")]
-#[case::exponent("5e0", Value::Double(5.0), "5.0")]
-#[case::large_exponent("5E+2", Value::Double(500.0), "500.0")]
-#[case::negative_zero("-0", Value::Double(-0.0), "-0.0")]
-#[case::zero("0", Value::Int32(0), "0")]
-#[case::widest_int32("-2147483648", Value::Int32(i32::MIN), "-2147483648")]
-#[case::narrowest_int64("2147483648", Value::Int64(2_147_483_648), "2147483648")]
-#[case::widest_int64("9223372036854775807", Value::Int64(i64::MAX), "9223372036854775807")]
-#[case::one_beyond_int64("9223372036854775808", Value::Double(9_223_372_036_854_775_808.0), "9.223372036854776e+18")]
-#[case::widest_u64("18446744073709551615", Value::Double(18_446_744_073_709_551_615.0), "1.8446744073709552e+19")]
-#[case::below_int64("-9223372036854775809", Value::Double(-9_223_372_036_854_775_808.0), "-9.223372036854776e+18")]
-#[case::many_digits("100000000000000000000000", Value::Double(1e23), "1e+23")]
-#[case::too_small("1e-400", Value::Double(0.0), "0.0")]
-#[case::subnormal("5e-324", Value::Double(5e-324), "5e-324")]
-#[case::largest("1.7976931348623157e308", Value::Double(f64::MAX), "1.7976931348623157e+308")]
-fn a_bare_number_keeps_its_kind(#[case] text: &str, #[case] value: Value, #[case] wire: &str) {
+#[case::int32("5", Bson::Int32(5), "5")]
+#[case::double("5.0", Bson::Double(5.0), "5.0")]
+#[case::exponent("5e0", Bson::Double(5.0), "5.0")]
+#[case::large_exponent("5E+2", Bson::Double(500.0), "500.0")]
+#[case::negative_zero("-0", Bson::Double(-0.0), "-0.0")]
+#[case::zero("0", Bson::Int32(0), "0")]
+#[case::widest_int32("-2147483648", Bson::Int32(i32::MIN), "-2147483648")]
+#[case::narrowest_int64("2147483648", Bson::Int64(2_147_483_648), "2147483648")]
+#[case::widest_int64("9223372036854775807", Bson::Int64(i64::MAX), "9223372036854775807")]
+#[case::one_beyond_int64("9223372036854775808", Bson::Double(9_223_372_036_854_775_808.0), "9.223372036854776e+18")]
+#[case::widest_u64("18446744073709551615", Bson::Double(18_446_744_073_709_551_615.0), "1.8446744073709552e+19")]
+#[case::below_int64("-9223372036854775809", Bson::Double(-9_223_372_036_854_775_808.0), "-9.223372036854776e+18")]
+#[case::many_digits("100000000000000000000000", Bson::Double(1e23), "1e+23")]
+#[case::too_small("1e-400", Bson::Double(0.0), "0.0")]
+#[case::subnormal("5e-324", Bson::Double(5e-324), "5e-324")]
+#[case::largest("1.7976931348623157e308", Bson::Double(f64::MAX), "1.7976931348623157e+308")]
+fn a_bare_number_keeps_its_kind(#[case] text: &str, #[case] value: Bson, #[case] wire: &str) {
     let (parsed, json) = parsed(text);
     assert_eq!(format!("{parsed:?}"), format!("{value:?}"));
     assert_eq!(json, wire);

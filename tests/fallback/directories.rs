@@ -72,7 +72,7 @@ async fn what_is_no_part_of_a_copy_is_left_as_it_was() {
         // A store that somebody keeps, in a directory that was never a copy's.
         let store = home.path().join("store");
         let inner = records::store::open(&format!("{scheme}:{}/7", store.display()), Options::default()).await;
-        inner.expect("a store").upsert(numbered(0..3)).await.expect("an upsert");
+        inner.expect("a store").into_store().upsert(numbered(0..3)).await.expect("an upsert");
         is_refused(scheme, &store).await;
 
         // Beside a copy that was there before.
@@ -120,10 +120,10 @@ async fn a_directory_of_the_version_before_is_taken_over() {
         let path = directory.path().join("copy");
         let server = filled_set().await;
         with_copy(scheme, &path, &server).await;
-        // It left its lock empty, and had another layout.
+        // It had another layout; the one before it left its lock empty, too.
         fs::write(path.join("LOCK"), "").expect("a file");
         let state = fs::read_to_string(path.join("copy.json")).expect("a state");
-        let older = state.replace(r#""format":2"#, r#""format":1"#);
+        let older = state.replace(r#""format":3"#, r#""format":2"#);
         assert_ne!(older, state);
         fs::write(path.join("copy.json"), older).expect("a state");
         let before = generations(&path);

@@ -2,11 +2,11 @@
 
 use futures::{StreamExt, TryStreamExt};
 use records::record::Key;
-use records::store::fallback::Mode;
-use records::store::{ChangeStreamError, ListRequest, MemoryPool, Page, Store, page};
+use records::store::fallback::{Mode, Settings};
+use records::store::{BACKENDS, BackendKind, ChangeStreamError, ListRequest, MemoryPool, Page, Store, page};
 
 use crate::cases;
-use crate::servers::mongod::{document, element};
+use crate::servers::mongod::{document, element, text};
 use crate::support::*;
 
 cases! {
@@ -80,6 +80,8 @@ async fn with_all_types() -> crate::servers::mongod::Mongod {
     delete_all(&server);
     let long = |value: i64| element(0x12, "_id", &value.to_le_bytes());
     let binary = |subtype: u8, bytes: &[u8]| [&(bytes.len() as i32).to_le_bytes(), &[subtype][..], bytes].concat();
+    let code_with_scope = [text("code"), document(&integer("a", 1))].concat();
+    let code_with_scope = [&(code_with_scope.len() as i32 + 4).to_le_bytes(), &code_with_scope[..]].concat();
     let ids = [
         element(0xff, "_id", &[]),
         element(0x0a, "_id", &[]),
@@ -90,6 +92,7 @@ async fn with_all_types() -> crate::servers::mongod::Mongod {
         long(1 << 60),
         element(0x02, "_id", &text("")),
         element(0x02, "_id", &text("a")),
+        element(0x0e, "_id", &text("symbol")),
         element(0x03, "_id", &document(&integer("a", 1))),
         element(0x03, "_id", &document(&element(0x02, "a", &text("x")))),
         element(0x05, "_id", &binary(0, b"ab")),
@@ -99,7 +102,9 @@ async fn with_all_types() -> crate::servers::mongod::Mongod {
         element(0x08, "_id", &[1]),
         element(0x09, "_id", &1_000_i64.to_le_bytes()),
         element(0x11, "_id", &[1, 0, 0, 0, 2, 0, 0, 0]),
+        element(0x0c, "_id", &[text("a.b"), vec![5; 12]].concat()),
         element(0x0d, "_id", &text("code")),
+        element(0x0f, "_id", &code_with_scope),
         element(0x7f, "_id", &[]),
     ];
     insert(&server, "records", &ids);
@@ -125,9 +130,16 @@ async fn ids_of_every_type_are_paged_and_found_while_the_server_is_away() {
     let mut server = with_all_types().await;
     let primary = open(&server.url()).await;
     let expected = walk(&*primary, ListRequest::default()).await;
-    assert!(expected.len() == 20 && expected.is_sorted(), "{expected:?}");
-    for mode in [Mode::Standby, Mode::Replica] {
-        let store = over(&server.url(), settings(mode)).await;
+    assert!(expected.len() == 23 && expected.is_sorted(), "{expected:?}");
+    let directory = tempfile::tempdir().expect("a directory");
+    let embedded = BACKENDS.iter().filter(|backend| backend.kind != BackendKind::Remote);
+    for (backend, mode) in embedded.flat_map(|backend| [(backend, Mode::Standby), (backend, Mode::Replica)]) {
+        let path = match backend.kind {
+            BackendKind::InMemory => String::new(),
+            _ => directory.path().join(format!("{mode:?}")).display().to_string(),
+        };
+        let copy = format!("{}:{path}", backend.name);
+        let store = over(&server.url(), Settings { copy, ..settings(mode) }).await;
         ready(&*store).await;
         server.kill();
         assert_eq!(walk(&*store, ListRequest::default()).await, expected);
@@ -138,8 +150,11 @@ async fn ids_of_every_type_are_paged_and_found_while_the_server_is_away() {
             "1152921504606846976",
             "a",
             "090909090909090909090909",
+            "07070707-0707-0707-0707-070707070707",
+            "false",
             "true",
             "1970-01-01T00:00:01.000Z",
+            "symbol",
         ] {
             let found = get(&*store, id).await;
             assert!(found.document.is_some() && found.staleness.is_some(), "{id}");

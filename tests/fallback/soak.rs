@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use records::document::Document;
+use records::record::Document;
 use records::store::Store;
 
 use crate::cases;

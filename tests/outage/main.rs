@@ -20,9 +20,10 @@ use futures::future::join_all;
 use futures::{StreamExt, TryStreamExt};
 use libtest_mimic::{Arguments, Trial};
 use lists::{a_list_that_is_cut_at_any_point_never_looks_whole, a_short_list_that_is_cut_at_any_point_is_refused};
-use records::document::{Document, extended_json};
+use records::document::extended_json;
 use records::query::Selection;
-use records::store::{BACKENDS, Error, Kind, Options, Order, Query, Result, Store};
+use records::record::Document;
+use records::store::{BACKENDS, Error, Kind, ListRequest, Options, Result, Row, RowStream, Store};
 use servers::mongod::{self, Mongod};
 use tokio::runtime::Runtime;
 
@@ -89,7 +90,8 @@ fn main() -> ExitCode {
 async fn open(url: &str) -> Arc<dyn Store> {
     let (url, query) = url.split_once("/?").map_or((url, String::new()), |(url, query)| (url, format!("?{query}")));
     let options = Options { collection: "records".to_owned(), timeout: TIMEOUT, ..Default::default() };
-    records::store::open(&format!("{url}/outage{query}"), options).await.expect("a store opens without its server")
+    let opened = records::store::open(&format!("{url}/outage{query}"), options).await;
+    opened.expect("a store opens without its server").into_store()
 }
 
 fn numbered(ids: std::ops::Range<i32>) -> Vec<Document> {
@@ -101,7 +103,7 @@ async fn running() -> (Mongod, Arc<dyn Store>) {
     let server = Mongod::start().expect("a server");
     let store = open(&server.url()).await;
     store.upsert(numbered(0..RECORDS)).await.expect("an upsert");
-    assert!(store.get(&"99".into()).await.expect("a get").record.is_some());
+    assert!(store.get(&"99".into()).await.expect("a get").document.is_some());
     (server, store)
 }
 
@@ -124,7 +126,7 @@ async fn all_unavailable(store: &dyn Store) {
         is_unavailable("get", &in_time("get", store.get(&id.into())).await);
     }
     is_unavailable("ping", &in_time("ping", store.ping()).await);
-    is_unavailable("list", &in_time("list", store.list(Query::all()).try_collect::<Vec<_>>()).await);
+    is_unavailable("list", &in_time("list", read(store, ListRequest::default())).await);
     is_unavailable("upsert", &in_time("upsert", store.upsert(numbered(0..1))).await);
 }
 
@@ -143,10 +145,10 @@ async fn answers_again(store: &dyn Store) {
 
 async fn ask_all(store: &dyn Store) -> Result<()> {
     let found = in_time("get", store.get(&"99".into())).await?;
-    assert!(found.record.is_some(), "a record that is there was said not to be");
+    assert!(found.document.is_some(), "a record that is there was said not to be");
     in_time("ping", store.ping()).await?;
     // What watches the server may find only now that it was gone, and break what it broke then.
-    let listed: Vec<_> = store.list(Query::all()).try_collect().await?;
+    let listed = read(store, ListRequest::default()).await?;
     assert_eq!(listed.len(), RECORDS as usize);
     Ok(())
 }
@@ -225,14 +227,14 @@ async fn a_network_that_swallows_everything_is_unavailable_until_it_is_mended() 
     };
     // Every connection of the pool is there, and in use.
     for done in lookups().await {
-        assert!(done.expect("a call").expect("a get").record.is_some());
+        assert!(done.expect("a call").expect("a get").document.is_some());
     }
     let under_way = tokio::spawn(lookups());
     network.cut();
     for done in under_way.await.expect("the calls") {
         // Some may have been answered before the cut.
         match done.expect("a call") {
-            Ok(found) => assert!(found.record.is_some(), "a record that is there was said not to be"),
+            Ok(found) => assert!(found.document.is_some(), "a record that is there was said not to be"),
             error => is_unavailable("get", &error),
         }
     }
@@ -266,7 +268,7 @@ async fn a_network_that_ends_every_connection_is_unavailable_until_it_is_mended(
 async fn a_network_that_delays_is_slow_and_beyond_the_time_out_unavailable() {
     let (_server, network, store) = behind_a_network().await;
     network.slow_down(TIMEOUT / 100);
-    assert!(in_time("get", store.get(&"1".into())).await.expect("a slow get").record.is_some());
+    assert!(in_time("get", store.get(&"1".into())).await.expect("a slow get").document.is_some());
     network.slow_down(TIMEOUT * 2);
     all_unavailable(&*store).await;
     network.mend();
@@ -283,9 +285,9 @@ async fn a_list_comes_in_parts_over_a_network_that_is_too_slow_for_all_at_once()
     store.upsert(documents).await.expect("an upsert");
     network.slow_down(Duration::from_millis(8));
     // It is not known yet how slow it is.
-    let _ = store.list(Query::all()).try_collect::<Vec<_>>().await;
+    let _ = read(&*store, ListRequest::default()).await;
     for _ in 0..2 {
-        let listed = store.list(Query::all()).try_collect::<Vec<_>>().await.expect("a list");
+        let listed = read(&*store, ListRequest::default()).await.expect("a list");
         assert_eq!(listed.len(), 3_500);
     }
 }
@@ -295,33 +297,34 @@ async fn a_server_that_scans_no_collection_lists_what_a_filter_finds_and_in_any_
     let server = Mongod::start().expect("a server");
     let store = open(&server.url()).await;
     store.upsert(numbered(0..100)).await.expect("an upsert");
-    // Known to be short.
-    assert_eq!(store.list(Query::all()).try_collect::<Vec<_>>().await.expect("a list").len(), 100);
+    assert_eq!(read(&*store, ListRequest::default()).await.expect("a list").len(), 100);
     let parameters =
         [mongod::element(0x10, "setParameter", &1_i32.to_le_bytes()), mongod::element(0x08, "notablescan", &[1])];
     server.command("admin", &parameters.concat()).expect("a parameter");
-    let filters = Selection::parse(&[("colour.eq".to_owned(), "red".to_owned())]).expect("a filter").filters;
-    let listed = store.list(Query { filters, ..Query::all() }).try_collect::<Vec<_>>().await.expect("a list");
-    assert!(listed.is_empty());
+    let request = |name: &str, value: &str| {
+        let selection = Selection::parse(&[(name.to_owned(), value.to_owned())]).expect("a parameter");
+        ListRequest { filter: selection.filter, sort: selection.sort, limit: Some(200), ..ListRequest::default() }
+    };
+    assert!(read(&*store, request("colour.eq", "red")).await.expect("a list").is_empty());
     // It refuses to plan an order that no index has.
-    let sort =
-        Selection::parse(&[("sort".to_owned(), "colour".to_owned())]).expect("parameters").sort.expect("an order");
-    let order = Order { sort, after: None, limit: 10 };
-    let query = Query { order: Some(order), ..Query::all() };
-    assert_eq!(store.list(query).try_collect::<Vec<_>>().await.expect("a list").len(), 100);
+    assert_eq!(read(&*store, request("sort", "colour")).await.expect("a list").len(), 100);
+}
+
+async fn read(store: &dyn Store, request: ListRequest) -> Result<Vec<Row>> {
+    store.list(request).await?.rows.try_collect().await
 }
 
 /// Stores so much that a list cannot have read it all ahead, and begins to list it.
-async fn list_under_way(store: &dyn Store) -> (usize, records::store::Listing) {
+async fn list_under_way(store: &dyn Store) -> (usize, RowStream) {
     let total = 20_000;
     store.upsert(numbered(0..total)).await.expect("an upsert");
-    let mut listing = store.list(Query::all());
+    let mut listing = store.list(ListRequest::default()).await.expect("a list").rows;
     assert!(listing.next().await.is_some_and(|first| first.is_ok()));
     (total as usize, listing)
 }
 
 /// The rest of a list that was cut: fewer than all records, one error as the last item, and nothing after it.
-async fn ends_with_an_error(total: usize, mut listing: records::store::Listing) {
+async fn ends_with_an_error(total: usize, mut listing: RowStream) {
     let mut listed = 1;
     let error = loop {
         let begin = Instant::now();
@@ -350,7 +353,7 @@ async fn a_list_ends_with_an_error_when_the_server_is_stuck() {
     server.pause();
     ends_with_an_error(total, listing).await;
     server.resume();
-    let whole = store.list(Query::all()).try_collect::<Vec<_>>().await.expect("a list");
+    let whole = read(&*store, ListRequest::default()).await.expect("a list");
     assert_eq!(whole.len(), total);
 }
 
@@ -370,7 +373,7 @@ async fn an_upsert_that_failed_can_be_made_again() {
     }
     answers_again(&*store).await;
     store.upsert(numbered(0..50_000)).await.expect("the same upsert again");
-    assert_eq!(store.list(Query::all()).try_collect::<Vec<_>>().await.expect("a list").len(), 50_000);
+    assert_eq!(read(&*store, ListRequest::default()).await.expect("a list").len(), 50_000);
 }
 
 async fn a_replica_set_is_a_store_as_any_other() {

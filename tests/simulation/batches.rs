@@ -9,9 +9,10 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::{self, StreamExt};
 use records::document::extended_json;
+use records::query::Selection;
 use records::record::{Document, RecordId};
 use records::store::fallback::{self, Mode, Settings};
-use records::store::{Error, GetResult, ListRequest, ListResult, Options, Result, Store};
+use records::store::{Error, GetResult, ListRequest, ListResult, MemoryPool, Options, Result, Store, execute, page};
 
 /// A buffer that is counted as long as there is anything of it.
 struct Buffer {
@@ -38,25 +39,35 @@ impl Drop for Buffer {
     }
 }
 
+fn document(id: i64) -> Document {
+    extended_json::parse(format!(r#"{{"_id":{id},"n":{}}}"#, 999 - id).as_bytes()).expect("a document")
+}
+
 struct Batches(Arc<AtomicUsize>);
+
+impl Batches {
+    fn batches(there: &Arc<AtomicUsize>) -> Vec<Result<Vec<Document>>> {
+        let batch = |number: i64| {
+            let documents: Vec<_> = (number * 10..(number + 1) * 10).map(document).collect();
+            let bytes = documents.iter().flat_map(|document| document.bson().to_vec()).collect();
+            let mut buffer = Bytes::from_owner(Buffer::new(bytes, there));
+            let cut = |document: &Document| {
+                Document::new(buffer.split_to(document.bson().len())).expect("the bytes of a document")
+            };
+            Ok(documents.iter().map(cut).collect())
+        };
+        (0..100).map(batch).collect()
+    }
+}
 
 impl Store for Batches {
     fn get<'a>(&'a self, _: &'a RecordId) -> BoxFuture<'a, Result<GetResult>> {
         Box::pin(async { Err(Error::unavailable("only the copy answers")) })
     }
 
-    fn list(&self, _: ListRequest) -> BoxFuture<'_, Result<ListResult>> {
-        let bson = |id: i64| {
-            let document = extended_json::parse(format!(r#"{{"_id":{id}}}"#).as_bytes()).expect("a document");
-            document.bson().to_vec()
-        };
-        let batches = (0..100).flat_map(|batch| {
-            let ids = batch * 10..(batch + 1) * 10;
-            let mut buffer = Bytes::from_owner(Buffer::new(ids.clone().flat_map(bson).collect(), &self.0));
-            ids.map(move |id| Document::new(buffer.split_to(bson(id).len())).expect("a document"))
-        });
-        let rows = batches.map(|document| Ok(document.into())).collect::<Vec<_>>();
-        Box::pin(async { Ok(stream::iter(rows).boxed().into()) })
+    fn list(&self, request: ListRequest) -> BoxFuture<'_, Result<ListResult>> {
+        let there = self.0.clone();
+        Box::pin(execute(Arc::new(move |_, _| stream::iter(Self::batches(&there)).boxed()), request))
     }
 
     fn upsert(&self, _: Vec<Document>) -> BoxFuture<'_, Result<()>> {
@@ -92,6 +103,18 @@ async fn a_copy_in_memory_keeps_its_records_and_not_the_batches_they_came_in() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     let found = store.get(&"567".into()).await.unwrap();
-    assert!(found.document.is_some());
+    assert_eq!(found.document, Some(document(567)));
+    assert_eq!(there.load(Ordering::Relaxed), 0);
+}
+
+#[tokio::test]
+async fn a_sorted_page_keeps_its_records_and_not_the_batches_they_came_in() {
+    let there = Arc::new(AtomicUsize::new(0));
+    let parameters = [("_id.in", "3,333,777"), ("sort", "n")].map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let Selection { filter, sort, .. } = Selection::parse(&parameters).unwrap();
+    let request = ListRequest { filter, sort, ..ListRequest::default() };
+    let mut reservation = MemoryPool::new(1 << 20).reservation();
+    let page = page(&Batches(there.clone()), &request, 10, &mut reservation).await.unwrap();
+    assert_eq!(page.documents, [777, 333, 3].map(document));
     assert_eq!(there.load(Ordering::Relaxed), 0);
 }

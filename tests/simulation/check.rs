@@ -42,10 +42,10 @@ impl Answer<'_> {
         if lives(history).any(fits) {
             return Ok(());
         }
-        let (record, age) = (self.record.map(|record| String::from_utf8_lossy(record.json())), self.age);
+        let (record, age) = (self.record, self.age);
         let held: Vec<_> = lives(history)
             .filter(|(_, end)| end.is_none_or(|end| end >= self.since()))
-            .map(|(version, _)| version.record.as_ref().map(|record| String::from_utf8_lossy(record.json())))
+            .map(|(version, _)| &version.record)
             .collect();
         Err(format!("key {}: {record:?} of age {age:?} was not what the primary held then: {held:?}", self.key))
     }
@@ -54,10 +54,11 @@ impl Answer<'_> {
     pub fn goes_on(&self, world: &World, floor: u64) -> Result<u64, String> {
         let history = &world.history[self.key as usize];
         let fits = |version: &&Version| version.number >= floor && version.record.as_ref() == self.record;
-        history.iter().find(fits).map(|version| version.number).ok_or_else(|| {
-            let record = self.record.map(|record| String::from_utf8_lossy(record.json()));
-            format!("key {}: {record:?} was shown after version {floor}", self.key)
-        })
+        history
+            .iter()
+            .find(fits)
+            .map(|version| version.number)
+            .ok_or_else(|| format!("key {}: {:?} was shown after version {floor}", self.key, self.record))
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::future::{BoxFuture, join_all};
-use futures::stream::{self, StreamExt, TryStreamExt};
+use futures::stream::{StreamExt, TryStreamExt};
 use records::record::{Document, RecordId};
 use records::store::fallback::{self, Mode, Settings};
 use records::store::{GetResult, ListRequest, ListResult, Options, Result as StoreResult, Store};

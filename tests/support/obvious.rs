@@ -1,11 +1,11 @@
-//! BSON to wire JSON by the `bson` crate's own tree: what the transcoder's bytes are compared with, by its tests and by
+//! BSON to wire JSON by the `bson` crate's own tree: what `records::wire` is compared with, by its tests and by
 //! `fuzz/`.
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
-use mongodb::bson::spec::BinarySubtype;
-use mongodb::bson::{Bson, Document as Tree};
+use bson::spec::BinarySubtype;
+use bson::{Bson, Document as Tree};
 
-/// The mapping of `records::wire` once more, the obvious and slow way. `None` where the driver's crate keeps the value to
+/// The mapping of `records::wire` once more, the obvious and slow way. `None` where the crate keeps the value to
 /// itself.
 fn slow(value: &Bson) -> Option<String> {
     let text = |text: &str| serde_json::to_string(text).ok();

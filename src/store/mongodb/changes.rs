@@ -46,8 +46,8 @@ use super::{Inner, MongoDb, error, reply};
 use crate::record::{Document, Key, raw};
 use crate::store::{Change, ChangeBatch, ChangeStream, ChangeStreamError, Error, ResumeToken};
 
-/// How long the server waits for an event before it sends an empty reply. A replica learns so often that it is current, and an
-/// event is held so long at most while nothing else writes.
+/// The time that the server waits for an event before it sends an empty reply. A replica learns so often that it is current,
+/// and an event is held so long at most while nothing else writes.
 const AWAIT: Duration = Duration::from_millis(100);
 
 /// The memory for changes while a resumed stream catches up. With more of them, a new snapshot is cheaper.

@@ -24,6 +24,8 @@ const OF_A_VIEW: [i32; 2] = [166, 167];
 const AMBIGUOUS_PATH: i32 = 16_746;
 const BAD_VALUE: i32 = 2;
 
+const NO_QUERY_EXECUTION_PLANS: i32 = 291;
+
 /// The server's error behind one of ours.
 fn command(error: &Error) -> Option<&CommandError> {
     let cause: &DriverError = std::error::Error::source(error)?.downcast_ref()?;
@@ -43,6 +45,11 @@ pub fn is_unsortable(error: &Error) -> bool {
     command(error).is_some_and(|command| {
         command.code == AMBIGUOUS_PATH || (command.code == BAD_VALUE && command.message.contains("parallel arrays"))
     })
+}
+
+/// Whether the server refuses what no index serves (`notablescan`).
+pub fn has_no_plan(error: &Error) -> bool {
+    command(error).is_some_and(|command| command.code == NO_QUERY_EXECUTION_PLANS)
 }
 
 /// Whether the server has used up the time that a command may take.

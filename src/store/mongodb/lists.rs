@@ -1,9 +1,9 @@
 //! Lists: one `find` for a page, one cursor for a stream.
 //!
 //! [`pushdown`](super::pushdown) says a request in MongoDB's query language. The server then executes it, and this module
-//! reads the rows and drops those that the language could only approximate. Two kinds of lists are executed here instead, over
-//! a scan of the collection: those sorted by a field that the language cannot name, and those of a view with a collation,
-//! which refuses to compare by bytes.
+//! reads the rows and drops those that the language could only approximate. Three kinds of lists are executed here instead, over
+//! a scan of the collection: those sorted by a field that the language cannot name, those of a view with a collation, which
+//! refuses to compare by bytes, and those that a server with `notablescan` refuses to sort.
 //!
 //! A cursor is read in a task of its own, since no future of the driver may be dropped half way. The task reads one batch
 //! ahead of the consumer while batches are small, and ends when the consumer has gone.
@@ -178,11 +178,8 @@ impl MongoDb {
             is_timed: false,
             is_resumable: false,
         };
-        let Some(sort) = sort else {
-            let store = self.clone();
-            return exec::execute_unordered(Arc::new(move |_, _| store.read(scan.clone(), false)), request).await;
-        };
-        let mut find = Find { sort: Some(sort), ..scan };
+        let Some(sort) = sort else { return self.execute(scan, request).await };
+        let mut find = Find { sort: Some(sort), ..scan.clone() };
         let mut skip = None;
         if let Some(after) = &request.after {
             let no_arrays = after.no_arrays || request.sort.is_empty();
@@ -206,8 +203,8 @@ impl MongoDb {
             batches: self.read(find.clone(), request.projection.is_some()),
             find,
             residual,
-            sort: request.sort,
-            projection: request.projection.filter(|_| !is_pushed_down),
+            sort: request.sort.clone(),
+            projection: request.projection.clone().filter(|_| !is_pushed_down),
             limit: request.limit,
             skip,
             ids_repeat,
@@ -219,7 +216,7 @@ impl MongoDb {
         let no_arrays = async {
             match explain {
                 Some(find) => self.bounded(|inner| async move { inner.sorts_without_arrays(find).await }).await,
-                None => Ok(request.after.is_some_and(|after| after.no_arrays)),
+                None => Ok(request.after.as_ref().is_some_and(|after| after.no_arrays)),
             }
         };
         let sort = rows.sort.clone();
@@ -228,8 +225,17 @@ impl MongoDb {
         match list {
             Ok(list) => Ok(ListResult { no_arrays: no_arrays.unwrap_or(false), ..list }),
             Err(error) if error::is_unsortable(&error) => Err(self.unsortable(&sort, clauses, error).await),
+            Err(error) if error::has_no_plan(&error) => {
+                self.execute(Find { sort: Some(doc! { "_id": 1 }), ..scan }, request).await
+            }
             Err(error) => Err(error),
         }
+    }
+
+    /// Executes the request here, over a scan.
+    async fn execute(&self, scan: Find, request: ListRequest) -> Result<ListResult> {
+        let store = self.clone();
+        exec::execute_unordered(Arc::new(move |_, _| store.read(scan.clone(), false)), request).await
     }
 
     /// Every document, as a majority of the members has it.
@@ -498,6 +504,8 @@ impl Rows {
         }
         let document = match &self.projection {
             Some(projection) => projection.apply(&document).map_err(malformed)?,
+            // Few of a batch may match, and a slice would keep the whole batch in memory.
+            None if !self.residual.is_empty() => document.detached(),
             None => document,
         };
         Ok(Some(Row { document, position }))

@@ -74,7 +74,7 @@ const COMMAND_DOCUMENTS: usize = 5_000;
 pub struct MongoDb {
     inner: Arc<Inner>,
     batcher: Arc<LookupBatcher<Arc<Inner>>>,
-    /// Whether the last record whose id can be a string or something else was found by the string.
+    /// True if the last record whose id can be a string or something else was found by the string.
     ids_are_strings: Arc<AtomicBool>,
 }
 
@@ -159,7 +159,7 @@ impl Inner {
         Ok(self.client().await?.database(&self.database).collection(&self.options.collection))
     }
 
-    /// One `update` command that replaces or inserts each document.
+    /// Replaces or inserts each document, by one `update` command.
     async fn replace(&self, documents: &[Document]) -> Result<()> {
         let command = update_command(&self.options.collection, documents)?;
         let run = async {

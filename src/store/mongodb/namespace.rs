@@ -43,8 +43,8 @@ impl Namespace {
         };
         let options = info.get_document("options");
         let collation = options.and_then(|options| options.get_document("collation"));
-        let has_collation = collation
-            .is_ok_and(|collation| !collation.get_str("locale").is_ok_and(|locale| locale == "simple"));
+        let has_collation =
+            collation.is_ok_and(|collation| !collation.get_str("locale").is_ok_and(|locale| locale == "simple"));
         Self { kind, has_collation, ids_may_repeat: is_sharded || kind != Kind::Collection, document_bytes: None }
     }
 }

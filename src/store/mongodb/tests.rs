@@ -12,4 +12,5 @@ mod bytes;
 mod connections;
 mod failures;
 mod lists;
+mod lookups;
 mod plans;

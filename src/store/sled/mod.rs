@@ -29,19 +29,20 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::{self, StreamExt};
-use sled::{Db, Tree};
+use sled::{Db, IVec, Tree};
 
 use super::{
-    CHUNK_DOCUMENTS, ChunkStream, EmbeddedStore, Error, GetResult, ListRequest, ListResult, Opened, Options, Result,
-    Store, execute,
+    CHUNK_BYTES, CHUNK_DOCUMENTS, ChunkStream, EmbeddedStore, Error, GetResult, ListRequest, ListResult, Opened,
+    Options, Result, Store, execute,
 };
 use crate::record::{Document, Key, RecordId};
 use directory::Directory;
 
-/// The size of a chunk of a list, which is read on one hop to a blocking thread.
-const CHUNK_BYTES: usize = 1024 * 1024;
+/// A longer document shares the memory of sled's cache: many readers of a document of 15 MB hold it once.
+const SHARED_BYTES: usize = 64 * 1024;
 
 /// How long to wait for the lock: sled gives it up a moment after the store is dropped, so a quick restart may meet
 /// its own predecessor.
@@ -75,6 +76,11 @@ pub async fn open(url: String, options: Options) -> Result<Opened> {
 /// Makes no directory, and leaves one that is there unlocked.
 pub async fn check(url: String) -> Result<()> {
     directory::refuse_others(&super::directory(&url)?)
+}
+
+/// A copy of a short value: a response may live long, and would keep more alive than the document.
+fn bytes_of(value: IVec) -> Bytes {
+    if value.len() > SHARED_BYTES { Bytes::from_owner(value) } else { Bytes::copy_from_slice(&value) }
 }
 
 fn damaged(directory: &Directory) -> Error {
@@ -156,8 +162,7 @@ impl Sled {
     fn find(&self, id: &RecordId) -> Result<Option<Document>> {
         for key in id.keys() {
             if let Some(bson) = self.records.get(key.as_bytes()).map_err(|error| self.failed("read", error))? {
-                // Copied, not shared: a response may live long, and would keep more alive than the document.
-                return Ok(Some(Document::with_key(key, bson.to_vec())));
+                return Ok(Some(Document::with_key(key, bytes_of(bson))));
             }
         }
         Ok(None)
@@ -172,7 +177,7 @@ impl Sled {
             let (key, bson) = entry.map_err(|error| self.failed("read", error))?;
             bytes += bson.len();
             let key = Key::from_stored(&key).ok_or_else(|| damaged(&self.directory).with_source("a key is empty"))?;
-            chunk.push(Document::with_key(key, bson.to_vec()));
+            chunk.push(Document::with_key(key, bytes_of(bson)));
             if chunk.len() >= most || bytes >= CHUNK_BYTES {
                 let last = chunk.last().map(|last: &Document| last.key().clone());
                 return Ok((chunk, last));

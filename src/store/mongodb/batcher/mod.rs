@@ -33,7 +33,7 @@ const BATCH_KEYS: usize = 100;
 /// lookups again as one batch at a time, and a command costs less than half of its keys.
 const ENOUGH_KEYS: usize = 32;
 
-/// How long a shorter queue waits for a batch in flight.
+/// The time that a shorter queue waits for a batch in flight.
 const PATIENCE: Duration = Duration::from_millis(5);
 
 /// The most batches in flight, unless there are fewer connections.
@@ -71,12 +71,12 @@ struct State {
     /// The oldest first.
     queue: VecDeque<QueuedLookup>,
     sweep_at: usize,
-    /// Whether a batch is about to claim the queue.
+    /// True while a batch is about to claim the queue.
     is_claimed: bool,
     in_flight: usize,
     /// The batches in flight for which a short queue waits.
     awaited: usize,
-    /// Whether lookups come so close together that the last batch had several keys.
+    /// True while lookups come so close together that the last batch had several keys.
     coalescing: bool,
     lookups: u64,
     batch_keys: Histogram,
@@ -225,7 +225,7 @@ impl Claimed {
     }
 }
 
-/// One batch, from its dispatch to its end. Dropping it, also by a panic, makes room for the next one.
+/// A batch, from its dispatch to its end. Dropping it, also by a panic, makes room for the next one.
 struct BatchTask<L: BatchLoader> {
     shared: Arc<Shared<L>>,
     stage: Stage,

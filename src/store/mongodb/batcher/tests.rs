@@ -314,7 +314,7 @@ async fn cancelled_lookups_leave_the_queue_while_all_batches_hang() {
     let server = slow_server(HOUR * 24);
     let batcher = server.batcher();
     for id in 0..20_000 {
-        // One key comes again and again, the other once.
+        // A key comes again and again, the other once.
         drop((get(&batcher, -1), get(&batcher, id)));
         sleep(MILLISECOND).await;
     }

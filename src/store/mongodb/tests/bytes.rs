@@ -1,32 +1,26 @@
-//! BSON as this crate writes and reads it, against the driver's crate, and against bytes that are no BSON.
+//! The commands that are written as bytes, against the `bson` crate; and bytes that are no BSON.
 
-use mongodb::bson::{Bson, Document as Tree, RawDocument};
+use mongodb::bson::{Document as Tree, RawDocument};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::Index;
 
-use super::super::bson::{append_fields, from_key, to_json, with_length};
+use super::super::*;
 use super::documents;
 use super::obvious::slow_document;
-use crate::document::Document;
-use crate::record::{Key, rank};
+use crate::record::rank;
+use crate::wire;
 
-fn encoded(document: &Document) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    with_length(&mut bytes, |out| append_fields(out, document.fields()));
-    bytes
-}
-
-/// Whatever the bytes are, they are an error or JSON, and never a panic.
-fn reads_or_refuses(bytes: &[u8]) {
+/// Any bytes are refused, or can be compared and encoded.
+fn assert_read_or_refused(bytes: &[u8]) {
+    let Ok(document) = Document::new(bytes.to_vec()) else { return };
     let mut json = Vec::new();
-    if to_json(&mut json, bytes).is_ok() {
-        let parsed = serde_json::from_slice::<serde::de::IgnoredAny>(&json);
-        assert!(parsed.is_ok(), "{parsed:?} in {}", String::from_utf8_lossy(&json));
-    }
+    wire::document(&mut json, document.bson()).expect("it is valid");
+    let parsed = serde_json::from_slice::<serde::de::IgnoredAny>(&json);
+    assert!(parsed.is_ok(), "{parsed:?} in {}", String::from_utf8_lossy(&json));
 }
 
-/// Makes the outermost length and the final NUL right, so that what is wrong is found deeper in.
+/// Makes the outermost length and the final NUL right, so that the error is deeper in.
 fn framed(mut bytes: Vec<u8>) -> Vec<u8> {
     let length = bytes.len().max(5);
     bytes.resize(length, 0);
@@ -37,58 +31,49 @@ fn framed(mut bytes: Vec<u8>) -> Vec<u8> {
 
 proptest! {
     #[test]
-    fn what_is_written_is_what_the_driver_reads_and_writes(document in documents::document()) {
-        let bytes = encoded(&document);
-        prop_assert_eq!(bytes.len(), document.encoded_len());
-        prop_assert!(RawDocument::from_bytes(&bytes).is_ok());
-        let tree = Tree::from_reader(bytes.as_slice()).expect("a document");
-        prop_assert_eq!(tree.to_vec().expect("bytes"), bytes);
+    fn an_update_command_is_what_the_crate_would_write(documents in vec(documents::document(), 1..4)) {
+        let command = update_command("records", &documents).expect("a command");
+        let tree = |document: &Document| Tree::try_from(RawDocument::from_bytes(document.bson()).expect("BSON"));
+        let updates: Vec<_> = documents.iter().map(|document| {
+            let document = tree(document).expect("a tree");
+            let id = document.get("_id").expect("an _id").clone();
+            doc! { "q": { "_id": { "$eq": id } }, "u": document, "upsert": true }
+        }).collect();
+        let expected = doc! { "update": "records", "updates": updates, "ordered": false };
+        prop_assert_eq!(command.as_bytes(), expected.to_vec().expect("bytes"));
     }
 
     #[test]
-    fn what_is_read_is_the_record_of_the_document(document in documents::document()) {
-        let mut json = Vec::new();
-        let key = to_json(&mut json, &encoded(&document)).expect("a record");
-        let record = document.to_record();
-        prop_assert_eq!(String::from_utf8_lossy(&json), String::from_utf8_lossy(record.json()));
-        prop_assert_eq!(&key, record.key());
+    fn the_keys_of_an_id_can_stand_in_a_filter(text in documents::text()) {
+        let numbers_strings_binary_object_ids_booleans_dates = [20, 30, 60, 70, 80, 90];
+        let keys = RecordId::from(text).keys();
+        for key in &keys {
+            prop_assert!(numbers_strings_binary_object_ids_booleans_dates.contains(&key.rank()), "{:?}", key);
+        }
+        let filter = filter_by_keys(&keys);
+        let ids = match filter.get_document("_id") {
+            Ok(operators) => operators.get_array("$in").expect("keys").len(),
+            Err(_) => 1,
+        };
+        prop_assert_eq!(ids, keys.len());
     }
 
     #[test]
-    fn what_is_read_is_what_the_obvious_way_gives(document in documents::document()) {
-        let bytes = encoded(&document);
-        let tree = Tree::from_reader(bytes.as_slice()).expect("a document");
+    fn json_is_what_the_obvious_way_gives(document in documents::document()) {
+        let tree = Tree::try_from(RawDocument::from_bytes(document.bson()).expect("BSON")).expect("a tree");
         if let Some(slow) = slow_document(&tree) {
             let mut json = Vec::new();
-            to_json(&mut json, &bytes).expect("a record");
+            wire::document(&mut json, document.bson()).expect("a document");
             prop_assert_eq!(String::from_utf8_lossy(&json), slow);
         }
     }
 
-    /// Keys go to the server to be looked up, and as the bound that a list begins at.
     #[test]
-    fn a_key_goes_to_the_server_as_the_id_it_came_from(value in documents::value()) {
-        let mut bytes = Vec::new();
-        with_length(&mut bytes, |out| super::super::bson::append_element(out, "_id", &value));
-        let key = to_json(&mut Vec::new(), &bytes).expect("any type may be an _id here");
-        let id = Tree::from_reader(bytes.as_slice()).expect("a document").remove("_id").expect("an _id");
-        let sent = from_key(&key);
-        match (&id, &sent) {
-            // Numbers, also those in a document, go as one of the same value.
-            (Bson::Int32(_) | Bson::Double(_) | Bson::Decimal128(_) | Bson::Document(_) | Bson::Array(_), sent) => {
-                let again = mongodb::bson::doc! { "_id": sent.clone() }.to_vec().expect("bytes");
-                prop_assert_eq!(to_json(&mut Vec::new(), &again).expect("an _id"), key);
-            }
-            _ => prop_assert_eq!(format!("{sent:?}"), format!("{id:?}")),
-        }
-    }
-
-    #[test]
-    fn a_document_that_is_cut_is_refused(document in documents::document()) {
-        let bytes = encoded(&document);
+    fn a_truncated_document_is_refused(document in documents::document()) {
+        let bytes = document.bson();
         for length in 0..bytes.len() {
-            prop_assert!(to_json(&mut Vec::new(), &bytes[..length]).is_err(), "cut to {} bytes", length);
-            reads_or_refuses(&framed(bytes[..length].to_vec()));
+            prop_assert!(Document::new(bytes.slice(..length)).is_err(), "cut to {} bytes", length);
+            assert_read_or_refused(&framed(bytes[..length].to_vec()));
         }
     }
 
@@ -97,58 +82,58 @@ proptest! {
         document in documents::document(),
         changes in vec((any::<Index>(), any::<u8>()), 1..6),
     ) {
-        let mut bytes = encoded(&document);
+        let mut bytes = document.bson().to_vec();
         for (at, byte) in changes {
             let at = at.index(bytes.len());
             bytes[at] = byte;
-            reads_or_refuses(&bytes);
+            assert_read_or_refused(&bytes);
         }
-        reads_or_refuses(&framed(bytes));
+        assert_read_or_refused(&framed(bytes));
     }
 
     #[test]
     fn random_bytes_are_read_or_refused(bytes in vec(any::<u8>(), 0..200)) {
-        reads_or_refuses(&bytes);
-        reads_or_refuses(&framed(bytes.clone()));
-        // As the value of a field of each type.
+        assert_read_or_refused(&bytes);
+        assert_read_or_refused(&framed(bytes.clone()));
+        // The same as a field of each type.
         for kind in (0..=0x13).chain([0x7f, 0xff]) {
             let field = [&[0; 4], &[kind][..], b"_id\0", &bytes, &[0]].concat();
-            reads_or_refuses(&framed(field));
+            assert_read_or_refused(&framed(field));
         }
     }
 }
 
 #[test]
 fn endless_nesting_is_refused() {
-    for (open, name) in [(3_u8, "a"), (4, "0"), (15, "a")] {
+    for (kind, name) in [(3_u8, "a"), (4, "0"), (15, "a")] {
         let mut bytes = framed(vec![0; 5]);
         for _ in 0..5_000 {
-            // The one before, as the only field of a new one.
-            let value = match open {
+            // The document so far becomes the only field of a new one.
+            let value = match kind {
                 15 => {
                     let length = bytes.len() as i32 + 9;
                     [&length.to_le_bytes()[..], &[1, 0, 0, 0, 0], &bytes].concat()
                 }
                 _ => bytes,
             };
-            bytes = framed([&[0; 4], &[open][..], name.as_bytes(), &[0], &value, &[0]].concat());
+            bytes = framed([&[0; 4], &[kind][..], name.as_bytes(), &[0], &value, &[0]].concat());
         }
-        assert!(to_json(&mut Vec::new(), &bytes).is_err());
+        assert!(Document::new(bytes).is_err());
     }
 }
 
 #[test]
-fn a_document_without_an_id_is_refused() {
-    assert!(to_json(&mut Vec::new(), &framed(vec![0; 5])).is_err());
+fn a_document_without_an_id_is_not_written() {
+    let document = Document::new(framed(vec![0; 5])).expect("an empty document");
+    assert!(update_command("records", &[document]).is_err());
 }
 
-/// A client can forge a cursor with any bytes in it, as many as a request's head has room for.
+/// A text that is not UTF-8 is no tree of the `bson` crate.
 #[test]
-fn a_forged_key_that_nests_endlessly_is_no_value() {
-    let mut document = framed(vec![0; 5]);
-    for _ in 0..1_700 {
-        document = framed([&[0; 4], &[3, 0][..], &document, &[0]].concat());
-    }
-    let bytes = std::iter::once(3).chain(document).collect();
-    assert_eq!(from_key(&Key::Opaque { rank: rank::DOCUMENT, bytes }), Bson::Null);
+fn an_id_that_is_not_utf_8_is_written_as_it_is() {
+    let bytes = framed(b"\0\0\0\0\x02_id\0\x03\0\0\0\xff\xfe\0\0".to_vec());
+    let document = Document::new(bytes.clone()).expect("BSON");
+    assert_eq!(document.key().rank(), rank(ElementType::String));
+    let command = update_command("records", &[document]).expect("a command");
+    assert!(command.as_bytes().windows(bytes.len()).any(|window| window == bytes));
 }

@@ -71,7 +71,7 @@ async fn a_list_that_was_dropped_is_no_broken_call() {
     let mut list = store.list(ListRequest::default());
     assert!(futures::poll!(&mut list).is_pending());
     drop(list);
-    // As long as the list may wait for a permit, and for a server.
+    // The list may wait so long for a permit, and for a server.
     tokio::time::sleep(Duration::from_millis(500)).await;
     assert_eq!(value(&*store, "store_failures{broken}"), 0);
 }

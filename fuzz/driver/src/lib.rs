@@ -1,2 +1,0 @@
-//! The part of the driver that the transcoder names.
-pub use bson;
