@@ -23,9 +23,8 @@
 //! [`server`] accepts a connection and parses the head within its limits. [`http`] gives the request an id, routes it,
 //! reads the record's id out of the path and asks the [`store`], under the request's deadline. The store finds a
 //! [`record::Document`], the BSON bytes that MongoDB or an import gave it; [`http`] applies the projection, has [`wire`]
-//! encode the JSON and sends that. A failure comes back as a [`store::Error`] of one of three kinds; [`http`] turns the kind into a
-//! status and a short text for the client, and logs the cause once, in
-//! the one line that every request has.
+//! encode the JSON and sends that. A failure comes back as a [`store::Error`] of one of three kinds; [`http`] turns the kind
+//! into a status and a short text for the client, and logs the cause once, in the one line that every request has.
 
 #![forbid(unsafe_code)]
 

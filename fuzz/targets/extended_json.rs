@@ -1,10 +1,13 @@
-//! Whatever a file holds, it is read to its end: documents, or what is wrong with them. A document that is taken is valid
-//! JSON on the wire, and the same record by way of BSON.
+//! Any file is read to its end: documents, or the reasons why they are invalid. A document that is taken is one that every
+//! store can hold, and its JSON is what the obvious way gives.
 #![no_main]
 
+use bson::Document as Tree;
 use libfuzzer_sys::fuzz_target;
-use records::document::{Document, extended_json, reader::Documents};
-use records_fuzz::bson;
+use records::document::{extended_json, reader::Documents, validate};
+use records::record::Document;
+use records::wire;
+use records_fuzz::obvious;
 
 fuzz_target!(|bytes: &[u8]| {
     if let Ok(document) = extended_json::parse(bytes) {
@@ -22,13 +25,15 @@ fuzz_target!(|bytes: &[u8]| {
 });
 
 fn check(document: &Document) {
-    let record = document.to_record();
-    serde_json::from_slice::<&serde_json::value::RawValue>(record.json()).expect("a record is JSON");
-    let mut encoded = Vec::new();
-    bson::with_length(&mut encoded, |out| bson::append_fields(out, document.fields()));
-    assert_eq!(encoded.len(), document.encoded_len());
+    assert_eq!(Document::new(document.bson().clone()).as_ref(), Ok(document));
+    let tree = Tree::from_reader(&**document.bson()).expect("the bson crate reads what it has written");
+    assert_eq!(tree.keys().next().map(String::as_str), Some("_id"));
+    // Valid as it is, the `_id` at the front.
+    assert_eq!(validate(tree.clone()).as_ref(), Ok(document));
     let mut json = Vec::new();
-    let key = bson::to_json(&mut json, &encoded).expect("what is stored can be read");
-    assert_eq!(&key, record.key());
-    assert_eq!(String::from_utf8_lossy(&json), String::from_utf8_lossy(record.json()));
+    wire::document(&mut json, document.bson()).expect("a valid document has JSON");
+    serde_json::from_slice::<&serde_json::value::RawValue>(&json).expect("the JSON is valid");
+    if let Some(slow) = obvious::slow_document(&tree) {
+        assert_eq!(String::from_utf8_lossy(&json), slow);
+    }
 }

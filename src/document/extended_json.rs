@@ -116,7 +116,7 @@ impl<'de> Visitor<'de> for Seed {
     }
 
     fn visit_string<E>(self, text: String) -> Result<Bson, E> {
-        Ok(Bson::String(text.into()))
+        Ok(Bson::String(text))
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Bson, A::Error> {

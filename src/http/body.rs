@@ -9,7 +9,7 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep};
 
 use super::accept::Form;
-use super::finish::RequestId;
+use super::request_id::RequestId;
 use super::shed::StreamPermit;
 use crate::record::{Document, Malformed};
 use crate::store::{self, Error, MemoryPool, MemoryReservation, RowStream, UNCOUNTED_BYTES};

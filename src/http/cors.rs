@@ -7,7 +7,8 @@ use axum::http::{HeaderName, HeaderValue, Method};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use super::age::CACHE_STATUS;
-use super::finish::{REQUEST_ID, TRACEPARENT};
+use super::line::TRACEPARENT;
+use super::request_id::REQUEST_ID;
 
 /// How long a browser may remember what it was told, which is as long as any of them does.
 const REMEMBERED: Duration = Duration::from_secs(2 * 60 * 60);

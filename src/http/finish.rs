@@ -6,10 +6,7 @@
 //! request there is, goes past the router, and is no future at all where the store has its answer at hand.
 
 use std::convert::Infallible;
-use std::hash::{BuildHasher, RandomState};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::LazyLock;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use axum::BoxError;
@@ -17,7 +14,7 @@ use axum::body::Body;
 use axum::extract::Request;
 use axum::http::header::{CONNECTION, CONTENT_LENGTH, HOST};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
+use axum::http::{HeaderValue, Method, StatusCode, Version};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures::FutureExt;
@@ -26,49 +23,12 @@ use hyper::body::Body as HttpBody;
 use tower::Service;
 
 use super::guard::guarded;
-use super::line::UnderWay;
+use super::line::{TRACEPARENT, UnderWay};
 use super::metrics::Route;
 use super::problem::{self, Problem};
+use super::request_id::{REQUEST_ID, RequestId};
 use super::timing::{self, SERVER_TIMING, StoreTime};
-use super::{App, hex, records};
-
-pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-
-pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
-
-/// The longest id that is taken over from a client, in bytes: a UUID, a trace id and then some.
-const REQUEST_ID_MAX: usize = 128;
-
-/// The id that a request goes by in its answer and in the log. Handlers find it among the request's extensions.
-#[derive(Clone, Debug)]
-pub struct RequestId(HeaderValue);
-
-impl RequestId {
-    /// The client's own, if it is one that a log can show; else a new one.
-    fn of(headers: &HeaderMap) -> Self {
-        let usable = |value: &&HeaderValue| {
-            (1..=REQUEST_ID_MAX).contains(&value.len()) && value.as_bytes().iter().all(u8::is_ascii_graphic)
-        };
-        Self(headers.get(REQUEST_ID).filter(usable).cloned().unwrap_or_else(new_id))
-    }
-
-    pub fn as_str(&self) -> &str {
-        // Visible ASCII, both the client's and ours.
-        self.0.to_str().unwrap_or_default()
-    }
-}
-
-/// Unique within a process by counting, and among processes by a random number drawn once: ids are for finding a line in
-/// a log, not for keeping secrets.
-fn new_id() -> HeaderValue {
-    static PROCESS: LazyLock<[u8; 16]> = LazyLock::new(|| hex::digits(RandomState::new().hash_one(std::process::id())));
-    static COUNT: AtomicU64 = AtomicU64::new(0);
-    let count = hex::digits(COUNT.fetch_add(1, Ordering::Relaxed));
-    // Eight digits, and more when they are needed.
-    let begin = count.iter().take_while(|digit| **digit == b'0').count().min(8);
-    let id = [PROCESS.as_slice(), b"-", &count[begin..]].concat();
-    HeaderValue::from_maybe_shared(Bytes::from(id)).unwrap_or(HeaderValue::from_static("-"))
-}
+use super::{App, records};
 
 /// The service around the router, which is always ready.
 #[derive(Clone)]
@@ -200,7 +160,7 @@ fn finish(app: &App, response: &mut Response, problem: Option<&Problem>, under_w
         // one, and that of the second would be of what is not sent (RFC 9110, section 8.6).
         response.headers_mut().remove(CONTENT_LENGTH);
     }
-    response.headers_mut().insert(REQUEST_ID, id.0.clone());
+    response.headers_mut().insert(REQUEST_ID, id.value().clone());
     if let Some(own) = under_way.trace()
         && let Ok(value) = HeaderValue::try_from(own.to_string())
     {

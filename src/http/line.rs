@@ -4,13 +4,15 @@
 use std::time::Instant;
 
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, Method, StatusCode};
+use axum::http::{HeaderMap, HeaderName, Method, StatusCode};
 
-use super::finish::{RequestId, TRACEPARENT};
 use super::metrics::{InFlight, Route};
 use super::problem::Problem;
+use super::request_id::RequestId;
 use crate::telemetry::spans::{Span, Spent, Tracer};
 use crate::telemetry::traceparent::TraceParent;
+
+pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// What is counted and logged in the place of a status where the connection ended before there was one, as others do: nobody
 /// was sent it.

@@ -47,7 +47,7 @@ impl Route {
     /// `records`, `operations`: whether records, and health and metrics, are served where this was asked.
     pub fn of(path: &str, records: bool, operations: bool) -> Self {
         match path {
-            path if records && path.starts_with(super::records::PREFIX) => Self::record,
+            path if records && path.starts_with(super::path::RECORD_PREFIX) => Self::record,
             "/api/v1/records" if records => Self::records,
             "/livez" | "/readyz" | "/metrics" if operations => Self::operation,
             _ => Self::none,

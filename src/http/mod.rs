@@ -21,6 +21,7 @@ mod pages;
 mod path;
 mod problem;
 mod records;
+mod request_id;
 mod settings;
 mod shed;
 mod timing;
@@ -154,7 +155,7 @@ fn with_records(router: Router<App>) -> Router<App> {
     let router = router
         .route("/api/v1/records", reads(get(list::list)))
         // With and without something behind the slash, and whatever that is: the handler says what an id looks like.
-        .route(records::PREFIX, reads(get(records::routed)))
+        .route(path::RECORD_PREFIX, reads(get(records::routed)))
         .route("/api/v1/records/{*id}", reads(get(records::routed)));
     pages::add(router)
 }

@@ -7,6 +7,9 @@ use super::problem::Problem;
 use crate::query;
 use crate::record::RecordId;
 
+/// The path of a record, without its id.
+pub const RECORD_PREFIX: &str = "/api/v1/records/";
+
 /// The id in `segment`, what stands behind the last fixed slash.
 ///
 /// # Errors

@@ -15,9 +15,6 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 
-/// What an id stands behind.
-pub const PREFIX: &str = "/api/v1/records/";
-
 /// [`one`] by way of the router.
 // The whole request, and not its parts by extractors of their own, which would copy them.
 pub async fn routed(State(app): State<App>, request: Request) -> Result<Response, Problem> {
@@ -52,7 +49,7 @@ struct Asked {
 impl Asked {
     fn of(head: &Parts) -> Result<Self, Problem> {
         Ok(Self {
-            id: path::record_id(head.uri.path().strip_prefix(PREFIX).unwrap_or_default())?,
+            id: path::record_id(head.uri.path().strip_prefix(path::RECORD_PREFIX).unwrap_or_default())?,
             projection: Selection::parse_projection(&path::parameters(&head.uri)?)?,
             form: accept::choose(&head.headers, Form::RECORD)?,
         })

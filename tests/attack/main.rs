@@ -69,7 +69,7 @@ fn main() -> ExitCode {
             floods::ten_thousand_idle_connections,
         ),
         trial("readers::many_slow_readers_of_a_hundred_thousand_records_take_bounded_memory", || {
-            many_slow_readers(Victim::with_records(100_000, 100, &[]))
+            many_slow_readers(Victim::with_records(100_000, 100, &readers::STREAMS))
         }),
         trial("readers::pages_that_nobody_reads_take_bounded_memory", || {
             pages_that_nobody_reads(Victim::with_records(OF_8_MB.0, OF_8_MB.1, &[]), 1)
@@ -84,7 +84,7 @@ fn main() -> ExitCode {
     // What a store in another process sends ahead of who reads it lies in this one.
     for backend in BACKENDS.iter().filter(|backend| backend.kind == BackendKind::Remote) {
         let readers_of = |what: &str, count, size| {
-            let case = move || many_slow_readers(Victim::with_records_in(backend, count, size, &[]));
+            let case = move || many_slow_readers(Victim::with_records_in(backend, count, size, &readers::STREAMS));
             trial(&format!("readers::many_slow_readers_of_{what}_in_{}_take_bounded_memory", backend.name), case)
         };
         let pages =

@@ -50,6 +50,9 @@ pub async fn a_reader_that_stops_is_let_go_and_one_that_is_slow_gets_everything(
 /// How much memory a client that reads slowly may take, in KiB.
 const READER_MAX_KIB: u64 = 512;
 
+/// As many as there are readers.
+pub const STREAMS: [&str; 2] = ["--max-streams", "100"];
+
 pub async fn many_slow_readers(victim: Victim) {
     const READERS: usize = 100;
     // Whatever the first list sets up is there before it counts.

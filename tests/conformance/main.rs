@@ -1,19 +1,24 @@
 //! The contract of `records::store::Store`, clause by clause, against every backend that is compiled in.
 //!
-//! One trial for each backend and case, named `BACKEND::CASE`, and for a memory store with a fallback beside it, named
-//! `fallback::CASE`. A backend in a server needs one: see `tests/support/servers.rs` for the environment variables that name
-//! it. Without them its trials are shown as ignored; with its name in `TEST_REQUIRE` that is a failure.
+//! One trial for each backend and case, named `BACKEND::CASE`. The memory store and MongoDB are also the primary of a fallback,
+//! in trials named `BACKEND-standby::CASE` and `BACKEND-replica::CASE`: there the replica answers all reads, in standby mode
+//! because the primary refuses them. A backend in a server needs one: see `tests/support/servers.rs` for the environment
+//! variables that name it. Without them its trials are shown as ignored; with its name in `TEST_REQUIRE` that is a failure.
 
 mod addresses;
 mod concurrency;
 mod content;
 mod embedded;
+mod filters;
 mod harness;
 mod lists;
 mod model;
+#[cfg(feature = "mongodb")]
+mod namespaces;
+mod operation;
 mod pages;
 mod properties;
-mod queries;
+mod sorts;
 mod writes;
 
 // Shared with the other test binaries.
@@ -24,11 +29,12 @@ mod elsewhere;
 #[path = "../support/servers.rs"]
 mod servers;
 
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
-use harness::{Case, Context};
+use harness::{Case, Context, Needs};
 use libtest_mimic::{Arguments, Failed, Trial};
-use records::store::{BACKENDS, Backend, Place};
+use records::store::fallback::Mode;
+use records::store::{BACKENDS, Backend, BackendKind};
 use tokio::runtime::{Handle, Runtime};
 
 const CASES: &[&[Case]] = &[
@@ -36,11 +42,15 @@ const CASES: &[&[Case]] = &[
     concurrency::CASES,
     content::CASES,
     embedded::CASES,
+    filters::CASES,
     lists::CASES,
     model::CASES,
+    #[cfg(feature = "mongodb")]
+    namespaces::CASES,
+    operation::CASES,
     pages::CASES,
     properties::CASES,
-    queries::CASES,
+    sorts::CASES,
     writes::CASES,
 ];
 
@@ -49,18 +59,15 @@ fn main() -> ExitCode {
     let runtime = Runtime::new().expect("a runtime");
     let mut trials: Vec<Trial> = servers::required().iter().filter_map(|name| missing(name)).collect();
     for backend in BACKENDS {
-        let cases = CASES.iter().copied().flatten().filter(|case| case.needs.are_met_by(backend.place));
-        trials.extend(cases.map(|case| trial(backend, case, runtime.handle().clone())));
-    }
-    if let Some(memory) = BACKENDS.iter().find(|backend| backend.place == Place::Memory) {
-        let cases = CASES.iter().copied().flatten().filter(|case| case.needs.are_met_by(Place::Server));
-        trials.extend(cases.map(|case| {
-            let runtime = runtime.handle().clone();
-            Trial::test(format!("fallback::{}", case.name), move || {
-                (case.run)(&Context::fallback(memory, runtime));
-                Ok(())
-            })
-        }));
+        let modes: &[_] = match backend.kind {
+            BackendKind::Local => &[None],
+            _ => &[None, Some(Mode::Standby), Some(Mode::Replica)],
+        };
+        for mode in modes {
+            let cases =
+                CASES.iter().copied().flatten().filter(|case| case.needs.are_met_by(backend, mode.is_some()));
+            trials.extend(cases.map(|case| trial(backend, *mode, case, runtime.handle().clone())));
+        }
     }
     let conclusion = libtest_mimic::run(&arguments, trials);
     servers::stop_all();
@@ -68,21 +75,36 @@ fn main() -> ExitCode {
     conclusion.exit_code()
 }
 
-fn trial(backend: &'static Backend, case: &'static Case, runtime: Handle) -> Trial {
-    let ignored = backend.place == Place::Server && !servers::is_configured(backend.name);
+fn trial(backend: &'static Backend, mode: Option<Mode>, case: &'static Case, runtime: Handle) -> Trial {
+    let has_no_server = backend.kind == BackendKind::Remote && !servers::is_configured(backend.name);
+    let is_too_old = case.needs == Needs::Undefined && backend.name == "mongodb" && mode.is_none() && is_before_8();
     let run = move || {
-        let context = Context::new(backend, runtime).map_err(Failed::from)?;
+        let context = Context::new(backend, mode, runtime).map_err(Failed::from)?;
         (case.run)(&context);
         Ok(())
     };
-    Trial::test(format!("{}::{}", backend.name, case.name), run).with_ignored_flag(ignored)
+    let name = match mode {
+        None => backend.name.to_owned(),
+        Some(Mode::Standby) => format!("{}-standby", backend.name),
+        Some(Mode::Replica) => format!("{}-replica", backend.name),
+    };
+    Trial::test(format!("{name}::{}", case.name), run).with_ignored_flag(has_no_server || is_too_old)
+}
+
+/// Whether the `mongod` of the environment matches undefined by null. A server that runs elsewhere counts as current.
+fn is_before_8() -> bool {
+    let Some(program) = servers::mongod::program() else { return false };
+    let output = Command::new(program).arg("--version").output().map(|output| output.stdout).unwrap_or_default();
+    let output = String::from_utf8_lossy(&output);
+    let major = output.split_once("db version v").and_then(|(_, version)| version.split('.').next());
+    major.and_then(|major| major.parse::<u32>().ok()).is_some_and(|major| major < 8)
 }
 
 /// A trial that fails, where a backend is required and cannot be tested.
 fn missing(name: &str) -> Option<Trial> {
     let reason = match BACKENDS.iter().find(|backend| backend.name == name) {
         None => format!("TEST_REQUIRE names {name}, which is not compiled in"),
-        Some(backend) if backend.place == Place::Server && !servers::is_configured(name) => {
+        Some(backend) if backend.kind == BackendKind::Remote && !servers::is_configured(name) => {
             format!("TEST_REQUIRE names {name}: {}", servers::how_to_configure(name))
         }
         Some(_) => return None,

@@ -100,7 +100,7 @@ proptest! {
 
     #[test]
     fn all_bytes_are_counted(documents in vec(fields(), 0..3), array: bool) {
-        let texts: Vec<_> = documents.iter().map(|document| canonical(document)).collect();
+        let texts: Vec<_> = documents.iter().map(canonical).collect();
         let text = if array { format!("[{}]\n", texts.join(",\n")) } else { texts.join("\n") };
         let mut reader = Documents::new(text.as_bytes());
         prop_assert!(reader.by_ref().all(|read| read.is_ok_and(|document| document.is_ok())));

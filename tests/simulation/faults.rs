@@ -15,6 +15,7 @@ use records::store::{
     Change, ChangeBatch, ChangeStream, ChangeStreamError, Error, GetResult, Health, ListRequest, ListResult, Options,
     Result, ResumeToken, Store,
 };
+use rstest::rstest;
 use tokio::time::{Instant, sleep, timeout};
 
 const AFTER: Duration = Duration::from_millis(250);
@@ -33,6 +34,10 @@ enum Fault {
     Panic,
     /// Very much changes at once.
     CatchUp,
+    /// Two records have one `_id`, as those of a view may.
+    RepeatedId,
+    /// A record has no `_id`, as those of a view may.
+    NoId,
 }
 
 /// Does all well until it is told not to.
@@ -43,7 +48,7 @@ struct Primary {
 }
 
 impl Primary {
-    async fn with_a_copy(fault: Fault, mode: Mode) -> (Arc<AtomicBool>, Arc<dyn Store>) {
+    async fn over(fault: Fault, mode: Mode) -> (Arc<AtomicBool>, Arc<dyn Store>) {
         let faulty = Arc::new(AtomicBool::new(false));
         let settings = Settings {
             copy: "memory:".to_owned(),
@@ -56,6 +61,11 @@ impl Primary {
             options: Options::default(),
         };
         let store = fallback::over(Arc::new(Self { fault, faulty: faulty.clone() }), settings).await.unwrap();
+        (faulty, store)
+    }
+
+    async fn with_a_copy(fault: Fault, mode: Mode) -> (Arc<AtomicBool>, Arc<dyn Store>) {
+        let (faulty, store) = Self::over(fault, mode).await;
         while health(&*store).await.degraded.is_some() {
             sleep(Duration::from_millis(5)).await;
         }
@@ -97,7 +107,12 @@ impl Store for Primary {
             if slow {
                 pending::<()>().await;
             }
-            Ok(stream::iter([Ok(record(-1, 1).into())]).boxed().into())
+            let records = match self.fault {
+                Fault::RepeatedId => vec![record(-1, 1), record(-1, 2)],
+                Fault::NoId => vec![record(-1, 1), Document::new([5, 0, 0, 0, 0].to_vec()).expect("an empty document")],
+                _ => vec![record(-1, 1)],
+            };
+            Ok(stream::iter(records).map(|record| Ok(record.into())).boxed().into())
         })
     }
 
@@ -170,6 +185,20 @@ async fn a_copy_that_is_no_longer_kept_because_of_a_panic_says_so() {
     sleep(Duration::from_secs(1)).await;
     let degraded = health(&*store).await.degraded;
     assert!(degraded.as_ref().is_some_and(|degraded| degraded.contains("no longer kept")), "{degraded:?}");
+}
+
+/// A copy that holds one of two records would give lists that look complete.
+#[rstest]
+#[case::one_id_twice(Fault::RepeatedId)]
+#[case::no_id(Fault::NoId)]
+#[tokio::test(start_paused = true)]
+async fn records_that_no_copy_can_hold_are_listed_by_the_primary(#[case] fault: Fault) {
+    let (_, store) = Primary::over(fault, Mode::Replica).await;
+    sleep(Duration::from_secs(10)).await;
+    let degraded = health(&*store).await.degraded;
+    assert!(degraded.as_ref().is_some_and(|degraded| degraded.contains("no complete copy")), "{degraded:?}");
+    let list = store.list(ListRequest::default()).await.expect("a list");
+    assert_eq!((list.staleness, list.rows.count().await), (None, 2));
 }
 
 #[tokio::test]

@@ -1,23 +1,26 @@
-//! A store in this process that does not say so.
+//! A primary that is away for readers, as a fallback sees it.
 
 use std::sync::Arc;
 
-use futures::future::BoxFuture;
-use records::document::Document;
-use records::record::RecordId;
-use records::store::{Found, Listing, Query, Reply, Result, Store};
+use futures::future::{BoxFuture, ready};
+use records::record::{Document, RecordId};
+use records::store::{ChangeStream, Error, GetResult, ListRequest, ListResult, ResumeToken, Result, Store};
 
-/// A memory store that does not say that it is one, so that it may have a fallback.
+/// A store that answers no lookup, list or ping. Writes, snapshots and changes go through, so that a replica stays current.
 #[derive(Debug)]
-pub struct Elsewhere(pub Arc<dyn Store>);
+pub struct Unreadable(pub Arc<dyn Store>);
 
-impl Store for Elsewhere {
-    fn get<'a>(&'a self, id: &'a RecordId) -> Reply<'a, Found> {
-        self.0.get(id)
+fn away<T: Send + 'static>() -> BoxFuture<'static, Result<T>> {
+    Box::pin(ready(Err(Error::unavailable("the store is away"))))
+}
+
+impl Store for Unreadable {
+    fn get<'a>(&'a self, _: &'a RecordId) -> BoxFuture<'a, Result<GetResult>> {
+        away()
     }
 
-    fn list(&self, query: Query) -> Listing {
-        self.0.list(query)
+    fn list(&self, _: ListRequest) -> BoxFuture<'_, Result<ListResult>> {
+        away()
     }
 
     fn upsert(&self, documents: Vec<Document>) -> BoxFuture<'_, Result<()>> {
@@ -25,6 +28,14 @@ impl Store for Elsewhere {
     }
 
     fn ping(&self) -> BoxFuture<'_, Result<()>> {
-        self.0.ping()
+        away()
+    }
+
+    fn snapshot(&self) -> BoxFuture<'_, Result<ListResult>> {
+        self.0.snapshot()
+    }
+
+    fn changes(&self, after: Option<ResumeToken>) -> ChangeStream {
+        self.0.changes(after)
     }
 }

@@ -302,10 +302,22 @@ impl Keeper {
     async fn copy_into(&self, generation: &Arc<Generation>) -> std::result::Result<(), End> {
         let failed = |error| End::Stream(ChangeStreamError::Unavailable(error));
         let mut rows = self.primary.snapshot().await.map_err(failed)?.rows.ready_chunks(CHUNK);
+        let mut read = 0;
         while let Some(chunk) = rows.next().await {
-            let chunk: Result<Vec<_>> = chunk.into_iter().map(|row| row.map(|row| Change::Put(row.document))).collect();
+            let chunk: Result<Vec<_>> = chunk.into_iter().map(|row| row.map(|row| row.document)).collect();
             let chunk = chunk.map_err(failed)?;
-            self.write(generation, chunk).await?;
+            // A replica holds one record for each `_id`: its lists would lack the others.
+            if chunk.iter().any(|document| document.key().is_missing()) {
+                return Err(End::Copy(Error::invalid(
+                    "a record has no `_id`, so that no replica can hold all records",
+                )));
+            }
+            read += chunk.len() as u64;
+            self.write(generation, chunk.into_iter().map(Change::Put).collect()).await?;
+            if generation.records() < read {
+                let repeated = "several records have one `_id`, so that no replica can hold all records";
+                return Err(End::Copy(Error::invalid(repeated)));
+            }
         }
         Ok(())
     }

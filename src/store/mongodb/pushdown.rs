@@ -9,6 +9,7 @@
 //!
 //! Operands stand only where the language takes a value: after `$eq`, `$in` and the comparisons, or in `$literal`.
 
+use mongodb::bson::spec::ElementType;
 use mongodb::bson::{Bson, Document as Bdoc, doc};
 
 use crate::query::{Bound, Filter, Path, Position, Predicate, Projection, Range, Sort, Test, position};
@@ -108,29 +109,113 @@ pub fn projection(projection: &Projection, sort: &Sort) -> Option<Bdoc> {
 
 /// The condition that a document comes later in the order than `at`; `None` when it cannot be said.
 ///
-/// It admits every document after the position, and perhaps some before it, which the reader drops. Comparisons by `$expr`
-/// cross the types, where `$gt` stays within one. They compare an array as a whole, where the sort uses its least or greatest
-/// element; so without `no_arrays` every document with an array on a sort path is admitted.
+/// It admits every document after the position, and perhaps some before it, which the reader drops. The order compares across
+/// types, and so do expressions, where `$gt` stays within one type. They compare an array as a whole, where the order uses its
+/// least or greatest element:
+///
+/// - With `no_arrays`, one branch for each sort field, in a form for which the server uses an index.
+/// - Otherwise one expression, which also admits every document with an array on a sort path. It keeps the server from reading
+///   an index that does not help: the server sorts the documents that it reads anyway.
 pub fn keyset(sort: &Sort, at: &Position, no_arrays: bool) -> Option<Bdoc> {
     let (values, id) = at.split(sort).ok()?;
+    let mut fields = Vec::with_capacity(values.len());
+    for (field, value) in sort.0.iter().zip(&values) {
+        fields.push(KeysetField {
+            name: dotted(field.path.names())?,
+            key: value,
+            value: bson_of(value)?,
+            descending: field.descending,
+        });
+    }
+    // A sort that names the `_id` needs no second one.
+    let id = match fields.iter().any(|field| field.name == "_id") {
+        true => None,
+        false => Some(bson_of(&id)?),
+    };
+    if no_arrays { by_branches(&fields, id) } else { Some(by_expression(&fields, id)) }
+}
+
+struct KeysetField<'a> {
+    name: String,
+    key: &'a Key,
+    value: Bson,
+    descending: bool,
+}
+
+impl KeysetField<'_> {
+    fn is(&self, kind: ElementType) -> bool {
+        self.key.rank() == rank(kind)
+    }
+
+    /// The documents whose field comes later. In the order a missing field is null; in an expression it comes before it, after
+    /// `MinKey`.
+    fn later(&self) -> Vec<Bdoc> {
+        let name = &self.name;
+        let types = |names: &[&str]| vec![doc! { name: { "$type": names.to_vec() } }];
+        if self.descending {
+            return if self.is(ElementType::Null) {
+                types(&["undefined", "minKey"])
+            } else if self.is(ElementType::Undefined) {
+                types(&["minKey"])
+            } else if self.is(ElementType::MinKey) {
+                Vec::new()
+            } else {
+                vec![expression("$lt", name, self.value.clone())]
+            };
+        }
+        if self.is(ElementType::MaxKey) {
+            return Vec::new();
+        }
+        let mut later = vec![expression("$gt", name, self.value.clone())];
+        if self.is(ElementType::MinKey) || self.is(ElementType::Undefined) {
+            later.push(doc! { name: Bson::Null });
+        }
+        later
+    }
+
+    /// The same as one expression.
+    fn later_expression(&self) -> Bdoc {
+        let operator = if self.descending { "$lt" } else { "$gt" };
+        let later = doc! { operator: [self.or_null(), { "$literal": self.value.clone() }] };
+        if self.descending && self.is(ElementType::Null) {
+            // As an expression, undefined is null.
+            let undefined = doc! { "$eq": [{ "$type": self.reference() }, "undefined"] };
+            return doc! { "$or": [later, undefined] };
+        }
+        later
+    }
+
+    fn equal_expression(&self) -> Bson {
+        match self.is(ElementType::Undefined) {
+            true => true.into(),
+            false => doc! { "$eq": [self.or_null(), { "$literal": self.value.clone() }] }.into(),
+        }
+    }
+
+    fn or_null(&self) -> Bdoc {
+        doc! { "$ifNull": [self.reference(), Bson::Null] }
+    }
+
+    fn reference(&self) -> String {
+        format!("${}", self.name)
+    }
+}
+
+fn by_branches(fields: &[KeysetField<'_>], id: Option<Bson>) -> Option<Bdoc> {
     let mut branches = Vec::new();
     // Documents that are equal in all fields before.
     let mut equal: Vec<Bdoc> = Vec::new();
-    let mut has_id = false;
-    for (field, value) in sort.0.iter().zip(&values) {
-        let name = dotted(field.path.names())?;
-        has_id |= name == "_id";
-        for later in later(&name, value, field.descending)? {
+    for field in fields {
+        for later in field.later() {
             branches.push(conjunction(equal.iter().cloned().chain([later]).collect()));
         }
-        equal.push(doc! { &name: { "$eq": bson_of(value).filter(|value| *value != Bson::Undefined)? } });
+        // The language has no equality with undefined.
+        let value = Some(field.value.clone()).filter(|value| *value != Bson::Undefined)?;
+        equal.push(doc! { &field.name: { "$eq": value } });
     }
-    if !has_id {
-        equal.push(expression("$gt", "_id", bson_of(&id)?));
+    if let Some(id) = id {
+        equal.push(expression("$gt", "_id", id));
         branches.push(conjunction(equal));
-    }
-    if !no_arrays {
-        branches.extend(sort.0.iter().flat_map(|field| arrays(field.path.names())));
     }
     Some(match branches.len() {
         // Nothing comes after the greatest value there is.
@@ -140,31 +225,21 @@ pub fn keyset(sort: &Sort, at: &Position, no_arrays: bool) -> Option<Bdoc> {
     })
 }
 
-/// The documents whose field comes later than `value`. In the order a missing field is null; in an expression it comes before
-/// it, after `MinKey`.
-fn later(name: &str, value: &Key, descending: bool) -> Option<Vec<Bdoc>> {
-    use bson::spec::ElementType::{MaxKey, MinKey, Null, Undefined};
-    let is = |kind| value.rank() == rank(kind);
-    let types = |names: &[&str]| vec![doc! { name: { "$type": names.to_vec() } }];
-    if descending {
-        return Some(if is(Null) {
-            types(&["undefined", "minKey"])
-        } else if is(Undefined) {
-            types(&["minKey"])
-        } else if is(MinKey) {
-            Vec::new()
-        } else {
-            vec![expression("$lt", name, bson_of(value)?)]
-        });
+fn by_expression(fields: &[KeysetField<'_>], id: Option<Bson>) -> Bdoc {
+    let mut branches: Vec<Bson> = Vec::new();
+    let mut equal: Vec<Bson> = Vec::new();
+    for field in fields {
+        let mut branch = equal.clone();
+        branch.push(field.later_expression().into());
+        branches.push(doc! { "$and": branch }.into());
+        equal.push(field.equal_expression());
     }
-    if is(MaxKey) {
-        return Some(Vec::new());
+    if let Some(id) = id {
+        equal.push(doc! { "$gt": ["$_id", { "$literal": id }] }.into());
+        branches.push(doc! { "$and": equal }.into());
     }
-    let mut later = vec![expression("$gt", name, bson_of(value)?)];
-    if is(MinKey) || is(Undefined) {
-        later.push(doc! { name: Bson::Null });
-    }
-    Some(later)
+    branches.extend(fields.iter().map(|field| doc! { "$isArray": [field.reference()] }.into()));
+    doc! { "$expr": { "$or": branches } }
 }
 
 fn expression(operator: &str, name: &str, value: Bson) -> Bdoc {

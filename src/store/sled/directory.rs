@@ -221,6 +221,7 @@ mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
 
     use super::*;
+    use crate::store::Kind;
 
     /// So many that somebody who looks all the time sees them go.
     const FILES: usize = 200;
@@ -258,6 +259,17 @@ mod tests {
         fs::create_dir(directory.path.join(COPYING)).expect("a directory");
         directory.guard(|| Ok(())).expect("it opens");
         assert_eq!(count(&directory.database()), Some(FILES));
+    }
+
+    #[test]
+    fn a_store_of_the_layout_before_is_refused_and_left_as_it_was() {
+        let home = tempfile::tempdir().expect("a directory");
+        let old = format!("{OLD_FORMAT}\n7\n");
+        fs::write(home.path().join(FORMAT_FILE), &old).expect("a file");
+        let refused = Directory::take(home.path().to_owned()).err().expect("an error");
+        assert_eq!(refused.kind(), Kind::Invalid);
+        assert!(refused.to_string().ends_with("import the records again"), "{refused}");
+        assert_eq!(fs::read_to_string(home.path().join(FORMAT_FILE)).expect("a file"), old);
     }
 
     #[test]

@@ -105,6 +105,8 @@ impl Watched {
 
 #[derive(Debug, Default)]
 pub struct Explained {
+    /// For the message of a failure.
+    #[allow(dead_code)]
     pub find: Tree,
     /// The stages of the plan, and the names of the indexes they use.
     pub stages: Vec<String>,
