@@ -1,4 +1,4 @@
-//! What fuzz targets share.
+//! Code that the fuzz targets share.
 
 #[path = "../../tests/support/obvious.rs"]
 pub mod obvious;

@@ -68,7 +68,7 @@ pub struct Predicate {
 pub enum Test {
     /// Equal to one of these. Null also equals a missing field.
     In(Vec<Operand>),
-    Range(Range),
+    Range(Box<Range>),
     Exists,
 }
 
@@ -79,7 +79,7 @@ impl Predicate {
             return None;
         }
         let both = self.any.iter().zip(&other.any).map(|tests| match tests {
-            (Test::Range(a), Test::Range(b)) => a.intersect(b).map(Test::Range),
+            (Test::Range(a), Test::Range(b)) => a.intersect(b).map(|both| Test::Range(Box::new(both))),
             _ => None,
         });
         Some(Self { any: both.collect::<Option<_>>()?, ..self.clone() })
@@ -130,7 +130,8 @@ impl Test {
             Self::In(operands) => return both(operands.iter().any(|operand| operand.key.as_bytes() == key.as_slice())),
             // MongoDB sorts NaN before all numbers, and has it in no range.
             Self::Range(_) if is_nan(key) => (false, false),
-            Self::Range(Range { lower, upper }) => {
+            Self::Range(range) => {
+                let Range { lower, upper } = &**range;
                 let is_above = |bound: &Bound| match key.as_slice().cmp(bound.operand.key.as_bytes()) {
                     std::cmp::Ordering::Equal => bound.inclusive,
                     order => order.is_gt(),

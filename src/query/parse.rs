@@ -3,7 +3,7 @@
 use percent_encoding::percent_decode_str;
 
 use super::path::{literal, split, split_quoted};
-use super::{After, Comparison, Cursor, Path, Predicate, Projection, Selection, Sort, SortField, Test, Text};
+use super::{After, Comparison, Cursor, Path, Predicate, Projection, Range, Selection, Sort, SortField, Test, Text};
 use crate::record::RecordId;
 
 /// Bounds on the cost of a request, far above what clients need.
@@ -201,9 +201,8 @@ fn predicate(parameter: &str, value: &str) -> Result<Predicate, QueryError> {
     let text = |value: &str| {
         Text::parse(value).map_err(|wrong| QueryError::new(parameter, format!("In `{}`, {wrong}.", quoted(parameter))))
     };
-    let compare = |comparison| {
-        Ok::<_, QueryError>(text(value)?.ranges(comparison).into_iter().map(Test::Range).collect::<Vec<_>>())
-    };
+    let compare =
+        |comparison| Ok::<_, QueryError>(text(value)?.ranges(comparison).into_iter().map(range).collect::<Vec<_>>());
     let any = match operator.as_str() {
         "eq" | "ne" => equals(&[text(value)?]),
         "in" => {
@@ -237,6 +236,10 @@ fn predicate(parameter: &str, value: &str) -> Result<Predicate, QueryError> {
 fn equals(texts: &[Text]) -> Vec<Test> {
     let (values, days): (Vec<_>, Vec<_>) = texts.iter().map(Text::equals).unzip();
     let mut tests = vec![Test::In(values.into_iter().flatten().collect())];
-    tests.extend(days.into_iter().flatten().map(Test::Range));
+    tests.extend(days.into_iter().flatten().map(range));
     tests
+}
+
+fn range(range: Range) -> Test {
+    Test::Range(Box::new(range))
 }

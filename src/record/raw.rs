@@ -107,6 +107,8 @@ impl<'a> Elements<'a> {
         }
     }
 
+    // Every byte that is read and written passes through here.
+    #[inline]
     fn read(&mut self) -> Result<Option<Element<'a>>> {
         let Some((&tag, rest)) = self.rest.split_first() else { return Ok(None) };
         let kind = ElementType::from(tag).ok_or(Malformed("a type is unknown"))?;
@@ -120,6 +122,7 @@ impl<'a> Elements<'a> {
 impl<'a> Iterator for Elements<'a> {
     type Item = Result<Element<'a>>;
 
+    #[inline]
     fn next(&mut self) -> Option<Self::Item> {
         let element = self.read().transpose();
         if matches!(element, Some(Err(_))) {

@@ -1,12 +1,13 @@
-//! What an id finds: every type of `_id`, and nothing where there is none, however odd the id.
+//! Lookups: the keys that an id denotes, in their order, and nothing where there is none, however odd the id.
 
 use std::sync::Arc;
 
-use records::document::{MAX_ID_BYTES, Value};
-use records::record::Key;
+use bson::Bson;
+use bson::oid::ObjectId;
+use records::record::{Key, RecordId};
 use records::store::Store;
 
-use crate::harness::{cases, document, get, get_json, large, upsert, upsert_texts};
+use crate::harness::{cases, document, get, get_json, large, list_keys, upsert, upsert_texts, with_id};
 
 cases! {
     Any by store {
@@ -16,19 +17,26 @@ cases! {
         get_finds_by_int32,
         get_finds_by_int64,
         get_finds_by_double,
+        get_finds_by_decimal,
         get_finds_by_uuid,
         get_finds_by_bool,
         get_finds_by_date,
-        get_gives_the_bytes_of_to_record,
+        get_finds_by_symbol,
+        get_gives_the_document_as_it_was_stored,
         get_compares_numbers_by_value,
+        get_of_a_number_without_an_exact_double_finds_the_double_and_the_decimal,
         get_of_a_negative_zero_finds_the_zero,
+        get_of_null_finds_the_string_only,
         a_typed_id_shadows_the_string_with_the_same_text,
         a_typed_id_shadows_the_string_even_when_both_are_large,
         without_the_typed_id_the_string_is_found,
         an_odd_id_is_none_and_no_error,
         an_odd_string_id_is_found,
-        an_id_in_another_spelling_is_none,
+        an_id_in_another_spelling_finds_the_same_value,
+        an_id_that_denotes_another_value_is_none,
+        an_id_that_no_text_denotes_is_listed_and_not_found,
         an_id_is_no_pattern_and_no_operator,
+        try_get_answers_as_get_or_not_at_all,
     }
 }
 
@@ -45,13 +53,13 @@ const TYPED: &[(&str, &str)] = &[
     ("5.5", "5.5"),
     ("true", "true"),
     (r#"{"$date":"2015-09-10T08:55:47Z"}"#, DATE),
+    (r#"{"$numberDecimal":"0.10"}"#, "0.10"),
 ];
 
 /// Stores `id`, given as Extended JSON, among others, and asks for it by `text`.
 async fn finds(store: Arc<dyn Store>, id: &str, text: &str) {
-    upsert_texts(&*store, &[r#"{"_id":"other"}"#, &format!(r#"{{"_id":{id},"a":1}}"#), r#"{"_id":-77}"#]).await;
-    let expected = document(&format!(r#"{{"_id":{id},"a":1}}"#)).to_record();
-    assert_eq!(get(&*store, text).await, Some(expected), "{text:?}");
+    upsert(&*store, vec![with_id(r#""other""#), with_id(id), with_id("-77")]).await;
+    assert_eq!(get(&*store, text).await, Some(with_id(id)), "{text:?}");
 }
 
 async fn get_of_an_unknown_id_is_none(store: Arc<dyn Store>) {
@@ -85,6 +93,13 @@ async fn get_finds_by_double(store: Arc<dyn Store>) {
     finds(store, r#"{"$numberDouble":"-9223372036854775808"}"#, "-9.223372036854776e+18").await;
 }
 
+async fn get_finds_by_decimal(store: Arc<dyn Store>) {
+    finds(store.clone(), r#"{"$numberDecimal":"1.50"}"#, "1.50").await;
+    finds(store.clone(), r#"{"$numberDecimal":"0.1"}"#, "0.1").await;
+    finds(store.clone(), r#"{"$numberDecimal":"1E+6000"}"#, "1E+6000").await;
+    finds(store, r#"{"$numberDecimal":"-1E-6000"}"#, "-1E-6000").await;
+}
+
 async fn get_finds_by_uuid(store: Arc<dyn Store>) {
     finds(store, r#"{"$uuid":"3b241101-e2bb-4255-8caf-4136c566a962"}"#, UUID).await;
 }
@@ -100,7 +115,12 @@ async fn get_finds_by_date(store: Arc<dyn Store>) {
     finds(store, far, "+010000-01-01T00:00:00.000Z").await;
 }
 
-async fn get_gives_the_bytes_of_to_record(store: Arc<dyn Store>) {
+/// A symbol is equal to the string.
+async fn get_finds_by_symbol(store: Arc<dyn Store>) {
+    finds(store, r#"{"$symbol":"name"}"#, "name").await;
+}
+
+async fn get_gives_the_document_as_it_was_stored(store: Arc<dyn Store>) {
     let documents: Vec<_> = [
         r#"{"b":1,"_id":"fields in order","a":{"z":null,"y":[1,{"x":2.0}]}}"#,
         r#"{"_id":"text","quote":"\"","newline":"\n","nul":"\u0000","unicode":"é水😀\u2028","slash":"a/b\\c"}"#,
@@ -110,9 +130,11 @@ async fn get_gives_the_bytes_of_to_record(store: Arc<dyn Store>) {
     .map(|text| document(text))
     .collect();
     upsert(&*store, documents.clone()).await;
-    for (document, id) in documents.iter().zip(["fields in order", "text", "numbers"]) {
-        assert_eq!(get(&*store, id).await, Some(document.to_record()));
+    for (document, id) in documents.into_iter().zip(["fields in order", "text", "numbers"]) {
+        assert_eq!(get(&*store, id).await, Some(document));
     }
+    let fields_in_order = r#"{"_id":"fields in order","b":1,"a":{"z":null,"y":[1,{"x":2.0}]}}"#;
+    assert_eq!(get_json(&*store, "fields in order").await.as_deref(), Some(fields_in_order));
 }
 
 async fn get_compares_numbers_by_value(store: Arc<dyn Store>) {
@@ -121,6 +143,26 @@ async fn get_compares_numbers_by_value(store: Arc<dyn Store>) {
         assert_eq!(get_json(&*store, &format!("{id}")).await.as_deref(), Some(json));
         assert_eq!(get_json(&*store, &format!("{id}.0")).await.as_deref(), Some(json));
     }
+}
+
+async fn get_of_a_number_without_an_exact_double_finds_the_double_and_the_decimal(store: Arc<dyn Store>) {
+    upsert(&*store, vec![with_id("0.1")]).await;
+    assert_eq!(get(&*store, "0.1").await, Some(with_id("0.1")));
+    assert_eq!(get(&*store, "1e-1").await, Some(with_id("0.1")));
+    let decimal = r#"{"$numberDecimal":"0.2"}"#;
+    upsert(&*store, vec![with_id(decimal)]).await;
+    assert_eq!(get(&*store, "0.20").await, Some(with_id(decimal)));
+    // They are two numbers.
+    upsert(&*store, vec![with_id("0.2")]).await;
+    assert_eq!(list_keys(&*store, None).await.len(), 3);
+}
+
+async fn get_of_null_finds_the_string_only(store: Arc<dyn Store>) {
+    upsert(&*store, vec![with_id("null")]).await;
+    assert_eq!(get(&*store, "null").await, None);
+    upsert(&*store, vec![with_id(r#""null""#)]).await;
+    assert_eq!(get(&*store, "null").await, Some(with_id(r#""null""#)));
+    assert_eq!(list_keys(&*store, None).await, [Key::null(), Key::string("null")]);
 }
 
 async fn get_of_a_negative_zero_finds_the_zero(store: Arc<dyn Store>) {
@@ -135,17 +177,20 @@ async fn a_typed_id_shadows_the_string_with_the_same_text(store: Arc<dyn Store>)
         let string = format!(r#"{{"_id":"{text}","is":"the string"}}"#);
         let typed = format!(r#"{{"_id":{typed},"is":"the typed one"}}"#);
         upsert_texts(&*store, &[&string, &typed]).await;
-        assert_eq!(get(&*store, text).await, Some(document(&typed).to_record()), "{text}");
+        assert_eq!(get(&*store, text).await, Some(document(&typed)), "{text}");
     }
 }
 
 /// Together they are more than one reply of a server may hold.
 async fn a_typed_id_shadows_the_string_even_when_both_are_large(store: Arc<dyn Store>) {
-    let typed = *b"\x50\x7f\x1f\x77\xbc\xf8\x6c\xd7\x99\x43\x90\x11";
-    upsert(&*store, vec![large(Value::ObjectId(typed), 9 << 20)]).await;
-    upsert(&*store, vec![large(Value::String(OBJECT_ID.into()), 9 << 20)]).await;
+    let typed = ObjectId::parse_str(OBJECT_ID).expect("an ObjectId");
+    upsert(&*store, vec![large(typed, 9 << 20)]).await;
+    upsert(&*store, vec![large(OBJECT_ID, 9 << 20)]).await;
     let found = get(&*store, OBJECT_ID).await.expect("both are there");
-    assert_eq!(*found.key(), Key::ObjectId(typed));
+    assert_eq!(*found.key(), Key::object_id(typed.bytes()));
+    // Nor can a large string hide that the typed one is gone.
+    upsert(&*store, vec![large("5", 9 << 20), large(Bson::Double(5.0), 9 << 20)]).await;
+    assert_eq!(get(&*store, "5").await.map(|found| found.key().clone()), Some(Key::int64(5)));
 }
 
 async fn without_the_typed_id_the_string_is_found(store: Arc<dyn Store>) {
@@ -156,7 +201,7 @@ async fn without_the_typed_id_the_string_is_found(store: Arc<dyn Store>) {
     }
 }
 
-/// Ids that look like something, or like nothing, and none of which is anybody's.
+/// Ids that look like something, or like nothing. None of them denotes one of [`TYPED`].
 fn odd_ids() -> Vec<String> {
     let fixed = [
         "",
@@ -211,43 +256,110 @@ async fn an_odd_id_is_none_and_no_error(store: Arc<dyn Store>) {
     for id in odd_ids() {
         assert_eq!(get(&*store, &id).await, None, "{id:?}");
     }
-    for (typed, _) in TYPED {
-        upsert_texts(&*store, &[&format!(r#"{{"_id":{typed}}}"#)]).await;
-    }
+    upsert(&*store, TYPED.iter().map(|(typed, _)| with_id(typed)).collect()).await;
     for id in odd_ids() {
         assert_eq!(get(&*store, &id).await, None, "{id:?}");
     }
 }
 
 async fn an_odd_string_id_is_found(store: Arc<dyn Store>) {
-    let can_be_stored = |id: &String| !id.is_empty() && id.len() <= MAX_ID_BYTES;
-    for id in odd_ids().into_iter().filter(can_be_stored) {
-        let json = format!(r#"{{"_id":{}}}"#, serde_json::to_string(&id).expect("text is JSON"));
-        let expected = document(&json).to_record();
-        upsert_texts(&*store, &[&json]).await;
-        assert_eq!(get(&*store, &id).await, Some(expected), "{id:?}");
+    let ids = odd_ids();
+    let documents: Vec<_> =
+        ids.iter().map(|id| with_id(&serde_json::to_string(id).expect("text is JSON"))).collect();
+    upsert(&*store, documents.clone()).await;
+    for (id, document) in ids.iter().zip(documents) {
+        assert_eq!(get(&*store, id).await, Some(document), "{id:?}");
     }
 }
 
-/// One record has one address, but for numbers, which compare by value.
-async fn an_id_in_another_spelling_is_none(store: Arc<dyn Store>) {
-    for (typed, text) in TYPED {
-        upsert_texts(&*store, &[&format!(r#"{{"_id":{typed}}}"#)]).await;
-        let same = |other: &String| other == text;
-        let spellings =
-            [text.to_uppercase(), format!(" {text}"), format!("{text} "), format!("0{text}"), format!("\"{text}\"")];
-        for other in spellings.into_iter().filter(|other| !same(other)) {
+async fn an_id_in_another_spelling_finds_the_same_value(store: Arc<dyn Store>) {
+    upsert(&*store, TYPED.iter().map(|(typed, _)| with_id(typed)).collect()).await;
+    for (typed, spellings) in [
+        (TYPED[0].0, &["507F1F77BCF86CD799439011", "507f1f77bcf86cd799439011"][..]),
+        (TYPED[1].0, &["3B241101-E2BB-4255-8CAF-4136C566A962", "3b241101-E2BB-4255-8caf-4136c566a962"]),
+        ("5", &["5", "5.0", "5.00", "5e0", "50e-1", "0.5E+1"]),
+        (TYPED[3].0, &["9007199254740993", "9007199254740993.0", "9.007199254740993e15"]),
+        (r#"{"$numberDecimal":"0.10"}"#, &["0.1", "0.10", "1e-1"]),
+        (
+            TYPED[6].0,
+            &[
+                "2015-09-10T08:55:47Z",
+                "2015-09-10T08:55:47.0Z",
+                "2015-09-10T08:55:47.000000000Z",
+                "2015-09-10t08:55:47z",
+                "2015-09-10T10:55:47+02:00",
+                "2015-09-10T08:55:47.000-00:00",
+                "2015-09-09T23:55:47.000-09:00",
+            ],
+        ),
+    ] {
+        for spelling in spellings {
+            assert_eq!(get(&*store, spelling).await, Some(with_id(typed)), "{spelling:?}");
+        }
+    }
+}
+
+async fn an_id_that_denotes_another_value_is_none(store: Arc<dyn Store>) {
+    upsert(&*store, TYPED.iter().map(|(typed, _)| with_id(typed)).collect()).await;
+    for (_, text) in TYPED {
+        let others = [format!(" {text}"), format!("{text} "), format!("0{text}"), format!("\"{text}\"")];
+        for other in others {
             assert_eq!(get(&*store, &other).await, None, "{other:?}");
         }
     }
-    for other in ["+5", "5.", "5.00", "5e0", "2015-09-10T08:55:47Z", "2015-09-10T08:55:47.000+00:00"] {
+    for other in [
+        "+5",
+        "5.",
+        "05",
+        "0x5",
+        "5.000000000000000000001",
+        "9007199254740992",
+        "9007199254740994",
+        "TRUE",
+        "2015-09-10",
+        "2015-09-10T08:55",
+        "2015-09-10T08:55:47",
+        "2015-09-10T08:55:47.0001Z",
+        "2015-09-10T08:55:47.001Z",
+        "2015-09-10T08:55:47+01:00",
+        "1441875347000",
+    ] {
         assert_eq!(get(&*store, other).await, None, "{other:?}");
     }
+}
+
+async fn an_id_that_no_text_denotes_is_listed_and_not_found(store: Arc<dyn Store>) {
+    let untold = [
+        (r#"{"$minKey":1}"#, "MinKey"),
+        (r#"{"$numberDouble":"NaN"}"#, "NaN"),
+        (r#"{"$numberDouble":"Infinity"}"#, "Infinity"),
+        (r#"{"a":1}"#, r#"{"a":1}"#),
+        (r#"{"$binary":{"base64":"AQID","subType":"00"}}"#, "AQID"),
+        (r#"{"$timestamp":{"t":1,"i":2}}"#, r#"{"t":1,"i":2}"#),
+        (r#"{"$code":"code"}"#, "code"),
+        (r#"{"$maxKey":1}"#, "MaxKey"),
+    ];
+    upsert(&*store, untold.iter().map(|(id, _)| with_id(id)).collect()).await;
+    for (_, text) in untold {
+        assert_eq!(get(&*store, text).await, None, "{text:?}");
+    }
+    assert_eq!(list_keys(&*store, None).await, untold.map(|(id, _)| with_id(id).key().clone()));
 }
 
 async fn an_id_is_no_pattern_and_no_operator(store: Arc<dyn Store>) {
     upsert_texts(&*store, &[r#"{"_id":"a"}"#, r#"{"_id":"b"}"#]).await;
     for id in [".*", "/a/", "a*", "*", "?", "A", r#"{"$exists":true}"#, r#"{"$gt":""}"#, "a\0", "a' || '1'=='1"] {
         assert_eq!(get(&*store, id).await, None, "{id:?}");
+    }
+}
+
+async fn try_get_answers_as_get_or_not_at_all(store: Arc<dyn Store>) {
+    upsert(&*store, TYPED.iter().map(|(typed, _)| with_id(typed)).collect()).await;
+    let texts = TYPED.iter().map(|(_, text)| (*text).to_owned());
+    for id in texts.chain(odd_ids()).map(RecordId::from) {
+        let expected = get(&*store, id.as_str()).await;
+        if let Some(answer) = store.try_get(&id) {
+            assert_eq!(answer.expect("a lookup").document, expected, "{id:?}");
+        }
     }
 }

@@ -5,21 +5,22 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures::future::{FutureExt, join_all};
-use futures::{StreamExt, TryStreamExt};
+use futures::StreamExt;
 use records::record::Key;
-use records::store::{Query, Store};
+use records::store::{ListRequest, Store};
 
-use crate::harness::{cases, chain, document, get, get_json, list_keys, numbered, upsert};
+use crate::harness::{cases, document, get, get_json, list_keys, numbered, request, rows, upsert};
 
 cases! {
     Any by store {
         a_thousand_gets_at_once_all_find,
-        a_get_that_is_dropped_half_way_harms_nobody,
+        a_get_that_is_dropped_half_way_harms_no_other,
         an_upsert_that_is_dropped_half_way_happens_or_not,
         many_tasks_may_upsert_at_once,
         many_tasks_may_upsert_the_same_new_key_at_once,
         a_record_is_read_whole_while_it_is_replaced,
-        what_is_there_all_the_while_is_listed_exactly_once,
+        a_record_that_is_there_all_the_while_is_listed_exactly_once,
+        a_record_that_moves_in_the_order_is_listed_at_most_once,
     }
 }
 
@@ -35,7 +36,7 @@ async fn a_thousand_gets_at_once_all_find(store: Arc<dyn Store>) {
     }
 }
 
-async fn a_get_that_is_dropped_half_way_harms_nobody(store: Arc<dyn Store>) {
+async fn a_get_that_is_dropped_half_way_harms_no_other(store: Arc<dyn Store>) {
     upsert(&*store, numbered(0..10)).await;
     for n in 0..500 {
         // Polled once, then dropped with whatever it had begun.
@@ -70,7 +71,7 @@ async fn many_tasks_may_upsert_at_once(store: Arc<dyn Store>) {
     for done in join_all(upserts).await {
         done.expect("an upsert");
     }
-    assert_eq!(list_keys(&*store, None).await, (0..2_000).map(Key::Integer).collect::<Vec<_>>());
+    assert_eq!(list_keys(&*store, None).await, (0..2_000).map(Key::int64).collect::<Vec<_>>());
 }
 
 /// None of them may fail because another one was first.
@@ -85,7 +86,7 @@ async fn many_tasks_may_upsert_the_same_new_key_at_once(store: Arc<dyn Store>) {
             tokio::spawn(async move { store.upsert(vec![one, two]).await })
         });
         for done in join_all(upserts).await {
-            done.expect("a task").unwrap_or_else(|error| panic!("round {round}: {}", chain(&error)));
+            done.expect("a task").unwrap_or_else(|error| panic!("round {round}: {}", error.report()));
         }
     }
     assert_eq!(list_keys(&*store, None).await.len(), 40);
@@ -96,7 +97,7 @@ async fn a_record_is_read_whole_while_it_is_replaced(store: Arc<dyn Store>) {
         .iter()
         .map(|letter| document(&format!(r#"{{"_id":1,"first":"{letter}","text":"{}"}}"#, letter.repeat(5_000))))
         .collect();
-    let whole: Vec<_> = versions.iter().map(|version| version.to_record()).collect();
+    let whole = versions.clone();
     upsert(&*store, versions[..1].to_vec()).await;
     let writer = tokio::spawn({
         let store = store.clone();
@@ -113,39 +114,67 @@ async fn a_record_is_read_whole_while_it_is_replaced(store: Arc<dyn Store>) {
     writer.await.expect("the writer");
 }
 
-async fn what_is_there_all_the_while_is_listed_exactly_once(store: Arc<dyn Store>) {
-    const EVEN: i64 = 3_000;
+const EVEN: i64 = 3_000;
+
+/// Writes, until told to end, documents between those with an even `_id`, and the latter again, larger than they were.
+async fn write_between(store: Arc<dyn Store>, ended: Arc<AtomicBool>) {
+    for n in (0..EVEN).cycle().step_by(7) {
+        if ended.load(Ordering::Relaxed) {
+            break;
+        }
+        let between = document(&format!(r#"{{"_id":{}}}"#, n * 2 + 1));
+        let again = document(&format!(r#"{{"_id":{},"text":"{}"}}"#, n * 2, "x".repeat(500)));
+        upsert(&*store, vec![between, again]).await;
+    }
+}
+
+async fn a_record_that_is_there_all_the_while_is_listed_exactly_once(store: Arc<dyn Store>) {
     upsert(&*store, numbered((0..EVEN).map(|n| n * 2))).await;
     let ended = Arc::new(AtomicBool::new(false));
-    // Writes records between those that are there, and the latter again, larger than they were.
-    let writer = tokio::spawn({
-        let (store, ended) = (store.clone(), ended.clone());
-        async move {
-            for n in (0..EVEN).cycle().step_by(7) {
-                if ended.load(Ordering::Relaxed) {
-                    break;
-                }
-                let between = document(&format!(r#"{{"_id":{}}}"#, n * 2 + 1));
-                let again = document(&format!(r#"{{"_id":{},"text":"{}"}}"#, n * 2, "x".repeat(500)));
-                upsert(&*store, vec![between, again]).await;
-            }
-        }
-    });
+    let writer = tokio::spawn(write_between(store.clone(), ended.clone()));
     for _ in 0..3 {
         let mut seen = HashMap::new();
-        let mut listing = store.list(Query::all()).chunks(500);
-        while let Some(chunk) = listing.next().await {
-            for record in chunk {
-                *seen.entry(record.expect("a list").key().clone()).or_insert(0) += 1;
+        let list = store.list(ListRequest::default()).await.expect("a list");
+        let mut chunks = list.rows.chunks(500);
+        while let Some(chunk) = chunks.next().await {
+            for row in chunk {
+                *seen.entry(row.expect("a list").document.key().clone()).or_insert(0) += 1;
             }
             tokio::task::yield_now().await;
         }
         assert!(seen.values().all(|times| *times == 1), "a record was listed twice");
-        assert!((0..EVEN).all(|n| seen.contains_key(&Key::Integer(n * 2))), "a record was left out");
+        assert!((0..EVEN).all(|n| seen.contains_key(&Key::int64(n * 2))), "a record was left out");
     }
     ended.store(true, Ordering::Relaxed);
     writer.await.expect("the writer");
-    let keys: Vec<Key> =
-        store.list(Query::all()).map_ok(|record| record.key().clone()).try_collect().await.expect("a list");
-    assert!(keys.is_sorted());
+    assert!(list_keys(&*store, None).await.is_sorted());
+}
+
+async fn a_record_that_moves_in_the_order_is_listed_at_most_once(store: Arc<dyn Store>) {
+    const COUNT: i64 = 1_000;
+    let moved = |n: i64, round: i64| document(&format!(r#"{{"_id":{n},"n":{}}}"#, (n * 37 + round * 501) % COUNT));
+    upsert(&*store, (0..COUNT).map(|n| moved(n, 0)).collect()).await;
+    let ended = Arc::new(AtomicBool::new(false));
+    let writer = tokio::spawn({
+        let (store, ended) = (store.clone(), ended.clone());
+        async move {
+            // The odd ones move, the even ones stay.
+            for round in 1.. {
+                if ended.load(Ordering::Relaxed) {
+                    break;
+                }
+                upsert(&*store, (0..COUNT).filter(|n| n % 2 == 1).map(|n| moved(n, round)).collect()).await;
+            }
+        }
+    });
+    for _ in 0..5 {
+        let listed = rows(&*store, ListRequest { limit: Some(10_000), ..request(&[("sort", "n")]) }).await;
+        let mut times = HashMap::new();
+        listed.iter().for_each(|row| *times.entry(row.document.key().clone()).or_insert(0) += 1);
+        assert!(times.values().all(|times| *times == 1), "a record was listed twice");
+        assert!((0..COUNT).step_by(2).all(|n| times.contains_key(&Key::int64(n))), "a record was left out");
+        assert!(listed.is_sorted_by_key(|row| row.position()));
+    }
+    ended.store(true, Ordering::Relaxed);
+    writer.await.expect("the writer");
 }

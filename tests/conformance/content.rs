@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
-use records::document::{Document, MAX_BYTES, MAX_DEPTH, MAX_ID_BYTES, Refusal, Value};
+use bson::{Bson, Timestamp, doc};
+use records::document::{MAX_BYTES, MAX_BYTES_WITH_ID, MAX_DEPTH, ValidationError, validate};
+use records::record::Document;
 use records::store::Store;
 
-use crate::harness::{cases, document, get, large, list, upsert, upsert_texts};
+use crate::harness::{cases, document, get, json, large, list, upsert, upsert_texts};
 
 cases! {
     Any by store {
@@ -16,7 +18,8 @@ cases! {
         an_empty_timestamp_that_is_nested_is_kept,
         a_record_of_a_mebibyte_is_kept,
         a_record_of_the_largest_size_is_kept,
-        the_longest_id_is_found,
+        the_longest_id_of_the_largest_document_is_found,
+        a_long_id_is_found,
         a_record_of_many_fields_is_kept,
         a_record_of_the_deepest_nesting_is_kept,
         fields_named_id_deeper_down_are_fields,
@@ -24,17 +27,18 @@ cases! {
     }
 }
 
-/// Stores the documents, then finds each by get and by list, with the bytes of `to_record`.
+/// Stores the documents, then finds each by get and by list: the same BSON, and the same wire JSON.
 async fn keeps(store: &dyn Store, documents: Vec<(&str, Document)>) {
-    let mut expected: Vec<_> = documents.iter().map(|(_, document)| document.to_record()).collect();
-    let (ids, documents): (Vec<_>, Vec<_>) = documents.into_iter().unzip();
-    upsert(store, documents).await;
-    for (id, record) in ids.into_iter().zip(&expected) {
+    let (ids, mut documents): (Vec<_>, Vec<_>) = documents.into_iter().unzip();
+    upsert(store, documents.clone()).await;
+    for (id, document) in ids.into_iter().zip(&documents) {
+        let found = get(store, id).await.expect("it was stored");
         // Not `assert_eq`, which would print megabytes.
-        assert!(get(store, id).await.as_ref() == Some(record), "get {id:?}");
+        assert!(found == *document, "get {id:?}");
+        assert!(json(&found) == json(document), "get {id:?}");
     }
-    expected.sort_by(|a, b| a.key().cmp(b.key()));
-    assert!(list(store, None).await == expected);
+    documents.sort_by(|a, b| a.key().cmp(b.key()));
+    assert!(list(store, None).await == documents);
 }
 
 async fn keeps_one(store: &dyn Store, text: &str) {
@@ -118,46 +122,61 @@ async fn nested_field_names_may_look_like_operators(store: Arc<dyn Store>) {
     keeps_one(&*store, r#"{"_id":1,"a":{"$id":1,"$ref":"c","$db":"d"}}"#).await;
     keeps_one(&*store, r#"{"_id":1,"a":{"$ref":"c","$id":{"$oid":"507f1f77bcf86cd799439011"},"$db":"d","x":1}}"#).await;
     // At the top they would be operators, so no store has them.
-    let refused = Document::new(vec![("_id".into(), Value::Int32(1)), ("$set".into(), Value::Null)]);
-    assert_eq!(refused, Err(Refusal::OperatorName("$set".into())));
+    let refused = validate(doc! { "_id": 1, "$set": Bson::Null });
+    assert_eq!(refused, Err(ValidationError::OperatorName("$set".into())));
 }
 
 async fn an_empty_timestamp_that_is_nested_is_kept(store: Arc<dyn Store>) {
     let empty = r#"{"$timestamp":{"t":0,"i":0}}"#;
     keeps_one(&*store, &format!(r#"{{"_id":1,"a":{{"b":{empty}}},"c":[{empty}]}}"#)).await;
     // At the top MongoDB would put its clock there.
-    let zero = Value::Timestamp { time: 0, increment: 0 };
-    let refused = Document::new(vec![("_id".into(), Value::Int32(1)), ("t".into(), zero)]);
-    assert_eq!(refused, Err(Refusal::EmptyTimestamp("t".into())));
+    let refused = validate(doc! { "_id": 1, "t": Timestamp { time: 0, increment: 0 } });
+    assert_eq!(refused, Err(ValidationError::EmptyTimestamp("t".into())));
 }
 
 /// A document of exactly `length` bytes as BSON.
-fn of_length(id: Value, length: usize) -> Document {
-    let frame = large(id.clone(), 0).encoded_len();
+fn of_length(id: impl Into<Bson>, length: usize) -> Document {
+    let id = id.into();
+    let frame = large(id.clone(), 0).bson().len();
     let document = large(id, length - frame);
-    assert_eq!(document.encoded_len(), length);
+    assert_eq!(document.bson().len(), length);
     document
 }
 
 async fn a_record_of_a_mebibyte_is_kept(store: Arc<dyn Store>) {
-    keeps(&*store, vec![("1", of_length(Value::Int32(1), 1 << 20))]).await;
+    keeps(&*store, vec![("1", of_length(1, 1 << 20))]).await;
 }
 
 async fn a_record_of_the_largest_size_is_kept(store: Arc<dyn Store>) {
-    keeps(&*store, vec![("1", of_length(Value::Int32(1), MAX_BYTES))]).await;
-    let mut fields = of_length(Value::Int32(1), MAX_BYTES).fields().clone();
-    // A name of no letters and no value: the two bytes too many.
-    fields.push(("".into(), Value::Null));
-    assert_eq!(Document::new(fields), Err(Refusal::TooLarge(MAX_BYTES + 2)));
+    let largest = of_length(1, MAX_BYTES);
+    let mut fields = bson::Document::from_reader(&largest.bson()[..]).expect("BSON");
+    // A name of no letters and a null: the two bytes too many.
+    fields.insert("", Bson::Null);
+    assert_eq!(validate(fields), Err(ValidationError::TooLarge(MAX_BYTES + 2)));
+    keeps(&*store, vec![("1", largest)]).await;
 }
 
-async fn the_longest_id_is_found(store: Arc<dyn Store>) {
-    let id = "é".repeat(MAX_ID_BYTES / 2);
-    // In the largest document, where the id takes room in a command a second time.
-    let largest = of_length(Value::String(id.as_str().into()), MAX_BYTES);
-    keeps(&*store, vec![(&id, largest)]).await;
-    let longer = vec![("_id".into(), Value::String("x".repeat(MAX_ID_BYTES + 1).into()))];
-    assert_eq!(Document::new(longer), Err(Refusal::IdTooLong(MAX_ID_BYTES + 1)));
+async fn the_longest_id_of_the_largest_document_is_found(store: Arc<dyn Store>) {
+    // A command has the id a second time: a string with its length and its end.
+    let id = "x".repeat(MAX_BYTES_WITH_ID - MAX_BYTES - 5);
+    let largest = of_length(id.as_str(), MAX_BYTES);
+    keeps(&*store, vec![(&id, largest.clone())]).await;
+    let mut fields = bson::Document::from_reader(&largest.bson()[..]).expect("BSON");
+    fields.insert("_id", id + "x");
+    let Ok(bson::Bson::Binary(mut bytes)) = fields.remove("bytes").ok_or(()) else { panic!("the bytes") };
+    bytes.bytes.pop();
+    fields.insert("bytes", bytes);
+    assert_eq!(validate(fields), Err(ValidationError::IdTooLarge(MAX_BYTES_WITH_ID + 1)));
+}
+
+async fn a_long_id_is_found(store: Arc<dyn Store>) {
+    for length in [1_024, 100_000, 1_000_000] {
+        let id = "é".repeat(length / 2);
+        upsert(&*store, vec![large(id.as_str(), 10), large(format!("{id}a"), 10)]).await;
+        assert!(get(&*store, &id).await == Some(large(id, 10)));
+    }
+    let keys = crate::harness::list_keys(&*store, None).await;
+    assert!(keys.len() == 6 && keys.is_sorted());
 }
 
 async fn a_record_of_many_fields_is_kept(store: Arc<dyn Store>) {
@@ -176,13 +195,13 @@ async fn a_record_of_the_deepest_nesting_is_kept(store: Arc<dyn Store>) {
         keeps_one(&*store, &nested(open, close)).await;
     }
     // Anything deeper no store has, whichever way it was made.
-    for wrap in [|inner| Value::Array(vec![inner]), |inner| Value::Document(vec![("a".into(), inner)])] {
+    for wrap in [|inner| Bson::Array(vec![inner]), |inner| Bson::Document(doc! { "a": inner })] {
         let deep = |levels: usize| {
-            let value = (0..levels).fold(Value::Int32(1), |inner, _| wrap(inner));
-            Document::new(vec![("_id".into(), Value::Int32(1)), ("a".into(), value)])
+            let value = (0..levels).fold(Bson::Int32(1), |inner, _| wrap(inner));
+            validate(doc! { "_id": 1, "a": value })
         };
         assert!(deep(MAX_DEPTH - 1).is_ok());
-        assert_eq!(deep(MAX_DEPTH), Err(Refusal::TooDeep));
+        assert_eq!(deep(MAX_DEPTH), Err(ValidationError::TooDeep));
     }
 }
 

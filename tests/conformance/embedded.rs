@@ -1,58 +1,75 @@
-//! What only a store in this process can do: take and drop single records.
+//! Embedded stores, which also take and remove single documents.
 
 use std::sync::Arc;
 
-use records::record::{Key, Record};
-use records::store::{EmbeddedStore, Place, Store};
+use records::record::{Document, Key};
+use records::store::{BackendKind, EmbeddedStore, Opened, Store};
 
-use crate::harness::{Context, cases, document, get, list, list_keys, numbered, upsert, upsert_texts};
+use crate::harness::{Context, cases, document, get, list, list_keys, numbered, upsert, upsert_texts, with_id};
 
 cases! {
     Any by context {
         a_store_is_embedded_where_it_lives_in_this_process,
     }
-    Embedded by store {
+    Embedded by context {
         put_is_seen_at_once,
         put_replaces_the_record,
+        put_returns_the_size_of_what_it_replaces,
         put_keeps_the_bytes_as_they_are,
-        remove_says_whether_there_was_one,
+        remove_returns_the_size_of_what_it_removes,
         a_removed_record_is_gone_from_get_and_list,
         removing_the_typed_id_uncovers_the_string,
         a_store_is_empty_until_the_first_record_and_after_the_last,
         flush_is_ok,
     }
-    Directory by context {
+    Local by context {
         reopening_finds_what_was_put_before_a_flush,
         reopening_misses_what_was_removed_before_a_flush,
         reopening_finds_what_was_being_loaded_until_that_is_done,
     }
 }
 
-fn embedded(store: &dyn Store) -> &dyn EmbeddedStore {
-    store.as_embedded().expect("an embedded store")
+type Embedded = Arc<dyn EmbeddedStore>;
+
+fn embedded(opened: Opened) -> Embedded {
+    match opened {
+        Opened::Embedded(store) => store,
+        Opened::Remote(_) => panic!("an embedded store"),
+    }
 }
 
-fn put(store: &dyn Store, text: &str) -> Record {
-    let record = document(text).to_record();
-    embedded(store).put(record.clone()).expect("put");
-    record
+async fn fresh(context: &Context) -> Embedded {
+    embedded(context.fresh().await)
 }
 
-fn remove(store: &dyn Store, key: Key) -> bool {
-    embedded(store).remove(&key).expect("remove").is_some()
+async fn reopened(context: &Context) -> Embedded {
+    embedded(context.reopen().await)
+}
+
+fn put(store: &dyn EmbeddedStore, text: &str) -> Document {
+    let document = document(text);
+    store.put(document.clone()).expect("put");
+    document
+}
+
+fn remove(store: &dyn EmbeddedStore, key: &Key) -> bool {
+    store.remove(key).expect("remove").is_some()
 }
 
 async fn a_store_is_embedded_where_it_lives_in_this_process(context: &Context) {
-    assert_eq!(context.reopen().await.as_embedded().is_some(), context.place() != Place::Server);
+    let is_embedded = matches!(context.reopen().await, Opened::Embedded(_));
+    assert_eq!(is_embedded, context.kind() != BackendKind::Remote);
 }
 
-async fn put_is_seen_at_once(store: Arc<dyn Store>) {
+async fn put_is_seen_at_once(context: &Context) {
+    let store = fresh(context).await;
     let record = put(&*store, r#"{"_id":{"$oid":"507f1f77bcf86cd799439011"},"a":1}"#);
     assert_eq!(get(&*store, "507f1f77bcf86cd799439011").await.as_ref(), Some(&record));
     assert_eq!(list(&*store, None).await, [record]);
 }
 
-async fn put_replaces_the_record(store: Arc<dyn Store>) {
+async fn put_replaces_the_record(context: &Context) {
+    let store = fresh(context).await;
     upsert_texts(&*store, &[r#"{"_id":5,"a":1}"#]).await;
     // The same key, by value.
     let record = put(&*store, r#"{"_id":5.0,"b":2}"#);
@@ -60,36 +77,56 @@ async fn put_replaces_the_record(store: Arc<dyn Store>) {
     assert_eq!(list(&*store, None).await, [record]);
 }
 
-/// A copy of another store's record may have an `_id` of a type that no import takes.
-async fn put_keeps_the_bytes_as_they_are(store: Arc<dyn Store>) {
-    let key = Key::Opaque { rank: records::record::rank::DOCUMENT, bytes: [3, 0, 255].as_slice().into() };
-    let record = Record::new(key.clone(), r#"{"_id":{"a":1},"same":1,"same":2}"#);
-    embedded(&*store).put(record.clone()).expect("put");
-    upsert_texts(&*store, &[r#"{"_id":"a string"}"#, r#"{"_id":true}"#]).await;
+async fn put_returns_the_size_of_what_it_replaces(context: &Context) {
+    let store = fresh(context).await;
+    let (short, long) = (document(r#"{"_id":5}"#), document(r#"{"_id":5.0,"text":"longer"}"#));
+    assert_eq!(store.put(short.clone()).expect("put"), None);
+    assert_eq!(store.put(long.clone()).expect("put"), Some(short.bson().len()));
+    assert_eq!(store.put(short).expect("put"), Some(long.bson().len()));
+}
+
+/// The replica of another store may hold what no import takes: an array as its `_id`, two fields with one name, a string that is
+/// not UTF-8.
+async fn put_keeps_the_bytes_as_they_are(context: &Context) {
+    let store = fresh(context).await;
+    let element = |kind: u8, name: &str, value: &[u8]| [&[kind], name.as_bytes(), &[0], value].concat();
+    let whole = |elements: &[Vec<u8>]| {
+        let elements = elements.concat();
+        [&(elements.len() as u32 + 5).to_le_bytes()[..], &elements, &[0]].concat()
+    };
+    let array = element(4, "_id", &whole(&[element(16, "0", &[1, 0, 0, 0])]));
+    let twice = [element(16, "same", &[1, 0, 0, 0]), element(16, "same", &[2, 0, 0, 0])].concat();
+    let text = element(2, "text", &[3, 0, 0, 0, 0xff, b'a', 0]);
+    let document = Document::new(whole(&[array, twice, text])).expect("BSON");
+    store.put(document.clone()).expect("put");
+    upsert(&*store, vec![with_id(r#""a string""#), with_id("true")]).await;
     let all = list(&*store, None).await;
-    assert_eq!(all[1], record);
-    assert_eq!(list(&*store, Some(&key)).await, all[2..]);
-    assert!(remove(&*store, key));
+    assert_eq!(all[1], document);
+    assert_eq!(list(&*store, Some(document.key())).await, all[2..]);
+    assert!(remove(&*store, document.key()));
 }
 
-async fn remove_says_whether_there_was_one(store: Arc<dyn Store>) {
-    assert!(!remove(&*store, Key::Integer(1)));
+async fn remove_returns_the_size_of_what_it_removes(context: &Context) {
+    let store = fresh(context).await;
+    assert_eq!(store.remove(&Key::int64(1)).expect("remove"), None);
     upsert(&*store, numbered(0..3)).await;
-    assert!(!remove(&*store, Key::String("1".into())));
-    assert!(remove(&*store, Key::Integer(1)));
-    assert!(!remove(&*store, Key::Integer(1)));
+    assert_eq!(store.remove(&Key::string("1")).expect("remove"), None);
+    assert_eq!(store.remove(&Key::int64(1)).expect("remove"), Some(numbered([1])[0].bson().len()));
+    assert_eq!(store.remove(&Key::int64(1)).expect("remove"), None);
 }
 
-async fn a_removed_record_is_gone_from_get_and_list(store: Arc<dyn Store>) {
+async fn a_removed_record_is_gone_from_get_and_list(context: &Context) {
+    let store = fresh(context).await;
     upsert(&*store, numbered(0..3)).await;
-    remove(&*store, Key::Integer(1));
+    remove(&*store, &Key::int64(1));
     assert_eq!(get(&*store, "1").await, None);
-    assert_eq!(list_keys(&*store, None).await, [0, 2].map(Key::Integer));
+    assert_eq!(list_keys(&*store, None).await, [0, 2].map(Key::int64));
     let again = put(&*store, r#"{"_id":1,"again":true}"#);
     assert_eq!(get(&*store, "1").await, Some(again));
 }
 
-async fn removing_the_typed_id_uncovers_the_string(store: Arc<dyn Store>) {
+async fn removing_the_typed_id_uncovers_the_string(context: &Context) {
+    let store = fresh(context).await;
     for (typed, text) in [
         (r#"{"$oid":"507f1f77bcf86cd799439011"}"#, "507f1f77bcf86cd799439011"),
         ("5.5", "5.5"),
@@ -100,56 +137,58 @@ async fn removing_the_typed_id_uncovers_the_string(store: Arc<dyn Store>) {
         let string = put(&*store, &format!(r#"{{"_id":"{text}"}}"#));
         let typed = put(&*store, &format!(r#"{{"_id":{typed}}}"#));
         assert_eq!(get(&*store, text).await.as_ref(), Some(&typed));
-        assert!(remove(&*store, typed.key().clone()));
+        assert!(remove(&*store, typed.key()));
         assert_eq!(get(&*store, text).await, Some(string));
     }
 }
 
-async fn a_store_is_empty_until_the_first_record_and_after_the_last(store: Arc<dyn Store>) {
-    let is_empty = || embedded(&*store).is_empty().expect("is_empty");
+async fn a_store_is_empty_until_the_first_record_and_after_the_last(context: &Context) {
+    let store = fresh(context).await;
+    let is_empty = || store.is_empty().expect("is_empty");
     assert!(is_empty());
     upsert(&*store, numbered(0..2)).await;
     assert!(!is_empty());
-    remove(&*store, Key::Integer(0));
+    remove(&*store, &Key::int64(0));
     assert!(!is_empty());
-    remove(&*store, Key::Integer(1));
+    remove(&*store, &Key::int64(1));
     assert!(is_empty());
 }
 
-async fn flush_is_ok(store: Arc<dyn Store>) {
-    embedded(&*store).flush().await.expect("with nothing to write");
+async fn flush_is_ok(context: &Context) {
+    let store = fresh(context).await;
+    store.flush().await.expect("with nothing to write");
     put(&*store, r#"{"_id":1}"#);
-    embedded(&*store).flush().await.expect("with something to write");
+    store.flush().await.expect("with something to write");
 }
 
 async fn reopening_finds_what_was_put_before_a_flush(context: &Context) {
-    let store = context.reopen().await;
+    let store = reopened(context).await;
     let record = put(&*store, r#"{"_id":1,"a":"é"}"#);
-    embedded(&*store).flush().await.expect("flush");
+    store.flush().await.expect("flush");
     drop(store);
-    assert_eq!(list(&*context.reopen().await, None).await, [record]);
+    assert_eq!(list(&*reopened(context).await, None).await, [record]);
 }
 
 async fn reopening_misses_what_was_removed_before_a_flush(context: &Context) {
-    let store = context.reopen().await;
+    let store = reopened(context).await;
     upsert(&*store, numbered(0..3)).await;
-    remove(&*store, Key::Integer(1));
-    embedded(&*store).flush().await.expect("flush");
+    remove(&*store, &Key::int64(1));
+    store.flush().await.expect("flush");
     drop(store);
-    assert_eq!(list_keys(&*context.reopen().await, None).await, [0, 2].map(Key::Integer));
+    assert_eq!(list_keys(&*reopened(context).await, None).await, [0, 2].map(Key::int64));
 }
 
 async fn reopening_finds_what_was_being_loaded_until_that_is_done(context: &Context) {
-    let loading = |store: &dyn Store| embedded(store).loading().expect("loading");
+    let loading = |store: &dyn EmbeddedStore| store.loading().expect("loading");
     for what in [None, Some("one"), Some("two"), None] {
-        let store = context.reopen().await;
-        embedded(&*store).set_loading(what).await.expect("set_loading");
+        let store = reopened(context).await;
+        store.set_loading(what).await.expect("set_loading");
         assert_eq!(loading(&*store).as_deref(), what);
         // Whatever is loaded is no end of it, and it is no record.
         upsert(&*store, numbered(0..2)).await;
         drop(store);
-        let store = context.reopen().await;
+        let store = reopened(context).await;
         assert_eq!(loading(&*store).as_deref(), what);
-        assert_eq!(list_keys(&*store, None).await, [0, 1].map(Key::Integer));
+        assert_eq!(list_keys(&*store, None).await, [0, 1].map(Key::int64));
     }
 }

@@ -62,8 +62,7 @@ impl Counts {
             CmapEvent::ConnectionCheckedOut(_) => self.in_use.fetch_add(1, Ordering::Relaxed),
             CmapEvent::ConnectionCheckedIn(_) => self.in_use.fetch_sub(1, Ordering::Relaxed),
             CmapEvent::ConnectionCheckoutFailed(_) => {
-                self.failed_checkouts.fetch_add(1, Ordering::Relaxed);
-                return;
+                return drop(self.failed_checkouts.fetch_add(1, Ordering::Relaxed));
             }
             _ => return,
         };

@@ -307,12 +307,15 @@ impl MongoDb {
 /// Why nothing is read on: the consumer has gone.
 struct Gone;
 
+/// A batch, or the end of the list.
+type Batch = Result<Option<Vec<Document>>>;
+
 /// The consumer's side of a cursor.
 struct Reader {
     store: MongoDb,
     find: Option<Find>,
     is_projected: bool,
-    channels: Option<(mpsc::Sender<()>, mpsc::Receiver<Result<Option<Vec<Document>>>>)>,
+    channels: Option<(mpsc::Sender<()>, mpsc::Receiver<Batch>)>,
     is_requested: bool,
 }
 
@@ -353,12 +356,7 @@ impl Reader {
 }
 
 /// Sends a batch for each request, until there are no more.
-async fn read_batches(
-    store: MongoDb,
-    mut find: Find,
-    mut requested: mpsc::Receiver<()>,
-    batches: mpsc::Sender<Result<Option<Vec<Document>>>>,
-) {
+async fn read_batches(store: MongoDb, mut find: Find, mut requested: mpsc::Receiver<()>, batches: mpsc::Sender<Batch>) {
     let (mut cursor, mut last) = (None, None);
     while requested.recv().await.is_some() {
         let batch = loop {
@@ -394,8 +392,8 @@ async fn next_batch(
     store: &MongoDb,
     find: &Find,
     cursor: &mut Option<Cursor>,
-    batches: &mpsc::Sender<Result<Option<Vec<Document>>>>,
-) -> std::result::Result<Result<Option<Vec<Document>>>, Gone> {
+    batches: &mpsc::Sender<Batch>,
+) -> std::result::Result<Batch, Gone> {
     // What MongoDB did not answer while it was away must not be asked when it is back, ahead of those who still wait.
     let _permit: OwnedSemaphorePermit = tokio::select! {
         biased;

@@ -17,8 +17,8 @@ use crate::record::{Key, ValueRef, rank, to_bson};
 
 /// The dotted name of a field; `None` for a name that the language cannot say.
 pub fn dotted(names: &[Box<str>]) -> Option<String> {
-    let can_be_said = |name: &&Box<str>| !name.is_empty() && !name.starts_with('$') && !name.contains(['.', '\0']);
-    names.iter().all(|name| can_be_said(&name)).then(|| names.join("."))
+    let can_be_said = |name: &str| !name.is_empty() && !name.starts_with('$') && !name.contains(['.', '\0']);
+    names.iter().all(|name| can_be_said(name)).then(|| names.join("."))
 }
 
 /// The clauses that can be said, and the predicates that cannot.
@@ -52,7 +52,8 @@ fn operators(test: &Test) -> Bdoc {
             [operand] => doc! { "$eq": operand.value.clone() },
             operands => doc! { "$in": operands.iter().map(|operand| operand.value.clone()).collect::<Vec<_>>() },
         },
-        Test::Range(Range { lower, upper }) => {
+        Test::Range(range) => {
+            let Range { lower, upper } = &**range;
             let mut range = Bdoc::new();
             let mut add = |bound: &Option<Bound>, inclusive: &str, exclusive: &str| {
                 if let Some(bound) = bound {

@@ -1,0 +1,153 @@
+//! The operator's side of the contract: pings, metrics, staleness, time-outs, and the source of a replica.
+
+use std::time::{Duration, Instant};
+
+use futures::{StreamExt, TryStreamExt};
+use records::record::Document;
+use records::store::{Change, ChangeStreamError, ListRequest, MetricValue, Options, Store};
+
+use crate::harness::{Context, TIMEOUT, cases, document, get, list, numbered, upsert, upsert_texts};
+use crate::servers::mongod;
+
+cases! {
+    Any by context {
+        ping_and_health_are_ok,
+        metrics_have_their_prefix_and_counters_do_not_fall,
+        an_answer_is_stale_if_and_only_if_a_replica_gave_it,
+        a_snapshot_has_every_document,
+        changes_are_unsupported_or_show_every_write_and_resume,
+    }
+    Remote by context {
+        a_server_that_is_away_is_unavailable_in_time,
+    }
+}
+
+async fn ping_and_health_are_ok(context: &Context) {
+    let store = context.fresh().await.into_store();
+    store.ping().await.expect("empty");
+    store.health().await.expect("empty");
+    upsert(&*store, numbered(0..3)).await;
+    store.ping().await.expect("not empty");
+    let health = store.health().await.expect("not empty");
+    assert!(health.degraded.is_none() || context.has_replica(), "{health:?}");
+}
+
+fn counters(store: &dyn Store) -> Vec<(&'static str, &'static str, u64)> {
+    let mut counters = Vec::new();
+    for metric in store.metrics() {
+        let name = metric.name;
+        assert!(name.starts_with("store_") && !name.ends_with("_total"), "{name}");
+        assert!(name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_'), "{name}");
+        assert!(!metric.help.is_empty() && matches!(metric.unit, None | Some("seconds" | "bytes")), "{name}");
+        match metric.value {
+            MetricValue::Counter(value) => counters.push((name, "", value)),
+            MetricValue::Counters { values, .. } => {
+                counters.extend(values.into_iter().map(|(label, value)| (name, label, value)));
+            }
+            MetricValue::Histogram(histogram) => {
+                assert_eq!(histogram.buckets().map(|(_, count)| count).sum::<u64>(), histogram.count(), "{name}");
+                counters.push((name, "", histogram.count()));
+            }
+            MetricValue::Gauge(_) | MetricValue::Gauges { .. } => {}
+        }
+    }
+    counters
+}
+
+async fn metrics_have_their_prefix_and_counters_do_not_fall(context: &Context) {
+    let store = context.fresh().await.into_store();
+    let before = counters(&*store);
+    upsert(&*store, numbered(0..10)).await;
+    for id in 0..10 {
+        assert!(get(&*store, &id.to_string()).await.is_some());
+    }
+    let after = counters(&*store);
+    for (name, label, value) in before {
+        let now = after.iter().find(|(other, other_label, _)| (*other, *other_label) == (name, label));
+        assert!(now.is_some_and(|(_, _, now)| *now >= value), "{name} {label}");
+    }
+}
+
+async fn an_answer_is_stale_if_and_only_if_a_replica_gave_it(context: &Context) {
+    let store = context.fresh().await.into_store();
+    upsert(&*store, numbered(0..3)).await;
+    for id in ["1", "9"] {
+        let result = store.get(&id.into()).await.expect("a lookup");
+        assert_eq!(result.staleness.is_some(), context.has_replica());
+        assert!(!result.is_ambiguous);
+        if let Some(result) = store.try_get(&id.into()) {
+            assert_eq!(result.expect("a lookup").staleness.is_some(), context.has_replica());
+        }
+    }
+    let list = store.list(ListRequest::default()).await.expect("a list");
+    assert_eq!(list.staleness.is_some(), context.has_replica());
+}
+
+async fn a_snapshot_has_every_document(context: &Context) {
+    let store = context.fresh().await.into_store();
+    let snapshot = async || -> Vec<Document> {
+        let rows = store.snapshot().await.expect("a snapshot").rows;
+        let mut documents: Vec<_> = rows.map_ok(|row| row.document).try_collect().await.expect("a snapshot");
+        documents.sort_by(|a, b| a.key().cmp(b.key()));
+        documents
+    };
+    assert_eq!(snapshot().await, []);
+    let mut documents = numbered(0..3_000);
+    documents.push(document(r#"{"_id":{"a":[1]},"b":{"$undefined":true}}"#));
+    documents.push(document(r#"{"_id":"a"}"#));
+    upsert(&*store, documents).await;
+    assert_eq!(snapshot().await, list(&*store, None).await);
+}
+
+async fn changes_are_unsupported_or_show_every_write_and_resume(context: &Context) {
+    let store = context.fresh().await.into_store();
+    upsert_texts(&*store, &[r#"{"_id":0}"#]).await;
+    let mut changes = store.changes(None);
+    match changes.next().await {
+        Some(Err(ChangeStreamError::Unsupported)) => {
+            assert!(changes.next().await.is_none(), "it ends after its first error");
+            return;
+        }
+        Some(Ok(first)) => assert!(first.changes.is_empty(), "{first:?}"),
+        other => panic!("{other:?}"),
+    }
+    let mut token = None;
+    for n in 1..6 {
+        let written = document(&format!(r#"{{"_id":{n}}}"#));
+        upsert(&*store, vec![written.clone()]).await;
+        // From the open stream, and from one that resumes after the write before.
+        let mut streams = vec![&mut changes];
+        let mut resumed = token.take().map(|token| store.changes(Some(token)));
+        streams.extend(&mut resumed);
+        for stream in streams {
+            let batch = loop {
+                let batch = stream.next().await.expect("an open stream").expect("changes");
+                if !batch.changes.is_empty() {
+                    break batch;
+                }
+            };
+            assert_eq!(batch.changes, [Change::Put(written.clone())]);
+            token = batch.token;
+        }
+    }
+}
+
+async fn a_server_that_is_away_is_unavailable_in_time(context: &Context) {
+    let port = mongod::free_port().expect("a port");
+    let timeout = Duration::from_secs(1);
+    let options = Options { timeout, ..Options::default() };
+    let url = format!("{}://127.0.0.1:{port}/records", context.backend().name);
+    let store = records::store::open(&url, options).await.expect("a store opens without its server").into_store();
+    let begin = Instant::now();
+    let id = "1".into();
+    let (get, list, snapshot) =
+        tokio::join!(store.get(&id), store.list(ListRequest::default()), store.snapshot());
+    let (upsert, ping, health) = tokio::join!(store.upsert(numbered(0..1)), store.ping(), store.health());
+    let errors = [get.err(), list.err(), snapshot.err(), upsert.err(), ping.err(), health.err()];
+    for (index, error) in errors.into_iter().enumerate() {
+        let error = error.unwrap_or_else(|| panic!("{index}: without a server nothing is known"));
+        assert!(error.is_unavailable() && error.rejection().is_none(), "{index}: {}", error.report());
+    }
+    // Two rounds, and time for a busy machine.
+    assert!(begin.elapsed() < TIMEOUT, "{:?}", begin.elapsed());
+}

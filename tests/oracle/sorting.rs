@@ -1,0 +1,72 @@
+//! Order: [`Sort::position`] against the server's sort.
+
+use bson::{Document as Tree, doc};
+use proptest::collection::vec;
+use proptest::prelude::*;
+use records::query::{Position, Selection, Sort, SortError, decode};
+
+use crate::server::{Server, check, number};
+use crate::values::{numbered_documents, path};
+
+/// One to three different paths; often the next one begins as the one before.
+pub fn sort_fields() -> impl Strategy<Value = Vec<(Vec<&'static str>, bool)>> {
+    (vec((path(), any::<bool>(), any::<bool>()), 1..4)).prop_map(|fields| {
+        let mut distinct: Vec<(Vec<&str>, bool)> = Vec::new();
+        for (mut path, descending, shares) in fields {
+            if let Some((before, _)) = distinct.last()
+                && shares
+            {
+                path[0] = before[0];
+            }
+            if !distinct.iter().any(|(other, _)| *other == path) {
+                distinct.push((path, descending));
+            }
+        }
+        distinct
+    })
+}
+
+/// The parameter, and MongoDB's sort.
+pub fn sort(fields: &[(Vec<&str>, bool)]) -> (Sort, Tree) {
+    let text = |(path, descending): &(Vec<&str>, bool)| format!("{}{}", if *descending { "-" } else { "" }, path.join("."));
+    let query = format!("sort={}", fields.iter().map(text).collect::<Vec<_>>().join(","));
+    let selection = decode(&query).and_then(|parameters| Selection::parse(&parameters)).expect("a sort");
+    let mut sort = Tree::new();
+    for (path, descending) in fields {
+        sort.insert(path.join("."), if *descending { -1 } else { 1 });
+    }
+    sort.insert("_id", 1);
+    (selection.sort, sort)
+}
+
+pub fn documents_are_sorted_as_a_find_sorts_them(server: &Server) {
+    let collection = server.collection();
+    check(128, &(numbered_documents(), vec(sort_fields(), 1..20)), |(documents, sorts)| {
+        collection.fill(&documents);
+        for fields in sorts {
+            let (sort, order) = sort(&fields);
+            let mut ours: Vec<(Position, i32)> = Vec::new();
+            let mut refused = Vec::new();
+            for document in &documents {
+                match sort.position(document) {
+                    Ok(position) => ours.push((position, number(document))),
+                    Err(SortError::Malformed(error)) => prop_assert!(false, "{}", error),
+                    Err(error) => refused.push((number(document), error)),
+                }
+            }
+            ours.sort();
+            let ours: Vec<i32> = ours.into_iter().map(|(_, number)| number).collect();
+            let found = collection.find_numbers(doc! { "_id": { "$in": &ours } }, order.clone());
+            match found {
+                Ok(found) => prop_assert_eq!(&found, &ours, "sorted by {}", order),
+                Err(error) => prop_assert!(false, "sorted by {}: {}", order, error),
+            }
+            for (number, error) in refused {
+                // Two documents: the server does not sort one.
+                let found = collection.find_numbers(doc! { "_id": { "$gte": number, "$lte": number } }, order.clone());
+                prop_assert!(found.is_err(), "sorted by {}: {} is refused with `{}`", order, number, error);
+            }
+        }
+        Ok(())
+    });
+}
