@@ -3,7 +3,7 @@
 //! They count over all servers of the deployment. The driver's monitoring connections are not in the pool, and not counted.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use mongodb::event::EventHandler;
 use mongodb::event::cmap::CmapEvent;
@@ -17,7 +17,7 @@ pub struct Connections(Arc<Counts>);
 struct Counts {
     open: AtomicI64,
     in_use: AtomicI64,
-    failed_checkouts: AtomicU64,
+    failed_checkouts: AtomicI64,
 }
 
 impl Connections {
@@ -40,7 +40,7 @@ impl Connections {
                 name: "store_connection_failures",
                 help: "Connection checkouts from the pool that failed",
                 unit: None,
-                value: MetricValue::Counter(self.0.failed_checkouts.load(Ordering::Relaxed)),
+                value: MetricValue::Counter(self.0.failed_checkouts.load(Ordering::Relaxed).unsigned_abs()),
             },
         ]
     }
@@ -56,15 +56,14 @@ impl Counts {
     fn count(&self, event: &CmapEvent) {
         // Each connection that is created is closed in the end, also one that never became ready; each one that is checked
         // out is checked in, also one that is closed for it. The other events are about pools as a whole.
-        match event {
-            CmapEvent::ConnectionCreated(_) => self.open.fetch_add(1, Ordering::Relaxed),
-            CmapEvent::ConnectionClosed(_) => self.open.fetch_sub(1, Ordering::Relaxed),
-            CmapEvent::ConnectionCheckedOut(_) => self.in_use.fetch_add(1, Ordering::Relaxed),
-            CmapEvent::ConnectionCheckedIn(_) => self.in_use.fetch_sub(1, Ordering::Relaxed),
-            CmapEvent::ConnectionCheckoutFailed(_) => {
-                return drop(self.failed_checkouts.fetch_add(1, Ordering::Relaxed));
-            }
+        let (counter, by): (_, i64) = match event {
+            CmapEvent::ConnectionCreated(_) => (&self.open, 1),
+            CmapEvent::ConnectionClosed(_) => (&self.open, -1),
+            CmapEvent::ConnectionCheckedOut(_) => (&self.in_use, 1),
+            CmapEvent::ConnectionCheckedIn(_) => (&self.in_use, -1),
+            CmapEvent::ConnectionCheckoutFailed(_) => (&self.failed_checkouts, 1),
             _ => return,
         };
+        counter.fetch_add(by, Ordering::Relaxed);
     }
 }
