@@ -1,7 +1,7 @@
-//! Documents of a file into a store: the whole file or nothing of it, in bounded memory.
+//! Imports the documents of a file into a store: the whole file or nothing of it, in bounded memory.
 //!
-//! A file is read twice, once to check all of it, once to store it. What can be read only once (standard input, a pipe) is
-//! kept in between: in memory, and in a temporary file when it turns out to be larger than that should hold.
+//! A file is read twice, once to check all of it, once to store it. An input that can be read only once (standard input, a
+//! pipe) is kept in between: in memory, and beyond `KEPT_BYTES` in a temporary file.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, Write};
@@ -15,27 +15,27 @@ use crate::document::reader::{Documents, InvalidDocument};
 use crate::record::Document;
 use crate::store::{self, EmbeddedStore, Store};
 
-/// How many documents go to the store in one call, and how many bytes of them: enough that a call's cost does not count.
+/// The limits of a batch, which goes to the store in one call: large enough that the cost of a call does not matter.
 const BATCH_DOCUMENTS: usize = 2_000;
 const BATCH_BYTES: usize = 4 * 1024 * 1024;
 
 const BUFFER_BYTES: usize = 256 * 1024;
 
-/// How much of what can be read only once is kept in memory: about as much as the batches take. An image with nothing in it
-/// has no place for temporary files, and most inputs are smaller.
+/// The memory for an input that can be read only once: about as much as the batches take. The container image has no place
+/// for temporary files, and most inputs are smaller.
 const KEPT_BYTES: usize = 8 * 1024 * 1024;
 
-/// How many bad documents are told one by one when nothing is stored; a file of the wrong kind is wrong in every line.
+/// The number of invalid documents that are reported one by one: a file of another format is wrong in every line.
 const SHOWN_BAD: u64 = 10;
 
-/// What became of an import.
+/// The result of an import, in documents.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ImportSummary {
     pub stored: u64,
     pub skipped: u64,
 }
 
-/// Why an import failed.
+/// The reason why an import failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("cannot read the input: {0}")]
@@ -58,20 +58,20 @@ pub enum Error {
     Store(u64, #[source] store::Error),
 }
 
-/// Told how it goes. Called from another thread than the one that waits for the import.
+/// Receives the progress of an import, on another thread than the one that waits for the import.
 pub trait Progress: Send + 'static {
-    /// A document that cannot be stored.
+    /// Reports a document that cannot be stored.
     fn bad(&mut self, bad: &InvalidDocument);
-    /// A pass over the input begins; `bytes` is how long it is, if that is known.
+    /// A pass over the input begins; `bytes` is the length of the input, if it is known.
     fn begin(&mut self, doing: &'static str, bytes: Option<u64>);
-    /// So many bytes of this pass are read.
+    /// The pass has read so many bytes.
     fn at(&mut self, bytes: u64);
     fn end(&mut self);
 }
 
-/// Puts every document of `input` into `store`.
+/// Stores every document of `input` in `store`.
 ///
-/// Unless `skip_invalid`, it checks all of them before it stores the first one. Memory is bounded by a few batches.
+/// Unless `skip_invalid`, all of them are checked before the first one is stored. Memory is bounded by a few batches.
 ///
 /// # Errors
 ///
@@ -85,7 +85,7 @@ pub async fn run(
     storing(store, input, skip_invalid, progress, async |_| Ok(())).await
 }
 
-/// As [`run`]; `checked` is told the sum of the input's bytes when all of it was right, before any of it is stored.
+/// Like [`run`]; calls `checked` with the hash of the input once all documents are valid, before the first one is stored.
 async fn storing(
     store: &dyn Store,
     input: Input,
@@ -117,7 +117,7 @@ async fn storing(
     }
 }
 
-/// Where documents come from.
+/// A source of documents.
 pub enum Input {
     /// Can be read twice.
     File(File),
@@ -143,9 +143,9 @@ impl Input {
     }
 }
 
-/// What the thread that reads hands over.
+/// A message from the thread that reads.
 enum Step {
-    /// All of the input is right, and this is a sum of its bytes.
+    /// All documents are valid, and this is the hash of the input.
     Checked(u64),
     Batch(Vec<Document>),
 }
@@ -157,7 +157,7 @@ enum ReadError {
     Changed(InvalidDocument),
 }
 
-/// The thread that reads; returns how many documents were skipped.
+/// Runs on the thread that reads; returns the number of skipped documents.
 fn read(
     input: Input,
     skip_invalid: bool,
@@ -187,7 +187,7 @@ fn read(
     }
 }
 
-/// Stores what has been read to its end, and was right.
+/// Stores an input whose documents are all valid.
 fn load_checked(
     mut input: impl Read + Seek,
     sum: u64,
@@ -195,7 +195,7 @@ fn load_checked(
     progress: impl Progress,
     steps: &mpsc::Sender<Step>,
 ) -> Result<u64, ReadError> {
-    // Whether somebody takes it shows at the first batch.
+    // If the receiver is gone, the first batch notices.
     let _ = steps.blocking_send(Step::Checked(sum));
     input.rewind().map_err(ReadError::Input)?;
     load(input, length, progress, false, steps)
@@ -205,7 +205,7 @@ fn length(file: &File) -> Option<u64> {
     file.metadata().ok().map(|metadata| metadata.len())
 }
 
-/// Reads everything and keeps nothing but a sum of it.
+/// Checks all documents, and returns the hash of the input.
 fn check(
     input: impl Read,
     length: Option<u64>,
@@ -225,7 +225,7 @@ fn check(
             }
         }
         progress.at(documents.bytes());
-        // Nobody waits for the outcome: the process is about to end, and would wait for this thread.
+        // The receiver is gone: the process is about to end, and would wait for this thread.
         if steps.is_closed() {
             break;
         }
@@ -260,7 +260,7 @@ fn load(
         }
         if batch.len() == BATCH_DOCUMENTS || size >= BATCH_BYTES {
             size = 0;
-            // Nobody takes it: the store failed, and whoever waits for it says so.
+            // The receiver is gone: the store failed, and the caller reports that.
             if steps.blocking_send(Step::Batch(std::mem::take(&mut batch))).is_err() {
                 return Ok(skipped);
             }
@@ -274,7 +274,7 @@ fn load(
     Ok(skipped)
 }
 
-/// Copies what is read from it. A failure to write the copy is kept apart from one to read: they have different remedies.
+/// Reads a stream and keeps a copy. A failure to write the copy is kept apart from one to read: the remedies differ.
 struct Tee {
     stream: Box<dyn Read + Send>,
     copy: SpooledTempFile,
@@ -298,13 +298,13 @@ impl Read for Tee {
     }
 }
 
-/// Sums what is read from it.
+/// Hashes the bytes that pass through it.
 struct HashingReader<R> {
     input: R,
     sum: RapidStreamHasherV3<'static>,
 }
 
-/// The same in every build: what one has noted another one may read.
+/// The same in every build, since a hash is stored and a later build reads it.
 static SECRETS: RapidSecrets = RapidSecrets::seed(0);
 
 impl<R: Read> Read for HashingReader<R> {
@@ -315,22 +315,22 @@ impl<R: Read> Read for HashingReader<R> {
     }
 }
 
-/// What an embedded store is filled from.
+/// The documents that an empty embedded store is filled with.
 pub struct Seed {
-    /// What it is called when it is told of.
+    /// The name in messages.
     pub name: String,
     pub input: Input,
 }
 
-/// Fills `store` from `seed` if it is empty, or if a load of the same seed was broken off; how many documents that were.
+/// Fills `store` from `seed` if it is empty, or if a load of the same seed was interrupted; returns the number of documents.
 ///
-/// A store that holds a part looks like one that is full. So the store notes which seed is being loaded, by its name and the
-/// sum of its bytes, until all of it is stored. Of a load that had stored nothing yet, the note is taken back.
+/// A store that holds a part looks like one that is complete. So the store notes which seed is being loaded, by its name and
+/// hash, until all of it is stored. The note of a load that had stored nothing is removed.
 ///
 /// # Errors
 ///
-/// When the seed is wrong, which leaves the store as it was, or cannot be stored. When the store holds a part, and `seed` is not
-/// what that is a part of: what the two have not in common would stay.
+/// When the seed is invalid, which leaves the store as it was, or cannot be stored. When the store holds a part of another
+/// seed: the documents that only the other one has would stay.
 pub async fn seed(store: &dyn EmbeddedStore, seed: Option<Seed>) -> Result<u64, Error> {
     let failed = |error| Error::Store(0, error);
     let noted = store.loading().map_err(failed)?;
@@ -360,7 +360,7 @@ pub async fn seed(store: &dyn EmbeddedStore, seed: Option<Seed>) -> Result<u64, 
     Ok(stored)
 }
 
-/// Progress without a terminal: only what is wrong.
+/// Progress without a terminal: logs invalid documents only.
 struct Logged;
 
 impl Progress for Logged {

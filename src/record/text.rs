@@ -5,8 +5,7 @@ use std::str::FromStr;
 use bson::oid::ObjectId;
 use bson::spec::{BinarySubtype, ElementType};
 use bson::{Binary, Bson, DateTime, Decimal128};
-use jiff::civil::{Date, DateTime as CivilDateTime};
-use jiff::fmt::temporal::Pieces;
+use jiff::civil::Date;
 
 use super::decimal::{self, Decimal};
 use super::{Key, ValueRef};
@@ -101,39 +100,63 @@ fn is_json_number(text: &str) -> bool {
 
 /// A date and time of [RFC 3339](https://www.rfc-editor.org/rfc/rfc3339), with any offset and any number of fraction
 /// digits; the wire form of a date outside the years 0 to 9999; or a date alone.
+///
+/// Read by hand: `jiff` takes further forms of ISO 8601, nine digits of a fraction at most, and no instant of the last day of
+/// the year 9999, where many a data set puts "never".
 pub fn time(text: &str) -> Option<Time> {
     if let Some(millis) = wire::parse_date(text) {
         return Some(Time::Instant(millis));
     }
-    let bytes = text.as_bytes();
-    let is_dated = bytes.len() >= 10
-        && bytes[..10].iter().enumerate().all(|(at, byte)| match at {
-            4 | 7 => *byte == b'-',
-            _ => byte.is_ascii_digit(),
-        });
-    if !is_dated {
+    let (date, rest) = text.split_at_checked(10)?;
+    let is_dated = date.bytes().enumerate().all(|(at, byte)| match at {
+        4 | 7 => byte == b'-',
+        _ => byte.is_ascii_digit(),
+    });
+    let date = date.parse::<Date>().ok().filter(|_| is_dated)?;
+    let start = date.duration_since(Date::constant(1970, 1, 1)).as_secs() * 1_000;
+    if rest.is_empty() {
+        return Some(Time::Day(start));
+    }
+    let [b'T' | b't' | b' ', clock @ ..] = rest.as_bytes() else { return None };
+    let (minutes, rest) = hours_and_minutes(clock)?;
+    // No leap second: a BSON date has no place for one.
+    let [b':', tens, ones, rest @ ..] = rest else { return None };
+    let seconds = two_digits(*tens, *ones, 60)?;
+    let (fraction, offset) = match rest {
+        [b'.', rest @ ..] => rest.split_at(rest.iter().take_while(|byte| byte.is_ascii_digit()).count()),
+        _ => (&b"0"[..], rest),
+    };
+    let offset = match offset {
+        [b'Z' | b'z'] => 0,
+        [sign @ (b'+' | b'-'), offset @ ..] => {
+            let (minutes, rest) = hours_and_minutes(offset)?;
+            if !rest.is_empty() {
+                return None;
+            }
+            if *sign == b'-' { -minutes } else { minutes }
+        }
+        _ => return None,
+    };
+    if fraction.is_empty() {
         return None;
     }
-    if bytes.len() == 10 {
-        let date = text.parse::<Date>().ok()?;
-        return Some(Time::Day(millis_of(date.into(), 0)?.0));
-    }
-    // hh:mm:ss must all be there, and no leap second: a BSON date has no place for one.
-    let is_timed = matches!(bytes[10], b'T' | b't' | b' ')
-        && bytes.get(11..19).is_some_and(|time| time[2] == b':' && time[5] == b':' && &time[6..8] != b"60");
-    let pieces = Pieces::parse(text).ok().filter(|_| is_timed)?;
-    let offset = pieces.to_numeric_offset()?;
-    let (millis, is_exact) = millis_of(pieces.date().to_datetime(pieces.time()?), offset.seconds().into())?;
+    let (first, rest) = fraction.split_at(fraction.len().min(3));
+    let milli = first.iter().chain(b"00").take(3).fold(0, |milli, digit| milli * 10 + i64::from(digit - b'0'));
+    let millis = start + ((minutes - offset) * 60 + seconds) * 1_000 + milli;
+    let is_exact = rest.iter().all(|digit| *digit == b'0');
     Some(if is_exact { Time::Instant(millis) } else { Time::Between(millis) })
 }
 
-/// Milliseconds since 1970, rounded down, and whether that is exact. `jiff::Timestamp` would not do: it ends a day before
-/// the year 9999 does, where many a data set puts "never".
-fn millis_of(local: CivilDateTime, offset_seconds: i64) -> Option<(i64, bool)> {
-    let since_1970 = local.duration_since(CivilDateTime::constant(1970, 1, 1, 0, 0, 0, 0));
-    let nanos = since_1970.as_nanos() - i128::from(offset_seconds) * 1_000_000_000;
-    let millis = i64::try_from(nanos.div_euclid(1_000_000)).ok()?;
-    Some((millis, nanos.rem_euclid(1_000_000) == 0))
+/// `hh:mm` in minutes, and what follows.
+fn hours_and_minutes(text: &[u8]) -> Option<(i64, &[u8])> {
+    let [h, hours, b':', m, minutes, rest @ ..] = text else { return None };
+    Some((two_digits(*h, *hours, 24)? * 60 + two_digits(*m, *minutes, 60)?, rest))
+}
+
+/// A number below `end`.
+fn two_digits(tens: u8, ones: u8, end: i64) -> Option<i64> {
+    let digit = |byte: u8| (byte as char).to_digit(10).map(i64::from);
+    Some(digit(tens)? * 10 + digit(ones)?).filter(|number| *number < end)
 }
 
 /// Every value that `text` can denote besides the string. A date alone denotes a range, and is not among them.

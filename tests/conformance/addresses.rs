@@ -264,8 +264,7 @@ async fn an_odd_id_is_none_and_no_error(store: Arc<dyn Store>) {
 
 async fn an_odd_string_id_is_found(store: Arc<dyn Store>) {
     let ids = odd_ids();
-    let documents: Vec<_> =
-        ids.iter().map(|id| with_id(&serde_json::to_string(id).expect("text is JSON"))).collect();
+    let documents: Vec<_> = ids.iter().map(|id| with_id(&serde_json::to_string(id).expect("text is JSON"))).collect();
     upsert(&*store, documents.clone()).await;
     for (id, document) in ids.iter().zip(documents) {
         assert_eq!(get(&*store, id).await, Some(document), "{id:?}");

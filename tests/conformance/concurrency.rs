@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use futures::future::{FutureExt, join_all};
 use futures::StreamExt;
+use futures::future::{FutureExt, join_all};
 use records::record::Key;
 use records::store::{ListRequest, Store};
 

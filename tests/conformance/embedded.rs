@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use records::record::{Document, Key};
-use records::store::{BackendKind, EmbeddedStore, Opened, Store};
+use records::store::{BackendKind, EmbeddedStore, Opened};
 
 use crate::harness::{Context, cases, document, get, list, list_keys, numbered, upsert, upsert_texts, with_id};
 

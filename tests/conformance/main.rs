@@ -64,8 +64,7 @@ fn main() -> ExitCode {
             _ => &[None, Some(Mode::Standby), Some(Mode::Replica)],
         };
         for mode in modes {
-            let cases =
-                CASES.iter().copied().flatten().filter(|case| case.needs.are_met_by(backend, mode.is_some()));
+            let cases = CASES.iter().copied().flatten().filter(|case| case.needs.are_met_by(backend, mode.is_some()));
             trials.extend(cases.map(|case| trial(backend, *mode, case, runtime.handle().clone())));
         }
     }

@@ -7,7 +7,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 use records::record::{Document, Key, RecordId};
-use records::store::{EmbeddedStore, Opened, Store};
+use records::store::{EmbeddedStore, Opened};
 
 use crate::harness::{Context, cases, document, get, id_of, list, upsert};
 
@@ -86,7 +86,9 @@ async fn apply(opened: &Opened, model: &mut Model, operation: Operation) {
     let store = opened.clone().into_store();
     match operation {
         Operation::Upsert(documents) => {
-            documents.iter().cloned().for_each(|document| drop(put(model, document)));
+            for document in &documents {
+                put(model, document.clone());
+            }
             upsert(&*store, documents).await;
         }
         Operation::Get(id) => {
@@ -96,7 +98,7 @@ async fn apply(opened: &Opened, model: &mut Model, operation: Operation) {
         Operation::List(after) => {
             let start = after.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
             let expected: Vec<_> =
-                model.range((start, Bound::Unbounded)).map(|(_, document)| document.clone()).collect();
+                model.range::<Key, _>((start, Bound::Unbounded)).map(|(_, document)| document.clone()).collect();
             assert_eq!(list(&*store, after.as_ref()).await, expected, "list after {after:?}");
         }
         other => {

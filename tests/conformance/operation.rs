@@ -6,7 +6,7 @@ use futures::{StreamExt, TryStreamExt};
 use records::record::Document;
 use records::store::{Change, ChangeStreamError, ListRequest, MetricValue, Options, Store};
 
-use crate::harness::{Context, TIMEOUT, cases, document, get, list, numbered, upsert, upsert_texts};
+use crate::harness::{Context, cases, document, get, list, numbered, upsert, upsert_texts};
 use crate::servers::mongod;
 
 cases! {
@@ -140,14 +140,13 @@ async fn a_server_that_is_away_is_unavailable_in_time(context: &Context) {
     let store = records::store::open(&url, options).await.expect("a store opens without its server").into_store();
     let begin = Instant::now();
     let id = "1".into();
-    let (get, list, snapshot) =
-        tokio::join!(store.get(&id), store.list(ListRequest::default()), store.snapshot());
+    let (get, list, snapshot) = tokio::join!(store.get(&id), store.list(ListRequest::default()), store.snapshot());
     let (upsert, ping, health) = tokio::join!(store.upsert(numbered(0..1)), store.ping(), store.health());
     let errors = [get.err(), list.err(), snapshot.err(), upsert.err(), ping.err(), health.err()];
     for (index, error) in errors.into_iter().enumerate() {
         let error = error.unwrap_or_else(|| panic!("{index}: without a server nothing is known"));
         assert!(error.is_unavailable() && error.rejection().is_none(), "{index}: {}", error.report());
     }
-    // Two rounds, and time for a busy machine.
-    assert!(begin.elapsed() < TIMEOUT, "{:?}", begin.elapsed());
+    // Two rounds, on a machine that may be busy.
+    assert!(begin.elapsed() < timeout * 10, "{:?}", begin.elapsed());
 }

@@ -1,30 +1,29 @@
 //! Pages: a list in parts is the list.
 
-use std::fmt;
-use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
-use records::document::{Document, Value};
-use records::query::{Cursor, Selection};
-use records::record::{Record, RecordId};
-use records::store::{Budget, Found, Listing, Query, Reply, Result, Share, Store, page, selected};
+use bson::{Bson, doc};
+use proptest::prelude::any;
+use records::query::{Cursor, Sort};
+use records::record::{Document, Key};
+use records::store::{ListRequest, MemoryPool, PAGE_BYTES, Store, page};
 
-use futures::future::BoxFuture;
-use futures::{StreamExt, TryStreamExt, poll};
-
-use crate::harness::{Context, cases, large, list, numbered, upsert, upsert_texts};
+use crate::harness::{
+    Context, after_key, cases, document, keys_of, large, list, numbered, pages, read_page, request, upsert,
+    upsert_texts,
+};
 
 cases! {
     Any by store {
         pages_of_any_size_are_the_list,
         a_page_has_as_many_bytes_as_it_may_and_says_that_there_are_more,
         a_page_of_nothing_is_the_last,
-        a_page_behind_a_record_that_is_gone_begins_at_the_next,
+        a_page_that_ends_with_the_list_is_the_last,
+        a_page_after_a_record_that_is_gone_begins_at_the_next,
         a_sorted_page_has_as_many_bytes_as_it_may,
-        a_limited_list_is_as_long_as_asked,
-        a_page_that_waits_for_room_keeps_no_list_open_and_is_as_if_it_had_not,
+        a_page_after_a_record_that_moved_goes_on_from_where_it_was,
+        a_page_without_memory_is_unavailable,
+        a_page_holds_the_memory_of_its_documents,
     }
     Any by property {
         a_cursor_comes_back_from_its_text,
@@ -32,181 +31,139 @@ cases! {
     }
 }
 
-async fn pages(store: &dyn Store, limit: usize) -> Vec<Vec<Record>> {
-    let mut pages = Vec::new();
-    let mut after: Option<Cursor> = None;
-    loop {
-        let page = page(store, Query::all(), None, after, limit, &mut Share::default()).await.expect("a page");
-        pages.push(page.records);
-        match page.next {
-            None => return pages,
-            Some(next) => {
-                let text = next.encode(None);
-                assert!(text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_'));
-                after = Some(Cursor::decode(&text, None).expect("the cursor of before"));
-                assert_eq!(after, Some(next));
-            }
-        }
-    }
-}
-
 async fn pages_of_any_size_are_the_list(store: Arc<dyn Store>) {
     let mut documents = numbered(0..700);
-    documents.push(crate::harness::document(r#"{"_id":{"$oid":"507f1f77bcf86cd799439011"}}"#));
-    documents.push(crate::harness::document(r#"{"_id":"text"}"#));
-    documents.push(crate::harness::document(r#"{"_id":0.5}"#));
-    documents.push(crate::harness::document(r#"{"_id":true}"#));
+    documents.push(document(r#"{"_id":{"$oid":"507f1f77bcf86cd799439011"}}"#));
+    documents.push(document(r#"{"_id":"text"}"#));
+    documents.push(document(r#"{"_id":0.5}"#));
+    documents.push(document(r#"{"_id":{"a":1}}"#));
     upsert(&*store, documents).await;
     let whole = list(&*store, None).await;
     for limit in [1, 2, 63, 256, 352, 703, 704, 705, 10_000] {
-        let pages = pages(&*store, limit).await;
+        let pages = pages(&*store, &ListRequest::default(), limit).await;
         assert_eq!(pages.len(), whole.len().div_ceil(limit), "no page more than needed, at {limit}");
         assert!(pages.concat() == whole, "at {limit}");
     }
 }
 
 async fn a_page_has_as_many_bytes_as_it_may_and_says_that_there_are_more(store: Arc<dyn Store>) {
-    // Base64 makes 4 MB of 3.
-    upsert(&*store, (0..5).map(|id| large(Value::Int32(id), 3_000_000)).collect()).await;
-    let sizes: Vec<_> = pages(&*store, 1_000).await.iter().map(Vec::len).collect();
-    assert_eq!(sizes, [2, 2, 1]);
-    upsert(&*store, vec![large(Value::Int32(9), 9_000_000)]).await;
-    let sizes: Vec<_> = pages(&*store, 1_000).await.iter().map(Vec::len).collect();
-    assert_eq!(sizes, [2, 2, 1, 1], "a record larger than a page is a page");
+    let sizes = async |request| pages(&*store, &request, 1_000).await.iter().map(Vec::len).collect::<Vec<_>>();
+    upsert(&*store, (0..5).map(|id| large(id, PAGE_BYTES / 2 - 100)).collect()).await;
+    assert_eq!(sizes(ListRequest::default()).await, [2, 2, 1]);
+    assert_eq!(sizes(request(&[("sort", "-_id")])).await, [2, 2, 1]);
+    upsert(&*store, vec![large(9, PAGE_BYTES + 1)]).await;
+    assert_eq!(sizes(ListRequest::default()).await, [2, 2, 1, 1], "a record larger than a page is a page");
+    assert_eq!(sizes(request(&[("sort", "-_id")])).await, [1, 2, 2, 1]);
 }
 
 async fn a_sorted_page_has_as_many_bytes_as_it_may(store: Arc<dyn Store>) {
-    upsert(&*store, [3, 1, 4, 0, 2].map(|id| large(Value::Int32(id), 3_000_000)).into()).await;
-    let sort = records::query::Sort { path: records::query::Path::parse("_id").expect("a path"), descending: true };
-    let mut after = None;
-    let mut ids = Vec::new();
-    loop {
-        let page = page(&*store, Query::all(), Some(&sort), after, 100, &mut Share::default()).await.expect("a page");
-        assert!(!page.records.is_empty() && page.records.len() <= 2);
-        ids.extend(page.records.iter().map(|record| record.key().clone()));
-        after = page.next;
-        if after.is_none() {
-            break;
-        }
-    }
-    assert_eq!(ids, [4, 3, 2, 1, 0].map(records::record::Key::Integer));
-}
-
-/// A store, and how many of its lists were begun, and are open.
-struct Counted {
-    store: Arc<dyn Store>,
-    begun: AtomicUsize,
-    open: Arc<()>,
-}
-
-impl Store for Counted {
-    fn get<'a>(&'a self, id: &'a RecordId) -> Reply<'a, Found> {
-        self.store.get(id)
-    }
-
-    fn list(&self, query: Query) -> Listing {
-        self.begun.fetch_add(1, Ordering::Relaxed);
-        let open = self.open.clone();
-        let records = self.store.list(query).map(move |record| {
-            let _ = &open;
-            record
-        });
-        records.boxed().into()
-    }
-
-    fn upsert(&self, documents: Vec<Document>) -> BoxFuture<'_, Result<()>> {
-        self.store.upsert(documents)
-    }
-
-    fn ping(&self) -> BoxFuture<'_, Result<()>> {
-        self.store.ping()
-    }
-}
-
-impl fmt::Debug for Counted {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.store.fmt(f)
-    }
-}
-
-async fn a_page_that_waits_for_room_keeps_no_list_open_and_is_as_if_it_had_not(store: Arc<dyn Store>) {
-    const MIB: usize = 1024 * 1024;
-    upsert(&*store, (0..60).map(|id| large(Value::Int32(id), 10_000)).collect()).await;
-    let sort = records::query::Sort { path: records::query::Path::parse("_id").expect("a path"), descending: true };
-    for sort in [None, Some(&sort)] {
-        for limit in [50, 100] {
-            let expected = page(&*store, Query::all(), sort, None, limit, &mut Share::default()).await.expect("a page");
-            let counted = Counted { store: store.clone(), begun: AtomicUsize::new(0), open: Arc::new(()) };
-            let budget = Budget::new(2 * MIB);
-            let (mut others, mut share) = (budget.share(), budget.share());
-            assert!(others.try_hold(2 * MIB, 2 * MIB).expect("room"));
-            let mut waiting = pin!(page(&counted, Query::all(), sort, None, limit, &mut share));
-            // Until it has read as much as a page may take without asking.
-            while counted.begun.load(Ordering::Relaxed) == 0 || Arc::strong_count(&counted.open) > 1 {
-                assert!(poll!(&mut waiting).is_pending(), "it has not waited");
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
-            assert!(poll!(&mut waiting).is_pending());
-            drop(others);
-            assert_eq!(waiting.await.expect("a page"), expected);
-            assert_eq!(counted.begun.load(Ordering::Relaxed), 2);
-        }
-    }
+    upsert(&*store, [3, 1, 4, 0, 2].map(|id| large(id, 3_500_000)).into()).await;
+    let pages = pages(&*store, &request(&[("sort", "-_id")]), 100).await;
+    assert!(pages.iter().all(|page| !page.is_empty() && page.len() <= 2));
+    assert_eq!(keys_of(&pages.concat()), [4, 3, 2, 1, 0].map(Key::int64));
 }
 
 async fn a_page_of_nothing_is_the_last(store: Arc<dyn Store>) {
-    assert_eq!(pages(&*store, 10).await, [vec![]]);
+    assert_eq!(pages(&*store, &ListRequest::default(), 10).await, [vec![]]);
+    upsert(&*store, numbered(0..3)).await;
+    assert_eq!(pages(&*store, &request(&[("_id.gt", "5"), ("sort", "a")]), 10).await, [vec![]]);
 }
 
-async fn a_page_behind_a_record_that_is_gone_begins_at_the_next(store: Arc<dyn Store>) {
-    upsert_texts(&*store, &[r#"{"_id":"a"}"#, r#"{"_id":"c"}"#]).await;
-    let after = Cursor { key: records::record::Key::String("b".into()), value: None };
-    let page = page(&*store, Query::all(), None, Some(after), 10, &mut Share::default()).await.expect("a page");
-    assert_eq!(page.records.len(), 1);
-    assert!(page.next.is_none());
-}
-
-async fn a_limited_list_is_as_long_as_asked(store: Arc<dyn Store>) {
-    upsert(&*store, numbered(0..50)).await;
-    for limit in [1, 49, 50, 51] {
-        let query = Query { limit: Some(limit), ..Query::all() };
-        let listed: Vec<Record> = selected(&*store, query).try_collect().await.expect("a list");
-        assert_eq!(listed.len(), limit.min(50));
+async fn a_page_that_ends_with_the_list_is_the_last(store: Arc<dyn Store>) {
+    upsert(&*store, numbered(0..6)).await;
+    for parameters in [&[][..], &[("sort", "-_id")], &[("sort", "a")], &[("_id.gte", "0")]] {
+        for limit in [3, 6] {
+            assert_eq!(pages(&*store, &request(parameters), limit).await.len(), 6 / limit, "{parameters:?}");
+        }
     }
 }
 
+async fn a_page_after_a_record_that_is_gone_begins_at_the_next(store: Arc<dyn Store>) {
+    upsert_texts(&*store, &[r#"{"_id":"a"}"#, r#"{"_id":"c"}"#]).await;
+    let page = read_page(&*store, &after_key(&Key::string("b")), 10).await;
+    assert_eq!(keys_of(&page.documents), [Key::string("c")]);
+    assert!(page.next.is_none());
+}
+
+async fn a_page_after_a_record_that_moved_goes_on_from_where_it_was(store: Arc<dyn Store>) {
+    upsert_texts(&*store, &(0..6).map(|n| format!(r#"{{"_id":{n},"n":{n}}}"#)).collect::<Vec<_>>()).await;
+    for (sort, expected) in [("n", [3, 4, 5, 2]), ("-n", [2, 1, 0, 3])] {
+        upsert_texts(&*store, &[r#"{"_id":2,"n":2}"#, r#"{"_id":3,"n":3}"#]).await;
+        let mut request = request(&[("sort", sort)]);
+        let page = read_page(&*store, &request, 3).await;
+        request.after = page.next;
+        // The last one of the page becomes the last of all.
+        let moved = if sort == "n" { r#"{"_id":2,"n":9}"# } else { r#"{"_id":3,"n":-9}"# };
+        upsert_texts(&*store, &[moved]).await;
+        let rest = pages(&*store, &request, 2).await.concat();
+        assert_eq!(keys_of(&rest), expected.map(Key::int64), "{sort}");
+    }
+}
+
+async fn a_page_without_memory_is_unavailable(store: Arc<dyn Store>) {
+    const MIB: usize = 1024 * 1024;
+    upsert(&*store, (0..60).map(|id| large(id, 10_000)).collect()).await;
+    for request in [ListRequest::default(), request(&[("sort", "-_id")])] {
+        let expected = read_page(&*store, &request, 50).await;
+        let pool = MemoryPool::new(2 * MIB);
+        let (mut others, mut own) = (pool.reservation(), pool.reservation());
+        others.try_grow(2 * MIB).expect("memory");
+        let refused = page(&*store, &request, 50, &mut own).await;
+        assert!(refused.as_ref().is_err_and(|error| error.is_unavailable()), "{refused:?}");
+        drop(others);
+        let mut own = pool.reservation();
+        assert_eq!(page(&*store, &request, 50, &mut own).await.expect("a page"), expected);
+    }
+}
+
+async fn a_page_holds_the_memory_of_its_documents(store: Arc<dyn Store>) {
+    upsert(&*store, (0..60).map(|id| large(id, 10_000)).collect()).await;
+    let pool = MemoryPool::new(10_000_000);
+    let mut own = pool.reservation();
+    let page = page(&*store, &ListRequest::default(), 50, &mut own).await.expect("a page");
+    let bytes: usize = page.documents.iter().map(|document| document.bson().len()).sum();
+    assert!((bytes..bytes + 50_000).contains(&pool.reserved()), "{} of {bytes}", pool.reserved());
+    drop(own);
+    assert_eq!(pool.reserved(), 0);
+}
+
+fn sort(text: &str) -> Sort {
+    request(&[("sort", text)]).sort
+}
+
 fn a_minus_in_a_name_is_not_one_before_it(_: &Context) {
-    let sort = |text: &str| {
-        let selection = Selection::parse(&[("sort".to_owned(), text.to_owned())]).expect("an order");
-        selection.sort.expect("it was given")
-    };
-    let orders = ["a", "-a", r"\-a", r"-\-a", r"a.-b"].map(sort);
+    let orders = ["a", "-a", r"\-a", r"-\-a", r"a.-b", "a,b", "b,a", "a,-b"].map(sort);
+    let document = document(r#"{"_id":1}"#);
     for order in &orders {
         assert_eq!(sort(&order.to_string()), *order);
-        let cursor = Cursor { key: records::record::Key::Integer(1), value: Some(order.value(b"{}")) };
-        let text = cursor.encode(Some(order));
-        let takers = orders.iter().filter(|other| Cursor::decode(&text, Some(other)).is_some());
+        let cursor = Cursor { position: order.position(&document).expect("a position"), no_arrays: true };
+        let text = cursor.encode(order);
+        let takers = orders.iter().filter(|other| Cursor::decode(&text, other).is_some());
         assert_eq!(takers.collect::<Vec<_>>(), [order]);
     }
 }
 
 fn a_cursor_comes_back_from_its_text(context: &Context) {
-    let values = (crate::documents::id(), crate::documents::mixed());
-    context.check(256, &values, async |_, (id, value)| {
-        let fields = [("_id".into(), id)].into_iter().chain(value.map(|value| ("v".into(), value)));
-        let document = Document::new(fields.collect()).expect("a document");
-        let sort = records::query::Sort { path: records::query::Path::parse("v").expect("a path"), descending: true };
-        let record = document.to_record();
-        for sort in [None, Some(&sort)] {
-            let value = sort.map(|sort| sort.value(record.json()));
-            let cursor = Cursor { key: document.key().clone(), value };
-            let text = cursor.encode(sort);
-            assert_eq!(Cursor::decode(&text, sort), Some(cursor));
-            let other =
-                records::query::Sort { path: records::query::Path::parse("c").expect("a path"), descending: true };
-            assert_eq!(Cursor::decode(&text, Some(&other)), None, "a cursor of another order");
-            assert_eq!(Cursor::decode(&text[1..], sort), None);
-            assert_eq!(Cursor::decode(&(text.clone() + "A"), sort), None);
+    let values = (crate::documents::id(), crate::documents::mixed(), crate::documents::mixed(), any::<bool>());
+    context.check(256, &values, async |_, (id, v, w, no_arrays)| {
+        let document = numbered_fields(id, v, w);
+        for text in [None, Some("v"), Some("-v"), Some("-v,w"), Some("w,-_id"), Some("_id,v")] {
+            let order = text.map(sort).unwrap_or_default();
+            // Two arrays have no place in an order of both.
+            let Ok(position) = order.position(&document) else { continue };
+            let cursor = Cursor { position, no_arrays };
+            let text = cursor.encode(&order);
+            assert!(text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_'));
+            assert_eq!(Cursor::decode(&text, &order), Some(cursor));
+            assert_eq!(Cursor::decode(&text, &sort("c")), None, "a cursor of another order");
+            assert_eq!(Cursor::decode(&text[1..], &order), None);
+            assert_eq!(Cursor::decode(&(text.clone() + "A"), &order), None);
         }
     });
+}
+
+fn numbered_fields(id: Bson, v: Option<Bson>, w: Option<Bson>) -> Document {
+    let mut tree = doc! { "_id": id };
+    tree.extend([("v", v), ("w", w)].into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))));
+    crate::documents::stored(&tree)
 }

@@ -71,7 +71,7 @@ proptest! {
 #[rstest]
 #[case::whole(5.0, 5)]
 #[case::negative_zero(-0.0, 0)]
-#[case::where_precision_ends(9_007_199_254_740_992.0, 9_007_199_254_740_992)]
+#[case::where_precision_ends(9_007_199_254_740_992.0, 9_007_199_254_740_992_i64)]
 #[case::least(-9_223_372_036_854_775_808.0, i64::MIN)]
 #[case::decimal(decimal("5.00"), 5)]
 #[case::decimal_with_exponent(decimal("1.2E+3"), 1_200)]

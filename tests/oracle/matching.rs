@@ -9,7 +9,7 @@ use records::query::{Filter, Selection, decode};
 
 use crate::documents::{binary, date_of};
 use crate::server::{Server, check, number, raw};
-use crate::values::{DAY, TEXTS, contains_undefined, numbered_documents, path};
+use crate::values::{DAY, TEXTS, contains, numbered_documents, path};
 
 const MILLIS_PER_DAY: i64 = 86_400_000;
 
@@ -82,7 +82,6 @@ const PLAIN: &[&str] = &[
     "{\"$gt\":1}",
     "[1]",
     "/a/",
-    "2024",
     "2024-01",
     "2024-1-2",
     "2024-02-30",
@@ -91,13 +90,18 @@ const PLAIN: &[&str] = &[
     "2024-01-02T00:00Z",
     "2024-01-02T00Z",
     "20240102T000000Z",
-    "2024-01-02T00:00:00",
     "2024-01-02T24:00:00Z",
     "2024-01-02T00:00:60Z",
     "2024-01-02T00:00:00+01",
     "2024-01-02T00:00:00+0100",
     "2024-01-02T00:00:00+01:00:00",
     "2024-01-02T00:00:00+24:00",
+    "2024-01-02T00:00:00+01:60",
+    "2024-01-02T00:00:00",
+    "2024-01-02T00:00:00.5",
+    "2024-01-02T",
+    "2024-01-02 ",
+    "+2024-01-02",
     "2024-01-02T00:00:00,5Z",
     "2024-01-02T00:00:00.Z",
     "2024-01-02T00:00:00Z[UTC]",
@@ -216,20 +220,40 @@ fn instant() -> impl Strategy<Value = Operand> {
             (format!("{sign}{:02}:{:02}", minutes.abs() / 60, minutes.abs() % 60), minutes)
         }),
     ];
-    let fraction = select(vec!["", "000", "0", "00", "000000", "000000000", "5", "500", "001", "0010", "999", "0001", "9999", "000000001"]);
+    let fraction = select(vec![
+        "",
+        "000",
+        "0",
+        "00",
+        "000000",
+        "000000000",
+        "5",
+        "500",
+        "001",
+        "0010",
+        "999",
+        "0001",
+        "9999",
+        "000000001",
+        "000000000000",
+        "0000000000001",
+    ]);
     let separator = select(vec!['T', 't', ' ']);
-    (-1..=1_i64, -1..=0_i64, fraction, separator, offset).prop_map(|(days, seconds, fraction, separator, (offset, minutes))| {
-        let second = DAY + days * MILLIS_PER_DAY + seconds * 1_000;
-        let local = civil(second + minutes * 60_000).replace('T', &separator.to_string());
-        let point = if fraction.is_empty() { "" } else { "." };
-        let nanos: i64 = format!("{fraction:0<9}").parse().expect("digits");
-        let (millis, is_exact) = (second + nanos / 1_000_000, nanos % 1_000_000 == 0);
-        Operand {
-            text: format!("{local}{point}{fraction}{offset}"),
-            typed: if is_exact { vec![date_of(millis)] } else { vec![] },
-            comparison: if is_exact { Comparison::Instant(millis) } else { Comparison::Between(millis) },
-        }
-    })
+    (-1..=1_i64, -1..=0_i64, fraction, separator, offset).prop_map(
+        |(days, seconds, fraction, separator, (offset, minutes))| {
+            let second = DAY + days * MILLIS_PER_DAY + seconds * 1_000;
+            let local = civil(second + minutes * 60_000).replace('T', &separator.to_string());
+            let point = if fraction.is_empty() { "" } else { "." };
+            let nanos: i64 = format!("{fraction:0<9}")[..9].parse().expect("digits");
+            let is_exact = fraction.trim_end_matches('0').len() <= 3;
+            let millis = second + nanos / 1_000_000;
+            Operand {
+                text: format!("{local}{point}{fraction}{offset}"),
+                typed: if is_exact { vec![date_of(millis)] } else { vec![] },
+                comparison: if is_exact { Comparison::Instant(millis) } else { Comparison::Between(millis) },
+            }
+        },
+    )
 }
 
 fn parameters() -> impl Strategy<Value = Vec<Parameter>> {
@@ -246,7 +270,8 @@ fn parameters() -> impl Strategy<Value = Vec<Parameter>> {
         conditions.into_iter().map(|condition| Parameter { path: path.clone(), condition }).collect()
     });
     let dates = (path(), vec((select(vec!["gt", "gte", "lt", "lte"]), instant()), 2)).prop_map(|(path, bounds)| {
-        let condition = |(name, operand)| Parameter { path: path.clone(), condition: Condition::Compare(name, operand) };
+        let condition =
+            |(name, operand)| Parameter { path: path.clone(), condition: Condition::Compare(name, operand) };
         bounds.into_iter().map(condition).collect()
     });
     prop_oneof![4 => one, 3 => both, 1 => dates]
@@ -308,7 +333,11 @@ fn translated(parameters: &[Parameter]) -> Tree {
                     Comparison::Numbers(numbers) => {
                         let each: Vec<Tree> = numbers.iter().map(|number| with(number.clone())).collect();
                         // Above the greater one is above both.
-                        all.push(if matches!(*operator, "gt" | "lt") { doc! { "$and": each } } else { any_of(each) });
+                        all.push(if matches!(*operator, "gt" | "lt") {
+                            doc! { "$and": each }
+                        } else {
+                            any_of(each)
+                        });
                         continue;
                     }
                     Comparison::Instant(millis) => with(date_of(*millis)),
@@ -320,7 +349,11 @@ fn translated(parameters: &[Parameter]) -> Tree {
                         _ => with(date_of(*start)),
                     },
                 };
-                let digits = if is_lower { doc! { "$lt": ":" } } else { doc! { "$gte": "0" } };
+                let digits = if is_lower {
+                    doc! { "$lt": ":" }
+                } else {
+                    doc! { "$gte": "0" }
+                };
                 let string = [with(Bson::String(text.clone())), doc! { &name: digits }];
                 match dates.iter_mut().find(|(field, ..)| *field == name) {
                     Some((_, dates, strings)) => {
@@ -337,7 +370,11 @@ fn translated(parameters: &[Parameter]) -> Tree {
 }
 
 fn any_of(mut clauses: Vec<Tree>) -> Tree {
-    if clauses.len() == 1 { clauses.remove(0) } else { doc! { "$or": clauses } }
+    if clauses.len() == 1 {
+        clauses.remove(0)
+    } else {
+        doc! { "$or": clauses }
+    }
 }
 
 fn equals(name: &str, operands: &[Operand]) -> Vec<Tree> {
@@ -384,7 +421,7 @@ pub fn filters_match_as_a_find_does(server: &Server) {
             for document in &documents {
                 let tree: Tree = (&*raw(document)).try_into().expect("a tree");
                 // Before MongoDB 8.0, null also matches undefined.
-                if server.version < 8 && tests_null(&parameters) && tree.values().any(contains_undefined) {
+                if server.version < 8 && tests_null(&parameters) && contains(&tree.into(), &|value| matches!(value, Bson::Undefined)) {
                     continue;
                 }
                 compared.push(number(document));

@@ -6,9 +6,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use records::record::Document;
 
-use crate::documents::{
-    self, binary, code_with_scope, date_of, db_pointer, object_id, regex_of, stored, timestamp_of,
-};
+use crate::documents::{self, binary, code_with_scope, date_of, db_pointer, object_id, regex_of, stored, timestamp_of};
 
 /// Names of fields: few, and some that are positions in arrays.
 pub const NAMES: &[&str] = &["a", "b", "0", "1", "01", "2"];
@@ -73,24 +71,25 @@ pub fn number() -> impl Strategy<Value = Bson> {
     ];
     const INTEGERS: &[i64] =
         &[i64::MAX, i64::MAX - 1, i64::MIN, i64::MIN + 1, 1 << 53, (1 << 53) + 1, -(1 << 53) - 1, (1 << 62) + 1];
-    let near_double = (select(DOUBLES), any::<bool>(), -1..=1_i32, 0..4_u8).prop_map(|(double, negative, near, form)| {
-        let double = match near {
-            -1 => double.next_down(),
-            0 => double,
-            _ => double.next_up(),
-        };
-        let double = if negative { -double } else { double };
-        let rounded = |digits: usize| {
-            let text = format!("{double:.digits$e}");
-            text.parse::<Decimal128>().map_or(Bson::Double(double), Bson::Decimal128)
-        };
-        match form {
-            0 => rounded(33),
-            1 => rounded(16),
-            2 if double.fract() == 0.0 && double.abs() < 9e18 => Bson::Int64(double as i64),
-            _ => Bson::Double(double),
-        }
-    });
+    let near_double =
+        (select(DOUBLES), any::<bool>(), -1..=1_i32, 0..4_u8).prop_map(|(double, negative, near, form)| {
+            let double = match near {
+                -1 => double.next_down(),
+                0 => double,
+                _ => double.next_up(),
+            };
+            let double = if negative { -double } else { double };
+            let rounded = |digits: usize| {
+                let text = format!("{double:.digits$e}");
+                text.parse::<Decimal128>().map_or(Bson::Double(double), Bson::Decimal128)
+            };
+            match form {
+                0 => rounded(33),
+                1 => rounded(16),
+                2 if double.fract() == 0.0 && double.abs() < 9e18 => Bson::Int64(double as i64),
+                _ => Bson::Double(double),
+            }
+        });
     prop_oneof![
         4 => (-2..4_i32, 0..5_u8).prop_map(|(number, form)| match form {
             0 => Bson::Int32(number),
@@ -147,6 +146,8 @@ pub const TEXTS: &[&str] = &[
 ];
 
 /// A value of each type that has no others inside.
+///
+/// No two DBPointers have different namespaces of one length: the server's sort takes these for equal, its index does not.
 pub fn scalar() -> impl Strategy<Value = Bson> {
     let text = || select(TEXTS).prop_map(str::to_owned);
     let date = (-1..=1_i64, -1..=1_i64).prop_map(|(day, milli)| date_of(DAY + day * 86_400_000 + milli));
@@ -171,7 +172,7 @@ pub fn scalar() -> impl Strategy<Value = Bson> {
         1 => (0..3_u32, 1..3_u32).prop_map(|(time, increment)| timestamp_of(time, increment)),
         1 => select(vec![u32::MAX, 1 << 31, (1 << 31) - 1]).prop_map(|time| timestamp_of(time, 1)),
         1 => (select(vec!["", "a", "a.*", "b"]), select(vec!["", "i", "im", "x"])).prop_map(|(p, o)| regex_of(p, o)),
-        1 => (select(vec!["", "a", "db.a", "b"]), few_ids).prop_map(|(namespace, id)| db_pointer(namespace, id)),
+        1 => (select(vec!["", "a", "db.a"]), few_ids).prop_map(|(namespace, id)| db_pointer(namespace, id)),
         1 => select(vec![Bson::MinKey, Bson::MaxKey]),
         1 => (select(vec!["", "a", "b"]), select(vec![doc! {}, doc! { "a": 1 }, doc! { "a": 1.0 }, doc! { "b": "a" }]))
             .prop_map(|(code, scope)| code_with_scope(code, scope)),
@@ -227,11 +228,13 @@ pub fn path() -> impl Strategy<Value = Vec<&'static str>> {
     vec(select(NAMES), 1..4)
 }
 
-pub fn contains_undefined(value: &Bson) -> bool {
-    match value {
-        Bson::Undefined => true,
-        Bson::Array(values) => values.iter().any(contains_undefined),
-        Bson::Document(fields) => fields.values().any(contains_undefined),
-        _ => false,
-    }
+/// Whether `is` holds for the value, or for one inside it.
+pub fn contains(value: &Bson, is: &dyn Fn(&Bson) -> bool) -> bool {
+    is(value)
+        || match value {
+            Bson::Array(values) => values.iter().any(|value| contains(value, is)),
+            Bson::Document(fields) => fields.values().any(|value| contains(value, is)),
+            Bson::JavaScriptCodeWithScope(code) => code.scope.values().any(|value| contains(value, is)),
+            _ => false,
+        }
 }

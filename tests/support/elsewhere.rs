@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use futures::future::{BoxFuture, ready};
 use records::record::{Document, RecordId};
-use records::store::{ChangeStream, Error, GetResult, ListRequest, ListResult, ResumeToken, Result, Store};
+use records::store::{ChangeStream, Error, GetResult, ListRequest, ListResult, Result, ResumeToken, Store};
 
 /// A store that answers no lookup, list or ping. Writes, snapshots and changes go through, so that a replica stays current.
 #[derive(Debug)]
