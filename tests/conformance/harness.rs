@@ -160,7 +160,8 @@ impl Context {
         case(self);
     }
 
-    /// Runs `check` with `cases` values, fewer where each takes a store longer.
+    /// Runs `check` with `cases` values, fewer where each takes a store longer; more, if `PROPTEST_CASES` asks for more than
+    /// proptest's 256.
     pub fn check<T: std::fmt::Debug>(
         &self,
         cases: u32,
@@ -173,7 +174,8 @@ impl Context {
             (None, BackendKind::Local) => cases / 2,
             (None, BackendKind::Remote) => cases / 8,
         };
-        let config = Config { cases, failure_persistence: None, ..Config::default() };
+        let config = Config { failure_persistence: None, ..Config::default() };
+        let config = Config { cases: cases * config.cases / 256, ..config };
         let checked = TestRunner::new(config).run(strategy, |value| {
             self.block_on(async { check(self.fresh().await, value).await });
             Ok(())

@@ -29,7 +29,9 @@ mod elsewhere;
 #[path = "../support/servers.rs"]
 mod servers;
 
-use std::process::{Command, ExitCode};
+#[cfg(feature = "mongodb")]
+use std::process::Command;
+use std::process::ExitCode;
 
 use harness::{Case, Context, Needs};
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -76,7 +78,8 @@ fn main() -> ExitCode {
 
 fn trial(backend: &'static Backend, mode: Option<Mode>, case: &'static Case, runtime: Handle) -> Trial {
     let has_no_server = backend.kind == BackendKind::Remote && !servers::is_configured(backend.name);
-    let is_too_old = case.needs == Needs::Undefined && backend.name == "mongodb" && mode.is_none() && is_before_8();
+    let is_too_old =
+        case.needs == Needs::Undefined && backend.name == "mongodb" && mode.is_none() && is_before_8(&runtime);
     let run = move || {
         let context = Context::new(backend, mode, runtime).map_err(Failed::from)?;
         (case.run)(&context);
@@ -90,13 +93,23 @@ fn trial(backend: &'static Backend, mode: Option<Mode>, case: &'static Case, run
     Trial::test(format!("{name}::{}", case.name), run).with_ignored_flag(has_no_server || is_too_old)
 }
 
-/// Whether the `mongod` of the environment matches undefined by null. A server that runs elsewhere counts as current.
-fn is_before_8() -> bool {
-    let Some(program) = servers::mongod::program() else { return false };
-    let output = Command::new(program).arg("--version").output().map(|output| output.stdout).unwrap_or_default();
-    let output = String::from_utf8_lossy(&output);
-    let major = output.split_once("db version v").and_then(|(_, version)| version.split('.').next());
-    major.and_then(|major| major.parse::<u32>().ok()).is_some_and(|major| major < 8)
+/// Whether the MongoDB of the environment matches undefined by null.
+#[cfg(feature = "mongodb")]
+fn is_before_8(runtime: &Handle) -> bool {
+    let version = match std::env::var("TEST_MONGODB_URL").ok().filter(|url| !url.is_empty()) {
+        Some(url) => runtime.block_on(namespaces::version(&url)),
+        None => servers::mongod::program().and_then(|program| {
+            let output = Command::new(program).arg("--version").output().ok()?;
+            Some(String::from_utf8_lossy(&output.stdout).split_once("db version v")?.1.to_owned())
+        }),
+    };
+    let major = version.and_then(|version| version.split('.').next()?.parse::<u32>().ok());
+    major.is_some_and(|major| major < 8)
+}
+
+#[cfg(not(feature = "mongodb"))]
+fn is_before_8(_: &Handle) -> bool {
+    false
 }
 
 /// A trial that fails, where a backend is required and cannot be tested.

@@ -1,8 +1,10 @@
 //! Collections of every kind that MongoDB has: each serves lookups, lists, pages and sorted pages.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use ::mongodb::bson::{Bson, Document as Tree, RawDocumentBuf, doc};
+use ::mongodb::options::ClientOptions;
 use ::mongodb::{Client, Database};
 use futures::TryStreamExt;
 use records::record::{Document, Key, RecordId};
@@ -33,6 +35,15 @@ const NAME: &str = "records";
 async fn database(context: &Context) -> Database {
     let client = Client::with_uri_str(context.url()).await.expect("a client");
     client.default_database().expect("the URL names a database")
+}
+
+/// The version of a server; `None` if it does not answer.
+pub async fn version(url: &str) -> Option<String> {
+    let mut options = ClientOptions::parse(url).await.ok()?;
+    options.server_selection_timeout = Some(Duration::from_secs(10));
+    let database = Client::with_options(options).ok()?.database("admin");
+    let build = database.run_command(doc! { "buildInfo": 1 }).await.ok()?;
+    build.get_str("version").ok().map(str::to_owned)
 }
 
 async fn create(database: &Database, options: Tree) {

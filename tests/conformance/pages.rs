@@ -112,7 +112,8 @@ async fn a_page_without_memory_is_unavailable(store: Arc<dyn Store>) {
         assert!(refused.as_ref().is_err_and(|error| error.is_unavailable()), "{refused:?}");
         drop(others);
         let mut own = pool.reservation();
-        assert_eq!(page(&*store, &request, 50, &mut own).await.expect("a page"), expected);
+        let page = page(&*store, &request, 50, &mut own).await.expect("a page");
+        assert!((page.documents, page.next) == (expected.documents, expected.next));
     }
 }
 

@@ -4,7 +4,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use bson::{Document as Tree, RawDocumentBuf, doc};
 use futures::TryStreamExt;
+use mongodb::action::Find;
 use mongodb::error::ErrorKind;
+use mongodb::options::Hint;
 use mongodb::{Client, Collection, Database};
 use proptest::strategy::Strategy;
 use proptest::test_runner::{Config, TestCaseResult, TestRunner};
@@ -15,6 +17,8 @@ use tokio::runtime::Handle;
 pub struct Server {
     runtime: Handle,
     database: Database,
+    /// With the name of the database.
+    pub url: String,
     /// The major version.
     pub version: u32,
     collections: AtomicU32,
@@ -24,15 +28,15 @@ impl Server {
     /// # Errors
     ///
     /// When the server of this URL does not answer.
-    pub fn connect(runtime: Handle, url: &str) -> Result<Self, mongodb::error::Error> {
+    pub fn connect(runtime: Handle, url: String) -> Result<Self, mongodb::error::Error> {
         let (database, version) = runtime.block_on(async {
-            let client = Client::with_uri_str(url).await?;
+            let client = Client::with_uri_str(&url).await?;
             let database = client.default_database().expect("the URL names a database");
             let build = database.run_command(doc! { "buildInfo": 1 }).await?;
             let version = build.get_str("version").unwrap_or_default().split('.').next().and_then(|v| v.parse().ok());
             Ok::<_, mongodb::error::Error>((database, version.expect("a version")))
         })?;
-        Ok(Self { runtime, database, version, collections: AtomicU32::new(0) })
+        Ok(Self { runtime, database, url, version, collections: AtomicU32::new(0) })
     }
 
     pub fn database(&self) -> &Database {
@@ -99,11 +103,26 @@ impl Oracle<'_> {
     ///
     /// Those of the server.
     pub fn find(&self, filter: Tree, sort: Tree, projection: Option<Tree>) -> mongodb::error::Result<Vec<Document>> {
+        let find = self.collection.find(filter).sort(sort);
+        self.all(find, projection)
+    }
+
+    /// As [`find`](Self::find), without an index.
+    ///
+    /// # Errors
+    ///
+    /// Those of the server.
+    pub fn scan(&self, filter: Tree, sort: Tree, projection: Option<Tree>) -> mongodb::error::Result<Vec<Document>> {
+        let find = self.collection.find(filter).sort(sort).hint(Hint::Keys(doc! { "$natural": 1 }));
+        self.all(find, projection)
+    }
+
+    fn all(&self, find: Find<'_, RawDocumentBuf>, projection: Option<Tree>) -> mongodb::error::Result<Vec<Document>> {
         self.server.block_on(async {
-            let mut find = self.collection.find(filter).sort(sort);
-            if let Some(projection) = projection {
-                find = find.projection(projection);
-            }
+            let find = match projection {
+                Some(projection) => find.projection(projection),
+                None => find,
+            };
             let found: Vec<RawDocumentBuf> = find.await?.try_collect().await?;
             Ok(found.into_iter().map(|raw| Document::new(raw.into_bytes()).expect("BSON from the server")).collect())
         })

@@ -7,6 +7,7 @@ use proptest::sample::select;
 use records::record::Document;
 
 use crate::documents::{self, binary, code_with_scope, date_of, db_pointer, object_id, regex_of, stored, timestamp_of};
+use crate::server::raw;
 
 /// Names of fields: few, and some that are positions in arrays.
 pub const NAMES: &[&str] = &["a", "b", "0", "1", "01", "2"];
@@ -210,17 +211,30 @@ fn nested() -> impl Strategy<Value = Bson> {
     })
 }
 
+/// The fields of a document but for its `_id`.
+pub fn fields_of_a_document() -> impl Strategy<Value = Tree> {
+    prop_oneof![fields(nested()), fields(scalar()), fields(value())]
+}
+
 /// Documents with `_id` from 0 on and with fields of [`NAMES`].
 pub fn numbered_documents() -> impl Strategy<Value = Vec<Document>> {
-    vec(prop_oneof![fields(nested()), fields(scalar()), fields(value())], 1..24).prop_map(|trees| {
+    vec(fields_of_a_document(), 1..24).prop_map(|trees| {
         let numbered = trees.into_iter().enumerate().map(|(number, fields)| {
             let mut tree = doc! { "_id": number as i32 };
-            // MongoDB replaces an empty timestamp here, and none is generated.
             tree.extend(fields);
             stored(&tree)
         });
         numbered.collect()
     })
+}
+
+pub fn tree(document: &Document) -> Tree {
+    raw(document).try_into().expect("a tree")
+}
+
+/// Whether a collection takes the value as an `_id`.
+pub fn is_id(value: &Bson) -> bool {
+    !matches!(value, Bson::Array(_) | Bson::RegularExpression(_) | Bson::Undefined)
 }
 
 /// Names that lead from one field to the next.

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use mongodb::bson::{Document, doc};
+use mongodb::bson::{Bson, Document, doc};
 
 use super::Inner;
 
@@ -19,8 +19,9 @@ pub struct Namespace {
     pub has_collation: bool,
     /// Two documents may have one `_id`: in views, in time series, and on several shards.
     pub ids_may_repeat: bool,
-    /// The average size of a document in bytes, where the server tells it.
+    /// The average size of a document and the size of all of them, in bytes, where the server tells it.
     pub document_bytes: Option<usize>,
+    pub collection_bytes: Option<usize>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,8 +33,13 @@ pub enum Kind {
 
 impl Namespace {
     /// A plain collection: what is assumed where the user may not look.
-    const PLAIN: Self =
-        Self { kind: Kind::Collection, has_collation: false, ids_may_repeat: false, document_bytes: None };
+    const PLAIN: Self = Self {
+        kind: Kind::Collection,
+        has_collation: false,
+        ids_may_repeat: false,
+        document_bytes: None,
+        collection_bytes: None,
+    };
 
     fn new(info: &Document, is_sharded: bool) -> Self {
         let kind = match info.get_str("type") {
@@ -45,7 +51,13 @@ impl Namespace {
         let collation = options.and_then(|options| options.get_document("collation"));
         let has_collation =
             collation.is_ok_and(|collation| !collation.get_str("locale").is_ok_and(|locale| locale == "simple"));
-        Self { kind, has_collation, ids_may_repeat: is_sharded || kind != Kind::Collection, document_bytes: None }
+        Self {
+            kind,
+            has_collation,
+            ids_may_repeat: is_sharded || kind != Kind::Collection,
+            document_bytes: None,
+            collection_bytes: None,
+        }
     }
 }
 
@@ -115,12 +127,10 @@ impl Inner {
         if namespace.kind == Kind::Collection {
             let stats = database.run_command(doc! { "collStats": name }).await;
             // Without it, the size is learned from what lists read.
-            namespace.document_bytes = stats.ok().and_then(|stats| match stats.get("avgObjSize")? {
-                mongodb::bson::Bson::Int32(bytes) => usize::try_from(*bytes).ok(),
-                mongodb::bson::Bson::Int64(bytes) => usize::try_from(*bytes).ok(),
-                mongodb::bson::Bson::Double(bytes) => Some(*bytes as usize),
-                _ => None,
-            });
+            if let Ok(stats) = stats {
+                namespace.document_bytes = size(&stats, "avgObjSize");
+                namespace.collection_bytes = size(&stats, "size");
+            }
         }
         *self.namespaces.lock() = Some((Instant::now(), namespace));
         Ok(namespace)
@@ -129,4 +139,13 @@ impl Inner {
 
 fn is_command(error: &mongodb::error::Error) -> bool {
     matches!(*error.kind, mongodb::error::ErrorKind::Command(_))
+}
+
+fn size(stats: &Document, name: &str) -> Option<usize> {
+    match stats.get(name)? {
+        Bson::Int32(bytes) => usize::try_from(*bytes).ok(),
+        Bson::Int64(bytes) => usize::try_from(*bytes).ok(),
+        Bson::Double(bytes) => Some(*bytes as usize),
+        _ => None,
+    }
 }
