@@ -1,9 +1,10 @@
 //! Lists: one `find` for a page, one cursor for a stream.
 //!
 //! [`pushdown`](super::pushdown) says a request in MongoDB's query language. The server then executes it, and this module
-//! reads the rows and drops those that the language could only approximate. Four kinds of lists are executed here instead, over
+//! reads the rows and drops those that the language could only approximate. Three kinds of lists are executed here instead, over
 //! a scan of the collection: those sorted by a field that the language cannot name, those of a view with a collation, which
-//! refuses to compare by bytes, those that a server with `notablescan` refuses to sort, and the whole of a small collection.
+//! refuses to compare by bytes, and those that a server with `notablescan` refuses to sort. The whole of a small collection is
+//! read in natural order and sorted here.
 //!
 //! A cursor is read in a task of its own, since no future of the driver may be dropped half way. The task reads one batch
 //! ahead of the consumer while batches are small, and ends when the consumer has gone.
@@ -179,9 +180,11 @@ impl MongoDb {
             is_resumable: false,
         };
         let Some(sort) = sort else { return self.execute(scan, request).await };
-        // In natural order a list costs the server half as much as by the index of `_id`. One batch is soon sorted.
-        if request == ListRequest::default() && namespace.collection_bytes.is_some_and(|bytes| bytes <= BATCH_BYTES) {
-            return self.execute(scan, request).await;
+        if request == ListRequest::default()
+            && namespace.collection_bytes.is_some_and(|bytes| bytes <= BATCH_BYTES)
+            && let Some(list) = self.list_small(&scan).await?
+        {
+            return Ok(list);
         }
         let mut find = Find { sort: Some(sort), ..scan.clone() };
         let mut skip = None;
@@ -237,6 +240,22 @@ impl MongoDb {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// All of a collection that is about as large as one batch: in natural order it costs the server half as much as by the
+    /// index of `_id`. `None` when it has grown meanwhile.
+    async fn list_small(&self, scan: &Find) -> Result<Option<ListResult>> {
+        let mut batches = self.read(scan.clone(), false);
+        let mut documents = Vec::new();
+        while let Some(batch) = batches.next().await.transpose()? {
+            documents.extend(batch);
+            if size_of(&documents) > 2 * BATCH_BYTES {
+                return Ok(None);
+            }
+        }
+        documents.sort_by(|a, b| a.key().cmp(b.key()));
+        documents.dedup_by(|a, b| a.key() == b.key());
+        Ok(Some(stream::iter(documents.into_iter().map(|document| Ok(document.into()))).boxed().into()))
     }
 
     /// Executes the request here, over a scan.
