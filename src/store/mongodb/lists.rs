@@ -181,6 +181,7 @@ impl MongoDb {
         };
         let Some(sort) = sort else { return self.execute(scan, request).await };
         if request == ListRequest::default()
+            && !namespace.ids_may_repeat
             && namespace.collection_bytes.is_some_and(|bytes| bytes <= BATCH_BYTES)
             && let Some(list) = self.list_small(&scan).await?
         {
