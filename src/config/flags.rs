@@ -161,7 +161,7 @@ pub struct ApiFlags {
     #[arg(long, env = "RECORDS_MAX_REQUESTS", value_name = "NUMBER", default_value = "1024", value_parser = count)]
     pub max_requests: usize,
     /// How many lists without a limit are streamed at once; more are told to come back
-    #[arg(long, env = "RECORDS_MAX_STREAMS", value_name = "NUMBER", default_value = "64", value_parser = count)]
+    #[arg(long, env = "RECORDS_MAX_STREAMS", value_name = "NUMBER", default_value = "48", value_parser = count)]
     pub max_streams: usize,
     /// Memory for responses until they are sent: pages, streams, compression and large records. More are told to come back
     #[arg(long, env = "RECORDS_RESPONSE_MEMORY_LIMIT", value_name = "SIZE", default_value = "64MiB", value_parser = size)]

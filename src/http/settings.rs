@@ -45,7 +45,7 @@ pub struct Settings {
 const MAX_REQUESTS: usize = 1_024;
 
 /// Half of the memory for responses, if none is compressed: the other half is left for pages and large records.
-const MAX_STREAMS: usize = 64;
+const MAX_STREAMS: usize = 48;
 
 /// Eight of the largest pages, or two hundred of a thousand records of 250 bytes.
 const RESPONSE_MEMORY_LIMIT: usize = 64 * 1024 * 1024;

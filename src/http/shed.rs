@@ -10,8 +10,8 @@ use super::problem::Problem;
 use crate::store::MemoryReservation;
 
 /// The memory of a stream of small records: the chunk that is being sent, the next one, and what the store has read ahead.
-/// By the resident memory of hundreds of them: 121 KiB each over the memory store, 170 over sled, 460 over MongoDB.
-const STREAM_BYTES: usize = 512 * 1024;
+/// By the resident memory of dozens of them: some 200 KiB each over an embedded store, 1.5 MiB over MongoDB.
+const STREAM_BYTES: usize = 1024 * 1024;
 
 /// The right to stream a list, and the memory for it. Released when it is dropped.
 pub struct StreamPermit {

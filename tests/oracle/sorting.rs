@@ -30,6 +30,9 @@ pub fn sort_fields() -> impl Strategy<Value = Vec<(Vec<&'static str>, bool)>> {
 pub fn sort(fields: &[(Vec<&str>, bool)]) -> (Sort, Tree) {
     let text =
         |(path, descending): &(Vec<&str>, bool)| format!("{}{}", if *descending { "-" } else { "" }, path.join("."));
+    if fields.is_empty() {
+        return (Sort::default(), doc! { "_id": 1 });
+    }
     let query = format!("sort={}", fields.iter().map(text).collect::<Vec<_>>().join(","));
     let selection = decode(&query).and_then(|parameters| Selection::parse(&parameters)).expect("a sort");
     let mut sort = Tree::new();

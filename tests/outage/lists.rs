@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use futures::future::join_all;
+use records::document::extended_json;
 
 use crate::api::{Server, try_request_at};
 use crate::proxy::Proxy;
 use crate::servers::mongod::Mongod;
-use crate::{RECORDS, RECOVERY, numbered, open};
+use crate::{RECORDS, RECOVERY, open};
 
 const LIST: &str = "/api/v1/records";
 
@@ -25,19 +26,23 @@ fn share(number: usize) -> f64 {
 /// A client that trusts HTTP sees every one of the failures: by its status, or by a body that does not end.
 pub async fn a_list_that_is_cut_at_any_point_never_looks_whole() {
     let cuts = std::env::var("OUTAGE_CUTS").map_or(CUTS, |cuts| cuts.parse().expect("OUTAGE_CUTS is a number"));
-    let (refused, cut) = cut_off(RECORDS, cuts).await;
+    let (refused, cut) = cut_off(RECORDS, 300, cuts).await;
     assert!(refused > 0 && cut > 0, "{refused} were refused, {cut} were cut");
 }
 
-/// One that comes in one batch has failed before its status is sent.
+/// A small collection is read at once, so that the status tells of a failure.
 pub async fn a_short_list_that_is_cut_at_any_point_is_refused() {
-    assert_eq!(cut_off(900, CUTS / 4).await, (CUTS / 4, 0));
+    assert_eq!(cut_off(1_000, 0, CUTS / 4).await, (CUTS / 4, 0));
 }
 
-/// How many of so many cuts of a list of so many records a client saw by the status, and how many by the body.
-async fn cut_off(records: i32, cuts: usize) -> (usize, usize) {
+/// How many of so many cuts of a list of so many records, with a text of so many bytes each, a client saw by the status, and how
+/// many by the body.
+async fn cut_off(records: i32, text: usize, cuts: usize) -> (usize, usize) {
     let server = Mongod::start().expect("a server");
-    open(&server.url()).await.upsert(numbered(0..records)).await.expect("an upsert");
+    let text = "x".repeat(text);
+    let documents = (0..records).map(|id| format!(r#"{{"_id":{id},"text":"{text}"}}"#));
+    let documents = documents.map(|text| extended_json::parse(text.as_bytes()).expect("a document")).collect();
+    open(&server.url()).await.upsert(documents).await.expect("an upsert");
     let clients = (0..CLIENTS).map(|client| {
         let port = server.port();
         tokio::spawn(async move { cut_lists(port, (client..cuts).step_by(CLIENTS)).await })

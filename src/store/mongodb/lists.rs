@@ -29,14 +29,17 @@ use crate::record::{Document, Key, Malformed};
 use crate::store::{ChunkStream, Error, ListRequest, ListResult, Result, Row, exec};
 
 /// The size of a batch: large enough that a round trip does not count.
-const BATCH_BYTES: usize = 1024 * 1024;
+const BATCH_BYTES: usize = 512 * 1024;
 const BATCH_DOCUMENTS: usize = 5_000;
+
+/// A collection up to this size is read at once.
+const SMALL_COLLECTION_BYTES: usize = 1024 * 1024;
 
 /// The size of a batch while the size of the documents is unknown.
 const FIRST_BATCH_DOCUMENTS: usize = 100;
 
 /// After a larger batch nothing is read ahead: one of 16 MiB is enough to hold.
-const READ_AHEAD_BYTES: usize = BATCH_BYTES + BATCH_BYTES / 4;
+const READ_AHEAD_BYTES: usize = 2 * BATCH_BYTES;
 
 /// The documents that are searched for the two fields to name when a sort is refused.
 const PARALLEL_ARRAYS_SEARCHED: i64 = 20;
@@ -182,7 +185,7 @@ impl MongoDb {
         let Some(sort) = sort else { return self.execute(scan, request).await };
         if request == ListRequest::default()
             && !namespace.ids_may_repeat
-            && namespace.collection_bytes.is_some_and(|bytes| bytes <= BATCH_BYTES)
+            && namespace.collection_bytes.is_some_and(|bytes| bytes <= SMALL_COLLECTION_BYTES)
             && let Some(list) = self.list_small(&scan).await?
         {
             return Ok(list);
@@ -243,14 +246,14 @@ impl MongoDb {
         }
     }
 
-    /// All of a collection that is about as large as one batch: in natural order it costs the server half as much as by the
+    /// All of a small collection: in natural order it costs the server half as much as by the
     /// index of `_id`. `None` when it has grown meanwhile.
     async fn list_small(&self, scan: &Find) -> Result<Option<ListResult>> {
-        let mut batches = self.read(scan.clone(), false);
+        let mut batches = self.read(Find { batch: BATCH_DOCUMENTS, ..scan.clone() }, false);
         let mut documents = Vec::new();
         while let Some(batch) = batches.next().await.transpose()? {
             documents.extend(batch);
-            if size_of(&documents) > 2 * BATCH_BYTES {
+            if size_of(&documents) > 2 * SMALL_COLLECTION_BYTES {
                 return Ok(None);
             }
         }
