@@ -150,7 +150,7 @@ pub fn number(document: &Document) -> i32 {
 /// Runs `check` with `cases` values; more, if `PROPTEST_CASES` asks for more than proptest's 256.
 pub fn check<T: std::fmt::Debug>(cases: u32, strategy: &impl Strategy<Value = T>, check: impl Fn(T) -> TestCaseResult) {
     let config =
-        Config { failure_persistence: None, max_shrink_iters: 4_096, max_local_rejects: u32::MAX, ..Config::default() };
+        Config { failure_persistence: None, max_shrink_time: 30_000, max_local_rejects: u32::MAX, ..Config::default() };
     let cases = cases * config.cases / 256;
     if let Err(error) = TestRunner::new(Config { cases, ..config }).run(strategy, check) {
         panic!("{error}");

@@ -3,14 +3,17 @@
 use bson::{Document as Tree, doc};
 use proptest::collection::vec;
 use proptest::prelude::*;
+use proptest::sample::select;
 use records::query::{Position, Selection, Sort, SortError, decode};
 
 use crate::server::{Server, check, number};
-use crate::values::{numbered_documents, path};
+use crate::values::{NAMES, numbered_documents, path};
 
 /// One to three different paths; often the next one begins as the one before.
 pub fn sort_fields() -> impl Strategy<Value = Vec<(Vec<&'static str>, bool)>> {
-    (vec((path(), any::<bool>(), any::<bool>()), 1..4)).prop_map(|fields| {
+    let id = vec(select(NAMES), 0..2).prop_map(|rest| [vec!["_id"], rest].concat());
+    let path = prop_oneof![9 => path(), 1 => id];
+    vec((path, any::<bool>(), any::<bool>()), 1..4).prop_map(|fields| {
         let mut distinct: Vec<(Vec<&str>, bool)> = Vec::new();
         for (mut path, descending, shares) in fields {
             if let Some((before, _)) = distinct.last()
@@ -39,7 +42,9 @@ pub fn sort(fields: &[(Vec<&str>, bool)]) -> (Sort, Tree) {
     for (path, descending) in fields {
         sort.insert(path.join("."), if *descending { -1 } else { 1 });
     }
-    sort.insert("_id", 1);
+    if !sort.contains_key("_id") {
+        sort.insert("_id", 1);
+    }
     (selection.sort, sort)
 }
 

@@ -40,7 +40,7 @@ pub fn is_of_another_kind(error: &Error) -> bool {
     command(error).is_some_and(|command| OF_A_VIEW.contains(&command.code))
 }
 
-/// Whether the server refused to sort because two sort fields are arrays in one document.
+/// Whether the server refused to sort because two sort fields are arrays in one document, or a position is a field too.
 pub fn is_unsortable(error: &Error) -> bool {
     command(error).is_some_and(|command| {
         command.code == AMBIGUOUS_PATH || (command.code == BAD_VALUE && command.message.contains("parallel arrays"))

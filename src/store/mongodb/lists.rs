@@ -24,7 +24,7 @@ use super::cursor::Cursor;
 use super::namespace::{Kind, Namespace};
 use super::reply::documents;
 use super::{Inner, MongoDb, changes, error, permit, pushdown};
-use crate::query::{Filter, Position, Projection, Sort};
+use crate::query::{Filter, Position, Projection, Sort, position};
 use crate::record::{Document, Key, Malformed};
 use crate::store::{ChunkStream, Error, ListRequest, ListResult, Result, Row, exec};
 
@@ -41,8 +41,8 @@ const FIRST_BATCH_DOCUMENTS: usize = 100;
 /// After a larger batch nothing is read ahead: one of 16 MiB is enough to hold.
 const READ_AHEAD_BYTES: usize = 2 * BATCH_BYTES;
 
-/// The documents that are searched for the two fields to name when a sort is refused.
-const PARALLEL_ARRAYS_SEARCHED: i64 = 20;
+/// The documents that are searched for the fields to name when a sort is refused.
+const UNSORTABLE_SEARCHED: i64 = 20;
 
 /// A `find` command.
 #[derive(Clone)]
@@ -299,31 +299,35 @@ impl MongoDb {
         bytes.map_or(FIRST_BATCH_DOCUMENTS, fitting).min(limit.unwrap_or(usize::MAX)).max(1)
     }
 
-    /// The error of a sort that MongoDB refuses, with the fields to blame.
+    /// The error of a sort that MongoDB refuses, with the fields to blame if such a document is found.
     async fn unsortable(&self, sort: &Sort, clauses: Vec<Bdoc>, refused: Error) -> Error {
-        let arrays = |names: &[Box<str>]| doc! { "$or": pushdown::arrays(names) };
-        let fields: Vec<_> =
-            sort.0.iter().map(|field| field.path.names()).filter(|names| *names[0] != *"_id").collect();
-        let pairs = fields
-            .iter()
-            .enumerate()
-            .flat_map(|(at, one)| fields[..at].iter().map(move |other| doc! { "$and": [arrays(one), arrays(other)] }));
-        let pairs: Vec<_> = pairs.collect();
-        if pairs.is_empty() {
-            return refused;
+        let arrays = |names: &[Box<str>]| Some(pushdown::arrays(names)).filter(|arrays| !arrays.is_empty());
+        let fields: Vec<_> = sort.0.iter().filter_map(|field| arrays(field.path.names())).collect();
+        let mut suspects = Vec::new();
+        for (at, one) in fields.iter().enumerate() {
+            let pairs =
+                fields[..at].iter().map(|other| doc! { "$and": [{ "$or": one.clone() }, { "$or": other.clone() }] });
+            suspects.extend(pairs);
         }
-        let filter = pushdown::conjunction(clauses.into_iter().chain([doc! { "$or": pairs }]).collect());
+        let has_position = |names: &&[Box<str>]| names[1..].iter().any(|name| position(name).is_some());
+        let positional = sort.0.iter().map(|field| field.path.names()).filter(has_position);
+        suspects.extend(positional.filter_map(arrays).flatten());
+        let filter = pushdown::conjunction(clauses.into_iter().chain([doc! { "$or": suspects }]).collect());
         let found = self.bounded(|inner| async move {
             let find = async {
                 let collection = inner.collection().await?;
-                let find = collection.find(filter).limit(PARALLEL_ARRAYS_SEARCHED).max_time(inner.options.timeout);
+                let find = collection.find(filter).limit(UNSORTABLE_SEARCHED).max_time(inner.options.timeout);
                 find.batch().await?.next().await.transpose()
             };
             find.await.map_err(error::classify)?.map(documents).transpose()
         });
         let found = found.await.ok().flatten().unwrap_or_default();
-        let error = found.iter().find_map(|document| sort.position(document).err());
-        error.map_or(refused, exec::sort_error)
+        let error = found.iter().find_map(|document| sort.position(document).err()).map(exec::sort_error);
+        error.unwrap_or_else(|| {
+            let detail = "The records cannot be sorted: two of the fields are arrays in one record, or a name of digits is both \
+                          a position in an array and a field of its elements. Sort by other fields, or filter such records out.";
+            Error::rejected("sort", detail).with_source(refused)
+        })
     }
 
     /// The batches of `find`. Nothing is done before the first one is polled.
