@@ -24,7 +24,9 @@ use records::store::BACKENDS;
 use server::Server;
 use tokio::runtime::{Handle, Runtime};
 
-const PROPERTIES: &[(&str, fn(&Server))] = &[
+type Property = (&'static str, fn(&Server));
+
+const PROPERTIES: &[Property] = &[
     ("keys_compare_as_values_do", order::keys_compare_as_values_do),
     ("keys_compare_as_ids_do", order::keys_compare_as_ids_do),
     ("keys_compare_as_the_ids_of_a_view_do", order::keys_compare_as_the_ids_of_a_view_do),

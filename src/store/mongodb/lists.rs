@@ -193,7 +193,10 @@ impl MongoDb {
         let mut find = Find { sort: Some(sort), ..scan.clone() };
         let mut skip = None;
         if let Some(after) = &request.after {
-            let no_arrays = after.no_arrays || request.sort.is_empty();
+            let mut no_arrays = after.no_arrays || request.sort.is_empty();
+            if let Some(undefined) = pushdown::undefined_after(&request.sort, &after.position).filter(|_| no_arrays) {
+                no_arrays = self.find_some(undefined, 1).await?.is_empty();
+            }
             find.clauses.extend(pushdown::keyset(&request.sort, &after.position, no_arrays));
             // A keyset over one `_id` is exact; every other may admit documents before the position.
             skip = Some(after.position.clone());
@@ -313,21 +316,26 @@ impl MongoDb {
         let positional = sort.0.iter().map(|field| field.path.names()).filter(has_position);
         suspects.extend(positional.filter_map(arrays).flatten());
         let filter = pushdown::conjunction(clauses.into_iter().chain([doc! { "$or": suspects }]).collect());
-        let found = self.bounded(|inner| async move {
-            let find = async {
-                let collection = inner.collection().await?;
-                let find = collection.find(filter).limit(UNSORTABLE_SEARCHED).max_time(inner.options.timeout);
-                find.batch().await?.next().await.transpose()
-            };
-            find.await.map_err(error::classify)?.map(documents).transpose()
-        });
-        let found = found.await.ok().flatten().unwrap_or_default();
+        let found = self.find_some(filter, UNSORTABLE_SEARCHED).await.unwrap_or_default();
         let error = found.iter().find_map(|document| sort.position(document).err()).map(exec::sort_error);
         error.unwrap_or_else(|| {
             let detail = "The records cannot be sorted: two of the fields are arrays in one record, or a name of digits is both \
                           a position in an array and a field of its elements. Sort by other fields, or filter such records out.";
             Error::rejected("sort", detail).with_source(refused)
         })
+    }
+
+    /// Some documents, in any order: no more than `limit` and one batch of them.
+    async fn find_some(&self, filter: Bdoc, limit: i64) -> Result<Vec<Document>> {
+        let found = self.bounded(|inner| async move {
+            let find = async {
+                let collection = inner.collection().await?;
+                let find = collection.find(filter).limit(limit).max_time(inner.options.timeout);
+                find.batch().await?.next().await.transpose()
+            };
+            find.await.map_err(error::classify)?.map(documents).transpose()
+        });
+        Ok(found.await?.unwrap_or_default())
     }
 
     /// The batches of `find`. Nothing is done before the first one is polled.

@@ -12,7 +12,7 @@
 use mongodb::bson::spec::ElementType;
 use mongodb::bson::{Bson, Document as Bdoc, doc};
 
-use crate::query::{Bound, Filter, Path, Position, Predicate, Projection, Range, Sort, Test, position};
+use crate::query::{Bound, Filter, Path, Position, Predicate, Projection, Range, Sort, SortField, Test, position};
 use crate::record::{Key, ValueRef, rank, to_bson};
 
 /// The dotted name of a field; `None` for a name that the language cannot say.
@@ -119,21 +119,36 @@ pub fn projection(projection: &Projection, sort: &Sort) -> Option<Bdoc> {
 ///   an index that does not help: the server sorts the documents that it reads anyway.
 pub fn keyset(sort: &Sort, at: &Position, no_arrays: bool) -> Option<Bdoc> {
     let (values, id) = at.split(sort).ok()?;
-    let mut fields = Vec::with_capacity(values.len());
-    for (field, value) in sort.0.iter().zip(&values) {
-        fields.push(KeysetField {
-            name: dotted(field.path.names())?,
-            key: value,
-            value: bson_of(value)?,
-            descending: field.descending,
-        });
-    }
+    let fields = keyset_fields(sort, &values)?;
     // A sort that names the `_id` needs no second one.
     let id = match fields.iter().any(|field| field.name == "_id") {
         true => None,
         false => Some(bson_of(&id)?),
     };
     if no_arrays { by_branches(&fields, id) } else { Some(by_expression(&fields, id)) }
+}
+
+/// The documents that keep [`keyset`] from being exact with `no_arrays`: in descending order they come after null, and the
+/// server, when it merges branches, takes undefined and missing fields for equal. `None` where there are no such documents.
+pub fn undefined_after(sort: &Sort, at: &Position) -> Option<Bdoc> {
+    let (values, _) = at.split(sort).ok()?;
+    let (mut equal, mut undefined) = (Vec::new(), Vec::new());
+    for field in keyset_fields(sort, &values)? {
+        if field.descending && field.is(ElementType::Null) {
+            let is_undefined = doc! { &field.name: { "$type": "undefined" } };
+            undefined.push(conjunction(equal.iter().cloned().chain([is_undefined]).collect()));
+        }
+        equal.push(field.equal()?);
+    }
+    (!undefined.is_empty()).then(|| any_of(undefined))
+}
+
+fn keyset_fields<'a>(sort: &Sort, values: &'a [Key]) -> Option<Vec<KeysetField<'a>>> {
+    let field = |(field, key): (&SortField, &'a Key)| {
+        let name = dotted(field.path.names())?;
+        Some(KeysetField { name, key, value: bson_of(key)?, descending: field.descending })
+    };
+    sort.0.iter().zip(values).map(field).collect()
 }
 
 struct KeysetField<'a> {
@@ -167,11 +182,14 @@ impl KeysetField<'_> {
         if self.is(ElementType::MaxKey) {
             return Vec::new();
         }
-        let mut later = vec![expression("$gt", name, self.value.clone())];
-        if self.is(ElementType::MinKey) || self.is(ElementType::Undefined) {
-            later.push(doc! { name: Bson::Null });
-        }
-        later
+        vec![expression("$gt", name, self.value.clone())]
+    }
+
+    /// The documents whose field is equal; `None` where it is undefined, which the language cannot say.
+    fn equal(&self) -> Option<Bdoc> {
+        Some(self.value.clone())
+            .filter(|value| *value != Bson::Undefined)
+            .map(|value| doc! { &self.name: { "$eq": value } })
     }
 
     /// The same as one expression.
@@ -206,24 +224,33 @@ fn by_branches(fields: &[KeysetField<'_>], id: Option<Bson>) -> Option<Bdoc> {
     let mut branches = Vec::new();
     // Documents that are equal in all fields before.
     let mut equal: Vec<Bdoc> = Vec::new();
-    for field in fields {
+    for (index, field) in fields.iter().enumerate() {
         for later in field.later() {
             branches.push(conjunction(equal.iter().cloned().chain([later]).collect()));
         }
-        // The language has no equality with undefined.
-        let value = Some(field.value.clone()).filter(|value| *value != Bson::Undefined)?;
-        equal.push(doc! { &field.name: { "$eq": value } });
+        equal.push(field.equal()?);
+        // The server merges the branches by their documents, and there a missing field comes before null: one branch has both.
+        let rest = &fields[index + 1..];
+        if field.is(ElementType::Null) && rest.len() + usize::from(id.is_some()) > 1 {
+            equal.push(by_expression(rest, id));
+            branches.push(conjunction(equal));
+            return Some(any_of(branches));
+        }
     }
     if let Some(id) = id {
         equal.push(expression("$gt", "_id", id));
         branches.push(conjunction(equal));
     }
-    Some(match branches.len() {
+    Some(any_of(branches))
+}
+
+fn any_of(mut branches: Vec<Bdoc>) -> Bdoc {
+    match branches.len() {
         // Nothing comes after the greatest value there is.
         0 => doc! { "$nor": [{}] },
         1 => branches.remove(0),
         _ => doc! { "$or": branches },
-    })
+    }
 }
 
 fn by_expression(fields: &[KeysetField<'_>], id: Option<Bson>) -> Bdoc {
