@@ -52,6 +52,7 @@ pub enum Needs {
     /// A store in another process.
     Remote,
     /// A collection of a kind that only MongoDB has.
+    #[cfg(feature = "mongodb")]
     MongoDb,
 }
 
@@ -64,6 +65,7 @@ impl Needs {
             Self::Embedded => backend.kind != BackendKind::Remote,
             Self::Local => backend.kind == BackendKind::Local,
             Self::Remote => backend.kind == BackendKind::Remote,
+            #[cfg(feature = "mongodb")]
             Self::MongoDb => backend.name == "mongodb",
         }
     }
@@ -134,6 +136,7 @@ impl Context {
     }
 
     /// The URL of the trial's database.
+    #[cfg(feature = "mongodb")]
     pub fn url(&self) -> &str {
         match &self.area {
             Area::Server(url) => url,

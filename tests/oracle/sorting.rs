@@ -3,18 +3,27 @@
 use bson::{Document as Tree, doc};
 use proptest::collection::vec;
 use proptest::prelude::*;
-use proptest::sample::select;
+use proptest::sample::{select, subsequence};
 use records::query::{Position, Selection, Sort, SortError, decode};
 
 use crate::server::{Server, check, number};
 use crate::values::{NAMES, numbered_documents, path};
 
+/// Paths, and whether the order by them is descending.
+pub type SortFields = Vec<(Vec<&'static str>, bool)>;
+
+/// One to three fields of [`values::flat_fields`](crate::values::flat_fields).
+pub fn flat_sort_fields() -> impl Strategy<Value = SortFields> {
+    let fields = (subsequence(vec!["a", "b", "0"], 1..=3).prop_shuffle(), any::<[bool; 3]>());
+    fields.prop_map(|(names, descending)| names.into_iter().map(|name| vec![name]).zip(descending).collect())
+}
+
 /// One to three different paths; often the next one begins as the one before.
-pub fn sort_fields() -> impl Strategy<Value = Vec<(Vec<&'static str>, bool)>> {
+pub fn sort_fields() -> impl Strategy<Value = SortFields> {
     let id = vec(select(NAMES), 0..2).prop_map(|rest| [vec!["_id"], rest].concat());
     let path = prop_oneof![9 => path(), 1 => id];
     vec((path, any::<bool>(), any::<bool>()), 1..4).prop_map(|fields| {
-        let mut distinct: Vec<(Vec<&str>, bool)> = Vec::new();
+        let mut distinct = SortFields::new();
         for (mut path, descending, shares) in fields {
             if let Some((before, _)) = distinct.last()
                 && shares

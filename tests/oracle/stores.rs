@@ -17,23 +17,23 @@ use crate::documents::{self, stored};
 use crate::matching::{self, Parameter};
 use crate::projection::projection;
 use crate::server::{Oracle, Server, check};
-use crate::sorting::{sort, sort_fields};
+use crate::sorting::{SortFields, flat_sort_fields, sort, sort_fields};
 use crate::values::{self, contains, is_id, path};
 
 /// What a client asks for.
 #[derive(Clone, Debug)]
 struct Request {
     filter: Vec<Parameter>,
-    sort: Vec<(Vec<&'static str>, bool)>,
+    sort: SortFields,
     fields: Vec<Vec<&'static str>>,
     limit: usize,
     /// MongoDB has an index for the order.
     is_indexed: bool,
 }
 
-fn request() -> impl Strategy<Value = Request> {
+fn request(sort: impl Strategy<Value = SortFields>) -> impl Strategy<Value = Request> {
     let filter = option::weighted(0.4, matching::parameters()).prop_map(Option::unwrap_or_default);
-    let sort = option::weighted(0.8, sort_fields()).prop_map(Option::unwrap_or_default);
+    let sort = option::weighted(0.8, sort).prop_map(Option::unwrap_or_default);
     let fields = option::weighted(0.3, vec(path(), 1..4)).prop_map(Option::unwrap_or_default);
     (filter, sort, fields, 1..8_usize, any::<bool>()).prop_map(|(filter, sort, fields, limit, is_indexed)| Request {
         filter,
@@ -44,12 +44,19 @@ fn request() -> impl Strategy<Value = Request> {
     })
 }
 
+/// Documents, and requests for them: of any kind, or such that an index can serve the order, with many equal values.
+fn documents_and_requests() -> impl Strategy<Value = (Vec<Document>, Vec<Request>)> {
+    let any = (documents(values::fields_of_a_document()), vec(request(sort_fields()), 1..6));
+    let flat = (documents(values::flat_fields()), vec(request(flat_sort_fields()), 1..6));
+    prop_oneof![any, flat]
+}
+
 /// Documents with ids of every type, no two of them equal.
-fn documents() -> impl Strategy<Value = Vec<Document>> {
+fn documents(fields: impl Strategy<Value = Tree>) -> impl Strategy<Value = Vec<Document>> {
     let is_pointer = |value: &Bson| contains(value, &|value| matches!(value, Bson::DbPointer(_)));
     let other = documents::id().prop_filter("a DBPointer of any namespace", move |id| !is_pointer(id));
     let id = prop_oneof![values::value().prop_filter("no _id", is_id), other];
-    vec((id, values::fields_of_a_document()), 1..24).prop_map(|documents| {
+    vec((id, fields), 1..24).prop_map(|documents| {
         let mut distinct: Vec<Document> = Vec::new();
         for (id, fields) in documents {
             let mut tree = doc! { "_id": id };
@@ -115,7 +122,7 @@ impl<'a> Subject<'a> {
 
 pub fn lists_are_those_of_a_find(server: &Server, backend: &Backend) {
     let subject = std::cell::RefCell::new(Subject::open(server, backend));
-    check(48, &(documents(), vec(request(), 1..6)), |(documents, requests)| {
+    check(64, &documents_and_requests(), |(documents, requests)| {
         let mut subject = subject.borrow_mut();
         subject.fill(documents);
         requests.iter().try_for_each(|request| compare(&subject, request))

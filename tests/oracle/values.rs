@@ -191,13 +191,7 @@ pub fn value() -> impl Strategy<Value = Bson> {
 }
 
 fn fields(value: impl Strategy<Value = Bson>) -> impl Strategy<Value = Tree> {
-    vec((select(NAMES), value), 0..4).prop_map(|fields| {
-        let mut tree = Tree::new();
-        for (name, value) in fields {
-            tree.insert(name, value);
-        }
-        tree
-    })
+    vec((select(NAMES).prop_map(str::to_owned), value), 0..4).prop_map(|fields| fields.into_iter().collect())
 }
 
 /// Values that are mostly documents and arrays, for paths to lead through.
@@ -214,6 +208,18 @@ fn nested() -> impl Strategy<Value = Bson> {
 /// The fields of a document but for its `_id`.
 pub fn fields_of_a_document() -> impl Strategy<Value = Tree> {
     prop_oneof![fields(nested()), fields(scalar()), fields(value())]
+}
+
+/// As [`fields_of_a_document`], where few values and no arrays occur.
+pub fn flat_fields() -> impl Strategy<Value = Tree> {
+    let few = vec![Bson::Null, Bson::Undefined, Bson::Int32(0), Bson::Int32(1), Bson::MinKey, Bson::MaxKey];
+    let value = prop_oneof![
+        12 => select(few),
+        2 => Just(Bson::Null),
+        1 => Just(Bson::String("a".to_owned())),
+    ];
+    vec((select(vec!["a", "b", "0"]).prop_map(str::to_owned), value), 0..4)
+        .prop_map(|fields| fields.into_iter().collect())
 }
 
 /// Documents with `_id` from 0 on and with fields of [`NAMES`].
