@@ -30,7 +30,7 @@ use crate::record::{Key, RecordId, rank, text};
 use crate::store::{self, ListRequest};
 
 /// A `Link` that the server would take again as a request, whose head may have 16 KiB.
-const LINK_MAX: usize = 8 * 1024;
+const LINK_MAX: usize = 12 * 1024;
 
 /// What stands in a query as it is: enough that a link can be read.
 const PLAIN: &AsciiSet =
@@ -174,8 +174,8 @@ fn link(path: &str, parameters: &[(String, String)], cursor: &str) -> Result<Hea
     }
     let _ = write!(text, "after={cursor}>; rel=\"next\"");
     HeaderValue::try_from(text).ok().filter(|link| link.len() <= LINK_MAX).ok_or_else(|| {
-        let detail = "The link to the next page would be too long: the `_id` of the last record is, or the filters are. Ask \
-                      for another `limit`, or for less.";
+        let detail = "The link to the next page would be too long, since the last record's `_id` or the values that it is sorted \
+                      by are. Leave `limit` out, go on by `after_id`, or sort by another field.";
         Problem::bad("limit", detail)
     })
 }

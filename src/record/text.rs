@@ -162,9 +162,11 @@ fn two_digits(tens: u8, ones: u8, end: i64) -> Option<i64> {
 /// Every value that `text` can denote besides the string. A date alone denotes a range, and is not among them.
 pub fn typed(text: &str) -> Vec<Bson> {
     let mut values: Vec<Bson> = object_id(text).into_iter().collect();
-    if let Some(Number { lower, upper }) = number(text) {
-        values.push(lower);
-        values.extend(upper);
+    match number(text) {
+        // The exact value first: a lookup takes the first one that is there.
+        Some(Number { lower, upper: Some(upper @ Bson::Decimal128(_)) }) => values.extend([upper, lower]),
+        Some(Number { lower, upper }) => values.extend(std::iter::once(lower).chain(upper)),
+        None => {}
     }
     if let Some(Time::Instant(millis)) = time(text) {
         values.push(Bson::DateTime(DateTime::from_millis(millis)));

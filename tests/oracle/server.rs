@@ -104,7 +104,10 @@ impl Oracle<'_> {
     /// Those of the server.
     pub fn find(&self, filter: Tree, sort: Tree, projection: Option<Tree>) -> mongodb::error::Result<Vec<Document>> {
         let find = self.collection.find(filter).sort(sort);
-        self.all(find, projection)
+        self.all(match projection {
+            Some(projection) => find.projection(projection),
+            None => find,
+        })
     }
 
     /// As [`find`](Self::find), without an index.
@@ -112,17 +115,12 @@ impl Oracle<'_> {
     /// # Errors
     ///
     /// Those of the server.
-    pub fn scan(&self, filter: Tree, sort: Tree, projection: Option<Tree>) -> mongodb::error::Result<Vec<Document>> {
-        let find = self.collection.find(filter).sort(sort).hint(Hint::Keys(doc! { "$natural": 1 }));
-        self.all(find, projection)
+    pub fn scan(&self, filter: Tree, sort: Tree) -> mongodb::error::Result<Vec<Document>> {
+        self.all(self.collection.find(filter).sort(sort).hint(Hint::Keys(doc! { "$natural": 1 })))
     }
 
-    fn all(&self, find: Find<'_, RawDocumentBuf>, projection: Option<Tree>) -> mongodb::error::Result<Vec<Document>> {
+    fn all(&self, find: Find<'_, RawDocumentBuf>) -> mongodb::error::Result<Vec<Document>> {
         self.server.block_on(async {
-            let find = match projection {
-                Some(projection) => find.projection(projection),
-                None => find,
-            };
             let found: Vec<RawDocumentBuf> = find.await?.try_collect().await?;
             Ok(found.into_iter().map(|raw| Document::new(raw.into_bytes()).expect("BSON from the server")).collect())
         })

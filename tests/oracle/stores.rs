@@ -141,14 +141,16 @@ fn compare(subject: &Subject<'_>, request: &Request) -> Result<(), TestCaseError
     if request.is_indexed {
         subject.index(&sort);
     }
-    let (projection, fields) = match request.fields.as_slice() {
-        [] => (None, None),
-        fields => Some(projection(fields)).map_or((None, None), |(projection, tree)| (Some(projection), Some(tree))),
+    let projection = (!request.fields.is_empty()).then(|| projection(&request.fields).0);
+    // Projected here, which has a test of its own: the server sorts some documents wrongly after it has projected them.
+    let project = |document: Document| match &projection {
+        Some(projection) => projection.apply(&document).expect("BSON"),
+        None => document,
     };
     let ask = ListRequest {
         filter: matching::filter(&matching::query(&request.filter)),
         sort: order,
-        projection,
+        projection: projection.clone(),
         ..ListRequest::default()
     };
     let filter = if request.filter.is_empty() {
@@ -156,7 +158,8 @@ fn compare(subject: &Subject<'_>, request: &Request) -> Result<(), TestCaseError
     } else {
         matching::translated(&request.filter)
     };
-    let found = subject.oracle.scan(filter, sort, fields);
+    let found = subject.oracle.scan(filter, sort);
+    let found = found.map(|found| found.into_iter().map(project).collect::<Vec<_>>());
     let pages = subject.server.block_on(all_pages(&*subject.store, &ask, request.limit));
     match (found, pages) {
         (Ok(found), Ok(pages)) => {

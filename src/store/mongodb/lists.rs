@@ -15,17 +15,18 @@ use std::sync::atomic::Ordering;
 
 use futures::future::BoxFuture;
 use futures::stream::{self, StreamExt, TryStreamExt};
+use mongodb::bson::spec::ElementType;
 use mongodb::bson::{Document as Bdoc, doc};
-use mongodb::options::{Collation, ReadConcern, ReadPreference};
+use mongodb::options::{Collation as CollationOption, ReadConcern, ReadPreference};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::timeout;
 
 use super::cursor::Cursor;
-use super::namespace::{Kind, Namespace};
+use super::namespace::{Collation, Kind, Namespace};
 use super::reply::documents;
 use super::{Inner, MongoDb, changes, error, permit, pushdown};
 use crate::query::{Filter, Position, Projection, Sort, position};
-use crate::record::{Document, Key, Malformed};
+use crate::record::{Document, Key, Malformed, rank};
 use crate::store::{ChunkStream, Error, ListRequest, ListResult, Result, Row, exec};
 
 /// The size of a batch: large enough that a round trip does not count.
@@ -110,7 +111,7 @@ impl Inner {
             command = command.limit(limit);
         }
         if find.by_bytes {
-            command = command.collation(Collation::builder().locale("simple".to_owned()).build());
+            command = command.collation(CollationOption::builder().locale("simple".to_owned()).build());
         }
         if find.is_timed {
             // To the server this is the time of all batches together.
@@ -157,6 +158,10 @@ impl MongoDb {
     pub fn list_rows(&self, request: ListRequest) -> BoxFuture<'_, Result<ListResult>> {
         Box::pin(async move {
             let listed = self.list_once(request.clone()).await;
+            if listed.as_ref().is_err_and(error::is_of_another_collation) {
+                self.inner.namespaces.has_other_collation();
+                return self.list_once(request).await;
+            }
             if listed.as_ref().is_err_and(error::is_of_another_kind) {
                 // The collection has become a view, or a view a collection.
                 self.inner.namespaces.forget();
@@ -169,7 +174,7 @@ impl MongoDb {
     async fn list_once(&self, request: ListRequest) -> Result<ListResult> {
         let namespace = self.namespace().await?;
         let (clauses, residual) = pushdown::clauses(&request.filter);
-        let has_other_collation = namespace.has_collation && namespace.kind == Kind::View;
+        let has_other_collation = namespace.collation == Collation::Other && namespace.kind == Kind::View;
         let sort = pushdown::order(&request.sort).filter(|_| !has_other_collation);
         let scan = Find {
             clauses: if has_other_collation { Vec::new() } else { clauses },
@@ -177,7 +182,7 @@ impl MongoDb {
             projection: None,
             limit: None,
             batch: self.batch_documents(&namespace, None),
-            by_bytes: namespace.has_collation && !has_other_collation,
+            by_bytes: namespace.collation != Collation::ByBytes && !has_other_collation,
             settled: false,
             is_timed: false,
             is_resumable: false,
@@ -261,7 +266,7 @@ impl MongoDb {
             }
         }
         documents.sort_by(|a, b| a.key().cmp(b.key()));
-        documents.dedup_by(|a, b| a.key() == b.key());
+        documents.dedup_by(|a, b| a.key() == b.key() && !a.key().is_missing());
         Ok(Some(stream::iter(documents.into_iter().map(|document| Ok(document.into()))).boxed().into()))
     }
 
@@ -414,7 +419,8 @@ async fn read_batches(store: MongoDb, mut find: Find, mut requested: mpsc::Recei
         };
         match &batch {
             Ok(Some(documents)) => {
-                last = documents.last().map(|document| document.key().clone());
+                // There is no way on from a document without an `_id`, which views and the oplog have.
+                last = documents.last().map(|document| document.key().clone()).filter(|key| !key.is_missing());
                 if let Some(key) = last.as_ref().filter(|_| find.resize(documents)) {
                     cursor = None;
                     find.resume_after(key);
@@ -528,6 +534,11 @@ impl Rows {
         }
         let position = match self.sort.is_empty() {
             true => None,
+            // In a view: the server sorts it by one element or as a whole, depending on the other fields.
+            false if document.key().rank() == rank(ElementType::Array) => {
+                let detail = "A record whose `_id` is an array has no place in a sorted list: leave `sort` out.";
+                return Err(Error::rejected("sort", detail));
+            }
             false => Some(self.sort.position(&document).map_err(exec::sort_error)?),
         };
         if let Some(skip) = &self.skip {
@@ -539,7 +550,9 @@ impl Rows {
                 return Ok(None);
             }
         }
-        if !self.ids_repeat && !self.is_new(document.key()) {
+        if document.key().is_missing() {
+            self.store.inner.has_missing_ids.store(true, Ordering::Relaxed);
+        } else if !self.ids_repeat && !self.is_new(document.key()) {
             return Ok(None);
         }
         let document = match &self.projection {

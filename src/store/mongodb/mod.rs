@@ -41,7 +41,8 @@ use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use super::{
-    ChangeStream, Error, GetResult, ListRequest, ListResult, Metric, Opened, Options, Result, ResumeToken, Store,
+    ChangeStream, Error, GetResult, Health, ListRequest, ListResult, Metric, Opened, Options, Result, ResumeToken,
+    Store,
 };
 use crate::record::{Document, Key, RecordId, ValueRef, raw};
 use batcher::{BatchLoader, LookupBatcher};
@@ -93,6 +94,8 @@ struct Inner {
     seen: AtomicU64,
     /// The time that a snapshot must have reached, so that the change stream has everything later. 0 without a stream.
     begun: AtomicU64,
+    /// A list has met documents without an `_id`.
+    has_missing_ids: AtomicBool,
 }
 
 /// Reads the URI, and connects to nothing.
@@ -136,6 +139,7 @@ impl Inner {
             lists: permits(pool.saturating_sub(NOT_FOR_LISTS).max(1)),
             seen: AtomicU64::new(0),
             begun: AtomicU64::new(0),
+            has_missing_ids: AtomicBool::new(false),
         }
     }
 
@@ -383,6 +387,16 @@ impl Store for MongoDb {
             };
             find_one.await.map(drop).map_err(error::classify)
         }))
+    }
+
+    fn health(&self) -> BoxFuture<'_, Result<Health>> {
+        Box::pin(async {
+            self.ping().await?;
+            let degraded = self.inner.has_missing_ids.load(Ordering::Relaxed);
+            let degraded =
+                degraded.then(|| "some records have no `_id`: they are listed, and have no pages".to_owned());
+            Ok(Health { degraded })
+        })
     }
 
     fn metrics(&self) -> Vec<Metric> {

@@ -9,14 +9,13 @@ use mongodb::bson::{Bson, Document, doc};
 use super::Inner;
 
 /// A collection may be dropped and made again as something else, so its kind is looked up again after this time.
-const VALID_FOR: Duration = Duration::from_secs(30);
+const VALID_FOR: Duration = Duration::from_secs(5);
 
 /// What the server says about the collection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Namespace {
     pub kind: Kind,
-    /// It compares strings by the rules of a language, unless a command says otherwise.
-    pub has_collation: bool,
+    pub collation: Collation,
     /// Two documents may have one `_id`: in views, in time series, and on several shards.
     pub ids_may_repeat: bool,
     /// The average size of a document and the size of all of them, in bytes, where the server tells it.
@@ -31,15 +30,27 @@ pub enum Kind {
     TimeSeries,
 }
 
+/// How strings compare, unless a command says otherwise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Collation {
+    ByBytes,
+    /// By the rules of a language.
+    Other,
+    /// The user may not look.
+    Unknown,
+}
+
 impl Namespace {
-    /// A plain collection: what is assumed where the user may not look.
-    const PLAIN: Self = Self {
-        kind: Kind::Collection,
-        has_collation: false,
-        ids_may_repeat: false,
-        document_bytes: None,
-        collection_bytes: None,
-    };
+    /// A collection that does not exist, or of which the user may know nothing.
+    fn missing(is_known: bool) -> Self {
+        Self {
+            kind: Kind::Collection,
+            collation: if is_known { Collation::ByBytes } else { Collation::Unknown },
+            ids_may_repeat: !is_known,
+            document_bytes: None,
+            collection_bytes: None,
+        }
+    }
 
     fn new(info: &Document, is_sharded: bool) -> Self {
         let kind = match info.get_str("type") {
@@ -47,13 +58,16 @@ impl Namespace {
             Ok("timeseries") => Kind::TimeSeries,
             _ => Kind::Collection,
         };
-        let options = info.get_document("options");
-        let collation = options.and_then(|options| options.get_document("collation"));
-        let has_collation =
-            collation.is_ok_and(|collation| !collation.get_str("locale").is_ok_and(|locale| locale == "simple"));
+        let collation = match info.get_document("options") {
+            Err(_) => Collation::Unknown,
+            Ok(options) => match options.get_document("collation").and_then(|collation| collation.get_str("locale")) {
+                Err(_) | Ok("simple") => Collation::ByBytes,
+                Ok(_) => Collation::Other,
+            },
+        };
         Self {
             kind,
-            has_collation,
+            collation,
             ids_may_repeat: is_sharded || kind != Kind::Collection,
             document_bytes: None,
             collection_bytes: None,
@@ -78,6 +92,13 @@ impl NamespaceCache {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Notes what a command was refused for.
+    pub fn has_other_collation(&self) {
+        if let Some((_, namespace)) = &mut *self.lock() {
+            namespace.collation = Collation::Other;
+        }
+    }
+
     fn get(&self) -> Option<Namespace> {
         self.lock().filter(|(at, _)| at.elapsed() < VALID_FOR).map(|(_, namespace)| namespace)
     }
@@ -99,7 +120,7 @@ impl NamespaceCache {
 }
 
 impl Inner {
-    /// The kind of the collection. One that does not exist is a plain one; so is one that the user may not look at.
+    /// The kind of the collection.
     ///
     /// # Errors
     ///
@@ -110,20 +131,31 @@ impl Inner {
         }
         let database = self.client().await?.database(&self.database);
         let name = &self.options.collection;
-        let list = doc! { "listCollections": 1, "filter": { "name": name }, "authorizedCollections": true };
-        let listed = match database.run_command(list).await {
-            Ok(reply) => reply,
-            Err(error) if is_command(&error) => Document::new(),
-            Err(error) => return Err(error),
-        };
-        let batch = listed.get_document("cursor").and_then(|cursor| cursor.get_array("firstBatch"));
-        let info = batch.ok().and_then(|batch| batch.first()).and_then(|info| info.as_document());
+        // A user who may only read the collection learns its kind, and not its options.
+        let mut listed = None;
+        for name_only in [false, true] {
+            let list = doc! {
+                "listCollections": 1,
+                "filter": { "name": name },
+                "nameOnly": name_only,
+                "authorizedCollections": true,
+            };
+            match database.run_command(list).await {
+                Ok(reply) => listed = Some(reply),
+                Err(error) if is_command(&error) => continue,
+                Err(error) => return Err(error),
+            }
+            break;
+        }
+        let batch = listed.as_ref().and_then(|listed| listed.get_document("cursor").ok()?.get_array("firstBatch").ok());
+        let info = batch.and_then(|batch| batch.first()).and_then(|info| info.as_document());
         let is_sharded = match database.run_command(doc! { "hello": 1 }).await {
             Ok(hello) => hello.get_str("msg").is_ok_and(|msg| msg == "isdbgrid"),
             Err(error) if is_command(&error) => false,
             Err(error) => return Err(error),
         };
-        let mut namespace = info.map_or(Namespace::PLAIN, |info| Namespace::new(info, is_sharded));
+        let missing = || Namespace::missing(listed.is_some());
+        let mut namespace = info.map_or_else(missing, |info| Namespace::new(info, is_sharded));
         if namespace.kind == Kind::Collection {
             let stats = database.run_command(doc! { "collStats": name }).await;
             // Without it, the size is learned from what lists read.
