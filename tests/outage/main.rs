@@ -317,7 +317,10 @@ async fn read(store: &dyn Store, request: ListRequest) -> Result<Vec<Row>> {
 /// Stores so much that a list cannot have read it all ahead, and begins to list it.
 async fn list_under_way(store: &dyn Store) -> (usize, RowStream) {
     let total = 20_000;
-    store.upsert(numbered(0..total)).await.expect("an upsert");
+    let text = "x".repeat(200);
+    let documents = (0..total).map(|id| format!(r#"{{"_id":{id},"text":"{text}"}}"#));
+    let documents = documents.map(|text| extended_json::parse(text.as_bytes()).expect("a document")).collect();
+    store.upsert(documents).await.expect("an upsert");
     let mut listing = store.list(ListRequest::default()).await.expect("a list").rows;
     assert!(listing.next().await.is_some_and(|first| first.is_ok()));
     (total as usize, listing)
