@@ -3,12 +3,11 @@
 use std::time::Duration;
 
 use futures::future::join_all;
-use records::document::extended_json;
 
 use crate::api::{Server, try_request_at};
 use crate::proxy::Proxy;
 use crate::servers::mongod::Mongod;
-use crate::{RECORDS, RECOVERY, open};
+use crate::{RECORDS, RECOVERY, fill, open};
 
 const LIST: &str = "/api/v1/records";
 
@@ -39,10 +38,7 @@ pub async fn a_short_list_that_is_cut_at_any_point_is_refused() {
 /// many by the body.
 async fn cut_off(records: i32, text: usize, cuts: usize) -> (usize, usize) {
     let server = Mongod::start().expect("a server");
-    let text = "x".repeat(text);
-    let documents = (0..records).map(|id| format!(r#"{{"_id":{id},"text":"{text}"}}"#));
-    let documents = documents.map(|text| extended_json::parse(text.as_bytes()).expect("a document")).collect();
-    open(&server.url()).await.upsert(documents).await.expect("an upsert");
+    fill(&*open(&server.url()).await, records, text).await;
     let clients = (0..CLIENTS).map(|client| {
         let port = server.port();
         tokio::spawn(async move { cut_lists(port, (client..cuts).step_by(CLIENTS)).await })

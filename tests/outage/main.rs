@@ -314,13 +314,20 @@ async fn read(store: &dyn Store, request: ListRequest) -> Result<Vec<Row>> {
     store.list(request).await?.rows.try_collect().await
 }
 
+/// Puts so many records, each with a text of so many bytes, in pieces that a busy machine stores in time.
+async fn fill(store: &dyn Store, records: i32, text: usize) {
+    let text = "x".repeat(text);
+    for first in (0..records).step_by(500) {
+        let documents = (first..records.min(first + 500)).map(|id| format!(r#"{{"_id":{id},"text":"{text}"}}"#));
+        let documents = documents.map(|text| extended_json::parse(text.as_bytes()).expect("a document")).collect();
+        store.upsert(documents).await.expect("an upsert");
+    }
+}
+
 /// Stores so much that a list cannot have read it all ahead, and begins to list it.
 async fn list_under_way(store: &dyn Store) -> (usize, RowStream) {
-    let total = 20_000;
-    let text = "x".repeat(200);
-    let documents = (0..total).map(|id| format!(r#"{{"_id":{id},"text":"{text}"}}"#));
-    let documents = documents.map(|text| extended_json::parse(text.as_bytes()).expect("a document")).collect();
-    store.upsert(documents).await.expect("an upsert");
+    let total = 8_000;
+    fill(store, total, 250).await;
     let mut listing = store.list(ListRequest::default()).await.expect("a list").rows;
     assert!(listing.next().await.is_some_and(|first| first.is_ok()));
     (total as usize, listing)

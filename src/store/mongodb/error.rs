@@ -17,10 +17,8 @@ const TOO_LARGE: [i32; 2] = [10_334, 17_280]; // BSONObjectTooLarge, KeyTooLong
 /// Of a find, by which the server has used up the time that it may take.
 const MAX_TIME_EXPIRED: i32 = 50;
 
-/// `CommandNotSupportedOnView`: the collection is a view.
-const OF_A_VIEW: i32 = 166;
-/// `OptionNotSupportedOnView`: the view has a collation, and takes no other.
-const COLLATION_OF_A_VIEW: i32 = 167;
+/// `CommandNotSupportedOnView` and `OptionNotSupportedOnView`: the collection is a view.
+const OF_A_VIEW: [i32; 2] = [166, 167];
 
 /// An ambiguous positional path in a sort.
 const AMBIGUOUS_PATH: i32 = 16_746;
@@ -37,14 +35,9 @@ fn command(error: &Error) -> Option<&CommandError> {
     }
 }
 
-/// Whether the server refused an option because the collection is a view.
-pub fn is_of_another_kind(error: &Error) -> bool {
-    command(error).is_some_and(|command| command.code == OF_A_VIEW)
-}
-
-/// Whether the server refused to compare by bytes because the collection is a view with a collation.
-pub fn is_of_another_collation(error: &Error) -> bool {
-    command(error).is_some_and(|command| command.code == COLLATION_OF_A_VIEW)
+/// Whether the server refused an option because the collection is a view: one with a collation takes no other.
+pub fn is_of_a_view(error: &Error) -> bool {
+    command(error).is_some_and(|command| OF_A_VIEW.contains(&command.code))
 }
 
 /// Whether the server refused to sort because two sort fields are arrays in one document, or a position is a field too.

@@ -157,15 +157,16 @@ impl Inner {
 impl MongoDb {
     pub fn list_rows(&self, request: ListRequest) -> BoxFuture<'_, Result<ListResult>> {
         Box::pin(async move {
-            let listed = self.list_once(request.clone()).await;
-            if listed.as_ref().is_err_and(error::is_of_another_collation) {
-                self.inner.namespaces.has_other_collation();
-                return self.list_once(request).await;
-            }
-            if listed.as_ref().is_err_and(error::is_of_another_kind) {
-                // The collection has become a view, or a view a collection.
+            let mut listed = self.list_once(request.clone()).await;
+            if listed.as_ref().is_err_and(error::is_of_a_view) {
+                // The collection has become a view since its kind was looked up.
                 self.inner.namespaces.forget();
-                return self.list_once(request).await;
+                listed = self.list_once(request.clone()).await;
+            }
+            if listed.as_ref().is_err_and(error::is_of_a_view) {
+                // A view with a collation, of which the user may not know.
+                self.inner.namespaces.has_other_collation();
+                listed = self.list_once(request).await;
             }
             listed
         })
@@ -220,6 +221,7 @@ impl MongoDb {
             .then(|| find.clone())
             .filter(|_| !request.sort.is_empty() && pushdown::index_tells_arrays(&request.sort));
         let is_pushed_down = find.projection.is_some() && request.sort.is_empty();
+        let has_residual = !residual.is_empty();
         let rows = Rows {
             store: self.clone(),
             batches: self.read(find.clone(), request.projection.is_some()),
@@ -246,6 +248,8 @@ impl MongoDb {
         let (list, no_arrays) = tokio::join!(exec::peek(rows.into_stream()), no_arrays);
         match list {
             Ok(list) => Ok(ListResult { no_arrays: no_arrays.unwrap_or(false), ..list }),
+            // The records to blame may be among those that only the residual filter leaves out.
+            Err(error) if error::is_unsortable(&error) && has_residual => self.execute(scan, request).await,
             Err(error) if error::is_unsortable(&error) => Err(self.unsortable(&sort, clauses, error).await),
             Err(error) if error::has_no_plan(&error) => {
                 self.execute(Find { sort: Some(doc! { "_id": 1 }), ..scan }, request).await

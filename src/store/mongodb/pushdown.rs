@@ -138,7 +138,10 @@ pub fn undefined_after(sort: &Sort, at: &Position) -> Option<Bdoc> {
             let is_undefined = doc! { &field.name: { "$type": "undefined" } };
             undefined.push(conjunction(equal.iter().cloned().chain([is_undefined]).collect()));
         }
-        equal.push(field.equal()?);
+        match field.equal() {
+            Some(clause) => equal.push(clause),
+            None => break,
+        }
     }
     (!undefined.is_empty()).then(|| any_of(undefined))
 }
