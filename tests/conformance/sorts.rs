@@ -317,11 +317,18 @@ async fn parallel_arrays_are_rejected_by_their_names(store: Arc<dyn Store>) {
 async fn parallel_arrays_that_are_filtered_out_are_sorted(store: Arc<dyn Store>) {
     upsert_texts(
         &*store,
-        &[r#"{"_id":1,"a":[1],"b":2,"n":1}"#, r#"{"_id":2,"a":0,"b":[3],"n":1}"#, r#"{"_id":3,"a":[1],"b":[1],"n":2}"#],
+        &[
+            r#"{"_id":1,"a":[1],"b":2,"n":1,"n.n":1}"#,
+            r#"{"_id":2,"a":0,"b":[3],"n":1,"n.n":1}"#,
+            r#"{"_id":3,"a":[1],"b":[1],"n":2}"#,
+        ],
     )
     .await;
-    let found = paged(&*store, &request(&[("sort", "a,b"), ("n.eq", "1")]), 1..=3).await;
-    assert_eq!(keys_of(&found), [2, 1].map(Key::int64));
+    // Also by a filter that a query cannot say.
+    for filter in ["n.eq", r"n\.n.eq"] {
+        let found = paged(&*store, &request(&[("sort", "a,b"), (filter, "1")]), 1..=3).await;
+        assert_eq!(keys_of(&found), [2, 1].map(Key::int64), "{filter}");
+    }
 }
 
 /// More than a page holds, and more than a store sorts in memory at once.
