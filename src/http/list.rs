@@ -30,7 +30,7 @@ use crate::record::{Key, RecordId, rank, text};
 use crate::store::{self, ListRequest};
 
 /// A `Link` that the server would take again as a request, whose head may have 16 KiB.
-const LINK_MAX: usize = 12 * 1024;
+const LINK_MAX: usize = 8 * 1024;
 
 /// What stands in a query as it is: enough that a link can be read.
 const PLAIN: &AsciiSet =

@@ -63,9 +63,9 @@ async fn finds(store: Arc<dyn Store>, id: &str, text: &str) {
 }
 
 async fn get_of_an_unknown_id_is_none(store: Arc<dyn Store>) {
-    assert_eq!(get(&*store, "nobody").await, None, "in an empty store");
-    upsert_texts(&*store, &[r#"{"_id":"somebody"}"#]).await;
-    assert_eq!(get(&*store, "nobody").await, None, "among others");
+    assert_eq!(get(&*store, "absent").await, None, "in an empty store");
+    upsert_texts(&*store, &[r#"{"_id":"present"}"#]).await;
+    assert_eq!(get(&*store, "absent").await, None, "among others");
 }
 
 async fn get_finds_by_object_id(store: Arc<dyn Store>) {

@@ -14,7 +14,7 @@ use crate::harness::{cases, document, get, get_json, list_keys, numbered, reques
 cases! {
     Any by store {
         a_thousand_gets_at_once_all_find,
-        a_get_that_is_dropped_half_way_harms_no_other,
+        gets_that_are_dropped_half_way_leave_others_alone,
         an_upsert_that_is_dropped_half_way_happens_or_not,
         many_tasks_may_upsert_at_once,
         many_tasks_may_upsert_the_same_new_key_at_once,
@@ -36,7 +36,7 @@ async fn a_thousand_gets_at_once_all_find(store: Arc<dyn Store>) {
     }
 }
 
-async fn a_get_that_is_dropped_half_way_harms_no_other(store: Arc<dyn Store>) {
+async fn gets_that_are_dropped_half_way_leave_others_alone(store: Arc<dyn Store>) {
     upsert(&*store, numbered(0..10)).await;
     for n in 0..500 {
         // Polled once, then dropped with whatever it had begun.

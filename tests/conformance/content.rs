@@ -1,4 +1,4 @@
-//! What documents may hold: every type, odd names, any size and depth up to the limits, the same bytes everywhere.
+//! The content of documents: every type, odd names, any size and depth up to the limits, the same bytes everywhere.
 
 use std::sync::Arc;
 
@@ -33,7 +33,7 @@ async fn keeps(store: &dyn Store, documents: Vec<(&str, Document)>) {
     upsert(store, documents.clone()).await;
     for (id, document) in ids.into_iter().zip(&documents) {
         let found = get(store, id).await.expect("it was stored");
-        // Not `assert_eq`, which would print megabytes.
+        // `assert_eq` would print megabytes.
         assert!(found == *document, "get {id:?}");
         assert!(json(&found) == json(document), "get {id:?}");
     }

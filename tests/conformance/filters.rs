@@ -252,7 +252,7 @@ async fn a_date_alone_is_a_day(store: Arc<dyn Store>) {
         &[
             (&[("v.eq", "2024-01-31")], &[1, 2, 4, 5]),
             (&[("v.ne", "2024-01-31")], &[0, 3]),
-            // One element is after the beginning of February 1, another one before its end.
+            // Two elements: one is after the beginning of February 1, the other before its end.
             (&[("v.in", "2024-01-30,2024-02-01")], &[0, 3, 5]),
             (&[("v.gt", "2024-01-31")], &[3, 5]),
             (&[("v.gte", "2024-01-31")], &[1, 2, 3, 4, 5]),
@@ -430,7 +430,7 @@ async fn a_range_of_dates_includes_strings_that_begin_with_a_digit(store: Arc<dy
             (&[("v.lt", "2024-01-01")], &[3, 6]),
             (&[("v.gte", "2024-01-01"), ("v.lt", "2025-01-01")], &[0, 1, 2]),
             (&[("v.gte", "2024-05-01T10:00:00.000Z")], &[0, 1, 7]),
-            // As it was typed.
+            // Strings are compared with the text as it was typed.
             (&[("v.gte", "2024-05-01T12:00:00+02:00"), ("v.lt", "2025-01-01")], &[0]),
         ],
     )

@@ -130,7 +130,7 @@ impl Context {
         self.backend
     }
 
-    /// Whether a replica answers.
+    /// Returns true if a replica answers.
     pub fn has_replica(&self) -> bool {
         self.fallback.is_some()
     }
@@ -206,7 +206,13 @@ impl Context {
             Area::Server(url) => url.clone(),
         };
         let options = Options { collection: name.to_owned(), timeout: TIMEOUT, ..Default::default() };
-        let opened = records::store::open(&url, options).await;
+        let begin = Instant::now();
+        let mut opened = records::store::open(&url, options.clone()).await;
+        // A process that another trial starts has the lock of a directory too, from its fork to its exec.
+        while opened.as_ref().is_err_and(|error| error.is_unavailable()) && begin.elapsed() < Duration::from_secs(5) {
+            sleep(Duration::from_millis(10)).await;
+            opened = records::store::open(&url, options.clone()).await;
+        }
         let opened = opened.unwrap_or_else(|error| panic!("the store does not open: {}", error.report()));
         match self.fallback {
             Some(mode) => Opened::Remote(Arc::new(CaughtUp::over(opened.into_store(), mode).await)),

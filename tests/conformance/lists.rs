@@ -33,7 +33,7 @@ cases! {
     }
 }
 
-/// One `_id` of every kind, and of every kind some, in MongoDB's order.
+/// Values of every type that an `_id` may have, in MongoDB's order.
 const IN_ORDER: &[&str] = &[
     r#"{"$minKey":1}"#,
     "null",

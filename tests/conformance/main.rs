@@ -1,6 +1,6 @@
 //! The contract of `records::store::Store`, clause by clause, against every backend that is compiled in.
 //!
-//! One trial for each backend and case, named `BACKEND::CASE`. The memory store and MongoDB are also the primary of a fallback,
+//! Each backend has a trial for each case, named `BACKEND::CASE`. The memory store and MongoDB are also the primary of a fallback,
 //! in trials named `BACKEND-standby::CASE` and `BACKEND-replica::CASE`: there the replica answers all reads, in standby mode
 //! because the primary refuses them. A backend in a server needs one: see `tests/support/servers.rs` for the environment
 //! variables that name it. Without them its trials are shown as ignored; with its name in `TEST_REQUIRE` that is a failure.
@@ -72,7 +72,7 @@ fn main() -> ExitCode {
     }
     let conclusion = libtest_mimic::run(&arguments, trials);
     servers::stop_all();
-    // Not `Conclusion::exit`, which would end the process with the temporary directories still there.
+    // `Conclusion::exit` would end the process with the temporary directories still there.
     conclusion.exit_code()
 }
 
@@ -93,7 +93,7 @@ fn trial(backend: &'static Backend, mode: Option<Mode>, case: &'static Case, run
     Trial::test(format!("{name}::{}", case.name), run).with_ignored_flag(has_no_server || is_too_old)
 }
 
-/// Whether the MongoDB of the environment matches undefined by null.
+/// Returns true if the MongoDB of the environment matches undefined by null.
 #[cfg(feature = "mongodb")]
 fn is_before_8(runtime: &Handle) -> bool {
     let version = match std::env::var("TEST_MONGODB_URL").ok().filter(|url| !url.is_empty()) {

@@ -25,7 +25,7 @@ cases! {
     }
 }
 
-/// Whether some text denotes the value.
+/// Returns true if some text denotes the value.
 fn is_addressable(id: &Bson) -> bool {
     match id {
         Bson::Double(value) => value.is_finite(),
@@ -249,7 +249,7 @@ fn any_values_are_in_their_order(context: &Context) {
         let store = opened.into_store();
         let mut all = BTreeMap::new();
         for (index, (v, w)) in values.into_iter().enumerate() {
-            // Not in the order in which they are stored.
+            // The ids are in another order than the documents.
             let mut tree = bson::doc! { "_id": (index as i32 * 37) % 41 };
             let fields = [("v", v), ("w", w)].into_iter().filter_map(|(name, value)| Some((name, value?)));
             fields.for_each(|(name, value)| drop(tree.insert(name, value)));

@@ -310,7 +310,7 @@ async fn parallel_arrays_are_rejected_by_their_names(store: Arc<dyn Store>) {
             }
         }
     }
-    // One of them is in order.
+    // A single field that is an array is in order.
     assert_eq!(sorted(&*store, "-sizes").await, [1, 2, 4, 3]);
 }
 
