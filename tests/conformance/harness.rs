@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bson::{Bson, doc};
 use futures::TryStreamExt;
@@ -111,7 +111,9 @@ impl Context {
             }
             BackendKind::Remote => {
                 let number = DATABASES.fetch_add(1, Ordering::Relaxed);
-                let url = servers::url(backend.name, &format!("conformance_{}_{number}", std::process::id()))?;
+                // Each trial may be a process of its own, and the numbers of processes are used again within one run.
+                let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+                let url = servers::url(backend.name, &format!("conformance_{now}_{number}"))?;
                 runtime.block_on(reach(backend.name, &url))?;
                 Area::Server(url)
             }
