@@ -156,7 +156,7 @@ fn string(out: &mut Vec<u8>, value: &[u8]) {
     }
 }
 
-/// Whether JSON has the byte in a string as it is: no control character, quote or backslash.
+/// Returns true if the byte needs no escape in a JSON string.
 fn stands_for_itself(byte: u8) -> bool {
     (byte >= 0x20) & (byte != b'"') & (byte != b'\\')
 }
@@ -168,7 +168,7 @@ fn quoted(out: &mut Vec<u8>, value: &[u8]) {
     out.push(b'"');
 }
 
-/// Not a number and infinity have no JSON form: `null`.
+/// Writes NaN and the infinities, which JSON does not have, as `null`.
 fn double(out: &mut Vec<u8>, value: f64) {
     serde_json::to_writer(out, &value).unwrap_or_default();
 }
@@ -189,10 +189,10 @@ fn binary(out: &mut Vec<u8>, subtype: u8, bytes: &[u8]) {
     match <&[u8; 16]>::try_from(bytes) {
         Ok(uuid) if subtype == 4 => hyphenated(out, uuid),
         _ => {
-            // By way of a buffer, since there is no writing into room that was not set to something first.
+            // A stack buffer avoids zeroing the output before the encoder writes to it.
             let mut buffer = [0; 4 * 768];
             for piece in bytes.chunks(3 * 768) {
-                // A multiple of three bytes needs no padding, and four letters for each three.
+                // A multiple of three bytes encodes without padding.
                 let length = BASE64_STANDARD.encode_slice(piece, &mut buffer).unwrap_or_default();
                 out.extend_from_slice(&buffer[..length]);
             }

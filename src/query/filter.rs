@@ -9,12 +9,12 @@ use super::path::Path;
 use super::traverse::visit_path;
 use crate::record::{KeyBytes, Malformed, ValueRef, encode, rank};
 
-/// Predicates that must all hold. Cloning shares them.
+/// A conjunction of predicates. Clones share the predicates.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Filter(Arc<[Predicate]>);
 
 impl Filter {
-    /// Whether all predicates hold for the document.
+    /// Returns true if all predicates match the document.
     ///
     /// # Errors
     ///
@@ -56,7 +56,7 @@ impl FromIterator<Predicate> for Filter {
     }
 }
 
-/// One condition: some value that `path` reaches passes one of the tests; or, if `negated`, none does.
+/// A condition on the values at `path`: any value passes any of the tests. `negated` inverts the result.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Predicate {
     pub path: Path,
@@ -107,7 +107,7 @@ impl Predicate {
 }
 
 impl Test {
-    /// Whether the value passes the lower and the upper part of the test. `key` is the value's key, once it was needed.
+    /// Tests the value against the lower and the upper bound. `key` caches the key of the value between tests.
     fn check(&self, value: Option<ValueRef<'_>>, key: &mut KeyBytes) -> Result<(bool, bool), Malformed> {
         let both = |passed| Ok((passed, passed));
         let Some(value) = value else {

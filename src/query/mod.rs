@@ -1,7 +1,7 @@
-//! The parameters of a list: which records, of which fields, in which order, and how many at a time.
+//! The parameters of a list: filters, sort order, projection, limit and cursor.
 //!
-//! Each parameter means a MongoDB query, and every store answers it as MongoDB would: types, comparison, ordering and
-//! matching follow MongoDB 8.0. `docs/` states the query for each parameter.
+//! Each parameter stands for a MongoDB query, and every store answers it as MongoDB would: types, comparison, ordering and
+//! matching follow MongoDB 8.0. `docs/reference/queries.md` states the query for each parameter.
 //!
 //! # Paths
 //!

@@ -28,14 +28,14 @@ impl Operand {
     }
 }
 
-/// One end of a range.
+/// The lower or upper end of a range.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Bound {
     pub operand: Operand,
     pub inclusive: bool,
 }
 
-/// Values of one type between two bounds. At least one of them is there.
+/// The values of one type between two bounds, at least one of which is set.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Range {
     pub lower: Option<Bound>,
@@ -63,7 +63,7 @@ impl Range {
         }
         let tighter = |a: &Option<Bound>, b: &Option<Bound>, lower: bool| match (a, b) {
             (Some(a), Some(b)) => {
-                // Of two equal bounds the exclusive one is tighter.
+                // If the bounds are equal, the exclusive one is tighter.
                 let order = a.operand.key.cmp(&b.operand.key);
                 let order = if lower { order } else { order.reverse() };
                 Some(if order.then(b.inclusive.cmp(&a.inclusive)).is_ge() { a.clone() } else { b.clone() })
@@ -132,8 +132,8 @@ impl Text {
         }
     }
 
-    /// The ranges of values that compare so with the text, any of which may hold: one, or for a date two, since dates may be
-    /// stored as strings in ISO 8601.
+    /// Returns the ranges of values that compare this way with the text. A value matches if any range contains it. A date
+    /// yields two ranges, because dates may also be stored as ISO 8601 strings.
     pub fn ranges(&self, comparison: Comparison) -> Vec<Range> {
         let text = match self {
             Self::Quoted(text) => return vec![comparison.range(Operand::string(text))],

@@ -77,7 +77,7 @@ impl Selection {
                 "sort" => selection.sort = sort(value)?,
                 "fields" => selection.projection = Some(projection(value)?),
                 "after" => after = Some(value),
-                // No address leads to an empty id, so it is one that somebody has forgotten to fill in.
+                // No URL addresses a record with an empty id, so the value was probably forgotten.
                 "after_id" if value.is_empty() => {
                     return Err(QueryError::new(
                         name,
@@ -140,7 +140,7 @@ fn quoted(text: &str) -> String {
 
 fn limit(value: &str) -> Result<usize, QueryError> {
     let is_number = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
-    // More digits than a number has here are more than any limit allows, and whoever compares with that says so.
+    // A number too large for `usize` exceeds every limit; the comparison with the limit reports it.
     let number = if is_number { value.parse().unwrap_or(usize::MAX) } else { 0 };
     Some(number).filter(|number| *number > 0).ok_or_else(|| {
         QueryError::new("limit", "`limit` is how many records to send at most: a whole number, 1 or more.")

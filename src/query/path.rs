@@ -68,7 +68,7 @@ pub fn split(text: &str, separator: char) -> Vec<String> {
     parts
 }
 
-/// As [`split`], where a part may begin with a double quote: up to the next one that no backslash precedes, no separator counts.
+/// Splits like [`split`], and ignores separators inside double quotes. Only a quote at the start of a part opens a quotation.
 pub fn split_quoted(text: &str, separator: char) -> Vec<String> {
     let mut parts = vec![String::new()];
     let (mut escaped, mut is_quoted) = (false, false);
@@ -89,12 +89,12 @@ pub fn split_quoted(text: &str, separator: char) -> Vec<String> {
     parts
 }
 
-/// The text without the backslashes that were there to protect what follows them.
+/// Removes the backslashes that escape the character after them.
 pub fn literal(text: &str) -> Box<str> {
     let mut out = String::with_capacity(text.len());
     let mut characters = text.chars();
     while let Some(character) = characters.next() {
-        // One at the very end protects nothing, and stands for itself.
+        // A trailing backslash escapes nothing and is kept.
         out.push(if character == '\\' { characters.next().unwrap_or('\\') } else { character });
     }
     out.into()

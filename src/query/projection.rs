@@ -5,7 +5,7 @@ use super::path::Path;
 use crate::record::raw::{self, Elements, Result};
 use crate::record::{Document, ValueRef};
 
-/// Which fields to keep. `_id` is always one of them.
+/// The fields to keep, always including `_id`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Projection(Node);
 

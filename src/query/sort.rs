@@ -127,7 +127,7 @@ struct Field<'a> {
 #[derive(Clone, Copy)]
 struct Positional<'a> {
     element: ValueRef<'a>,
-    /// What the rest of the path reaches from there, and what is then left of it.
+    /// The value that the rest of the path reaches from `element`, and the part of the path that remains.
     reached: Option<ValueRef<'a>>,
     rest: &'a [Box<str>],
 }

@@ -46,10 +46,10 @@ fn integer(text: &str) -> Option<i64> {
     is_json.then(|| text.parse().ok())?
 }
 
-/// Whether the text may denote something other than an ObjectId and a string: most ids do not, and need no closer look.
+/// Returns false if the text can only denote an ObjectId or a string. Most ids do, and skip the parsers.
 fn may_denote_more(text: &str, is_object_id: bool) -> bool {
     match text.as_bytes() {
-        // All that a number of 24 hex digits may have.
+        // Only these hex digits can occur in a number.
         digits if is_object_id => digits.iter().all(|digit| digit.is_ascii_digit() || matches!(digit, b'e' | b'E')),
         [b'0'..=b'9' | b'-' | b'+', ..] | b"true" | b"false" => true,
         text => text.len() == 36,

@@ -99,7 +99,7 @@ impl Key {
         Self(bytes)
     }
 
-    /// Whether this stands for a missing `_id`.
+    /// Returns true if the document has no `_id`.
     pub fn is_missing(&self) -> bool {
         self.0.is_empty()
     }
@@ -191,7 +191,7 @@ pub fn rank(kind: ElementType) -> u8 {
     }
 }
 
-/// One type of those that have this rank.
+/// Returns a type with this rank.
 fn kind_of(rank: u8) -> Option<ElementType> {
     use ElementType::{
         Array, Binary, Boolean, DateTime, DbPointer, Double, EmbeddedDocument, JavaScriptCode, JavaScriptCodeWithScope,

@@ -1,8 +1,8 @@
-//! What stores hold: a [`Document`] is BSON bytes with the [`Key`] of its `_id`.
+//! A [`Document`] is BSON bytes with the [`Key`] of its `_id`.
 //!
-//! Two names for one thing, and why: clients ask by [`RecordId`], the text in the URL, which does not say its type (`5` may
-//! be a number or a string). Stores order and find by [`Key`], the typed `_id`. [`RecordId::keys`] leads from the first to
-//! the second, by what [`text`] says a text can denote.
+//! An `_id` has two forms. Clients send a [`RecordId`], the text in the URL, which does not tell its type (`5` may be a
+//! number or a string). Stores sort and look up by [`Key`], the typed `_id` in order-preserving bytes. [`RecordId::keys`]
+//! lists the keys that a text can denote, by the rules in [`text`].
 
 pub mod decimal;
 mod id;
@@ -21,8 +21,8 @@ pub use raw::{Malformed, ValueRef};
 
 /// A BSON document and the key of its `_id`. Cloning shares it.
 #[derive(Clone, PartialEq, Eq)]
-// One pointer to all of it: a store that holds millions reaches a document, compares its key and counts one reader more in
-// a single line of memory.
+// A single pointer to one allocation: a lookup among millions of documents compares the key and counts the reference in
+// one cache line.
 pub struct Document(Arc<Content>);
 
 #[derive(PartialEq, Eq)]
@@ -44,7 +44,7 @@ impl Document {
         Ok(Self::with_key(key, bson))
     }
 
-    /// As [`new`](Self::new), where the caller knows that `bson` is valid and has the key: it was read from such a document.
+    /// Skips the validation of [`new`](Self::new): `bson` must come from a document with this key.
     pub fn with_key(key: Key, bson: impl Into<Bytes>) -> Self {
         Self(Arc::new(Content { key, bson: bson.into() }))
     }
@@ -57,7 +57,7 @@ impl Document {
         &self.0.bson
     }
 
-    /// The document in memory of its own: a store may have cut it out of a batch, all of which it would keep.
+    /// Copies the document into its own allocation. A slice of a batch would keep the whole batch in memory.
     #[must_use]
     pub fn detached(&self) -> Self {
         Self::with_key(self.key().clone(), Bytes::copy_from_slice(self.bson()))

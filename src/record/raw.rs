@@ -173,7 +173,7 @@ pub fn validate(document: &[u8]) -> Result<()> {
     level(document, 0)
 }
 
-/// How many of `rest`'s bytes belong to a value of this type; may be more than there are.
+/// Returns the length of a value of this type at the start of `rest`. The result may exceed the length of `rest`.
 fn value_len(kind: ElementType, rest: &[u8]) -> Result<usize> {
     use ElementType::{
         Array, Binary, Boolean, DateTime, DbPointer, Decimal128, Double, EmbeddedDocument, Int32, Int64,

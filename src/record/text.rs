@@ -1,4 +1,4 @@
-//! What a text in a URL can denote: an ObjectId, a number, a date, a UUID, a boolean, null. Any text is a string too.
+//! The typed values that a text in a URL can denote: ObjectId, number, date, UUID, boolean, null, and always the string.
 
 use std::str::FromStr;
 

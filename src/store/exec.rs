@@ -23,8 +23,8 @@ pub type ChunkStream = BoxStream<'static, Result<Vec<Document>>>;
 /// keys. `usize` is the number of documents that the reader takes, if it is known.
 pub type Chunks = Arc<dyn Fn(Option<Key>, Option<usize>) -> ChunkStream + Send + Sync>;
 
-/// Executes `request` over `chunks`, which are in the order of the keys unless there is a sort. The result has its first row
-/// at hand.
+/// Executes `request` over `chunks`, which are in the order of the keys unless there is a sort. Returns once the first row
+/// is known.
 ///
 /// # Errors
 ///
@@ -51,11 +51,11 @@ pub async fn execute(chunks: Chunks, request: ListRequest) -> Result<ListResult>
     peek(rows).await
 }
 
-/// As [`execute`], over chunks in any order: also a list in `_id` order is put in order here, page by page.
+/// Executes `request` over chunks in any order: even a list in `_id` order is sorted here, page by page.
 ///
 /// # Errors
 ///
-/// As [`execute`].
+/// Those of [`execute`].
 pub async fn execute_unordered(chunks: Chunks, request: ListRequest) -> Result<ListResult> {
     let ListRequest { filter, sort, after, projection, limit } = request;
     peek(top_k(chunks, filter, Arc::new(sort), after, projection, limit.unwrap_or(usize::MAX))).await
@@ -200,7 +200,7 @@ impl TopK {
                 return;
             }
             if self.documents > limit && self.documents - count < limit {
-                // One of several with the last position: the limit falls between them.
+                // The limit falls between documents with equal positions.
                 if let Some(document) = last.get_mut().pop() {
                     (self.documents, self.bytes) = (self.documents - 1, self.bytes - document.bson().len());
                 }
@@ -215,7 +215,7 @@ impl TopK {
     }
 }
 
-/// A client can change its `sort`; of anything else the store is to blame.
+/// Converts the error: a client can change its `sort`, while malformed BSON is the store's fault.
 pub fn sort_error(error: SortError) -> Error {
     match error {
         SortError::Malformed(error) => malformed(error),

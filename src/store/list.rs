@@ -13,9 +13,9 @@ use crate::record::Document;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct GetResult {
     pub document: Option<Document>,
-    /// Several documents have this `_id`, and this is one of them: another call may give another one.
+    /// Several documents have this `_id`. Another call may return another of them.
     pub is_ambiguous: bool,
-    /// `None` when the store itself answered. Otherwise a replica did, which was last known to be current that long ago.
+    /// The time since the replica that answered was known to be current; `None` if the store itself answered.
     pub staleness: Option<Duration>,
 }
 
@@ -30,19 +30,19 @@ impl From<Option<Document>> for GetResult {
 pub struct ListRequest {
     pub filter: Filter,
     pub sort: Sort,
-    /// Only documents that come later in the order.
+    /// Only documents after this position.
     pub after: Option<Cursor>,
     /// Only these fields. `None`: all of them.
     pub projection: Option<Projection>,
-    /// At most so many documents. A request that has a `sort` has a limit too.
+    /// The maximum number of documents. A request with a `sort` always has a limit.
     pub limit: Option<usize>,
 }
 
-/// One document of a list.
+/// A document in a list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Row {
     pub document: Document,
-    /// The place in the order of the request; `None` in `_id` order, where it is that of the key.
+    /// The sort position; `None` in `_id` order, where the key is the position.
     pub position: Option<Position>,
 }
 
@@ -58,13 +58,13 @@ impl From<Document> for Row {
     }
 }
 
-/// Rows as they come. Owns what it needs: it may outlive the call that made it.
+/// A stream of rows, which may outlive the call that returned it.
 pub type RowStream = BoxStream<'static, Result<Row>>;
 
 /// The rows of a list.
 pub struct ListResult {
     pub rows: RowStream,
-    /// As [`GetResult::staleness`].
+    /// See [`GetResult::staleness`].
     pub staleness: Option<Duration>,
     /// See [`Cursor::no_arrays`].
     pub no_arrays: bool,

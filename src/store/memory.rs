@@ -1,7 +1,7 @@
-//! Records in this process's memory: the reference for what the contract means, and as fast as a lookup gets.
+//! Records in this process's memory: the reference implementation of the contract, and the fastest lookup.
 //!
-//! Two indexes over the same records, because no one structure is good at both: a hash table answers [`Store::get`], a
-//! B-tree lists in `_id` order. Records are shared between the two.
+//! Two indexes share the records: a hash table for [`Store::get`] and a B-tree for lists in `_id` order. Neither structure is
+//! fast at both.
 
 use std::borrow::Borrow;
 use std::collections::{BTreeMap, HashSet};
@@ -28,8 +28,8 @@ pub struct Memory {
 
 #[derive(Default)]
 struct Indexes {
-    // A table of pointers, which is small enough for the processor's caches where the records are not: a lookup among a
-    // million waits for memory once, at the record.
+    // A table of pointers fits the processor's caches where the records do not: a lookup among a million waits for memory
+    // once, at the record.
     by_key: HashSet<ByKey>,
     in_order: BTreeMap<Key, Document>,
 }
@@ -70,8 +70,8 @@ pub async fn check(url: String) -> Result<()> {
 }
 
 impl Memory {
-    // A panic while the lock was held cannot have left half of a change behind that matters: each index is changed by
-    // one call of its own.
+    // A poisoned lock is safe to use: each index is updated by a single call, so a panic leaves no partial change that
+    // matters.
     fn read<T>(&self, read: impl FnOnce(&Indexes) -> T) -> T {
         read(&self.indexes.read().unwrap_or_else(PoisonError::into_inner))
     }
@@ -97,7 +97,7 @@ impl Memory {
         })
     }
 
-    /// The documents after `after`. Writers get their turn between two chunks.
+    /// Scans the documents after `after`. The lock is released between two chunks, so that writers can proceed.
     fn chunks(&self, after: Option<Key>, expected: Option<usize>) -> ChunkStream {
         let store = self.clone();
         let most = expected.unwrap_or(usize::MAX).clamp(1, CHUNK_DOCUMENTS);
@@ -139,8 +139,8 @@ impl Store for Memory {
 
     fn upsert(&self, documents: Vec<Document>) -> BoxFuture<'_, Result<()>> {
         Box::pin(async move {
-            // All bytes, then all documents: what a lookup reads of a document lies close to the others', so that among a
-            // million the processor's tables of addresses reach further.
+            // All bytes first, then all documents: the parts that a lookup reads are adjacent, so that among a million
+            // documents fewer pages miss the TLB.
             let bytes: Vec<_> = documents.iter().map(|document| Bytes::copy_from_slice(document.bson())).collect();
             let own =
                 documents.iter().zip(bytes).map(|(document, bytes)| Document::with_key(document.key().clone(), bytes));

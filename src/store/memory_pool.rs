@@ -1,7 +1,7 @@
 //! The memory that responses may hold until their clients have read them.
 //!
-//! A client may read as slowly as it likes. So the memory that it makes the process hold is reserved from one pool, whatever
-//! it is for: a page, a large record, the buffers of a stream, the window of a compression. What does not fit is refused.
+//! A slow client makes the process hold its response. All such memory is reserved from one pool: pages, large records,
+//! stream buffers, compression windows. A response that does not fit is refused.
 
 use std::sync::Arc;
 
@@ -12,10 +12,10 @@ use super::{Error, Result};
 /// The unit of the pool: a semaphore counts in 32 bits.
 const UNIT: usize = 1024;
 
-/// A response takes so many bytes without a reservation: no more than a connection may hold anyway.
+/// Bytes that a response may take without a reservation: no more than the buffers of its connection.
 pub const UNCOUNTED_BYTES: usize = 64 * 1024;
 
-/// A bounded number of bytes. Cloning shares it.
+/// A bounded number of bytes. Clones share it.
 #[derive(Clone, Debug)]
 pub struct MemoryPool {
     free: Arc<Semaphore>,
@@ -43,13 +43,13 @@ impl MemoryPool {
         MemoryReservation { pool: self.clone(), permit: None }
     }
 
-    /// A request for more than the whole pool takes the whole pool: a single enormous record can still be sent.
+    /// Caps a request at the size of the pool, so that a record larger than the pool can still be sent.
     fn units_for(&self, bytes: usize) -> usize {
         if bytes <= UNCOUNTED_BYTES { 0 } else { bytes.div_ceil(UNIT).min(self.units) }
     }
 }
 
-/// Memory that one response holds. Released when it is dropped.
+/// Memory reserved for one response. Released on drop.
 #[derive(Debug)]
 pub struct MemoryReservation {
     pool: MemoryPool,

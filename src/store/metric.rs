@@ -1,4 +1,4 @@
-//! What a store counts and measures, in no metrics library's terms.
+//! Counters and gauges of a store, independent of any metrics library.
 
 /// A metric and its value at one moment.
 #[derive(Clone, Debug, PartialEq)]
@@ -32,7 +32,7 @@ pub enum MetricValue {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Histogram {
     bounds: &'static [f64],
-    /// One for each bound, and one for what is greater than all.
+    /// The count for each bound, then the count above the last bound.
     counts: Vec<u64>,
     sum: f64,
 }

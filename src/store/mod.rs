@@ -34,11 +34,11 @@ use crate::record::{Document, Key, RecordId};
 /// The state of a store that answers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Health {
-    /// For the operator: what is not as it should be although requests are answered. Quotes no backend.
+    /// A warning for the operator although requests are answered. Quotes no text of the backend.
     pub degraded: Option<String>,
 }
 
-/// A place that records live in. A server holds one, as `Arc<dyn Store>`, chosen at run time.
+/// A store of records. A server holds one as `Arc<dyn Store>`, chosen at run time.
 ///
 /// # Contract
 ///
@@ -57,89 +57,86 @@ pub struct Health {
 /// - **Errors.** Three kinds ([`Kind`]): `Unavailable`, try again later; `Invalid`, change the input; `Broken`, tell the
 ///   operator.
 pub trait Store: Debug + Send + Sync + 'static {
-    /// The record that `id` addresses, if there is one. No id is an error.
+    /// Returns the record that `id` addresses, if it exists. Every id is valid.
     ///
     /// The keys of [`RecordId::keys`] are tried in their order.
     fn get<'a>(&'a self, id: &'a RecordId) -> BoxFuture<'a, Result<GetResult>>;
 
-    /// As [`get`](Store::get), if the store can answer at once and without waiting; `None` otherwise.
+    /// Returns the result of [`get`](Store::get) if the store can answer without waiting, `None` otherwise.
     fn try_get(&self, id: &RecordId) -> Option<Result<GetResult>> {
         let _ = id;
         None
     }
 
-    /// The documents that `request` asks for. The future ends once the first row is known, or that there is none.
+    /// Lists the documents that match `request`. The future resolves once the first row is known, or that the list is empty.
     ///
-    /// In bounded memory, however many there are: the store reads ahead of the consumer by a bounded number of bytes, and
-    /// waits when the consumer does. A record that is there all the while is listed exactly once; one that is written or
-    /// removed meanwhile may be listed or not. The stream ends after its first error; without one, it is complete.
+    /// Memory is bounded: the store reads ahead of the consumer by a bounded number of bytes, then waits for it. A record
+    /// that exists throughout is listed exactly once; a record that is written or removed during the list may or may not
+    /// be listed. The stream ends after its first error; without an error it is complete.
     fn list(&self, request: ListRequest) -> BoxFuture<'_, Result<ListResult>>;
 
-    /// Puts every document where its key is, in place of what was there, its `_id` included: `5.0` put over `5` shows as
-    /// `5.0`. Of two with the same key, the later one stays. Of two calls at once, either may be the later one.
+    /// Inserts every document, or replaces the one with the same key, `_id` included: `5.0` replaces `5` and shows as `5.0`.
+    /// If a key repeats, the last document wins. Concurrent calls may win in either order.
     ///
-    /// When it returns `Ok`, all of them are stored as lastingly as the backend can: in memory until the process ends,
-    /// on disk after an `fsync`, in MongoDB under the write concern of its URI, which includes the journal unless it says
-    /// `journal=false`. After an error some may be stored and some not: the same call may be made again, since twice is as
-    /// good as once.
+    /// After `Ok`, all documents are as durable as the backend allows: in memory until the process ends, on disk after
+    /// `fsync`, in MongoDB under the write concern of its URI, which includes the journal unless it says `journal=false`.
+    /// After an error, some documents may be stored. The call is idempotent and may be repeated.
     fn upsert(&self, documents: Vec<Document>) -> BoxFuture<'_, Result<()>>;
 
-    /// Whether a [`get`](Store::get) would be answered now.
+    /// Returns `Ok` if a [`get`](Store::get) would be answered now.
     fn ping(&self) -> BoxFuture<'_, Result<()>>;
 
-    /// As [`ping`](Store::ping), and what the operator should know although requests are answered.
+    /// Pings the store, and returns warnings for the operator.
     fn health(&self) -> BoxFuture<'_, Result<Health>> {
         Box::pin(async { self.ping().await.map(|()| Health::default()) })
     }
 
-    /// Every document, for a replica: never one that a failover may still take back. Otherwise as [`list`](Store::list).
+    /// Lists every document for a replica, and only state that a failover cannot roll back.
     fn snapshot(&self) -> BoxFuture<'_, Result<ListResult>> {
         self.list(ListRequest::default())
     }
 
-    /// The changes from now on, or after the batch that `after` came with. Nothing is done before the stream is polled.
+    /// Streams the changes from now on, or since the batch of `after`. Starts when the stream is first polled.
     fn changes(&self, after: Option<ResumeToken>) -> ChangeStream {
         let _ = after;
         futures::stream::once(async { Err(ChangeStreamError::Unsupported) }).boxed()
     }
 
-    /// Counters and measurements, under names that begin with `store_`. No record, id or secret is part of them.
+    /// Returns the store's metrics, whose names begin with `store_`. Labels contain no record, id or secret.
     fn metrics(&self) -> Vec<Metric> {
         Vec::new()
     }
 }
 
-/// A store in this process, which can also take documents one by one and remove them.
-///
-/// A replica of another store is kept this way. Where many writers meet, the last one wins.
+/// A store in this process, which also writes and removes single documents, as a replica needs. The last writer wins.
 pub trait EmbeddedStore: Store {
-    /// Puts `document` where its key is. Readers see it when this returns; it survives a crash after the next
-    /// [`flush`](EmbeddedStore::flush). Returns the size of the document that it replaces, in bytes, if there was one.
+    /// Inserts or replaces `document`. Readers see it on return; it survives a crash after the next
+    /// [`flush`](EmbeddedStore::flush). Returns the size of the replaced document in bytes, if there was one.
     fn put(&self, document: Document) -> Result<Option<usize>>;
 
-    /// Removes the document with this key. Returns its size, in bytes, if there was one.
+    /// Removes the document with this key. Returns its size in bytes, if it existed.
     fn remove(&self, key: &Key) -> Result<Option<usize>>;
 
-    /// Returns when all that was written before is as lasting as the store can make it.
+    /// Makes all previous writes durable, as far as the store can.
     fn flush(&self) -> BoxFuture<'_, Result<()>>;
 
-    /// Whether there is no document at all.
+    /// Returns true if the store holds no document.
     fn is_empty(&self) -> Result<bool>;
 
-    /// The load that is in progress, or was when the process ended: the store may hold a part of it.
+    /// Returns the import that is in progress, or was when the process ended: the store may hold a part of it.
     fn loading(&self) -> Result<Option<String>> {
         Ok(None)
     }
 
-    /// Notes which load is in progress from now on, or that none is. When it returns `Ok`, this is as lasting as all that was
-    /// written before. A store that ends with its process need not know.
+    /// Records which import is in progress, or that it is complete, as durably as the writes before it. A store that ends with
+    /// its process may ignore it.
     fn set_loading(&self, what: Option<&str>) -> BoxFuture<'_, Result<()>> {
         let _ = what;
         Box::pin(ready(Ok(())))
     }
 }
 
-/// A store that was opened.
+/// An open store.
 #[derive(Clone, Debug)]
 pub enum Opened {
     Embedded(Arc<dyn EmbeddedStore>),
@@ -155,15 +152,14 @@ impl Opened {
     }
 }
 
-/// How to open a store.
+/// Options for opening a store.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Where records are kept inside a database that has collections.
+    /// The collection, for a database that has collections.
     pub collection: String,
-    /// How long one call to a store in another process may take.
+    /// The time-out of one call to a store in another process.
     pub timeout: Duration,
-    /// How much memory a store on this machine's disk may take to keep what it has read, in bytes. It takes no more than
-    /// its records need.
+    /// The cache size in bytes of a store on this machine's disk. The cache never grows beyond the size of the records.
     pub cache_bytes: u64,
 }
 
@@ -173,10 +169,10 @@ impl Default for Options {
     }
 }
 
-/// Where a backend keeps its records, which decides the form of its URL and what a test must provide.
+/// The location of a backend's records, which decides the form of its URL and what a test must provide.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BackendKind {
-    /// In this process, gone with it. The URL is the scheme and a colon.
+    /// In this process, lost when it ends. The URL is the scheme and a colon.
     InMemory,
     /// In a directory that belongs to one process at a time: the scheme, a colon, its path.
     Local,
@@ -230,7 +226,7 @@ fn backend(url: &str) -> Result<&'static Backend> {
         } else if name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte)) {
             Error::invalid(format!("there is no {name:?} store: use one of {}", examples()))
         } else {
-            // Not a scheme, so perhaps a password.
+            // The text before the colon is no scheme and may be a password.
             no_url()
         }
     })
@@ -245,7 +241,7 @@ pub fn kind(url: &str) -> Option<BackendKind> {
 /// The backend that the scheme of `url` names.
 fn name(url: &str) -> Option<&str> {
     let (scheme, _) = url.split_once(':')?;
-    // A way to find a MongoDB, not another store.
+    // The scheme only changes how the servers are discovered.
     Some(if scheme == "mongodb+srv" { "mongodb" } else { scheme })
 }
 
@@ -268,8 +264,8 @@ fn directory(url: &str) -> Result<PathBuf> {
     Ok(path.into())
 }
 
-/// One line per backend. Emits its module, its row in [`BACKENDS`] where it is compiled in, and its name in [`MISSING`]
-/// where it is not. `memory` has no feature: it is the reference, and always there.
+/// The backend registry, one line each. Emits the module, a row in [`BACKENDS`] if the backend is compiled in, and its name in
+/// [`MISSING`] if it is not. `memory` is the reference implementation and has no feature.
 macro_rules! backends {
     ($($name:literal => $module:ident, $kind:ident;)*) => {
         mod memory;
@@ -302,8 +298,8 @@ backends! {
     "mongodb" => mongodb, Remote;
 }
 
-/// What is served when nothing is set: an embedded store that needs no setting up. A build that has MongoDB and nothing
-/// beside it is made for production, where serving sample data by mistake would be worse than not starting.
+/// The store that is served by default: an embedded store, which needs no set-up. A build with MongoDB alone is made for
+/// production and has no default, because serving sample data by mistake would be worse than not starting.
 pub const DEFAULT_URL: Option<&str> = if cfg!(feature = "sled") {
     Some("sled:records.sled")
 } else if cfg!(feature = "mongodb") {

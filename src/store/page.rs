@@ -1,4 +1,4 @@
-//! Pages: some rows of a list, and where the next ones begin.
+//! Pages of a list, with the position where the next page begins.
 
 use std::time::Duration;
 
@@ -13,13 +13,13 @@ use crate::wire;
 /// limit; [`MemoryPool`](super::MemoryPool) bounds that of all.
 pub const PAGE_BYTES: usize = 8 * 1024 * 1024;
 
-/// Rows in order, and where the next ones begin.
+/// The rows of a page, and the position where the next page begins.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Page {
     pub documents: Vec<Document>,
     /// `None` when these were the last ones.
     pub next: Option<Cursor>,
-    /// As [`GetResult::staleness`](super::GetResult::staleness).
+    /// See [`GetResult::staleness`](super::GetResult::staleness).
     pub staleness: Option<Duration>,
 }
 
@@ -36,7 +36,7 @@ pub async fn page(
     limit: usize,
     reservation: &mut MemoryReservation,
 ) -> Result<Page> {
-    // One more than the page has: it tells whether there are more.
+    // One row more than the page tells whether another page follows.
     let mut ask = limit.saturating_add(1);
     loop {
         let list = store.list(ListRequest { limit: Some(ask), ..request.clone() }).await?;
@@ -61,7 +61,7 @@ pub async fn page(
         }
         drop(rows);
         let read = positions.len();
-        // Where the page ends: before the first row that is not to be there, and not between two rows with one position.
+        // The page ends before the first row beyond it, and never between two rows with equal positions.
         let is_boundary = |at: usize| positions[at] != positions[at - 1];
         let end = if read <= limit && !is_full {
             documents.len()

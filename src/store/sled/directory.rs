@@ -1,4 +1,4 @@
-//! The directory around the database: whose it is, who uses it, and what the database was before it was opened.
+//! The directory of the database: its format file, its lock, and the backup of the database while it opens.
 
 use std::fmt;
 use std::fs::{self, File, TryLockError};
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::store::{Error, FORMAT_FILE, Result};
 
-/// The first line of the file `FORMAT`; the second is the seal.
+/// The first line of the file `FORMAT`; the second is the flush epoch.
 const FORMAT: &str = "records store, layout 2, sled 0.34";
 
 /// The layout before documents were BSON.
@@ -15,14 +15,14 @@ const OLD_FORMAT: &str = "records store, layout 1, sled 0.34";
 
 const FORMAT_NEW: &str = "FORMAT.new";
 const LOCK_FILE: &str = "LOCK";
-/// The database.
+/// The folder of the database.
 const DATABASE: &str = "sled";
-/// What it was before it was opened: whole and on the disk, unlike [`COPYING`].
-const BEFORE: &str = "sled.before";
-/// A copy that is being made, or removed.
-const COPYING: &str = "sled.copying";
+/// The database before it was opened: complete and on the disk, unlike [`PARTIAL`].
+const BACKUP: &str = "sled.backup";
+/// A backup that is being made or removed.
+const PARTIAL: &str = "sled.partial";
 
-/// A directory that is a records store, and this process's alone.
+/// The directory of a records store, locked by this process.
 pub struct Directory {
     path: PathBuf,
     /// The lock lasts as long as the file is open.
@@ -30,16 +30,16 @@ pub struct Directory {
 }
 
 impl Directory {
-    /// Takes the directory, makes it if it is not there, and reads its seal.
+    /// Creates the directory if needed, locks it, and reads its flush epoch.
     ///
     /// # Errors
     ///
-    /// `Invalid` when it belongs to something else, `Unavailable` when another process has it.
-    pub fn take(path: PathBuf) -> Result<(Self, u64)> {
+    /// `Invalid` if it is not a records store, `Unavailable` if another process holds the lock.
+    pub fn open(path: PathBuf) -> Result<(Self, u64)> {
         let at = path.display();
         let cannot = |what: &str, error: io::Error| cannot(what, &path, error);
         fs::create_dir_all(&path).map_err(|error| cannot("make the directory", error))?;
-        refuse_others(&path)?;
+        refuse_foreign(&path)?;
         let lock = File::create(path.join(LOCK_FILE)).map_err(|error| cannot("write in", error))?;
         match lock.try_lock() {
             Ok(()) => {}
@@ -50,7 +50,7 @@ impl Directory {
             }
             Err(TryLockError::Error(error)) => return Err(cannot("lock", error)),
         }
-        let seal = match fs::read_to_string(path.join(FORMAT_FILE)) {
+        let epoch = match fs::read_to_string(path.join(FORMAT_FILE)) {
             Ok(text) if text.starts_with(OLD_FORMAT) => {
                 return Err(Error::invalid(format!(
                     "{at} holds a records store of an older format, which this version does not read: move the directory away, \
@@ -60,77 +60,80 @@ impl Directory {
             Ok(text) => text
                 .split_once('\n')
                 .filter(|(format, _)| *format == FORMAT)
-                .and_then(|(_, seal)| seal.trim_end().parse().ok()),
-            // Written before the database is made, so that a crash in between leaves no riddle.
+                .and_then(|(_, epoch)| epoch.trim_end().parse().ok()),
+            // FORMAT precedes the database, so that after a crash the directory is recognised.
             Err(error) if error.kind() == ErrorKind::NotFound => {
-                // The name too, where a directory can be told so: no older seal would stand in for it.
-                write_seal(&path, 0).map_err(|error| cannot("write in", error))?;
+                // The directory entry is synced too: no older epoch could stand in for this one.
+                write_flush_epoch(&path, 0).map_err(|error| cannot("write in", error))?;
                 sync_names(&path);
                 Some(0)
             }
             Err(error) => return Err(cannot("read", error)),
         };
-        let seal = seal.ok_or_else(|| {
+        let epoch = epoch.ok_or_else(|| {
             Error::invalid(format!(
                 "{at} holds a records store of another version: use the version that made it, or another directory"
             ))
         })?;
-        Ok((Self { path, _lock: lock }, seal))
+        Ok((Self { path, _lock: lock }, epoch))
     }
 
-    /// Where the database is.
+    /// The path of the database.
     pub fn database(&self) -> PathBuf {
         self.path.join(DATABASE)
     }
 
-    /// Replaces the seal in one step: a crash leaves the old one or the new one.
-    pub fn seal(&self, seal: u64) -> io::Result<()> {
-        write_seal(&self.path, seal)
+    /// Replaces the flush epoch atomically: a crash leaves the old one or the new one.
+    pub fn set_flush_epoch(&self, epoch: u64) -> io::Result<()> {
+        write_flush_epoch(&self.path, epoch)
     }
 
-    /// Runs `open`, and puts the database back as it was if that fails: sled repairs what it opens, and by a repair that
-    /// loses records the chance to save them would go too.
-    pub fn guard<T>(&self, open: impl FnOnce() -> Result<T>) -> Result<T> {
-        let cannot = |error| Error::broken(format!("cannot keep a copy of the database in {self}")).with_source(error);
-        self.keep_copy().map_err(cannot)?;
+    /// Runs `open`, and restores the database if it fails: sled repairs a damaged file when it opens it, which may destroy
+    /// records that could still be recovered.
+    pub fn open_with_backup<T>(&self, open: impl FnOnce() -> Result<T>) -> Result<T> {
+        let cannot = |error| Error::broken(format!("cannot back up the database in {self}")).with_source(error);
+        self.make_backup().map_err(cannot)?;
         match open() {
-            Ok(opened) => self.remove_copy().map_err(cannot).map(|()| opened),
-            Err(error) => match self.restore_copy() {
+            Ok(opened) => self.remove_backup().map_err(cannot).map(|()| opened),
+            Err(error) => match self.restore_backup() {
                 Ok(()) => Err(error),
-                // Why it was to be put back is the first thing to know.
-                Err(kept) => Err(Error::broken(format!("{error}; and the copy in {self} cannot be put back: {kept}"))
-                    .with_source(error)),
+                // The cause of the failed opening comes first in the message.
+                Err(restore) => {
+                    Err(Error::broken(format!("{error}; and the backup in {self} cannot be restored: {restore}"))
+                        .with_source(error))
+                }
             },
         }
     }
 
-    /// Copies the database, whole or not at all. One that was being opened when its process died is put back first.
-    fn keep_copy(&self) -> io::Result<()> {
-        let copying = self.path.join(COPYING);
-        self.restore_copy()?;
-        remove(&copying)?;
+    /// Makes a complete backup of the database. If an earlier process died while it opened the database, its backup is restored
+    /// first.
+    fn make_backup(&self) -> io::Result<()> {
+        let partial = self.path.join(PARTIAL);
+        self.restore_backup()?;
+        remove(&partial)?;
         if self.database().is_dir() {
-            copy(&self.database(), &copying)?;
-            fs::rename(copying, self.path.join(BEFORE))?;
+            copy(&self.database(), &partial)?;
+            fs::rename(partial, self.path.join(BACKUP))?;
             // Before sled changes what was copied.
             sync_names(&self.path);
         }
         Ok(())
     }
 
-    /// Under another name first: a part of it would be taken for the whole, and put in place of the database.
-    fn remove_copy(&self) -> io::Result<()> {
-        let copying = self.path.join(COPYING);
-        match fs::rename(self.path.join(BEFORE), &copying) {
+    /// Renames the backup before it is removed: a partly removed backup must never be restored.
+    fn remove_backup(&self) -> io::Result<()> {
+        let partial = self.path.join(PARTIAL);
+        match fs::rename(self.path.join(BACKUP), &partial) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
             renamed => renamed?,
         }
         sync_names(&self.path);
-        remove(&copying)
+        remove(&partial)
     }
 
-    fn restore_copy(&self) -> io::Result<()> {
-        let before = self.path.join(BEFORE);
+    fn restore_backup(&self) -> io::Result<()> {
+        let before = self.path.join(BACKUP);
         if before.is_dir() {
             remove(&self.database())?;
             fs::rename(before, self.database())?;
@@ -150,12 +153,12 @@ fn cannot(what: &str, path: &Path, error: io::Error) -> Error {
     Error::broken(format!("cannot {what} {}", path.display())).with_source(error)
 }
 
-/// Refuses a directory that belongs to something else; one that is not there belongs to nobody.
-pub fn refuse_others(path: &Path) -> Result<()> {
+/// Refuses a directory that holds files but no records store. A missing directory is accepted.
+pub fn refuse_foreign(path: &Path) -> Result<()> {
     if !path.exists() || path.join(FORMAT_FILE).exists() {
         return Ok(());
     }
-    if holds_something_else(path).map_err(|error| cannot("read", path, error))? {
+    if has_foreign_entry(path).map_err(|error| cannot("read", path, error))? {
         return Err(Error::invalid(format!(
             "{} is not a records store, and not empty: name a new or an empty directory. Nothing in it was changed",
             path.display()
@@ -164,8 +167,8 @@ pub fn refuse_others(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Whether there is more than a start that was broken off would leave.
-fn holds_something_else(path: &Path) -> io::Result<bool> {
+/// Returns true if the directory holds more than an interrupted start leaves.
+fn has_foreign_entry(path: &Path) -> io::Result<bool> {
     for entry in fs::read_dir(path)? {
         let name = entry?.file_name();
         if name != LOCK_FILE && name != FORMAT_NEW {
@@ -175,12 +178,12 @@ fn holds_something_else(path: &Path) -> io::Result<bool> {
     Ok(false)
 }
 
-fn write_seal(path: &Path, seal: u64) -> io::Result<()> {
+fn write_flush_epoch(path: &Path, epoch: u64) -> io::Result<()> {
     let new = path.join(FORMAT_NEW);
     let mut file = File::create(&new)?;
-    file.write_all(format!("{FORMAT}\n{seal}\n").as_bytes())?;
-    // A name may reach the disk before what it names, and after a power cut the seal would be empty, which no version reads. That
-    // the new name may be lost does no harm: the old seal is then there, and a database may be newer than its seal.
+    file.write_all(format!("{FORMAT}\n{epoch}\n").as_bytes())?;
+    // The directory entry may reach the disk before the data, so a power cut could leave an empty file, which no version reads.
+    // Losing the rename does no harm: the old epoch remains, and a database may be newer than its epoch.
     file.sync_all()?;
     fs::rename(new, path.join(FORMAT_FILE))
 }
@@ -192,7 +195,7 @@ fn remove(directory: &Path) -> io::Result<()> {
     }
 }
 
-/// Copies a directory, and returns when the copy is on the disk: its name must not get there before its data.
+/// Copies a directory and syncs the copy to the disk.
 fn copy(from: &Path, to: &Path) -> io::Result<()> {
     fs::create_dir(to)?;
     for entry in fs::read_dir(from)? {
@@ -201,9 +204,9 @@ fn copy(from: &Path, to: &Path) -> io::Result<()> {
         if entry.file_type()?.is_dir() {
             copy(&entry.path(), &to)?;
         } else {
-            // Shares the blocks where the file system can, and these may not be on the disk either.
+            // The copy may share blocks with the original, which may not be on the disk yet either.
             fs::copy(entry.path(), &to)?;
-            // To be written to, which some systems ask of who syncs.
+            // Some systems sync only files that are open for writing.
             File::options().append(true).open(to)?.sync_all()?;
         }
     }
@@ -211,7 +214,7 @@ fn copy(from: &Path, to: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// What `directory` calls its files is on the disk when this returns, where a directory can be told so.
+/// Syncs the directory entries to the disk, on systems that can.
 fn sync_names(directory: &Path) {
     let _ = File::open(directory).and_then(|directory| directory.sync_all());
 }
@@ -223,10 +226,10 @@ mod tests {
     use super::*;
     use crate::store::Kind;
 
-    /// So many that somebody who looks all the time sees them go.
+    /// Enough files that a concurrent observer sees a partial removal.
     const FILES: usize = 200;
 
-    /// How many files a directory has; `None` when it is not there.
+    /// Counts the files in a directory; `None` if it does not exist.
     fn count(directory: &Path) -> Option<usize> {
         fs::read_dir(directory).ok().map(Iterator::count)
     }
@@ -234,12 +237,12 @@ mod tests {
     #[test]
     fn a_copy_that_would_be_put_back_is_whole_at_every_moment() {
         let home = tempfile::tempdir().expect("a directory");
-        let (directory, _) = Directory::take(home.path().join("store")).expect("a store");
+        let (directory, _) = Directory::open(home.path().join("store")).expect("a store");
         fs::create_dir(directory.database()).expect("a directory");
         for number in 0..FILES {
             fs::write(directory.database().join(number.to_string()), [0; 64]).expect("a file");
         }
-        let before = directory.path.join(BEFORE);
+        let before = directory.path.join(BACKUP);
         let done = AtomicBool::new(false);
         std::thread::scope(|scope| {
             let looks = scope.spawn(|| {
@@ -247,17 +250,17 @@ mod tests {
                 // A listing may end when the directory has another name, and is being removed.
                 parts.flatten().filter(|count| *count < FILES && before.exists()).count()
             });
-            let opened = directory.guard(|| Ok(count(&before)));
+            let opened = directory.open_with_backup(|| Ok(count(&before)));
             done.store(true, Ordering::Relaxed);
             assert_eq!(opened.expect("it opens"), Some(FILES));
             assert_eq!(looks.join().expect("no panic"), 0);
         });
         assert_eq!(count(&directory.database()), Some(FILES));
-        assert_eq!((count(&before), count(&directory.path.join(COPYING))), (None, None));
+        assert_eq!((count(&before), count(&directory.path.join(PARTIAL))), (None, None));
 
         // A remnant of the removal is no copy.
-        fs::create_dir(directory.path.join(COPYING)).expect("a directory");
-        directory.guard(|| Ok(())).expect("it opens");
+        fs::create_dir(directory.path.join(PARTIAL)).expect("a directory");
+        directory.open_with_backup(|| Ok(())).expect("it opens");
         assert_eq!(count(&directory.database()), Some(FILES));
     }
 
@@ -266,7 +269,7 @@ mod tests {
         let home = tempfile::tempdir().expect("a directory");
         let old = format!("{OLD_FORMAT}\n7\n");
         fs::write(home.path().join(FORMAT_FILE), &old).expect("a file");
-        let refused = Directory::take(home.path().to_owned()).err().expect("an error");
+        let refused = Directory::open(home.path().to_owned()).err().expect("an error");
         assert_eq!(refused.kind(), Kind::Invalid);
         assert!(refused.to_string().ends_with("import the records again"), "{refused}");
         assert_eq!(fs::read_to_string(home.path().join(FORMAT_FILE)).expect("a file"), old);
@@ -275,12 +278,12 @@ mod tests {
     #[test]
     fn what_could_not_be_opened_is_put_back_with_all_that_was_in_it() {
         let home = tempfile::tempdir().expect("a directory");
-        let (directory, _) = Directory::take(home.path().join("store")).expect("a store");
+        let (directory, _) = Directory::open(home.path().join("store")).expect("a store");
         let blobs = directory.database().join("blobs");
         fs::create_dir_all(&blobs).expect("a directory");
         fs::write(directory.database().join("db"), "the log").expect("a file");
         fs::write(blobs.join("1"), "a blob").expect("a file");
-        let failed: Result<()> = directory.guard(|| {
+        let failed: Result<()> = directory.open_with_backup(|| {
             fs::write(directory.database().join("db"), "").expect("a file");
             fs::remove_file(blobs.join("1")).expect("a file");
             Err(Error::broken("it is damaged"))
@@ -288,6 +291,6 @@ mod tests {
         failed.expect_err("it is damaged");
         assert_eq!(fs::read(directory.database().join("db")).expect("a file"), b"the log");
         assert_eq!(fs::read(blobs.join("1")).expect("a file"), b"a blob");
-        assert_eq!(count(&directory.path.join(BEFORE)), None);
+        assert_eq!(count(&directory.path.join(BACKUP)), None);
     }
 }

@@ -3,22 +3,20 @@
 //! The database maps the bytes of a [`Key`], which sort as MongoDB sorts ids, to the document's BSON. Next to it, [`directory`]
 //! keeps the files `FORMAT` and `LOCK`.
 //!
-//! sled 0.34 takes a damaged log for one that ends where the damage begins, and opens with what came before: it would
-//! serve an empty store without a word. So every flush is sealed: a number goes up in the database and then in `FORMAT`,
-//! and a database that opens with a lower number than `FORMAT` has lost what was acknowledged.
+//! sled 0.34 truncates a damaged log where the damage begins and opens with the rest, so it could silently serve an empty
+//! store. Every flush therefore increments the flush epoch, first in the database and then in `FORMAT`: a database whose
+//! epoch is lower than that of `FORMAT` has lost acknowledged writes.
 //!
-//! By then sled has already "repaired" the file. So it is opened with a copy beside it, which goes when all is well and
-//! comes back when not: a damaged store is left as it was found. That doubles the disk space for a moment, and takes the
-//! time of a copy where the file system cannot share blocks.
+//! sled "repairs" the file before the epochs can be compared. The database is therefore opened with a backup, which is
+//! restored if the check fails, so that a damaged store stays as it was found. The backup doubles the disk space while the
+//! store opens, and takes the time of a copy if the file system cannot share blocks.
 //!
-//! A cache for everything is worth its memory, which is 390 MB for a million records of 250 bytes: with 16 or 128 MB a
-//! lookup among them unpacks its page anew, which takes more than five times as long, and the first list grows the process
-//! by 110 MB all the same, since sled keeps more than a cache. What keeps lists from growing it is that opening the store
-//! reads through it once.
+//! The default cache holds everything, 390 MB for a million records of 250 bytes: with 16 or 128 MB a lookup unpacks its
+//! page each time, which takes more than five times as long, and the first list still grows the process by 110 MB, because
+//! sled keeps more than a cache. Reading the whole store once while it opens keeps lists from growing the process later.
 //!
-//! Reads answer on the calling task: they find their page in sled's cache or in the system's, and a hop to a blocking
-//! thread would cost several times as much. What waits for the disk (opening, writing, flushing) and what reads much
-//! (lists) leaves the async threads.
+//! Lookups run on the calling task: they find their page in sled's cache or in the system's, and a blocking thread would
+//! cost several times as much. Opening, writing, flushing and lists run on blocking threads.
 
 mod directory;
 
@@ -44,24 +42,24 @@ use directory::Directory;
 /// A longer document shares the memory of sled's cache: many readers of a document of 15 MB hold it once.
 const SHARED_BYTES: usize = 64 * 1024;
 
-/// How long to wait for the lock: sled gives it up a moment after the store is dropped, so a quick restart may meet
-/// its own predecessor.
+/// The time to wait for the lock: sled releases it shortly after the store is dropped, so a quick restart may meet its own
+/// predecessor.
 const LOCK_PATIENCE: Duration = Duration::from_millis(1_500);
 
-/// Beside the records, in a tree of its own: what the store knows about itself. The seal was there first.
-const NOTES_TREE: &str = "seal";
-const SEAL: &str = "seal";
-const LOADING: &str = "loading";
+/// A separate tree for the store's metadata.
+const METADATA_TREE: &str = "metadata";
+const FLUSH_EPOCH: &str = "flush_epoch";
+const IMPORT_IN_PROGRESS: &str = "import_in_progress";
 
 #[derive(Clone)]
 pub struct Sled {
     directory: Arc<Directory>,
     db: Db,
-    // The default tree of `db`, named once: `Db` would look it up at every call.
+    // The default tree of `db`, resolved once: `Db` would look it up at every call.
     records: Tree,
-    notes: Tree,
-    /// The number of the last flush. Locked while one is under way: their order in the file is their order on the disk.
-    seal: Arc<Mutex<u64>>,
+    metadata: Tree,
+    /// The epoch of the last flush. Locked during a flush, so that epochs reach the disk in order.
+    flush_epoch: Arc<Mutex<u64>>,
 }
 
 pub async fn open(url: String, options: Options) -> Result<Opened> {
@@ -73,12 +71,12 @@ pub async fn open(url: String, options: Options) -> Result<Opened> {
     Ok(Opened::Embedded(Arc::new(open?)))
 }
 
-/// Makes no directory, and leaves one that is there unlocked.
+/// Creates no directory and takes no lock.
 pub async fn check(url: String) -> Result<()> {
-    directory::refuse_others(&super::directory(&url)?)
+    directory::refuse_foreign(&super::directory(&url)?)
 }
 
-/// A copy of a short value: a response may live long, and would keep more alive than the document.
+/// Copies a short value: a slow response would otherwise keep sled's whole page in memory.
 fn bytes_of(value: IVec) -> Bytes {
     if value.len() > SHARED_BYTES { Bytes::from_owner(value) } else { Bytes::copy_from_slice(&value) }
 }
@@ -91,38 +89,38 @@ fn damaged(directory: &Directory) -> Error {
 
 impl Sled {
     fn open(path: PathBuf, cache_bytes: u64) -> Result<Self> {
-        let (directory, sealed) = Directory::take(path)?;
+        let (directory, acknowledged) = Directory::open(path)?;
         let directory = Arc::new(directory);
-        directory.guard(|| {
+        directory.open_with_backup(|| {
             // sled 0.34 may panic on a damaged file where it should return an error.
-            catch_unwind(AssertUnwindSafe(|| Self::open_database(directory.clone(), sealed, cache_bytes)))
+            catch_unwind(AssertUnwindSafe(|| Self::open_database(directory.clone(), acknowledged, cache_bytes)))
                 .unwrap_or_else(|_| Err(damaged(&directory).with_source("sled panicked")))
         })
     }
 
-    fn open_database(directory: Arc<Directory>, sealed: u64, cache_bytes: u64) -> Result<Self> {
-        if sealed > 0 && !directory.database().join("db").is_file() {
+    fn open_database(directory: Arc<Directory>, acknowledged: u64, cache_bytes: u64) -> Result<Self> {
+        if acknowledged > 0 && !directory.database().join("db").is_file() {
             // sled would make a new one.
             return Err(damaged(&directory).with_source("its file sled/db is missing"));
         }
         let db = open_database(&directory, cache_bytes)?;
-        let notes = db.open_tree(NOTES_TREE).map_err(|error| damaged(&directory).with_source(error))?;
+        let metadata = db.open_tree(METADATA_TREE).map_err(|error| damaged(&directory).with_source(error))?;
         let records = Tree::clone(&db);
-        let store = Self { directory, db, records, notes, seal: Arc::new(Mutex::new(sealed)) };
-        store.check(sealed, cache_bytes)?;
+        let store = Self { directory, db, records, metadata, flush_epoch: Arc::new(Mutex::new(acknowledged)) };
+        store.check(acknowledged, cache_bytes)?;
         Ok(store)
     }
 
-    /// Whether this is all that was acknowledged, and ours.
-    fn check(&self, sealed: u64, cache_bytes: u64) -> Result<()> {
-        let found = self.notes.get(SEAL).map_err(|error| self.failed("read", error))?;
-        let found = found.and_then(|seal| seal.as_ref().try_into().ok()).map_or(0, u64::from_be_bytes);
-        if found < sealed {
-            let lost = format!("what was written since its flush {found} of {sealed} is lost");
+    /// Checks that no acknowledged write is missing and that every document matches its key.
+    fn check(&self, acknowledged: u64, cache_bytes: u64) -> Result<()> {
+        let found = self.metadata.get(FLUSH_EPOCH).map_err(|error| self.failed("read", error))?;
+        let found = found.and_then(|epoch| epoch.as_ref().try_into().ok()).map_or(0, u64::from_be_bytes);
+        if found < acknowledged {
+            let lost = format!("what was written since its flush {found} of {acknowledged} is lost");
             return Err(damaged(&self.directory).with_source(lost));
         }
-        // As much as the cache holds is read through: what is damaged shows now rather than to a client, and the memory
-        // is taken now rather than by the first list.
+        // Reads as much as the cache holds, so that damage is reported at start rather than to a client, and the memory is
+        // allocated at start rather than by the first list.
         let mut bytes = 0;
         for entry in self.records.iter() {
             let (key, bson) = entry.map_err(|error| self.failed("read", error))?;
@@ -142,7 +140,7 @@ impl Sled {
         let at = &self.directory;
         match error {
             sled::Error::Corruption { .. } => damaged(&self.directory).with_source(error),
-            // A full disk may be made room on; nothing that was acknowledged is lost by it.
+            // A full disk can be cleared, and loses no acknowledged write.
             sled::Error::Io(_) => {
                 Error::unavailable(format!("cannot {what} the sled store in {at}")).with_source(error)
             }
@@ -150,7 +148,7 @@ impl Sled {
         }
     }
 
-    /// A document that was read, checked against its key.
+    /// Parses a document and checks it against its key.
     fn document(&self, key: &[u8], bson: Vec<u8>) -> Result<Document> {
         let document = Document::new(bson).map_err(|error| damaged(&self.directory).with_source(error))?;
         if document.key().as_bytes() != key {
@@ -168,7 +166,7 @@ impl Sled {
         Ok(None)
     }
 
-    /// The next documents after `after`, and where to go on, if there may be more.
+    /// Returns the next documents after `after`, and the key to continue from if there may be more.
     fn chunk(&self, after: Option<&Key>, most: usize) -> Result<(Vec<Document>, Option<Key>)> {
         let start = after.map_or(Bound::Unbounded, |key| Bound::Excluded(key.as_bytes()));
         let mut chunk = Vec::with_capacity(most);
@@ -200,7 +198,7 @@ impl Sled {
         chunks.boxed()
     }
 
-    /// Runs `work` where blocking is allowed. It goes on if the caller goes away.
+    /// Runs `work` on a blocking thread. It completes even if the future is dropped.
     fn blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Self) -> Result<T> + Send + 'static,
@@ -214,13 +212,13 @@ impl Sled {
     }
 
     fn flush_blocking(&self) -> Result<()> {
-        // A number that was not written down is used again, which is as good.
-        let mut seal = self.seal.lock().unwrap_or_else(PoisonError::into_inner);
-        let next = *seal + 1;
-        let written = self.notes.insert(SEAL, &next.to_be_bytes()).and_then(|_| self.db.flush());
+        // After a failure the epoch is reused, which is safe because it was not acknowledged.
+        let mut epoch = self.flush_epoch.lock().unwrap_or_else(PoisonError::into_inner);
+        let next = *epoch + 1;
+        let written = self.metadata.insert(FLUSH_EPOCH, &next.to_be_bytes()).and_then(|_| self.db.flush());
         written.map_err(|error| self.failed("write", error))?;
-        self.directory.seal(next).map_err(|error| self.failed("write", error.into()))?;
-        *seal = next;
+        self.directory.set_flush_epoch(next).map_err(|error| self.failed("write", error.into()))?;
+        *epoch = next;
         Ok(())
     }
 }
@@ -230,8 +228,8 @@ fn open_database(directory: &Directory, cache_bytes: u64) -> Result<Db> {
     loop {
         match sled::Config::new().path(directory.database()).cache_capacity(cache_bytes).open() {
             Ok(db) => return Ok(db),
-            // A store that was dropped in this process a moment ago. sled reports a taken lock as any I/O error, with
-            // these words.
+            // A store that this process has just dropped may still hold the lock, which sled reports as an I/O error with
+            // this text.
             Err(sled::Error::Io(error))
                 if error.to_string().contains("could not acquire lock") && begin.elapsed() < LOCK_PATIENCE =>
             {
@@ -261,7 +259,7 @@ impl Store for Sled {
 
     fn upsert(&self, documents: Vec<Document>) -> BoxFuture<'_, Result<()>> {
         self.blocking(move |store| {
-            // One by one: a batch of sled's keeps every page that it touches in memory, whatever the cache may take.
+            // Single inserts: a sled batch keeps every page that it touches in memory, beyond the cache size.
             for document in documents {
                 store.put(document)?;
             }
@@ -294,19 +292,19 @@ impl EmbeddedStore for Sled {
     }
 
     fn loading(&self) -> Result<Option<String>> {
-        let note = self.notes.get(LOADING).map_err(|error| self.failed("read", error))?;
+        let note = self.metadata.get(IMPORT_IN_PROGRESS).map_err(|error| self.failed("read", error))?;
         Ok(note.map(|what| String::from_utf8_lossy(&what).into_owned()))
     }
 
     fn set_loading(&self, what: Option<&str>) -> BoxFuture<'_, Result<()>> {
         let what = what.map(str::to_owned);
         self.blocking(move |store| {
-            // In the same log as the records, so before all that follows it, and behind all that it follows.
-            let noted = match what {
-                Some(what) => store.notes.insert(LOADING, what.as_bytes()),
-                None => store.notes.remove(LOADING),
+            // The metadata shares the log of the records, so its order relative to their writes survives a crash.
+            let written = match what {
+                Some(what) => store.metadata.insert(IMPORT_IN_PROGRESS, what.as_bytes()),
+                None => store.metadata.remove(IMPORT_IN_PROGRESS),
             };
-            noted.map_err(|error| store.failed("write", error))?;
+            written.map_err(|error| store.failed("write", error))?;
             store.flush_blocking()
         })
     }
