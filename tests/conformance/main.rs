@@ -58,6 +58,9 @@ const CASES: &[&[Case]] = &[
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
+    // Like libtest: most cases wait, so more of them run at once than there are processors.
+    let threads = std::env::var("RUST_TEST_THREADS").ok().and_then(|threads| threads.parse().ok());
+    let arguments = Arguments { test_threads: arguments.test_threads.or(threads), ..arguments };
     let runtime = Runtime::new().expect("a runtime");
     let mut trials: Vec<Trial> = servers::required().iter().filter_map(|name| missing(name)).collect();
     for backend in BACKENDS {
