@@ -1,4 +1,4 @@
-//! One lookup and one list through the whole service, in this process and without a socket: what a request costs between
+//! A lookup and a list through the whole service, in this process and without a socket: what a request costs between
 //! the parsed head and the bytes of the answer.
 
 use std::hint::black_box;

@@ -14,7 +14,7 @@ use records::store::{self, BACKENDS, BackendKind, Store};
 
 const COUNTS: [u32; 2] = [1_000, 1_000_000];
 
-/// How many documents go into the store at a time.
+/// The number of documents in one upsert.
 const BATCH: u32 = 10_000;
 
 /// Makes an `_id` of the `index`-th record; `there` or not, it has the same form.

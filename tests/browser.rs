@@ -79,7 +79,7 @@ impl Browser {
     }
 }
 
-/// What stands between the first `begin` and the next `end`.
+/// Returns the text between the first `begin` and the next `end`.
 fn between<'a>(document: &'a str, begin: &str, end: &str) -> &'a str {
     let (_, rest) = document.split_once(begin).unwrap_or_else(|| panic!("no {begin} in {document}"));
     rest.split_once(end).unwrap_or_else(|| panic!("no {end} after {begin}")).0
@@ -95,7 +95,7 @@ fn status(document: &str) -> &str {
     status.split_once('>').unwrap().1
 }
 
-/// Where the next page is, if it is offered.
+/// Returns the link to the next page, if there is one.
 fn next(document: &str) -> Option<String> {
     let button = between(document, "<button type=\"button\" id=\"next\"", ">");
     if button.contains("hidden") {

@@ -25,7 +25,7 @@ fn sources() -> Vec<(String, String)> {
     let code = |path: &Path| {
         let text = fs::read_to_string(path).unwrap();
         let text = text.split("\n#[cfg(test)]").next().unwrap().to_owned();
-        // What comments and documents say of other rooms is no import.
+        // A mention in a comment is no import.
         let text = text.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
         let each = ungrouped(&text);
         text + &each
@@ -195,7 +195,7 @@ impl Modules {
         self.0.iter().map(|entry| (entry.1.file.as_str(), targets(entry))).collect()
     }
 
-    /// Groups of files of which each reaches all others.
+    /// Returns the groups of files that reach each other (strongly connected components).
     fn cycles(&self) -> Vec<Vec<&str>> {
         let edges = self.edges();
         let mut reached = edges.clone();

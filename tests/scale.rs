@@ -26,10 +26,10 @@ static RECORDS: LazyLock<u32> = LazyLock::new(|| {
     records.parse().unwrap_or_else(|_| panic!("TEST_RECORDS must be a number, and is {records:?}"))
 });
 
-/// How much a list may add to the memory of a server that has answered before, in KiB.
+/// The memory in KiB that a list may add to a server that has answered before.
 const LIST_MAX_KIB: u64 = 32 * 1024;
 
-/// How much an import may take, in KiB: some batches of 4 MiB in their several forms, the program itself, and the index of
+/// The memory in KiB that an import may take: some batches of 4 MiB in their several forms, the program itself, and the index of
 /// its pages that a store on the disk keeps in memory. Nothing of the file may pile up.
 const IMPORT_MAX_KIB: u64 = 192 * 1024;
 
@@ -50,7 +50,7 @@ fn main() -> ExitCode {
         // Times are for a quiet machine, and asked for: `TEST_TIMES=1`.
         let untimed = ignored || std::env::var_os("TEST_TIMES").is_none();
         trials.push(trial("the_last_page_takes_as_long_as_the_first", pages).with_ignored_flag(untimed));
-        // What goes into this process's memory is no import, and not bounded.
+        // An import into a memory store keeps every record, so it is not bounded.
         if backend.kind != BackendKind::InMemory {
             trials.push(trial("many_are_imported_in_bounded_memory_from_a_file", |backend| import(backend, true)));
             trials.push(trial("many_are_imported_in_bounded_memory_from_a_pipe", |backend| import(backend, false)));
@@ -77,7 +77,7 @@ fn write_file(path: &Path) -> std::io::Result<()> {
     file.flush()
 }
 
-/// As data is that grew over the years: one field with several types, names with spaces, ids of several types.
+/// Data that grew over the years: one field with several types, names with spaces, ids of several types.
 fn mixed(backend: &Backend) -> Result<(), Failed> {
     let directory = tempfile::tempdir()?;
     let file = directory.path().join("mixed.jsonl");

@@ -21,11 +21,11 @@ use records::store::{BACKENDS, Backend, BackendKind};
 const EXAMPLES: &str = "30";
 
 fn main() -> ExitCode {
-    // One at a time: each keeps a processor busy by itself.
+    // A single thread, because each trial keeps a processor busy.
     let arguments = Arguments { test_threads: Some(1), ..Arguments::from_args() };
     let program = std::env::var_os("TEST_SCHEMATHESIS").filter(|path| !path.is_empty()).map(PathBuf::from);
     let mut trials = Vec::new();
-    // What is described is served by builds with the pages only.
+    // Only builds with the feature `pages` serve the description.
     for backend in BACKENDS.iter().filter(|_| cfg!(feature = "pages")) {
         let testable = backend.kind != BackendKind::Remote || servers::is_configured(backend.name);
         let required = servers::required().iter().any(|name| name == backend.name);
@@ -56,20 +56,20 @@ fn check(program: &PathBuf, backend: &Backend) -> Result<(), String> {
             return Err(stderr(&imported));
         }
     }
-    // Each request is a line of the log, which nobody reads here.
+    // The access log is not read here.
     let arguments = ["serve", "--store", &store, "--log", "info,records::http=off"];
     let serving = Serving::start(&directory, &arguments);
     let mut command = Command::new(program);
     command.args(["--config-file", concat!(env!("CARGO_MANIFEST_DIR"), "/tests/schemathesis.toml"), "run"]);
     command.arg(format!("http://{}/openapi.json", serving.address));
     command.args(["--checks", "all", "--max-examples", EXAMPLES, "--seed", "1", "--no-color"]);
-    // What it remembers of a run stays with the run.
+    // The example database stays with the run.
     let output = command.current_dir(directory.path()).output().map_err(|error| error.to_string())?;
     let said = String::from_utf8_lossy(&output.stdout);
     if !output.status.success() {
         return Err(format!("{said}{}", String::from_utf8_lossy(&output.stderr)));
     }
-    // That nothing was wrong because nothing was tried would be no news.
+    // A run that tried nothing must not count as a pass.
     let summary = said.lines().find(|line| line.contains(" generated, ")).ok_or_else(|| said.to_string())?;
     let tried = summary.split_whitespace().find_map(|word| word.replace(',', "").parse::<u32>().ok());
     if tried.is_none_or(|tried| tried < 100) {

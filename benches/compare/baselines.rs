@@ -1,4 +1,4 @@
-//! What the service is compared with: the least that can be written. Each is this program again, started with its name.
+//! The baselines of the comparison, each as short as it can be written. A baseline is this program again, started with its name.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -31,18 +31,18 @@ use super::data;
 const JSON: &str = "application/json";
 const PREFIX: &str = "/api/v1/records/";
 
-/// Serves as `name` says, for ever.
+/// Serves the baseline `name` until the process is killed.
 pub fn serve(name: &str, argument: &str) {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     if name == "server" {
-        // As many threads as the service has.
+        // The same number of threads as the service.
         let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
         builder.worker_threads(processors.saturating_sub(1).max(1));
     }
     let runtime = builder.enable_all().build().expect("a runtime");
     runtime.block_on(async {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
-        // Whoever started this reads the port here.
+        // The parent process reads the port from standard output.
         println!("listening on http://{}", listener.local_addr().expect("an address"));
         match name {
             "hyper" => bare_hyper(listener).await,
@@ -114,7 +114,7 @@ async fn server_alone(listener: TcpListener) {
     server::run(listener, router, limits, futures::stream::pending(), || {}).await;
 }
 
-/// What nearly every service over the driver does: a `find_one`, or a `find`, for each request.
+/// The usual service over the driver: a `find_one`, or a `find`, for each request.
 async fn driver(listener: TcpListener, url: &str) {
     type Records = Collection<Document>;
     async fn one(State(records): State<Records>, Path(id): Path<String>) -> impl IntoResponse {

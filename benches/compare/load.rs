@@ -1,4 +1,4 @@
-//! Clients: each has a connection, asks, waits for the whole answer, and asks the next.
+//! The load generator: each client sends a request on its connection, reads the whole response, and sends the next.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use memchr::memmem;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// What clients saw in one round.
+/// The measurements of the clients in one round.
 #[derive(Clone, Debug)]
 pub struct Seen {
     pub per_second: f64,
@@ -19,7 +19,7 @@ pub struct Seen {
 /// Asks for `paths` in turn over `connections`, spread over `ports`, for `time`. Counts nothing but 200s; anything else ends the
 /// comparison.
 pub fn run(ports: &[u16], paths: &Arc<Vec<String>>, connections: usize, time: Duration) -> Seen {
-    // One thread, as a load generator on the same machine must not take more than it needs.
+    // A single thread: the load generator shares the processors with the service.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     // Written before the clock runs, since that would be taken from the contestants too.
     let request = |path: &String| format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");

@@ -1,4 +1,4 @@
-//! The whole service beside what it is made of, in one run: `cargo bench --bench compare`.
+//! Compares the whole service with its parts in one run: `cargo bench --bench compare`.
 //!
 //! Needs a MongoDB: `TEST_MONGOD` names an executable to start as a replica set of one, or `TEST_MONGODB_URL` a replica set
 //! that runs. Every contestant is a process of its own and stands still while another is asked. They take turns, round after
@@ -56,7 +56,7 @@ fn main() {
     }
     let asked = |flag: &str| arguments.iter().any(|argument| argument == flag);
     if !asked("--spread") {
-        // In production it is one, and only of one can there be a copy.
+        // A replica set, as in production: a standalone server has no change stream for the replica.
         let set = servers::mongod::program().map(|_| Mongod::start_replica_set().expect("a replica set"));
         let url = |database: &str| {
             let database = format!("{database}_{}", std::process::id());
@@ -79,16 +79,16 @@ struct Comparison {
     rounds: usize,
 }
 
-/// Of a large collection.
+/// The number of records in a large collection.
 const MANY: u32 = 1_000_000;
 
-/// What fills a store that has records already.
+/// The seed of a store that has records already.
 const NO_SEED: &str = "none";
 
-/// How long a copy of so many may take to be made.
+/// The time limit for a replica of [`MANY`] records.
 const COPIED: Duration = Duration::from_secs(300);
 
-/// What a server says where it listens.
+/// The text before the address in a server's output.
 const LISTENING: &str = "listening on http://";
 
 /// A process that serves, ended with this value.
@@ -117,7 +117,7 @@ impl Server {
                         break;
                     }
                 }
-                // The rest must be read, and is read as whoever keeps logs does, not line by line.
+                // The pipe must be drained, in blocks as a log collector does, not line by line.
                 io::copy(&mut reader, &mut io::sink())
             });
         }
@@ -165,7 +165,7 @@ impl Server {
         value.expect("such a metric").parse().expect("a number")
     }
 
-    /// What of it is in memory, in MB.
+    /// The resident memory in MB.
     fn memory(&self) -> f64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap_or_default();
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or("0");
@@ -186,7 +186,7 @@ impl Drop for Server {
     }
 }
 
-/// The status and the whole answer of one GET; 0 when there is none.
+/// The status and the whole response of one GET; status 0 without a response.
 fn get(port: u16, path: &str) -> (u16, String) {
     let mut answer = String::new();
     let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)) else { return (0, answer) };
@@ -297,7 +297,7 @@ fn run(comparison: &Comparison, url: impl Fn(&str) -> String, million: bool, sav
     }
 
     if million {
-        // As many for the few, so that the client has the same to do.
+        // The same number of paths for both, so that the clients have the same work.
         let [few_paths, many_paths] = [data::FEW, MANY].map(|count| Arc::new(data::paths(count, 200_000)));
         let seed = directory.path().join("many.jsonl");
         seed_file(&seed, MANY);
@@ -314,7 +314,7 @@ fn run(comparison: &Comparison, url: impl Fn(&str) -> String, million: bool, sav
             ("bare axum", &|| Server::baseline("axum", &MANY.to_string(), first)),
         ];
         for (few, start) in start {
-            // One at a time, since they take room.
+            // One server at a time, because each needs much memory.
             let server = start();
             let name = format!("{few}, among 1,000,000");
             let among_many: Turn<'_> =
@@ -385,7 +385,7 @@ pub fn middle(sorted: &[f64]) -> f64 {
     sorted[sorted.len() / 2]
 }
 
-/// `find_one` after `find_one` in this process, so many at once: the driver's own limit.
+/// Calls `find_one` of the driver in this process, `at_once` calls in parallel: the limit of the driver itself.
 fn driver_alone(url: &str, paths: &[String], at_once: usize, time: Duration) -> Seen {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     runtime.block_on(async {

@@ -12,7 +12,7 @@ const DATABASE: &str = "compare";
 
 const CLIENTS: usize = 60;
 
-/// What it is called, how many instances, and what is added to their URI.
+/// The name, the number of instances, and the options added to the URI.
 const CONTESTANTS: [(&str, usize, &str); 4] = [
     ("records, 1 instance, the primary", 1, ""),
     ("records, 1 instance, nearest", 1, "&readPreference=nearest"),
@@ -56,7 +56,7 @@ pub fn run(comparison: &Comparison) {
     }
 }
 
-/// What all members together have taken for how many lookups.
+/// The processor time of all members, and the lookups it was spent on.
 #[derive(Clone, Copy, Default)]
 struct Spent {
     seconds: f64,
@@ -68,7 +68,7 @@ fn processor_seconds(set: &[Mongod]) -> f64 {
     let per_second: f64 = String::from_utf8_lossy(&output.stdout).trim().parse().expect("a number");
     let ticks = set.iter().map(|member| {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", member.process())).expect("a process");
-        // Behind the name, which may have anything in it, user and system time are the 12th and 13th.
+        // User and system time are the 12th and 13th field after the name, which may contain spaces.
         let fields: Vec<f64> =
             stat.rsplit(')').next().unwrap_or_default().split_whitespace().map(|f| f.parse().unwrap_or(0.0)).collect();
         fields[11] + fields[12]

@@ -28,7 +28,7 @@ fn compare(bytes: &[u8]) {
         assert_eq!(Key::from_bytes(key.as_bytes()).as_ref(), Ok(key));
     }
     let Ok(tree) = Tree::from_reader(bytes) else { return };
-    // What is written differently has something that the tree cannot show, such as a name that occurs twice.
+    // A document that the tree writes differently has content that the tree cannot hold, such as a repeated name.
     if !tree.to_vec().is_ok_and(|written| written == bytes) {
         return;
     }

@@ -1,4 +1,4 @@
-//! Lookups: the keys that an id denotes, in their order, and nothing where there is none, however odd the id.
+//! Lookups: an id finds the records it denotes, in the order of its keys, and any other id finds nothing, however odd.
 
 use std::sync::Arc;
 

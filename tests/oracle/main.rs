@@ -46,7 +46,7 @@ fn main() -> ExitCode {
     }));
     let conclusion = libtest_mimic::run(&arguments, trials);
     servers::stop_all();
-    // Not `Conclusion::exit`, which would end the process with the temporary directories still there.
+    // `Conclusion::exit` would end the process and leave the temporary directories.
     conclusion.exit_code()
 }
 
@@ -63,7 +63,7 @@ fn trial(runtime: &Handle, name: String, property: impl FnOnce(&Server) + Send +
     Trial::test(name, run).with_ignored_flag(!servers::is_configured("mongodb"))
 }
 
-/// A trial that fails, where a server is required and there is none.
+/// A trial that fails because a required server is missing.
 fn missing() -> Option<Trial> {
     let is_required = servers::required().iter().any(|name| name == "mongodb");
     let is_missing = is_required && !servers::is_configured("mongodb");

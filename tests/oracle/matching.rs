@@ -22,12 +22,12 @@ struct Operand {
     comparison: Comparison,
 }
 
-/// What a range compares with.
+/// The operand of a range.
 #[derive(Clone, Debug)]
 enum Comparison {
     String(String),
     Value(Bson),
-    /// One number, or the two between which the text's value lies.
+    /// The number that the text denotes, or the two numbers around its value.
     Numbers(Vec<Bson>),
     Instant(i64),
     /// After this millisecond and before the next one.

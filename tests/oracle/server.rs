@@ -13,7 +13,7 @@ use proptest::test_runner::{Config, TestCaseResult, TestRunner};
 use records::record::Document;
 use tokio::runtime::Handle;
 
-/// Where one case has its collections: a database that no other case has.
+/// The database of one case, which no other case uses.
 pub struct Server {
     runtime: Handle,
     database: Database,
@@ -76,7 +76,7 @@ impl Oracle<'_> {
         });
     }
 
-    /// As [`fill`](Self::fill), where some may be there already; returns the places of those that the server took.
+    /// Inserts documents some of which may exist; returns the indexes of those that the server inserted.
     pub fn fill_distinct(&self, documents: &[Document]) -> Vec<usize> {
         const DUPLICATE_KEY: i32 = 11_000;
         let inserted = self.server.block_on(async {
@@ -110,7 +110,7 @@ impl Oracle<'_> {
         })
     }
 
-    /// As [`find`](Self::find), without an index.
+    /// Runs [`find`](Self::find) without an index.
     ///
     /// # Errors
     ///

@@ -12,13 +12,13 @@ use crate::values::{NAMES, numbered_documents, path};
 /// Paths, and whether the order by them is descending.
 pub type SortFields = Vec<(Vec<&'static str>, bool)>;
 
-/// One to three fields of [`values::flat_fields`](crate::values::flat_fields).
+/// Chooses up to three fields of [`values::flat_fields`](crate::values::flat_fields).
 pub fn flat_sort_fields() -> impl Strategy<Value = SortFields> {
     let fields = (subsequence(vec!["a", "b", "0"], 1..=3).prop_shuffle(), any::<[bool; 3]>());
     fields.prop_map(|(names, descending)| names.into_iter().map(|name| vec![name]).zip(descending).collect())
 }
 
-/// One to three different paths; often the next one begins as the one before.
+/// Chooses up to three different paths, which often share a prefix.
 pub fn sort_fields() -> impl Strategy<Value = SortFields> {
     let id = vec(select(NAMES), 0..2).prop_map(|rest| [vec!["_id"], rest].concat());
     let path = prop_oneof![9 => path(), 1 => id];

@@ -20,7 +20,7 @@ use crate::server::{Oracle, Server, check};
 use crate::sorting::{SortFields, flat_sort_fields, sort, sort_fields};
 use crate::values::{self, contains, is_id, path};
 
-/// What a client asks for.
+/// A request of a client.
 #[derive(Clone, Debug)]
 struct Request {
     filter: Vec<Parameter>,

@@ -210,7 +210,7 @@ pub fn fields_of_a_document() -> impl Strategy<Value = Tree> {
     prop_oneof![fields(nested()), fields(scalar()), fields(value())]
 }
 
-/// As [`fields_of_a_document`], where few values and no arrays occur.
+/// Generates fields like [`fields_of_a_document`], with few distinct values and no arrays.
 pub fn flat_fields() -> impl Strategy<Value = Tree> {
     let few = vec![Bson::Null, Bson::Undefined, Bson::Int32(0), Bson::Int32(1), Bson::MinKey, Bson::MaxKey];
     let value = prop_oneof![
@@ -238,7 +238,7 @@ pub fn tree(document: &Document) -> Tree {
     raw(document).try_into().expect("a tree")
 }
 
-/// Whether a collection takes the value as an `_id`.
+/// Returns true if a collection accepts the value as an `_id`.
 pub fn is_id(value: &Bson) -> bool {
     !matches!(value, Bson::Array(_) | Bson::RegularExpression(_) | Bson::Undefined)
 }
@@ -248,7 +248,7 @@ pub fn path() -> impl Strategy<Value = Vec<&'static str>> {
     vec(select(NAMES), 1..4)
 }
 
-/// Whether `is` holds for the value, or for one inside it.
+/// Returns true if `is` holds for the value or for a value inside it.
 pub fn contains(value: &Bson, is: &dyn Fn(&Bson) -> bool) -> bool {
     is(value)
         || match value {

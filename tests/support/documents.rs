@@ -84,7 +84,7 @@ pub fn value() -> impl Strategy<Value = Bson> {
     value_with(true)
 }
 
-/// As [`value`]; with `dollar`, also with names of fields that begin with `$`.
+/// Generates a [`value`]; with `dollar`, field names may begin with `$`.
 fn value_with(dollar: bool) -> impl Strategy<Value = Bson> {
     leaf().prop_recursive(4, 24, 5, move |inner| {
         let nested = || vec((name(dollar), inner.clone()), 0..5).prop_map(distinct);
@@ -313,7 +313,7 @@ pub fn relaxed(fields: &Tree) -> String {
     object(fields, Form::Relaxed)
 }
 
-/// What is left of the types in relaxed form: a whole number is an Int32 where it fits.
+/// Relaxed form loses number types: a whole number becomes an Int32 if it fits.
 pub fn narrowed(fields: &Tree) -> Tree {
     fn narrow(value: &Bson) -> Bson {
         match value {

@@ -20,19 +20,19 @@ pub struct Proxy {
     from_server: Arc<AtomicU64>,
 }
 
-/// What the network does. What was connected before the last cut or reset never works again.
+/// The state of the network. Connections from before the last cut or reset never work again.
 #[derive(Clone, Copy, Debug, Default)]
 struct State {
-    /// How often it was cut: bytes vanish, and no connection is closed.
+    /// The number of cuts: bytes vanish, and no connection is closed.
     cuts: u32,
-    /// How often it was reset: every connection ends at once, at both ends.
+    /// The number of resets: every connection ends at once, at both ends.
     resets: u32,
-    /// Whether new connections wait for [`Proxy::mend`], or are refused until then.
+    /// If new connections wait for [`Proxy::mend`] or are refused until then.
     waits: bool,
     refuses: bool,
-    /// How long every piece is on its way.
+    /// The delay of every piece.
     delay: Duration,
-    /// Resets itself when the server has sent so many bytes in all.
+    /// The total number of bytes from the server after which the proxy resets.
     until: Option<u64>,
 }
 
@@ -76,12 +76,12 @@ impl Proxy {
         self.state.send_modify(|state| state.delay = delay);
     }
 
-    /// As at first, for new connections. Old ones stay as they are, which after a cut their ends cannot know.
+    /// Restores the network for new connections. Old connections stay broken, which after a cut their ends cannot notice.
     pub fn mend(&self) {
         self.state.send_modify(|state| *state = State { cuts: state.cuts, resets: state.resets, ..State::default() });
     }
 
-    /// How many bytes have come from the server.
+    /// The number of bytes received from the server.
     pub fn received(&self) -> u64 {
         self.from_server.load(Ordering::Relaxed)
     }
