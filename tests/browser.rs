@@ -19,6 +19,10 @@ const CASES: &[Case] = &[
     ("the_page_shows_records_and_offers_the_next_ones", the_page_shows_records_and_offers_the_next_ones),
     ("an_address_carries_filters_and_page", an_address_carries_filters_and_page),
     ("a_record_that_looks_like_markup_is_text", a_record_that_looks_like_markup_is_text),
+    ("a_table_has_the_columns_that_the_address_names", a_table_has_the_columns_that_the_address_names),
+    ("a_cell_shows_what_type_its_value_has", a_cell_shows_what_type_its_value_has),
+    ("an_address_opens_one_record_as_a_tree", an_address_opens_one_record_as_a_tree),
+    ("the_page_tells_if_the_store_or_the_replica_answered", the_page_tells_if_the_store_or_the_replica_answered),
     ("what_is_wrong_is_said_in_words", what_is_wrong_is_said_in_words),
     ("the_last_page_offers_no_next_one", the_last_page_offers_no_next_one),
     ("every_operation_can_be_tried_out", every_operation_can_be_tried_out),
@@ -86,8 +90,14 @@ fn between<'a>(document: &'a str, begin: &str, end: &str) -> &'a str {
 }
 
 fn ids(document: &str) -> Vec<&str> {
-    let list = between(document, "<ol id=\"records\"", "</ol>");
-    list.split("<span class=\"id\">").skip(1).map(|item| item.split("</span>").next().unwrap()).collect()
+    let rows = between(document, "<tbody>", "</tbody>");
+    rows.split("class=\"id\">").skip(1).map(|cell| cell.split("</a>").next().unwrap()).collect()
+}
+
+/// Returns the names of the columns.
+fn columns(document: &str) -> Vec<&str> {
+    let head = between(document, "<thead>", "</thead>");
+    head.split("title=\"Sort\">").skip(1).map(|heading| heading.split("</button>").next().unwrap()).collect()
 }
 
 fn status(document: &str) -> &str {
@@ -107,10 +117,10 @@ fn next(document: &str) -> Option<String> {
 
 fn the_page_shows_records_and_offers_the_next_ones(browser: &Browser) {
     let first = browser.open("/");
-    assert_eq!(ids(&first).len(), 20);
-    assert_eq!(status(&first), "20 records, and more.");
+    assert_eq!(ids(&first).len(), 50);
+    assert_eq!(status(&first), "50 records, and more.");
     let second = browser.open(&next(&first).expect("a next page"));
-    assert_eq!(ids(&second).len(), 20);
+    assert_eq!(ids(&second).len(), 50);
     assert!(ids(&first).iter().all(|id| !ids(&second).contains(id)));
 }
 
@@ -120,7 +130,7 @@ fn an_address_carries_filters_and_page(browser: &Browser) {
     loop {
         let page = browser.open(&address);
         assert!(ids(&page).len() <= 12);
-        assert!(page.contains("GET /api/v1/records?"), "the page says what it asks");
+        assert!(page.contains("<code id=\"curl\">curl 'http://"), "the page shows its request");
         found.extend(ids(&page).into_iter().map(str::to_owned));
         match next(&page) {
             Some(next) => address = next,
@@ -137,6 +147,40 @@ fn a_record_that_looks_like_markup_is_text(browser: &Browser) {
     assert_eq!(ids(&page), ["&lt;b onclick=x&gt;"]);
     assert!(page.contains("&lt;img src=/nowhere onerror=alert(1)&gt;"), "{page}");
     assert!(!page.contains("<img"), "{page}");
+}
+
+fn a_table_has_the_columns_that_the_address_names(browser: &Browser) {
+    let page = browser.open("/?block.eq=f&sort=-atomic_weight&columns=_id,name.en,discovery.year&limit=3");
+    assert_eq!(columns(&page), ["_id", "name.en", "discovery.year"]);
+    assert!(ids(&page).contains(&"No"), "{page}");
+    // The most common fields first, unless the address names any.
+    assert_eq!(columns(&browser.open("/?block.eq=f"))[..2], ["_id", "atomic number"]);
+}
+
+fn a_cell_shows_what_type_its_value_has(browser: &Browser) {
+    let page = browser.open("/?_id.in=He,H&columns=_id,atomic_weight,discovery.announced,melting_point_k,note");
+    for cell in [
+        "<td class=\"number\" data-path=\"atomic_weight\">4.0026</td>",
+        "<time datetime=\"1868-08-18T00:00:00.000Z\" title=\"1868-08-18T00:00:00.000Z\">",
+        "<span class=\"null\">null</span>",
+        "<td class=\"missing\" data-path=\"note\">",
+    ] {
+        assert!(page.contains(cell), "{cell} in {page}");
+    }
+}
+
+fn an_address_opens_one_record_as_a_tree(browser: &Browser) {
+    let page = browser.open("/?limit=5#record=Fe");
+    assert!(page.contains("<dialog id=\"record\" aria-labelledby=\"record-title\" open"), "{page}");
+    assert_eq!(between(&page, "<h2 id=\"record-title\">", "</h2>"), "Fe");
+    let tree = between(&page, "<div id=\"tree\">", "</dialog>");
+    assert!(tree.contains("\"Eisen\"") && tree.contains("5 fields"), "{tree}");
+    let page = browser.open("/#record=nothing");
+    assert!(page.contains("There is no such record."), "{page}");
+}
+
+fn the_page_tells_if_the_store_or_the_replica_answered(browser: &Browser) {
+    assert!(browser.open("/").contains("Answered by the store"));
 }
 
 fn what_is_wrong_is_said_in_words(browser: &Browser) {

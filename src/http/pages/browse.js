@@ -1,10 +1,99 @@
-// Browses the records by the API that everybody has. What is shown is text, never markup: records are not ours.
+// Browses the records through the public API. Every value is shown as text, never as markup, because records are untrusted.
 "use strict";
 
-const API = "/api/v1/records";
+const API = "api/v1/records";
+const DEFAULT_COLUMNS = 8;
+const MAX_DEPTH = 3;
+const DATE = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)$/;
+// While a replica answers, the page asks again this often.
+const RECHECK_MS = 5000;
+
 const get = (id) => document.getElementById(id);
-const form = get("ask");
-let asked = 0;
+const form = get("query");
+let request = 0;
+let view = { rows: [], cells: [], next: "", search: null };
+let recheck;
+
+function make(name, properties = {}, ...children) {
+  const element = Object.assign(document.createElement(name), properties);
+  element.append(...children);
+  return element;
+}
+
+// Parses JSON and keeps what JSON.parse loses: the digits of a number, the order of numeric names, repeated names.
+function parse(json) {
+  let at = 0;
+  const token = /\s*(?:([{}[\],:])|("(?:[^"\\]|\\.)*")|(-?\d[\d.eE+-]*)|(true|false|null))\s*/y;
+  let kind;
+  function read() {
+    token.lastIndex = at;
+    kind = token.exec(json);
+    if (!kind) throw new SyntaxError("The response is not JSON.");
+    at = token.lastIndex;
+  }
+  function value() {
+    const [, mark, text, number, word] = kind;
+    if (text) return { type: "string", value: JSON.parse(text) };
+    if (number) return { type: "number", value: number };
+    if (word) return { type: word === "null" ? "null" : "boolean", value: word };
+    const isObject = mark === "{";
+    const entries = [];
+    for (read(); kind[1] !== "}" && kind[1] !== "]"; ) {
+      let name = String(entries.length);
+      if (isObject) {
+        name = JSON.parse(kind[2]);
+        read();
+        read();
+      }
+      entries.push([name, value()]);
+      read();
+      if (kind[1] === ",") read();
+    }
+    return { type: isObject ? "object" : "array", value: entries };
+  }
+  read();
+  return value();
+}
+
+function toJson(node, indent = "", step = "") {
+  if (node.type === "string") return JSON.stringify(node.value);
+  if (node.type !== "object" && node.type !== "array") return node.value;
+  const [open, close] = node.type === "object" ? "{}" : "[]";
+  if (!node.value.length) return open + close;
+  const inner = indent + step;
+  const newline = step ? "\n" : "";
+  const parts = node.value.map(([name, child]) => {
+    const label = node.type === "object" ? `${JSON.stringify(name)}:${step && " "}` : "";
+    return `${newline}${step && inner}${label}${toJson(child, inner, step)}`;
+  });
+  return `${open}${parts.join(",")}${newline}${step && indent}${close}`;
+}
+
+const escapeName = (name) => name.replace(/[\\.]/g, "\\$&");
+const joinPath = (path, name) => (path ? `${path}.${escapeName(name)}` : escapeName(name));
+const escapeList = (path) => path.replaceAll(",", "\\,");
+const splitList = (text) => text.split(/(?<!\\),/).map((path) => path.replaceAll("\\,", ","));
+// A text in double quotes is a string and nothing else, so a text that begins with one must be quoted itself.
+const operand = (node) => (node.type === "string" && node.value.startsWith('"') ? JSON.stringify(node.value) : String(node.value));
+const isScalar = (node) => node.type !== "object" && node.type !== "array";
+const child = (node, name) => node.value.find(([other]) => other === name)?.[1];
+
+function idText(record) {
+  const id = child(record, "_id");
+  if (!id) return "";
+  return isScalar(id) ? String(id.value) : toJson(id);
+}
+
+// The paths of a record's fields, down to MAX_DEPTH documents.
+function* paths(node, path = "", depth = 1) {
+  for (const [name, value] of node.value) {
+    const here = joinPath(path, name);
+    if (value.type === "object" && value.value.length && depth < MAX_DEPTH) yield* paths(value, here, depth + 1);
+    else yield [here, value];
+  }
+}
+
+// --- The query, the form and the URL ------------------------------------------------------------------------------------
 
 function addFilter(path = "", operator = "eq", value = "") {
   const item = get("filter").content.cloneNode(true).firstElementChild;
@@ -14,14 +103,14 @@ function addFilter(path = "", operator = "eq", value = "") {
   part("value").value = value;
   part("remove").addEventListener("click", () => {
     item.remove();
-    get("add").focus();
+    get("add-filter").focus();
   });
   get("filters").append(item);
-  return part("path");
+  return item;
 }
 
-// The form as the query of a request.
-function query() {
+// The API's query from the form.
+function formQuery() {
   const parameters = new URLSearchParams();
   for (const item of get("filters").children) {
     const part = (name) => item.querySelector(`[data-part=${name}]`).value;
@@ -31,124 +120,364 @@ function query() {
     const value = form.elements[name].value.trim();
     if (value) parameters.append(name, value);
   }
-  return parameters.toString();
+  return parameters;
 }
 
-// The query of an address into the form.
-function fill(text) {
+function fillForm(parameters) {
   get("filters").replaceChildren();
   form.reset();
-  for (const [name, value] of new URLSearchParams(text)) {
+  for (const [name, value] of parameters) {
     const dot = name.lastIndexOf(".");
     if (["sort", "fields", "limit"].includes(name)) form.elements[name].value = value;
     else if (dot > 0) addFilter(name.slice(0, dot), name.slice(dot + 1), value);
   }
 }
 
+// `columns` belongs to the page; all other parameters are the API's.
+function pageQuery() {
+  const parameters = new URLSearchParams(location.search);
+  const columns = parameters.get("columns");
+  parameters.delete("columns");
+  return { parameters, columns: columns === null ? null : splitList(columns) };
+}
+
+function navigate(parameters, columns, focus) {
+  const query = new URLSearchParams(parameters);
+  if (columns) query.set("columns", columns.map(escapeList).join(","));
+  history.pushState(null, "", `?${query}`);
+  load(focus);
+}
+
+// --- The table ----------------------------------------------------------------------------------------------------------
+
 function say(text, isError = false) {
   get("status").textContent = text;
   get("status").classList.toggle("error", isError);
 }
 
-// A number with more digits than JavaScript keeps must not change under the reader's eyes: the text is indented as it is.
-function pretty(json) {
-  let out = "";
-  let depth = 0;
-  let inText = false;
-  for (let at = 0; at < json.length; at++) {
-    const c = json[at];
-    if (inText) {
-      out += c;
-      if (c === "\\") out += json[++at];
-      else if (c === '"') inText = false;
-    } else if (c === '"') {
-      inText = true;
-      out += c;
-    } else if (c === "{" || c === "[") {
-      const empty = json[at + 1] === "}" || json[at + 1] === "]";
-      out += empty ? c + json[++at] : `${c}\n${"  ".repeat(++depth)}`;
-    } else if (c === "}" || c === "]") out += `\n${"  ".repeat(--depth)}${c}`;
-    else if (c === ",") out += `,\n${"  ".repeat(depth)}`;
-    else out += c === ":" ? ": " : c;
+// All columns of the page, the most frequent ones first; `_id` is always the first.
+function allColumns(records) {
+  const counts = new Map();
+  for (const record of records) {
+    for (const [path] of paths(record)) counts.set(path, (counts.get(path) ?? 0) + 1);
   }
-  return out;
+  counts.set("_id", Infinity);
+  return [...counts].sort((a, b) => b[1] - a[1]).map(([path]) => path);
 }
 
-// The id as its address has it. It comes first, but where a record was stored otherwise; as a number, see above.
-function idOf(line) {
-  const digits = /^\{"_id":(-?[0-9.eE+-]+)[,}]/.exec(line)?.[1];
-  if (digits) return digits;
-  const id = JSON.parse(line)._id;
-  return typeof id === "object" ? JSON.stringify(id) : String(id);
+function cell(node) {
+  const td = make("td");
+  if (!node) {
+    td.className = "missing";
+    td.append(make("span", { title: "The record has no such field." }, "missing"));
+  } else if (node.type === "null") td.append(make("span", { className: "null" }, "null"));
+  else if (node.type === "number") {
+    td.className = "number";
+    td.textContent = node.value;
+  } else if (node.type === "string" && DATE.test(node.value)) td.append(date(node.value));
+  else {
+    const text = isScalar(node) ? node.value : toJson(node);
+    td.textContent = text.length > 120 ? `${text.slice(0, 120)}…` : text;
+    if (text.length > 40) td.title = text.slice(0, 2000);
+  }
+  return td;
 }
 
-function show(line) {
-  const item = document.createElement("li");
-  const details = document.createElement("details");
-  const summary = document.createElement("summary");
-  const name = document.createElement("span");
-  const preview = document.createElement("span");
-  const text = document.createElement("pre");
-  name.className = "id";
-  name.textContent = idOf(line);
-  preview.className = "preview";
-  preview.textContent = line.length > 300 ? `${line.slice(0, 300)}…` : line;
-  text.tabIndex = 0;
-  summary.append(name, preview);
-  details.append(summary, text);
-  details.addEventListener("toggle", () => {
-    if (details.open && !text.textContent) text.textContent = pretty(line);
+function date(text) {
+  const time = new Date(text);
+  const shown = isNaN(time) ? text : time.toLocaleString(undefined, { dateStyle: "medium", timeStyle: "medium" });
+  return make("time", { dateTime: text, title: text }, shown);
+}
+
+function heading(path, sort) {
+  const [field, descending] = sort.startsWith("-") ? [sort.slice(1), true] : [sort, false];
+  const isSorted = field === escapeList(path);
+  const th = make("th", { scope: "col" });
+  if (isSorted) th.ariaSort = descending ? "descending" : "ascending";
+  const next = !isSorted ? escapeList(path) : descending ? "" : `-${escapeList(path)}`;
+  const sortButton = make("button", { type: "button", className: "sort", title: "Sort" }, path);
+  sortButton.addEventListener("click", () => {
+    form.elements.sort.value = next;
+    form.requestSubmit();
   });
-  item.append(details);
-  return item;
+  const filterButton = make("button", { type: "button", className: "filter", title: "Filter", ariaLabel: `Filter by ${path}` }, "⌕");
+  filterButton.addEventListener("click", () => addFilter(path).querySelector("[data-part=value]").focus());
+  th.append(sortButton, filterButton);
+  return th;
 }
 
-async function load(url, focus) {
-  const mine = ++asked;
-  say("Loading…");
-  get("address").textContent = `GET ${url}`;
-  try {
-    const answer = await fetch(url, { headers: { Accept: "application/x-ndjson, application/problem+json;q=0.5" } });
-    const body = await answer.text();
-    if (mine !== asked) return;
-    if (!answer.ok) {
-      get("records").replaceChildren();
-      get("next").hidden = true;
-      const problem = answer.headers.get("content-type") === "application/problem+json" ? JSON.parse(body) : {};
-      say(problem.detail ?? `The server answered ${answer.status}.`, true);
-      return;
+function showTable() {
+  const { parameters, columns: chosen } = pageQuery();
+  const records = view.rows;
+  const all = allColumns(records);
+  const columns = chosen ?? all.slice(0, DEFAULT_COLUMNS);
+  const table = get("results").querySelector("table");
+  table.hidden = !records.length;
+  table.tHead.replaceChildren(make("tr", {}, ...columns.map((path) => heading(path, parameters.get("sort") ?? ""))));
+  const body = document.createDocumentFragment();
+  view.cells = records.map((record) => new Map(paths(record)));
+  records.forEach((record, index) => {
+    const row = make("tr");
+    row.dataset.index = index;
+    for (const path of columns) {
+      const td = cell(view.cells[index].get(path));
+      td.dataset.path = path;
+      if (path === "_id") {
+        const link = make("a", { href: `#record=${encodeURIComponent(idText(record))}`, className: "id" });
+        link.append(...td.childNodes);
+        td.append(link);
+      }
+      row.append(td);
     }
-    const lines = body.split("\n").filter(Boolean);
-    get("records").replaceChildren(...lines.map(show));
-    const next = /<([^>]*)>; rel="next"/.exec(answer.headers.get("link") ?? "")?.[1];
-    get("next").hidden = !next;
-    get("next").dataset.url = next ?? "";
-    get("first").hidden = !url.includes("after=");
-    say(lines.length === 0 ? "No record." : `${lines.length} ${lines.length === 1 ? "record" : "records"}${next ? ", and more" : ""}.`);
-    if (focus) get("records").focus();
-  } catch (error) {
-    if (mine === asked) say(`The server cannot be reached: ${error.message}`, true);
+    body.append(row);
+  });
+  table.tBodies[0].replaceChildren(body);
+
+  const list = [...new Set([...columns, ...all])].map((path) => {
+    const box = make("input", { type: "checkbox", checked: columns.includes(path), value: path });
+    return make("label", {}, box, path);
+  });
+  get("column-list").replaceChildren(...list);
+}
+
+get("column-list").addEventListener("change", () => {
+  const boxes = [...get("column-list").querySelectorAll("input:checked")];
+  const query = pageQuery().parameters;
+  query.set("columns", boxes.map((box) => escapeList(box.value)).join(","));
+  history.replaceState(null, "", `?${query}`);
+  showTable();
+});
+
+// A click on a value offers it as a filter.
+get("results").addEventListener("click", (event) => {
+  const td = event.target.closest("td");
+  if (!td || event.target.closest("a, button") || String(getSelection())) return;
+  const { path } = td.dataset;
+  const node = view.cells[td.parentElement.dataset.index].get(path);
+  const item = !node ? addFilter(path, "exists", "false") : isScalar(node) ? addFilter(path, "eq", operand(node)) : addFilter(path, "exists", "true");
+  item.querySelector("[data-part=operator]").focus();
+});
+
+// --- Loading ------------------------------------------------------------------------------------------------------------
+
+async function problemOf(response) {
+  const isProblem = response.headers.get("content-type")?.startsWith("application/problem+json");
+  const problem = isProblem ? JSON.parse(await response.text()) : {};
+  const id = problem.request_id ? ` (request ${problem.request_id})` : "";
+  return `${problem.detail ?? `The server answered with status ${response.status}.`}${response.status >= 500 ? id : ""}`;
+}
+
+// Says if the store or the replica answered, and asks again while it is the replica.
+function showSource(response) {
+  const isReplica = response.headers.has("cache-status");
+  const age = Number(response.headers.get("age") ?? 0);
+  const seconds = age < 60 ? `${age} s` : age < 3600 ? `${Math.round(age / 60)} min` : `${Math.round(age / 3600)} h`;
+  get("source").textContent = isReplica ? `Answered by the replica, ${seconds} old` : "Answered by the store";
+  get("source").classList.toggle("replica", isReplica);
+  const isStale = isReplica && age > 10;
+  get("banner").hidden = !isStale;
+  if (isStale) get("banner").textContent = `The database is away. The replica answers; it was last known to be current ${seconds} ago.`;
+  clearTimeout(recheck);
+  if (isReplica) recheck = setTimeout(checkSource, RECHECK_MS);
+}
+
+async function checkSource() {
+  try {
+    const response = await fetch(`${API}?limit=1`, { method: "HEAD", cache: "no-store" });
+    if (response.ok) return showSource(response);
+  } catch {
+    // The next check reports the result.
   }
+  recheck = setTimeout(checkSource, RECHECK_MS);
+}
+
+const quoteShell = (text) => `'${text.replaceAll("'", "'\\''")}'`;
+
+async function load(focus = false) {
+  const mine = ++request;
+  const { search } = location;
+  const { parameters } = pageQuery();
+  if (!parameters.has("limit")) parameters.set("limit", form.elements.limit.value);
+  const url = `${API}?${parameters}`;
+  const absolute = new URL(url, document.baseURI).href;
+  get("curl").textContent = `curl ${quoteShell(absolute)}`;
+  get("results").ariaBusy = "true";
+  say("Loading…");
+  let error;
+  try {
+    const response = await fetch(url, { headers: { Accept: "application/x-ndjson, application/problem+json;q=0.5" } });
+    if (!response.ok) error = await problemOf(response);
+    else {
+      const rows = (await response.text()).split("\n").filter(Boolean).map(parse);
+      if (mine !== request) return;
+      const next = /<([^>]*)>; rel="next"/.exec(response.headers.get("link") ?? "")?.[1] ?? "";
+      view = { rows, cells: [], next, search };
+      showSource(response);
+    }
+  } catch (failure) {
+    error = `The server cannot be reached: ${failure.message}`;
+  }
+  if (mine !== request) return;
+  if (error) view = { rows: [], cells: [], next: "", search };
+  const count = view.rows.length;
+  showTable();
+  get("results").ariaBusy = "false";
+  get("first").hidden = !parameters.has("after");
+  get("next").hidden = !view.next;
+  get("next").dataset.url = view.next;
+  get("download").hidden = !count;
+  if (error) say(error, true);
+  else if (count) say(`${count} ${count === 1 ? "record" : "records"}${view.next ? ", and more" : ""}.`);
+  else say(parameters.has("after") ? "No more records." : get("filters").children.length ? "No record matches the filters." : "The collection is empty.");
+  if (focus) get("results").focus();
+  showRecord();
 }
 
 form.addEventListener("submit", (event) => {
   event.preventDefault();
-  const text = query();
-  history.pushState(null, "", `?${text}`);
-  load(`${API}?${text}`, false);
+  navigate(formQuery(), pageQuery().columns, false);
 });
-get("add").addEventListener("click", () => addFilter().focus());
+get("add-filter").addEventListener("click", () => addFilter().querySelector("input").focus());
 get("first").addEventListener("click", () => form.requestSubmit());
 get("next").addEventListener("click", () => {
-  const url = get("next").dataset.url;
-  history.pushState(null, "", url.slice(url.indexOf("?")));
-  load(url, true);
+  const next = new URL(view.next, document.baseURI).searchParams;
+  navigate(next, pageQuery().columns, true);
 });
 
-function begin() {
-  const text = location.search.slice(1);
-  fill(text);
-  load(`${API}?${text || query()}`, false);
+// --- Downloads and the clipboard ----------------------------------------------------------------------------------------
+
+// RFC 4180. A spreadsheet would run a text that begins like a formula, so an apostrophe protects it.
+function csvField(node) {
+  if (!node || node.type === "null") return "";
+  let text = isScalar(node) ? String(node.value) : toJson(node);
+  if (node.type === "string" && /^[=+\-@\t\r]/.test(text)) text = `'${text}`;
+  return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
 }
-addEventListener("popstate", begin);
+
+const FORMATS = {
+  json: { type: "application/json", text: () => `[${view.rows.map((row) => toJson(row)).join(",\n")}]\n` },
+  ndjson: { type: "application/x-ndjson", text: () => view.rows.map((row) => `${toJson(row)}\n`).join("") },
+  csv: {
+    type: "text/csv",
+    text: () => {
+      const columns = [...get("column-list").querySelectorAll("input:checked")].map((box) => box.value);
+      const header = columns.map((value) => csvField({ type: "string", value }));
+      const rows = view.cells.map((cells) => columns.map((path) => csvField(cells.get(path))));
+      return [header, ...rows].map((fields) => `${fields.join(",")}\r\n`).join("");
+    },
+  },
+};
+
+get("download").addEventListener("click", (event) => {
+  const { format } = event.target.dataset;
+  if (!format) return;
+  const { type, text } = FORMATS[format];
+  const link = make("a", { href: URL.createObjectURL(new Blob([text()], { type })), download: `records.${format}` });
+  link.click();
+  URL.revokeObjectURL(link.href);
+});
+
+async function copy(button, text) {
+  try {
+    await navigator.clipboard.writeText(text);
+    button.dataset.copied = "✓";
+  } catch {
+    button.dataset.copied = "not possible here";
+  }
+  setTimeout(() => delete button.dataset.copied, 1500);
+}
+get("copy-curl").addEventListener("click", () => copy(get("copy-curl"), get("curl").textContent));
+
+// --- One record ---------------------------------------------------------------------------------------------------------
+
+function tree(node, path, name) {
+  const label = make("span", { className: "name" }, name);
+  const buttons = make("span", { className: "actions" });
+  const button = (text, title, run) => {
+    const element = make("button", { type: "button", title, ariaLabel: `${title}: ${path}` }, text);
+    element.addEventListener("click", (event) => {
+      event.preventDefault();
+      run(element);
+    });
+    buttons.append(element);
+  };
+  button("path", "Copy the path", (element) => copy(element, path));
+  button("value", "Copy the value", (element) => copy(element, node.type === "string" ? node.value : toJson(node, "", "  ")));
+  if (isScalar(node)) {
+    button("filter", "Filter by this value", () => {
+      get("record").close();
+      addFilter(path, "eq", operand(node));
+      form.requestSubmit();
+    });
+    const shown = node.type === "string" && DATE.test(node.value) ? date(node.value) : toJson(node);
+    return make("div", { className: "leaf" }, label, make("span", { className: `value ${node.type}` }, shown), buttons);
+  }
+  const size = `${node.value.length} ${node.type === "array" ? "items" : "fields"}`;
+  const summary = make("summary", {}, label, make("span", { className: "size" }, size), buttons);
+  const details = make("details", { open: node.value.length <= 20 }, summary);
+  // A large array is rendered when it is opened.
+  const fill = () => {
+    if (details.open && details.childElementCount === 1) {
+      details.append(...node.value.map(([key, value]) => tree(value, joinPath(path, key), key)));
+    }
+  };
+  details.addEventListener("toggle", fill);
+  fill();
+  return details;
+}
+
+function openRecord(record) {
+  get("record-title").textContent = idText(record);
+  get("tree").replaceChildren(...record.value.map(([name, value]) => tree(value, escapeName(name), name)));
+  get("record-status").textContent = "";
+  const index = view.rows.findIndex((row) => idText(row) === idText(record));
+  const step = (button, to) => {
+    get(button).disabled = index < 0 || !view.rows[to];
+    get(button).onclick = () => {
+      history.replaceState(null, "", `#record=${encodeURIComponent(idText(view.rows[to]))}`);
+      showRecord();
+    };
+  };
+  step("previous", index - 1);
+  step("following", index + 1);
+  get("copy-json").onclick = () => copy(get("copy-json"), toJson(record, "", "  "));
+}
+
+// Opens the record that the fragment of the URL names: whole, even if the list has only some of its fields.
+async function showRecord() {
+  const id = /^#record=(.+)$/.exec(location.hash)?.[1];
+  const dialog = get("record");
+  if (!id) return dialog.close();
+  get("record-title").textContent = decodeURIComponent(id);
+  if (!dialog.open) dialog.showModal();
+  get("record-status").textContent = "Loading…";
+  try {
+    const response = await fetch(`${API}/${id}`, { headers: { Accept: "application/json, application/problem+json;q=0.5" } });
+    if (location.hash !== `#record=${id}`) return;
+    if (response.status === 200) return openRecord(parse(await response.text()));
+    get("tree").replaceChildren();
+    get("record-status").textContent = response.status === 204 ? "There is no such record." : await problemOf(response);
+  } catch (failure) {
+    get("record-status").textContent = `The server cannot be reached: ${failure.message}`;
+  }
+}
+
+get("record").addEventListener("close", () => {
+  if (location.hash) history.replaceState(null, "", location.pathname + location.search);
+});
+get("close").addEventListener("click", () => get("record").close());
+get("record").addEventListener("keydown", (event) => {
+  if (event.target.closest("input")) return;
+  if (event.key === "ArrowLeft") get("previous").click();
+  if (event.key === "ArrowRight") get("following").click();
+});
+addEventListener("hashchange", showRecord);
+
+function begin() {
+  fillForm(pageQuery().parameters);
+  load();
+}
+addEventListener("popstate", () => {
+  if (location.search !== view.search) begin();
+});
 begin();
