@@ -413,7 +413,7 @@ function tree(node, path, name) {
     return make("div", { className: "leaf" }, label, make("span", { className: `value ${node.type}` }, shown), buttons);
   }
   const size = `${node.value.length} ${node.type === "array" ? "items" : "fields"}`;
-  const summary = make("summary", {}, label, make("span", { className: "size" }, size), buttons);
+  const summary = make("summary", {}, label, make("span", { className: "size" }, size));
   const details = make("details", { open: node.value.length <= 20 }, summary);
   // A large array is rendered when it is opened.
   const fill = () => {
@@ -423,7 +423,8 @@ function tree(node, path, name) {
   };
   details.addEventListener("toggle", fill);
   fill();
-  return details;
+  // Buttons inside a summary would be interactive elements inside another one.
+  return make("div", { className: "branch" }, buttons, details);
 }
 
 function openRecord(record) {
