@@ -1,6 +1,6 @@
 //! Lists: one `find` for a page, one cursor for a stream.
 //!
-//! [`pushdown`](super::pushdown) says a request in MongoDB's query language. The server then executes it, and this module
+//! [`pushdown`] expresses a request in MongoDB's query language. The server then executes it, and this module
 //! reads the rows and drops those that the language could only approximate. Three kinds of lists are executed here instead, over
 //! a scan of the collection: those sorted by a field that the language cannot name, those of a view with a collation, which
 //! refuses to compare by bytes, and those that a server with `notablescan` refuses to sort. The whole of a small collection is
