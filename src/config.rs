@@ -3,6 +3,7 @@
 mod effective;
 mod environment;
 mod flags;
+mod store_file;
 mod values;
 
 use std::fmt;
@@ -17,6 +18,7 @@ pub use clap_complete::Shell;
 use crate::store::{self, BackendKind, fallback};
 use crate::telemetry::Format;
 use flags::{ApiFlags, Cli, FallbackFlags, ServeFlags, Shared, Verb};
+pub use store_file::StoreFile;
 use values::{admin_of, named, otlp_of};
 
 /// What the command line asks for.
@@ -93,6 +95,8 @@ pub struct Healthcheck {
 #[derive(Debug)]
 pub struct Store {
     pub url: Secret,
+    /// The file that `url` was read from.
+    pub file: Option<StoreFile>,
     pub options: store::Options,
 }
 
@@ -254,29 +258,28 @@ fn wrong(text: String) -> clap::Error {
 
 fn store_of(shared: Shared, matches: &clap::ArgMatches) -> Result<Store, clap::Error> {
     let typed = |id| matches.value_source(id) == Some(ValueSource::CommandLine);
-    let url = match (shared.store, shared.store_file) {
+    let (url, file) = match (shared.store, shared.store_file) {
         (Some(_), Some(_)) if typed("store") == typed("store_file") => {
             return Err(wrong("the store is named twice: by a URL and by a file. Set only one of the two".into()));
         }
-        (Some(url), file) if file.is_none() || typed("store") => url,
-        (_, Some(file)) => {
-            let at = format!("{} ({})", file.display(), named("store_file", matches));
-            let text = std::fs::read_to_string(&file)
-                .map_err(|error| wrong(format!("cannot read the store's URL out of {at}: {error}")))?;
-            match text.trim() {
-                "" => return Err(wrong(format!("{at} is empty: it must hold the store's URL"))),
-                url => url.to_owned(),
-            }
+        (Some(url), file) if file.is_none() || typed("store") => (Secret(url), None),
+        (_, Some(path)) => {
+            let file =
+                StoreFile::open(path).map_err(|error| wrong(format!("{}: {error}", named("store_file", matches))))?;
+            (file.used().clone(), Some(file))
         }
-        _ => store::DEFAULT_URL.map(str::to_owned).ok_or_else(|| {
-            wrong(
-                "this build serves no sample data: name the store by --store, RECORDS_STORE or RECORDS_STORE_FILE"
-                    .into(),
-            )
-        })?,
+        _ => {
+            let url = store::DEFAULT_URL.ok_or_else(|| {
+                wrong(
+                    "this build serves no sample data: name the store by --store, RECORDS_STORE or RECORDS_STORE_FILE"
+                        .into(),
+                )
+            })?;
+            (Secret(url.to_owned()), None)
+        }
     };
     let options = store::Options { collection: shared.collection, timeout: shared.store_timeout, ..Default::default() };
-    Ok(Store { url: Secret(url), options })
+    Ok(Store { url, file, options })
 }
 
 fn fallback_of(

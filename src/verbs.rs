@@ -6,14 +6,15 @@ use std::net::SocketAddr;
 use std::num::NonZero;
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
 use indicatif::{ProgressBar, ProgressStyle};
-use records::config::{self, Healthcheck, Import, Log, Seed, Serve, Shell, Store as StoreSettings};
+use records::config::{self, Healthcheck, Import, Log, Seed, Serve, Shell, Store as StoreSettings, StoreFile};
 use records::document::reader::InvalidDocument;
 use records::import::{self, Input, Progress};
-use records::store::{self, BackendKind, EmbeddedStore, Opened};
+use records::store::{self, BackendKind, EmbeddedStore, Opened, Store};
 use records::telemetry::spans::{self, Exporting, Tracer};
 use records::telemetry::{Connections, Format, Logs, Lost, VERSION};
 use records::{healthcheck, http, server, telemetry};
@@ -26,6 +27,10 @@ const SKIPPED: u8 = 3;
 
 /// What an import leaves to a store on the disk for its cache.
 const IMPORT_CACHE_BYTES: u64 = 16 * 1024 * 1024;
+
+/// The time between two looks at the file with the store's URL. It is polled because a mounted secret changes by the swap of a
+/// symbolic link in a directory above, which a watch on the file does not see.
+const STORE_FILE_INTERVAL: Duration = Duration::from_secs(2);
 
 /// How long a server that stops waits for threads that wait for the disk, or for a pipe.
 const BLOCKED: Duration = Duration::from_secs(3);
@@ -170,7 +175,38 @@ async fn open(settings: &StoreSettings) -> Result<Opened, Failure> {
         .map_err(|error| Failure(error.report().to_string()))
 }
 
-async fn serving(settings: Serve, lost_lines: Lost, tracer: Tracer) -> Outcome {
+/// Connects `store` by each URL that `file` comes to hold, and tries one that does not work again until it does or is replaced.
+async fn follow(mut file: StoreFile, store: Arc<dyn Store>) {
+    let mut reported = String::new();
+    loop {
+        tokio::time::sleep(STORE_FILE_INTERVAL).await;
+        let read = spawn_blocking(move || (file.changed(), file)).await;
+        let Ok((changed, returned)) = read else { return };
+        file = returned;
+        let failure = match changed {
+            Ok(None) => {
+                reported.clear();
+                continue;
+            }
+            Ok(Some(url)) => match store.reconnect(url.expose().to_owned()).await {
+                Ok(()) => {
+                    tracing::info!("the URL in {file} has changed, and is in use");
+                    file.set_used(url);
+                    continue;
+                }
+                // Without its causes, the text stays the same for as long as the reason does.
+                Err(error) => (error.to_string(), error.report().to_string()),
+            },
+            Err(text) => (text.clone(), text),
+        };
+        if reported != failure.0 {
+            tracing::warn!("the URL in {file} has changed, and cannot be used; keeping the last one: {}", failure.1);
+            reported = failure.0;
+        }
+    }
+}
+
+async fn serving(mut settings: Serve, lost_lines: Lost, tracer: Tracer) -> Outcome {
     // Heard from the beginning: a stop while the seed is loaded is a stop, and the next start loads it again.
     let mut stops = server::signals()?;
     let mut answers = answers(&settings)?;
@@ -182,8 +218,13 @@ async fn serving(settings: Serve, lost_lines: Lost, tracer: Tracer) -> Outcome {
     // Before the store, which takes long and leaves files, and would for nothing. Until there is an answer clients are refused.
     let taken = take("listen", settings.listen)?;
     let admin = settings.admin_listen.map(|admin| take("admin-listen", admin)).transpose()?;
+    let store_file = settings.store.file.take();
     let prepared = async {
-        match (open(&settings.store).await?, settings.fallback) {
+        let opened = open(&settings.store).await?;
+        if let (Opened::Remote(store), Some(file)) = (&opened, store_file) {
+            tokio::spawn(follow(file, store.clone()));
+        }
+        match (opened, settings.fallback) {
             (Opened::Embedded(store), _) => {
                 fill(&*store, &settings.seed).await?;
                 Ok(Opened::Embedded(store).into_store())

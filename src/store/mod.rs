@@ -102,6 +102,17 @@ pub trait Store: Debug + Send + Sync + 'static {
         futures::stream::once(async { Err(ChangeStreamError::Unsupported) }).boxed()
     }
 
+    /// Connects by `url` from now on, once a server has answered by it. Calls in progress keep the connection they have. After an
+    /// error nothing has changed.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid` if the URL is wrong, or names another database; `Unavailable` if no server answers by it.
+    fn reconnect(&self, url: String) -> BoxFuture<'_, Result<()>> {
+        let _ = url;
+        Box::pin(ready(Err(Error::invalid("this store has no connection to replace"))))
+    }
+
     /// Returns the store's metrics, whose names begin with `store_`. Labels contain no record, id or secret.
     fn metrics(&self) -> Vec<Metric> {
         Vec::new()

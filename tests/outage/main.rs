@@ -11,6 +11,7 @@ mod lists;
 mod proxy;
 #[path = "../support/servers.rs"]
 mod servers;
+mod store_file;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -25,6 +26,7 @@ use records::query::Selection;
 use records::record::Document;
 use records::store::{BACKENDS, Error, Kind, ListRequest, Options, Result, Row, RowStream, Store};
 use servers::mongod::{self, Mongod};
+use store_file::a_store_file_that_changes_is_used_without_a_restart;
 use tokio::runtime::Runtime;
 
 /// The store whose server can be started here.
@@ -66,6 +68,7 @@ cases! {
     a_short_list_that_is_cut_at_any_point_is_refused,
     an_upsert_that_failed_can_be_made_again,
     a_replica_set_is_a_store_as_any_other,
+    a_store_file_that_changes_is_used_without_a_restart,
 }
 
 fn main() -> ExitCode {

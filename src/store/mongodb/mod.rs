@@ -9,7 +9,7 @@
 //!   that hangs cannot pile up tasks.
 //! - **Lookups that wait at the same time share a command:** see [`batcher`].
 //! - **The client is created when it is first needed,** and tried again until that succeeds, so that the service starts while
-//!   MongoDB is down, or the DNS that knows its address.
+//!   MongoDB is down, or the DNS that knows its address. A new URI replaces it while the service runs: see [`client`].
 //!
 //! [`lists`] executes lists: [`pushdown`] says them in MongoDB's query language, as far as the kind of the collection
 //! ([`namespace`]) takes it; [`cursor`] reads and closes the server's cursors, and [`reply`] takes the documents out of their
@@ -17,6 +17,7 @@
 
 mod batcher;
 mod changes;
+mod client;
 mod connections;
 mod cursor;
 mod error;
@@ -46,6 +47,7 @@ use super::{
 };
 use crate::record::{Document, Key, RecordId, ValueRef, raw};
 use batcher::{BatchLoader, LookupBatcher};
+use client::{Current, LazyClient};
 use connections::Connections;
 use cursor::Cursor;
 use failures::Failures;
@@ -80,10 +82,9 @@ pub struct MongoDb {
 }
 
 struct Inner {
-    uri: ConnectionString,
     options: Options,
     database: String,
-    client: OnceCell<Client>,
+    client: Current,
     connections: Connections,
     failures: Failures,
     namespaces: NamespaceCache,
@@ -102,13 +103,17 @@ struct Inner {
 pub async fn open(url: String, options: Options) -> Result<Opened> {
     let uri = parse(&url).await?;
     let pool = uri.max_pool_size.filter(|size| *size > 0).unwrap_or(DEFAULT_POOL_SIZE);
-    let database = uri.default_database.clone().unwrap_or_else(|| DEFAULT_DATABASE.to_owned());
+    let database = database_of(&uri);
     let inner = Inner::new(uri, options, database, OnceCell::new(), pool);
     Ok(Opened::Remote(Arc::new(MongoDb::new(inner, pool))))
 }
 
 pub async fn check(url: String) -> Result<()> {
     parse(&url).await.map(drop)
+}
+
+fn database_of(uri: &ConnectionString) -> String {
+    uri.default_database.clone().unwrap_or_else(|| DEFAULT_DATABASE.to_owned())
 }
 
 async fn parse(url: &str) -> Result<ConnectionString> {
@@ -128,10 +133,9 @@ impl Inner {
     fn new(uri: ConnectionString, options: Options, database: String, client: OnceCell<Client>, pool: u32) -> Self {
         let permits = |count: u32| Arc::new(Semaphore::new((count as usize).min(Semaphore::MAX_PERMITS)));
         Self {
-            uri,
             options,
             database,
-            client,
+            client: Current::new(LazyClient::new(uri, client)),
             connections: Connections::default(),
             failures: Failures::default(),
             namespaces: NamespaceCache::default(),
@@ -143,24 +147,20 @@ impl Inner {
         }
     }
 
-    async fn client(&self) -> mongodb::error::Result<&Client> {
-        self.client
-            .get_or_try_init(|| async {
-                let mut options = ClientOptions::parse(self.uri.clone()).await?;
-                // The URI overrides these. A connection attempt ends after half of a call's time, which leaves the other half for
-                // another server or a second attempt.
-                let half = self.options.timeout / 2;
-                options.app_name.get_or_insert_with(|| "records".to_owned());
-                options.connect_timeout.get_or_insert(half);
-                options.server_selection_timeout.get_or_insert(half);
-                options.cmap_event_handler = Some(self.connections.handler());
-                Client::with_options(options)
-            })
-            .await
+    async fn client(&self) -> mongodb::error::Result<Client> {
+        self.client.get().connected(self.options.timeout, &self.connections).await
     }
 
     async fn collection(&self) -> mongodb::error::Result<Collection<RawDocumentBuf>> {
         Ok(self.client().await?.database(&self.database).collection(&self.options.collection))
+    }
+
+    /// Finds one `_id` through `client`, which needs the same as a lookup: a server, and the right to read.
+    async fn find_one(&self, client: Client) -> mongodb::error::Result<()> {
+        let collection: Collection<RawDocumentBuf> =
+            client.database(&self.database).collection(&self.options.collection);
+        let find = collection.find(doc! {}).projection(doc! { "_id": 1 }).limit(1);
+        find.max_time(self.options.timeout).await?.advance().await.map(drop)
     }
 
     /// Replaces or inserts each document, by one `update` command.
@@ -169,7 +169,7 @@ impl Inner {
         let run = async {
             let client = self.client().await?;
             let mut command = command;
-            let mut concern = self.uri.write_concern.clone().unwrap_or_default();
+            let mut concern = self.client.get().uri().write_concern.clone().unwrap_or_default();
             // A standalone server acknowledges a write before it has its journal on disk, and loses it when it is killed. The
             // URI overrides this; and a write without acknowledgement cannot wait for the disk.
             concern.journal.get_or_insert(concern.w != Some(Acknowledgment::Nodes(0)));
@@ -376,17 +376,32 @@ impl Store for MongoDb {
         })
     }
 
-    /// Finds one `_id`, which needs the same as a lookup: a server, and the right to read. Takes no permit for lists, so that a
-    /// ping is answered as long as lookups are.
+    /// Takes no permit for lists, so that a ping is answered as long as lookups are.
     fn ping(&self) -> BoxFuture<'_, Result<()>> {
         Box::pin(self.bounded(|inner| async move {
-            let find_one = async {
-                let collection = inner.collection().await?;
-                let find = collection.find(doc! {}).projection(doc! { "_id": 1 }).limit(1);
-                find.max_time(inner.options.timeout).await?.advance().await
-            };
-            find_one.await.map(drop).map_err(error::classify)
+            let find_one = async { inner.find_one(inner.client().await?).await };
+            find_one.await.map_err(error::classify)
         }))
+    }
+
+    fn reconnect(&self, url: String) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async move {
+            let uri = parse(&url).await?;
+            if database_of(&uri) != self.inner.database {
+                return Err(Error::invalid(
+                    "the MongoDB URI names another database: restart the service to serve that",
+                ));
+            }
+            self.bounded(|inner| async move {
+                let next = LazyClient::new(uri, OnceCell::new());
+                let find_one =
+                    async { inner.find_one(next.connected(inner.options.timeout, &inner.connections).await?).await };
+                find_one.await.map_err(error::classify)?;
+                inner.client.set(next);
+                Ok(())
+            })
+            .await
+        })
     }
 
     fn health(&self) -> BoxFuture<'_, Result<Health>> {

@@ -185,7 +185,7 @@ async fn the_size_of_batches_follows_the_size_of_the_documents() {
     let documents = (0..5_000).map(|id| doc! { "_id": id, "pad": pad(id) }).collect::<Vec<_>>();
     let collection = watched.client.database(&watched.database).collection::<mongodb::bson::Document>("large");
     collection.insert_many(documents).await.expect("documents");
-    let uri = watched.store.inner.uri.clone();
+    let uri = watched.store.inner.client.get().uri().clone();
     let options = Options { collection: "large".to_owned(), ..Options::default() };
     let client = OnceCell::new_with(Some(watched.client.clone()));
     let store = MongoDb::new(Inner::new(uri, options, watched.database.clone(), client, 10), 10);

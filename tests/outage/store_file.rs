@@ -1,0 +1,140 @@
+//! The service as a process whose store's URL is in a file that changes.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use crate::servers::mongod::{Mongod, document, element, text};
+use crate::{RECOVERY, numbered, open};
+
+const DATABASE: &str = "outage";
+
+struct Service {
+    child: Child,
+    address: SocketAddr,
+    log: Arc<Mutex<String>>,
+}
+
+impl Service {
+    fn start(file: &Path) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_records"));
+        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("RECORDS_")) {
+            command.env_remove(name);
+        }
+        command.arg("--store-file").arg(file).args(["--listen", "127.0.0.1:0", "--log", "info,records::http=off"]);
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("it starts");
+        let log = Arc::new(Mutex::new(String::new()));
+        let lines = log.clone();
+        let stderr = BufReader::new(child.stderr.take().expect("a log"));
+        std::thread::spawn(move || {
+            stderr.lines().map_while(Result::ok).for_each(|line| *lines.lock().expect("a log") += &(line + "\n"));
+        });
+        let listening = || {
+            let log = log.lock().expect("a log");
+            let (_, rest) = log.split_once("listening on http://")?;
+            rest.split_whitespace().next()?.parse().ok()
+        };
+        let address = until("the service listens", listening);
+        Self { child, address, log }
+    }
+
+    fn status(&self) -> u16 {
+        let mut stream = TcpStream::connect(self.address).expect("a connection");
+        stream.write_all(b"GET /api/v1/records/1 HTTP/1.0\r\n\r\n").expect("a request");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("an answer");
+        answer.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status")
+    }
+
+    /// Waits until the log says `text` once more than it did, and requires each answer until then.
+    fn answers_until_it_says(&self, text: &str, change: impl FnOnce()) {
+        let count = || self.log.lock().expect("a log").matches(text).count();
+        let before = count();
+        change();
+        until(text, || {
+            assert_eq!(self.status(), 200, "while the log does not say yet: {text}");
+            (count() > before).then_some(())
+        });
+        assert_eq!(self.status(), 200, "after the log has said: {text}");
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn until<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
+    let begin = Instant::now();
+    loop {
+        if let Some(found) = check() {
+            return found;
+        }
+        assert!(begin.elapsed() < RECOVERY, "{what}: not within {RECOVERY:?}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn command(server: &Mongod, elements: &[Vec<u8>]) {
+    let reply = server.command(DATABASE, &elements.concat()).expect("a reply");
+    let ok = element(0x01, "ok", &1.0_f64.to_le_bytes());
+    assert!(reply.windows(ok.len()).any(|part| part == ok), "{}", String::from_utf8_lossy(&reply));
+}
+
+fn create_user(server: &Mongod, name: &str) {
+    let roles = element(0x04, "roles", &document(&element(0x02, "0", &text("read"))));
+    command(server, &[element(0x02, "createUser", &text(name)), element(0x02, "pwd", &text("password")), roles]);
+}
+
+fn restart(server: &mut Mongod, with_passwords: bool) {
+    server.stop();
+    server.ask_for_passwords(with_passwords);
+    server.run().expect("a server");
+}
+
+pub async fn a_store_file_that_changes_is_used_without_a_restart() {
+    let mut server = Mongod::start().expect("a server");
+    open(&server.url()).await.upsert(numbered(0..10)).await.expect("an upsert");
+    create_user(&server, "first");
+    create_user(&server, "second");
+    restart(&mut server, true);
+
+    // As Kubernetes mounts a secret: the file is a link into a directory that is replaced by the swap of another link.
+    let folder = tempfile::tempdir().expect("a directory");
+    let at = |name: &str| folder.path().join(name);
+    let write = |version: &str, content: &str| {
+        std::fs::create_dir(at(version)).expect("a directory");
+        std::fs::write(at(version).join("url"), content).expect("a file");
+        let _ = std::fs::remove_file(at("next"));
+        symlink(version, at("next")).expect("a link");
+        std::fs::rename(at("next"), at("data")).expect("a swap");
+    };
+    let url = |user: &str, password: &str, database: &str| {
+        format!("mongodb://{user}:{password}@127.0.0.1:{}/{database}\n", server.port())
+    };
+    write("1", &url("first", "password", DATABASE));
+    symlink("data/url", at("url")).expect("a link");
+    let service = Service::start(&at("url"));
+    until("the first user's answers", || (service.status() == 200).then_some(()));
+
+    let kept = "keeping the last one";
+    service.answers_until_it_says(kept, || write("2", &url("second", "wrong", DATABASE)));
+    service.answers_until_it_says(kept, || write("3", "mongodb://"));
+    service.answers_until_it_says(kept, || write("4", ""));
+    service.answers_until_it_says(kept, || write("5", &url("second", "password", "other")));
+    service.answers_until_it_says("has changed, and is in use", || write("6", &url("second", "password", DATABASE)));
+    let log = service.log.lock().expect("a log").clone();
+    assert!(!log.contains("password@") && !log.contains("wrong@"), "the log shows a password: {log}");
+
+    // The new user's connections are the ones that are used: the old user can be removed.
+    restart(&mut server, false);
+    command(&server, &[element(0x02, "dropUser", &text("first"))]);
+    restart(&mut server, true);
+    until("the second user's answers", || (service.status() == 200).then_some(()));
+}
