@@ -8,9 +8,9 @@ use futures::{Stream, StreamExt, poll, stream};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep};
 
-use super::accept::Form;
+use super::accept::MediaType;
+use super::limits::StreamPermit;
 use super::request_id::RequestId;
-use super::shed::StreamPermit;
 use crate::record::{Document, Malformed};
 use crate::store::{self, Error, MemoryPool, MemoryReservation, RowStream, UNCOUNTED_BYTES};
 use crate::wire;
@@ -27,33 +27,33 @@ const MEMORY_POLL: Duration = Duration::from_millis(50);
 /// The streams that may wait for memory at once: each has a large record in hand.
 static MEMORY_WAITERS: Semaphore = Semaphore::const_new(4);
 
-/// Writes records one after the other, in a form.
+/// Encodes a sequence of records.
 pub struct RecordEncoder {
-    form: Form,
+    media_type: MediaType,
     has_written: bool,
 }
 
 impl RecordEncoder {
-    pub fn new(form: Form, out: &mut Vec<u8>) -> Self {
-        if form == Form::Json {
+    pub fn new(media_type: MediaType, out: &mut Vec<u8>) -> Self {
+        if media_type == MediaType::Json {
             out.push(b'[');
         }
-        Self { form, has_written: false }
+        Self { media_type, has_written: false }
     }
 
     pub fn push(&mut self, out: &mut Vec<u8>, document: &Document) -> Result<(), Malformed> {
-        if std::mem::replace(&mut self.has_written, true) && self.form == Form::Json {
+        if std::mem::replace(&mut self.has_written, true) && self.media_type == MediaType::Json {
             out.push(b',');
         }
         wire::document(out, document.bson())?;
-        if self.form == Form::Lines {
+        if self.media_type == MediaType::Ndjson {
             out.push(b'\n');
         }
         Ok(())
     }
 
     pub fn finish(&self, out: &mut Vec<u8>) {
-        if self.form == Form::Json {
+        if self.media_type == MediaType::Json {
             out.push(b']');
         }
     }
@@ -116,13 +116,13 @@ impl RecordBody {
     /// Encodes the first chunk: until it is sent, the status can still report a failure.
     pub async fn begin(
         rows: RowStream,
-        form: Form,
+        media_type: MediaType,
         memory: MemoryPool,
         permit: StreamPermit,
         request_id: RequestId,
     ) -> store::Result<impl Stream<Item = store::Result<Bytes>>> {
         let mut chunk = Vec::new();
-        let encoder = RecordEncoder::new(form, &mut chunk);
+        let encoder = RecordEncoder::new(media_type, &mut chunk);
         let mut body = Self { rows: Some(rows), encoder, chunk, memory, permit, request_id };
         let first = body.next_chunk(Duration::ZERO).await?;
         let rest = stream::unfold(Some(body), |body: Option<Self>| async move {
@@ -130,9 +130,9 @@ impl RecordBody {
             match body.next_chunk(MEMORY_TIMEOUT).await.transpose()? {
                 Ok(chunk) => Some((Ok(chunk), Some(body))),
                 Err(error) => {
-                    body.permit.streaming.cut();
+                    body.permit.streaming.abort();
                     let request_id = body.request_id.as_str();
-                    tracing::error!(request_id, cause = %error.report(), "list cut short");
+                    tracing::error!(request_id, cause = %error.report(), "list aborted");
                     Some((Err(error), None))
                 }
             }

@@ -1,23 +1,74 @@
-//! Content codings that clients ask for: gzip, Brotli, Zstandard, as far as they are compiled in.
+//! Content codings: gzip, Brotli, Zstandard, as far as they are compiled in.
 //!
-//! Here rather than in a layer around the router: only here a HEAD still has the body whose headers it is to show.
-
-use axum::http::HeaderMap;
-use axum::response::Response;
-
-use super::problem::Problem;
-use crate::store::MemoryPool;
+//! tower-http's `CompressionLayer` does not bound the memory of its encoders, and never answers 406. Called by the handlers and
+//! not a layer: a response to `HEAD` has the headers of `GET` only while it still has its body.
 
 #[cfg(feature = "gzip")]
 mod encoder;
 
+use axum::body::HttpBody;
+use axum::http::HeaderMap;
+use axum::http::header::{ACCEPT_ENCODING, CONTENT_ENCODING};
+use axum::response::Response;
+
+use super::accept::ranges;
+use super::problem::Problem;
+use crate::store::MemoryPool;
+
 /// A smaller body gains nothing: it fits into one packet with its head, and the codings have heads of their own.
-#[cfg(feature = "gzip")]
 const MIN_BYTES: u64 = 1024;
 
-/// The bytes that are compressed at a time: some milliseconds of work. Other tasks run between two pieces.
-#[cfg(feature = "gzip")]
-const PIECE_BYTES: usize = 64 * 1024;
+/// The request headers that the media type and the coding depend on.
+pub const VARY: &str = "accept, accept-encoding";
+
+/// In ascending order of preference.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Coding {
+    Identity,
+    #[cfg(feature = "gzip")]
+    Gzip,
+    #[cfg(feature = "compression")]
+    Brotli,
+    #[cfg(feature = "compression")]
+    Zstd,
+}
+
+const CODINGS: &[Coding] = &[
+    Coding::Identity,
+    #[cfg(feature = "gzip")]
+    Coding::Gzip,
+    #[cfg(feature = "compression")]
+    Coding::Brotli,
+    #[cfg(feature = "compression")]
+    Coding::Zstd,
+];
+
+impl Coding {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Identity => "identity",
+            #[cfg(feature = "gzip")]
+            Self::Gzip => "gzip",
+            #[cfg(feature = "compression")]
+            Self::Brotli => "br",
+            #[cfg(feature = "compression")]
+            Self::Zstd => "zstd",
+        }
+    }
+
+    /// The weight that the client gives to this coding, in thousandths; 0 when it does not accept it
+    /// ([RFC 9110, section 12.5.3](https://www.rfc-editor.org/rfc/rfc9110#section-12.5.3)).
+    pub fn weight(self, headers: &HeaderMap) -> u16 {
+        let weight = |name: &str| {
+            let mut ranges = headers.get_all(ACCEPT_ENCODING).iter().flat_map(ranges);
+            ranges.find(|(range, _)| range.eq_ignore_ascii_case(name)).map(|(_, weight)| weight)
+        };
+        let alias = (self.name() == "gzip").then(|| weight("x-gzip")).flatten();
+        // A client that does not mention the identity accepts it, as the last resort.
+        let default = u16::from(self == Self::Identity);
+        weight(self.name()).or(alias).or_else(|| weight("*")).unwrap_or(default)
+    }
+}
 
 /// The response in the coding that the client prefers.
 ///
@@ -26,58 +77,24 @@ const PIECE_BYTES: usize = 64 * 1024;
 ///
 /// # Errors
 ///
-/// When the client refuses every coding there is, and the plain form too; when the memory for responses is used up.
-#[cfg(feature = "gzip")]
+/// 406, when the client accepts no coding of this build and no identity; 503, when the memory for responses is used up.
 pub fn compressed(memory: &MemoryPool, headers: &HeaderMap, response: Response) -> Result<Response, Problem> {
-    use axum::body::{Body, HttpBody};
-    use axum::http::HeaderValue;
-    use axum::http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, ETAG};
-    use encoder::Coding;
-    use futures::{FutureExt, StreamExt};
-
-    use crate::store;
-
-    if !headers.contains_key(ACCEPT_ENCODING) {
+    if !headers.contains_key(ACCEPT_ENCODING) || response.headers().contains_key(CONTENT_ENCODING) {
         return Ok(response);
     }
-    let coding = encoder::choose(headers).ok_or_else(|| {
-        let detail =
-            "`Accept-Encoding` refuses every coding there is, and the plain form too: leave out `identity;q=0`.";
-        Problem::not_acceptable("Accept-Encoding", detail)
-    })?;
-    let size = response.body().size_hint().exact();
-    let is_small = size.is_some_and(|size| size < MIN_BYTES);
-    if coding == Coding::Identity || is_small || response.headers().contains_key(CONTENT_ENCODING) {
-        return Ok(response);
+    let is_small = response.body().size_hint().exact().is_some_and(|size| size < MIN_BYTES);
+    let acceptable = CODINGS.iter().map(|coding| (*coding, coding.weight(headers))).filter(|(_, weight)| *weight > 0);
+    let preferred = acceptable.max_by_key(|&(coding, weight)| (is_small && coding == Coding::Identity, weight));
+    match preferred {
+        Some((Coding::Identity, _)) => Ok(response),
+        #[cfg(feature = "gzip")]
+        Some((coding, _)) => encoder::encode_response(coding, memory, response),
+        #[cfg(not(feature = "gzip"))]
+        Some(_) => Ok(response),
+        None => {
+            let names: Vec<_> = CODINGS.iter().map(|coding| coding.name()).collect();
+            let detail = format!("None of the codings in `Accept-Encoding` is available: use {}.", names.join(", "));
+            Err(Problem::not_acceptable("Accept-Encoding", detail))
+        }
     }
-    let failed = |error: std::io::Error| store::Error::broken("a response cannot be compressed").with_source(error);
-    let (mut head, body) = response.into_parts();
-    let mut body = body.into_data_stream();
-    let body = if size.is_some_and(|size| size <= PIECE_BYTES as u64) {
-        // A body whose size is known is at hand.
-        let whole = body.next().now_or_never().flatten().and_then(Result::ok).unwrap_or_default();
-        Body::from(coding.encode(&whole).map_err(failed)?)
-    } else {
-        let mut reservation = memory.reservation();
-        reservation.try_grow(coding.memory_bytes())?;
-        Body::from_stream(encoder::encoded(body, coding.encoder().map_err(failed)?, reservation))
-    };
-    head.headers.remove(CONTENT_LENGTH);
-    head.headers.insert(CONTENT_ENCODING, HeaderValue::from_static(coding.name()));
-    if let Some(tag) = head.headers.get(ETAG)
-        // The body is no longer the same byte for byte.
-        && let Ok(weak) = HeaderValue::from_bytes(&[b"W/", tag.as_bytes()].concat())
-    {
-        head.headers.insert(ETAG, weak);
-    }
-    Ok(Response::from_parts(head, body))
 }
-
-/// The response as it is.
-#[cfg(not(feature = "gzip"))]
-pub fn compressed(_: &MemoryPool, _: &HeaderMap, response: Response) -> Result<Response, Problem> {
-    Ok(response)
-}
-
-/// The request headers that the choice of a form and a coding depends on.
-pub const VARY: &str = if cfg!(feature = "gzip") { "accept, accept-encoding" } else { "accept" };

@@ -1,29 +1,41 @@
-//! Which pages of other origins may read the answers ([CORS](https://fetch.spec.whatwg.org/#http-cors-protocol)).
+//! Access by pages of other origins ([CORS](https://fetch.spec.whatwg.org/#http-cors-protocol)).
 
 use std::time::Duration;
 
-use axum::http::header::{ACCEPT, AGE, ETAG, IF_MATCH, IF_NONE_MATCH, LINK, ORIGIN, RETRY_AFTER};
-use axum::http::{HeaderName, HeaderValue, Method};
-use tower_http::cors::{AllowOrigin, CorsLayer};
+use axum::http::header::{AGE, ALLOW, ETAG, LINK, ORIGIN, RETRY_AFTER};
+use axum::http::{HeaderName, Method};
+use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
-use super::age::CACHE_STATUS;
-use super::line::TRACEPARENT;
 use super::request_id::REQUEST_ID;
+use super::response::CACHE_STATUS;
+use super::settings::Settings;
+use super::timing::SERVER_TIMING;
 
-/// How long a browser may remember what it was told, which is as long as any of them does.
-const REMEMBERED: Duration = Duration::from_secs(2 * 60 * 60);
+/// How long a browser may keep the answer to a preflight: the longest that any browser does.
+const MAX_AGE: Duration = Duration::from_secs(2 * 60 * 60);
 
-/// Answers preflights, and tells browsers which of `origins` may read the rest; `*` is all of them. No credentials: there
-/// are none.
-pub fn layer(origins: &[HeaderValue]) -> CorsLayer {
+/// Answers preflights, and tells browsers which origins may read the responses. `None` when no origin may.
+///
+/// Without `Access-Control-Allow-Credentials`: the service has no cookies, and pages send `Authorization` themselves.
+pub fn layer(settings: &Settings) -> Option<CorsLayer> {
+    let origins = &settings.cors_origins;
+    if origins.is_empty() {
+        return None;
+    }
     let any = origins.iter().any(|origin| origin == "*");
     let origin = if any { AllowOrigin::any() } else { AllowOrigin::list(origins.iter().cloned()) };
     let vary: &[HeaderName] = if any { &[] } else { &[ORIGIN] };
-    CorsLayer::new()
+    let headers = match &settings.cors_headers {
+        Some(headers) => AllowHeaders::list(headers.iter().cloned()),
+        // A `*` would leave `Authorization` out.
+        None => AllowHeaders::mirror_request(),
+    };
+    let layer = CorsLayer::new()
         .allow_origin(origin)
         .allow_methods([Method::GET, Method::HEAD])
-        .allow_headers([ACCEPT, IF_MATCH, IF_NONE_MATCH, REQUEST_ID, TRACEPARENT])
-        .expose_headers([AGE, CACHE_STATUS, ETAG, LINK, RETRY_AFTER, REQUEST_ID, TRACEPARENT])
-        .max_age(REMEMBERED)
-        .vary(vary.to_vec())
+        .allow_headers(headers)
+        .expose_headers([AGE, ALLOW, CACHE_STATUS, ETAG, LINK, RETRY_AFTER, REQUEST_ID, SERVER_TIMING])
+        .max_age(MAX_AGE)
+        .vary(vary.to_vec());
+    Some(layer)
 }

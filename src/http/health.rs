@@ -9,16 +9,15 @@ use serde_json::json;
 use super::App;
 use super::problem::Problem;
 
-/// Whether the process is worth keeping: it answers, so it is. No I/O: a restart does not mend a database.
+/// Says that the process is alive. No I/O: a restart does not mend a database.
 pub async fn live() -> impl IntoResponse {
     ([(CACHE_CONTROL, "no-store")], Json(json!({ "status": "alive" })))
 }
 
-/// Whether requests should come here: they would be answered, and the server is not about to stop. What is not as it should
-/// be all the same stands in the body.
+/// Says whether a lookup would be answered now and the server is not about to stop. The body names what is degraded.
 pub async fn ready(State(app): State<App>) -> Result<impl IntoResponse, Problem> {
     if app.draining.has_begun() {
-        return Err(Problem::stopping());
+        return Err(Problem::draining());
     }
     let body = match app.store.health().await?.degraded {
         None => json!({ "status": "ready" }),

@@ -6,7 +6,8 @@ use std::time::Instant;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, Method, StatusCode};
 
-use super::metrics::{InFlight, Route};
+use super::metrics::InFlight;
+use super::path::{LIVEZ, METRICS, NONE, READYZ};
 use super::problem::Problem;
 use super::request_id::RequestId;
 use crate::telemetry::spans::{Span, Spent, Tracer};
@@ -23,8 +24,7 @@ const NO_ANSWER: u16 = 499;
 pub struct UnderWay {
     begun: Instant,
     method: &'static str,
-    route: Route,
-    pattern: &'static str,
+    route: &'static str,
     id: RequestId,
     /// For whoever collects them.
     span: Option<Span>,
@@ -43,7 +43,7 @@ macro_rules! line {
             target: "records::http::request",
             request_id = $request.id.as_str(),
             method = $request.method,
-            route = $request.pattern,
+            route = $request.route,
             $($name = $value,)*
             // To the microsecond: more digits are noise.
             duration_ms = $took.as_micros() as f64 / 1000.0,
@@ -54,14 +54,14 @@ macro_rules! line {
 }
 
 impl UnderWay {
-    pub fn new(head: &Parts, id: RequestId, route: Route, in_flight: InFlight, tracer: &Tracer) -> Self {
-        let (method, pattern) = (method(&head.method), pattern(head.uri.path(), route));
+    pub fn new(head: &Parts, id: RequestId, route: &'static str, in_flight: InFlight, tracer: &Tracer) -> Self {
+        let method = method(&head.method);
         let parent = parent(&head.headers);
         // As with lines: a trace of every probe says nothing.
-        let traced = route != Route::operation;
-        let span = traced.then(|| tracer.begin(parent, method, (route != Route::none).then_some(pattern))).flatten();
+        let traced = !is_probe(route);
+        let span = traced.then(|| tracer.begin(parent, method, (route != NONE).then_some(route))).flatten();
         let trace = span.as_ref().map(Span::context).or_else(|| parent.map(TraceParent::child));
-        Self { begun: Instant::now(), method, route, pattern, id, span, trace, in_flight: Some(in_flight) }
+        Self { begun: Instant::now(), method, route, id, span, trace, in_flight: Some(in_flight) }
     }
 
     pub fn id(&self) -> &RequestId {
@@ -77,15 +77,11 @@ impl UnderWay {
         self.span.as_ref().is_some_and(Span::is_recorded)
     }
 
-    pub fn trace(&self) -> Option<TraceParent> {
-        self.trace
-    }
-
     /// Counts it, ends its span, and writes its line, with what the client is not told of `problem`.
     pub fn answered(mut self, status: StatusCode, problem: Option<&Problem>, store: Option<Spent>) {
         let (took, code) = (self.begun.elapsed(), status.as_u16());
         if let Some(in_flight) = self.in_flight.take() {
-            in_flight.ended(code, took);
+            in_flight.end(code, took);
         }
         if let Some(span) = self.span.take() {
             span.end(code, store);
@@ -95,7 +91,7 @@ impl UnderWay {
             line!(info, self, took, "answered", status = code, cause = cause);
         } else if status.is_server_error() {
             line!(error, self, took, "request failed", status = code, cause = cause);
-        } else if self.route == Route::operation {
+        } else if is_probe(self.route) {
             // Every few seconds one, that says nothing.
             line!(debug, self, took, "answered", status = code);
         } else {
@@ -108,7 +104,7 @@ impl Drop for UnderWay {
     fn drop(&mut self) {
         if let Some(in_flight) = self.in_flight.take() {
             let took = self.begun.elapsed();
-            in_flight.ended(NO_ANSWER, took);
+            in_flight.end(NO_ANSWER, took);
             line!(info, self, took, "ended without an answer", status = NO_ANSWER);
         }
     }
@@ -137,16 +133,7 @@ fn method(method: &Method) -> &'static str {
     }
 }
 
-/// The path without what a client may put into it.
-fn pattern(path: &str, route: Route) -> &'static str {
-    match route {
-        Route::record => "/api/v1/records/{id}",
-        Route::records => "/api/v1/records",
-        Route::operation => match path {
-            "/livez" => "/livez",
-            "/readyz" => "/readyz",
-            _ => "/metrics",
-        },
-        Route::none => "other",
-    }
+/// Probes and scrapes, which come every few seconds.
+fn is_probe(route: &str) -> bool {
+    [LIVEZ, READYZ, METRICS].contains(&route)
 }

@@ -9,7 +9,7 @@ use axum::Extension;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::HeaderValue;
-use axum::http::header::LINK;
+use axum::http::header::{ETAG, LINK};
 use axum::http::request::Parts;
 use axum::response::Response;
 use bson::Bson;
@@ -17,14 +17,15 @@ use bson::spec::ElementType;
 use futures::TryStreamExt;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-use super::accept::{self, Form};
+use super::accept::MediaType;
 use super::body::{self, RecordBody, RecordEncoder};
-use super::etag::{self, ETag};
+use super::conditional::{Current, Outcome, entity_tag, evaluate_preconditions};
 use super::problem::Problem;
 use super::request_id::RequestId;
+use super::response::{not_modified, record_response, set_staleness_headers};
 use super::settings::Settings;
 use super::timing::StoreTime;
-use super::{App, age, answer, path};
+use super::{App, compress, path};
 use crate::query::{After, Cursor, Position, Selection};
 use crate::record::{Key, RecordId, rank, text};
 use crate::store::{self, ListRequest};
@@ -41,15 +42,15 @@ pub async fn list(
     Extension(request_id): Extension<RequestId>,
     request: Request,
 ) -> Result<Response, Problem> {
-    let _place = app.place()?;
+    let _permit = app.acquire_permit()?;
     let (parts, _) = request.into_parts();
     let parameters = path::parameters(&parts.uri)?;
     let selection = Selection::parse(&parameters)?;
     let limit = limit(&app.settings, &selection)?;
-    let form = accept::choose(&parts.headers, Form::LIST)?;
+    let media_type = MediaType::negotiate(&parts.headers, MediaType::LIST)?;
     match limit {
-        Some(limit) => page(&app, &parts, &parameters, selection, form, limit).await,
-        None => stream(&app, &parts, selection, form, request_id).await,
+        Some(limit) => page(&app, &parts, &parameters, selection, media_type, limit).await,
+        None => stream(&app, &parts, selection, media_type, request_id).await,
     }
 }
 
@@ -77,53 +78,55 @@ async fn page(
     parts: &Parts,
     parameters: &[(String, String)],
     selection: Selection,
-    form: Form,
+    media_type: MediaType,
     limit: usize,
 ) -> Result<Response, Problem> {
     let request = request(app, parts, selection).await?;
     let mut reservation = app.memory.reservation();
     let page = store::page(&*app.store, &request, limit, &mut reservation);
     let page = StoreTime::of(&parts.extensions, page).await?;
-    let next = page.next.map(|next| link(parts.uri.path(), parameters, &next.encode(&request.sort))).transpose()?;
+    let next = page.next.map(|next| link(&app.settings, parameters, &next.encode(&request.sort))).transpose()?;
     let bytes = page.documents.iter().map(|document| document.bson().len()).sum();
     let json = body::encode(reservation, bytes, |json| {
-        let mut encoder = RecordEncoder::new(form, json);
+        let mut encoder = RecordEncoder::new(media_type, json);
         // Each document goes once it is encoded.
         page.documents.into_iter().try_for_each(|document| encoder.push(json, &document))?;
         encoder.finish(json);
         Ok(())
     })?;
-    let tag = ETag::of(&json, next.as_ref().map(HeaderValue::as_bytes).unwrap_or_default());
-    let mut response = answer::records(app, form, json.into());
-    response.headers_mut().insert(axum::http::header::ETAG, tag.to_value());
-    if let Some(next) = next {
-        response.headers_mut().insert(LINK, next);
-    }
-    let response = age::told(response, page.staleness);
-    tag.asked_for(&parts.headers, super::compress::compressed(&app.memory, &parts.headers, response)?)
+    let tag = entity_tag(&json, next.as_ref().map(HeaderValue::as_bytes).unwrap_or_default());
+    let outcome = evaluate_preconditions(&parts.headers, Current::Tagged(&tag))?;
+    let mut response = record_response(&app.settings, media_type, json);
+    response.headers_mut().insert(ETAG, tag);
+    response.headers_mut().extend(next.map(|next| (LINK, next)));
+    set_staleness_headers(&mut response, page.staleness);
+    let response = compress::compressed(&app.memory, &parts.headers, response)?;
+    Ok(if outcome == Outcome::NotModified { not_modified(response) } else { response })
 }
 
 async fn stream(
     app: &App,
     parts: &Parts,
     selection: Selection,
-    form: Form,
+    media_type: MediaType,
     request_id: RequestId,
 ) -> Result<Response, Problem> {
-    etag::pass_without(&parts.headers)?;
+    let outcome = evaluate_preconditions(&parts.headers, Current::Untagged)?;
     let request = request(app, parts, selection).await?;
-    let permit = app.stream_permit()?;
+    let permit = app.acquire_stream_permit()?;
     let opened = async {
         let list = app.store.list(request).await?;
-        let body = RecordBody::begin(list.rows, form, app.memory.clone(), permit, request_id).await?;
+        let body = RecordBody::begin(list.rows, media_type, app.memory.clone(), permit, request_id).await?;
         Ok::<_, store::Error>((body, list.staleness))
     };
     let (body, staleness) = StoreTime::of(&parts.extensions, opened).await?;
-    if etag::anything_is_known(&parts.headers) {
-        return Ok(age::told(answer::not_modified(answer::records(app, form, Body::empty())), staleness));
+    let body = if outcome == Outcome::NotModified { Body::empty() } else { Body::from_stream(body) };
+    let mut response = record_response(&app.settings, media_type, body);
+    set_staleness_headers(&mut response, staleness);
+    match outcome {
+        Outcome::NotModified => Ok(not_modified(response)),
+        Outcome::Perform => compress::compressed(&app.memory, &parts.headers, response),
     }
-    let response = age::told(answer::records(app, form, Body::from_stream(body)), staleness);
-    super::compress::compressed(&app.memory, &parts.headers, response)
 }
 
 async fn request(app: &App, parts: &Parts, selection: Selection) -> Result<ListRequest, Problem> {
@@ -166,16 +169,22 @@ fn before_type_of(key: &Key) -> Key {
 }
 
 /// `<…>; rel="next"` ([RFC 8288](https://www.rfc-editor.org/rfc/rfc8288)): the same request, from `cursor` on.
-fn link(path: &str, parameters: &[(String, String)], cursor: &str) -> Result<HeaderValue, Problem> {
-    let mut text = format!("<{path}?");
+///
+/// Without a public URL the reference is only a query, which resolves to the URL that the client has asked, under whatever
+/// prefix a proxy serves it.
+fn link(settings: &Settings, parameters: &[(String, String)], cursor: &str) -> Result<HeaderValue, Problem> {
+    let mut text = match &settings.public_url {
+        Some(url) => format!("<{url}{}?", path::LIST),
+        None => "<?".to_owned(),
+    };
     for (name, value) in parameters.iter().filter(|(name, _)| name != "after" && name != "after_id") {
         // Writing to a String cannot fail.
         let _ = write!(text, "{}={}&", utf8_percent_encode(name, PLAIN), utf8_percent_encode(value, PLAIN));
     }
     let _ = write!(text, "after={cursor}>; rel=\"next\"");
     HeaderValue::try_from(text).ok().filter(|link| link.len() <= LINK_MAX).ok_or_else(|| {
-        let detail = "The link to the next page would be too long, since the last record's `_id` or the values that it is sorted \
-                      by are. Leave `limit` out, go on by `after_id`, or sort by another field.";
+        let detail = "The link to the next page would be too long, because of the last record's `_id` or the values that it is \
+                      sorted by. Leave `limit` out, continue with `after_id`, or sort by another field.";
         Problem::bad("limit", detail)
     })
 }

@@ -1,18 +1,16 @@
-//! `/metrics`: what the service has counted and measured, for Prometheus.
+//! `/metrics`: counters and measurements for Prometheus, as
+//! [OpenMetrics text](https://prometheus.io/docs/specs/om/open_metrics_spec/).
 //!
-//! [OpenMetrics text](https://prometheus.io/docs/specs/om/open_metrics_spec/). Never part of it: an id, a record, a
-//! request's text, a secret. Every label has few values, fixed here.
+//! No id, record, text of a request or secret is part of it. Every label has few values.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::State;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::IntoResponse;
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{
-    DescriptorEncoder, EncodeLabelSet, EncodeLabelValue, EncodeMetric, MetricEncoder, NoLabelSet, text,
-};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, MetricEncoder, NoLabelSet, text};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
@@ -22,94 +20,68 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::App;
-use super::problem::Problem;
+use super::problem::{Problem, Rejection};
 use super::settings::Settings;
 use crate::store::{Error, MemoryPool, Metric, MetricValue, Store};
 use crate::telemetry::{Lost, VERSION};
 
-/// Upper bounds in seconds: what a lookup takes in memory, in a MongoDB nearby, and in trouble.
+/// Upper bounds in seconds: a lookup in memory, in a MongoDB nearby, and in trouble.
 const SECONDS: [f64; 12] = [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.5, 10.0];
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
-#[allow(non_camel_case_types)]
-pub enum Route {
-    /// One record.
-    record,
-    /// The list.
-    records,
-    /// Health and metrics.
-    operation,
-    /// No route of ours.
-    none,
-}
-
-impl Route {
-    /// `records`, `operations`: whether records, and health and metrics, are served where this was asked.
-    pub fn of(path: &str, records: bool, operations: bool) -> Self {
-        match path {
-            path if records && path.starts_with(super::path::RECORD_PREFIX) => Self::record,
-            "/api/v1/records" if records => Self::records,
-            "/livez" | "/readyz" | "/metrics" if operations => Self::operation,
-            _ => Self::none,
-        }
-    }
-}
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Outcome {
-    route: Route,
+    route: &'static str,
     status: u16,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OfRoute {
-    route: Route,
+    route: &'static str,
 }
 
-/// What is counted about requests, and the registry that also holds what the store counts.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Rejected {
+    reason: Rejection,
+}
+
+/// Counters of requests, and the registry that also holds what the store counts.
 pub struct Metrics {
     registry: Registry,
     requests: Family<Outcome, Counter>,
     seconds: Family<OfRoute, Histogram>,
-    /// Those of `requests` and `seconds` that a lookup needs, at hand: finding them takes longer than counting.
-    lookups: Lookups,
+    rejected: Family<Rejected, Counter>,
     in_flight: Gauge,
     streams: Gauge,
-    cut: Counter,
-    shed: Counter,
-}
-
-#[derive(Default)]
-struct Lookups {
-    found: OnceLock<Counter>,
-    nothing: OnceLock<Counter>,
-    seconds: OnceLock<Histogram>,
+    aborted: Counter,
 }
 
 impl Metrics {
-    pub fn of(store: Arc<dyn Store>, settings: &Settings, memory: &MemoryPool) -> Arc<Self> {
+    pub fn new(store: Arc<dyn Store>, settings: &Settings, memory: &MemoryPool) -> Self {
         let mut registry = Registry::with_prefix("records");
-        let requests = Family::default();
+        let (requests, rejected) = (Family::default(), Family::default());
         let seconds = Family::new_with_constructor((|| Histogram::new(SECONDS)) as fn() -> Histogram);
-        let (in_flight, streams) = (Gauge::default(), Gauge::default());
-        let (cut, shed) = (Counter::default(), Counter::default());
-        registry.register("build", "Which version runs", Info::new([("version", VERSION)]));
+        let (in_flight, streams, aborted) = (Gauge::default(), Gauge::default(), Counter::default());
+        registry.register("build", "Version of this process", Info::new([("version", VERSION)]));
         registry.register(
             "http_requests",
-            "Requests, by route and status; 499: the connection ended before the answer",
+            "Requests, by route and status; 499: the connection ended before the response",
             requests.clone(),
         );
         registry.register_with_unit(
             "http_request_duration",
-            "Time from the request's head to the head of the answer, or to the end of the connection, by route",
+            "Time from the head of a request to the head of its response, or to the end of the connection, by route",
             Unit::Seconds,
             seconds.clone(),
         );
-        registry.register("http_requests_in_flight", "Requests whose answer has not begun", in_flight.clone());
+        registry.register("http_requests_in_flight", "Requests whose response has not begun", in_flight.clone());
         registry.register("http_list_streams", "Lists that are being streamed to clients", streams.clone());
-        registry.register("http_lists_cut", "Lists that failed half way, after their status was sent", cut.clone());
-        let help = "Requests refused since enough others were under way, or enough lists were being streamed";
-        registry.register("http_requests_shed", help, shed.clone());
+        let help = "Streamed lists that failed after their status was sent";
+        registry.register("http_streams_aborted", help, aborted.clone());
+        let help = "Requests that were answered 503 at once, by the limit that was reached";
+        registry.register("http_requests_rejected", help, rejected.clone());
+        for reason in [Rejection::max_requests, Rejection::max_streams, Rejection::response_memory] {
+            drop(rejected.get_or_create(&Rejected { reason }));
+        }
         if let Some(connections) = &settings.connections {
             connections.register(&mut registry);
         }
@@ -118,24 +90,23 @@ impl Metrics {
             registry.register_collector(Box::new(LostLines(lost.clone())));
         }
         registry.register_collector(Box::new(StoreMetrics(store)));
-        Arc::new(Self { registry, requests, seconds, lookups: Lookups::default(), in_flight, streams, cut, shed })
+        Self { registry, requests, seconds, rejected, in_flight, streams, aborted }
     }
 
-    /// Counts a request that has come, until [`InFlight::ended`] counts how it ended.
-    pub fn begin(self: &Arc<Self>, route: Route) -> InFlight {
-        self.in_flight.inc();
-        InFlight { metrics: self.clone(), route }
+    /// The counters of the route with this pattern.
+    pub fn route(&self, pattern: &'static str) -> RouteMetrics {
+        let seconds = self.seconds.get_or_create_owned(&OfRoute { route: pattern });
+        RouteMetrics { pattern, requests: self.requests.clone(), seconds, in_flight: self.in_flight.clone() }
     }
 
-    /// Counts a request that is refused for others.
-    pub fn shed(&self) {
-        self.shed.inc();
+    pub fn count_rejection(&self, reason: Rejection) {
+        self.rejected.get_or_create(&Rejected { reason }).inc();
     }
 
-    /// Counts a list until what is returned is dropped.
+    /// Counts a streamed list until the result is dropped.
     pub fn stream(&self) -> Streaming {
         self.streams.inc();
-        Streaming { streams: self.streams.clone(), cut: self.cut.clone() }
+        Streaming { streams: self.streams.clone(), aborted: self.aborted.clone() }
     }
 }
 
@@ -208,16 +179,16 @@ fn encode_value(mut encoder: MetricEncoder<'_>, value: MetricValue) -> std::fmt:
     }
 }
 
-/// A list under way.
+/// A list that is being streamed.
 pub struct Streaming {
     streams: Gauge,
-    cut: Counter,
+    aborted: Counter,
 }
 
 impl Streaming {
-    /// Counts it as one that failed half way.
-    pub fn cut(&self) {
-        self.cut.inc();
+    /// Counts the list as one that failed after its status was sent.
+    pub fn abort(&self) {
+        self.aborted.inc();
     }
 }
 
@@ -227,38 +198,36 @@ impl Drop for Streaming {
     }
 }
 
-/// A request under way.
-pub struct InFlight {
-    metrics: Arc<Metrics>,
-    route: Route,
+/// The counters of one route.
+pub struct RouteMetrics {
+    pub pattern: &'static str,
+    requests: Family<Outcome, Counter>,
+    seconds: Histogram,
+    in_flight: Gauge,
 }
 
+impl RouteMetrics {
+    /// Counts a request as in flight until [`InFlight::end`] counts how it ended.
+    pub fn begin(self: &Arc<Self>) -> InFlight {
+        self.in_flight.inc();
+        InFlight(self.clone())
+    }
+}
+
+/// A request whose response has not begun.
+pub struct InFlight(Arc<RouteMetrics>);
+
 impl InFlight {
-    pub fn ended(self, status: u16, took: Duration) {
-        let Self { metrics, route } = &self;
-        let (outcome, of_route) = (Outcome { route: *route, status }, OfRoute { route: *route });
-        let at_hand = match (route, status) {
-            (Route::record, 200) => Some(&metrics.lookups.found),
-            (Route::record, 204) => Some(&metrics.lookups.nothing),
-            _ => None,
-        };
-        match at_hand {
-            Some(counter) => counter.get_or_init(|| metrics.requests.get_or_create_owned(&outcome)).inc(),
-            None => metrics.requests.get_or_create(&outcome).inc(),
-        };
-        let took = took.as_secs_f64();
-        match route {
-            Route::record => {
-                metrics.lookups.seconds.get_or_init(|| metrics.seconds.get_or_create_owned(&of_route)).observe(took)
-            }
-            _ => metrics.seconds.get_or_create(&of_route).observe(took),
-        }
+    pub fn end(self, status: u16, duration: Duration) {
+        let route = &self.0;
+        route.requests.get_or_create(&Outcome { route: route.pattern, status }).inc();
+        route.seconds.observe(duration.as_secs_f64());
     }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.metrics.in_flight.dec();
+        self.0.in_flight.dec();
     }
 }
 

@@ -1,86 +1,74 @@
-//! The HTTP contract: what is asked at which path, and how it is answered.
+//! The HTTP contract: the routes, and the response to each request.
 //!
-//! [`list`], [`records`], [`health`] and [`metrics`] are the handlers; [`problem`] is the one table from failures to answers; [`finish`] is what
-//! happens to every request. No file in here knows which backend the store is.
+//! [`list`], [`record`], [`health`] and [`metrics`] are the handlers. [`middleware`] is around every handler. [`problem`] is
+//! the one table from failures to responses. No file in here knows which backend the store is.
 
 mod accept;
-mod age;
-mod answer;
 mod body;
 mod compress;
+mod conditional;
 mod cors;
-mod etag;
-mod finish;
-mod guard;
 mod health;
 mod hex;
+mod limits;
 mod line;
 mod list;
 mod metrics;
+mod middleware;
+mod not_found;
 mod pages;
 mod path;
 mod problem;
-mod records;
+mod record;
 mod request_id;
+mod response;
 mod settings;
-mod shed;
 mod timing;
 
 use std::convert::Infallible;
-use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use axum::BoxError;
 use axum::http::Request;
 use axum::response::Response;
-use axum::routing::{MethodRouter, get};
-use axum::{BoxError, Router};
+use axum::routing::{any, get};
 use bytes::Bytes;
 use hyper::body::Body as HttpBody;
 use tokio::sync::Semaphore;
-use tower::util::option_layer;
-use tower::{Layer, Service};
+use tower::Service;
 
 pub use settings::Settings;
 
 use crate::store::{MemoryPool, Store};
-use finish::Finish;
-use guard::Guard;
 use metrics::Metrics;
+use middleware::Routes;
 
-/// What the handlers share. Every request clones it.
-#[derive(Clone)]
-struct App(Arc<Shared>);
-
-impl Deref for App {
-    type Target = Shared;
-
-    fn deref(&self) -> &Shared {
-        &self.0
-    }
-}
-
-struct Shared {
+/// State that all handlers share.
+struct AppState {
     store: Arc<dyn Store>,
     draining: Draining,
-    metrics: Arc<Metrics>,
+    metrics: Metrics,
     settings: Settings,
-    /// Whether health and metrics are on a service of their own.
-    apart: bool,
-    /// For requests under way; who gets none is told to come back.
-    places: Semaphore,
-    /// For lists that are streamed, until they are sent.
-    streams: Arc<Semaphore>,
-    /// For all that responses hold until they are sent.
+    /// Health and metrics are served by a listener of their own.
+    separate_admin: bool,
+    /// One for each request for records, until its response begins.
+    request_permits: Semaphore,
+    /// One for each streamed list, until it is sent.
+    stream_permits: Arc<Semaphore>,
+    /// Memory that responses hold until they are sent.
     memory: MemoryPool,
 }
 
-/// Whether the server is about to stop. Raised once, by whoever stops it.
+type App = Arc<AppState>;
+
+/// A flag that the server raises once, before it stops.
 #[derive(Clone, Debug, Default)]
 pub struct Draining(Arc<AtomicBool>);
 
 impl Draining {
-    /// From now on `/readyz` says no, and every answer asks its client to open a new connection, elsewhere.
+    /// From now on `/readyz` fails, and every response asks its client to open a new connection, which a load balancer sends
+    /// elsewhere.
     pub fn begin(&self) {
         self.0.store(true, Ordering::Relaxed);
     }
@@ -90,8 +78,10 @@ impl Draining {
     }
 }
 
-/// The whole service over `store`, health and metrics included. An answer begins within the deadline of `settings`, which may be all there is of them,
-/// or is a 503; how long its body then takes is the client's matter.
+/// The whole service over `store`, health and metrics included.
+///
+/// A response begins within the deadline of `settings` (a `Duration` alone will do), or is a 503. The time that its body
+/// takes depends on the client.
 pub fn service<B>(
     store: Arc<dyn Store>,
     settings: impl Into<Settings>,
@@ -100,12 +90,13 @@ pub fn service<B>(
 where
     B: HttpBody<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
 {
-    let app = App::new(store, settings.into(), draining, false);
-    public(app, with_operations(with_records(Router::new())).fallback(problem::not_found_with_operations))
+    let app = AppState::new(store, settings.into(), draining, false);
+    let routes = with_admin(with_records(Routes::new(&app)));
+    routes.fallback(any(not_found::not_found_with_admin)).into_service()
 }
 
-/// As [`service`], in two: the first has the records and the pages, the second health and metrics, for an address that not
-/// everybody can reach. They share all that is counted.
+/// As [`service`], in two: the first has the records and the pages; the second has health and metrics, for an address that
+/// only operators can reach. Both are counted in the same metrics.
 pub fn services<B>(
     store: Arc<dyn Store>,
     settings: impl Into<Settings>,
@@ -117,57 +108,33 @@ pub fn services<B>(
 where
     B: HttpBody<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
 {
-    let app = App::new(store, settings.into(), draining, true);
-    let admin = with_operations(Router::new()).fallback(problem::not_found_among_operations).with_state(app.clone());
-    let admin = Guard { inner: admin, deadline: app.settings.deadline };
-    let admin = Finish { inner: admin, app: app.clone(), records: false, operations: true, past_inner: false };
-    (public(app, with_records(Router::new()).fallback(problem::not_found)), admin)
+    let app = AppState::new(store, settings.into(), draining, true);
+    let records = with_records(Routes::new(&app)).fallback(any(not_found::not_found));
+    let admin = with_admin(Routes::without_cors(&app)).fallback(any(not_found::not_found_in_admin));
+    (records.into_service(), admin.into_service())
 }
 
-impl App {
-    fn new(store: Arc<dyn Store>, settings: Settings, draining: Draining, apart: bool) -> Self {
-        let places = Semaphore::new(settings.max_requests.min(Semaphore::MAX_PERMITS));
-        let streams = Arc::new(Semaphore::new(settings.max_streams.min(Semaphore::MAX_PERMITS)));
+impl AppState {
+    fn new(store: Arc<dyn Store>, settings: Settings, draining: Draining, separate_admin: bool) -> App {
+        let request_permits = Semaphore::new(settings.max_requests.min(Semaphore::MAX_PERMITS));
+        let stream_permits = Arc::new(Semaphore::new(settings.max_streams.min(Semaphore::MAX_PERMITS)));
         let memory = MemoryPool::new(settings.response_memory_limit);
-        let metrics = Metrics::of(Arc::clone(&store), &settings, &memory);
-        Self(Arc::new(Shared { store, draining, metrics, settings, apart, places, streams, memory }))
+        let metrics = Metrics::new(Arc::clone(&store), &settings, &memory);
+        Arc::new(Self { store, draining, metrics, settings, separate_admin, request_permits, stream_permits, memory })
     }
 }
 
-/// What everybody may reach: `router`, and who may read it from where.
-fn public<B>(
-    app: App,
-    router: Router<App>,
-) -> impl Service<Request<B>, Response = Response, Error = Infallible, Future: Send> + Clone + Send + 'static
-where
-    B: HttpBody<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
-{
-    let origins = &app.settings.cors_origins;
-    let cors = Some(origins).filter(|origins| !origins.is_empty()).map(|origins| cors::layer(origins));
-    let router = Guard { inner: router.with_state(app.clone()), deadline: app.settings.deadline };
-    let past_inner = cors.is_none();
-    // Around the router and not its own `layer`: that would give every answer to a HEAD a length once more, also those that
-    // must have none.
-    Finish { inner: option_layer(cors).layer(router), records: true, operations: !app.apart, past_inner, app }
+fn with_records(routes: Routes) -> Routes {
+    let routes = routes
+        .add(path::LIST, &[path::LIST], get(list::list))
+        // A catch-all, and the path without an id: the handler tells the client how an id is written.
+        .add(path::RECORD, &["/api/v1/records/{*id}", path::RECORD_PREFIX], get(record::record));
+    pages::add(routes)
 }
 
-fn with_records(router: Router<App>) -> Router<App> {
-    let router = router
-        .route("/api/v1/records", reads(get(list::list)))
-        // With and without something behind the slash, and whatever that is: the handler says what an id looks like.
-        .route(path::RECORD_PREFIX, reads(get(records::routed)))
-        .route("/api/v1/records/{*id}", reads(get(records::routed)));
-    pages::add(router)
-}
-
-fn with_operations(router: Router<App>) -> Router<App> {
-    router
-        .route("/livez", reads(get(health::live)))
-        .route("/readyz", reads(get(health::ready)))
-        .route("/metrics", reads(get(metrics::metrics)))
-}
-
-/// `HEAD` comes with `get`; any other method is told which ones there are.
-fn reads(routes: MethodRouter<App>) -> MethodRouter<App> {
-    routes.fallback(problem::method_not_allowed)
+fn with_admin(routes: Routes) -> Routes {
+    routes
+        .add(path::LIVEZ, &[path::LIVEZ], get(health::live))
+        .add(path::READYZ, &[path::READYZ], get(health::ready))
+        .add(path::METRICS, &[path::METRICS], get(metrics::metrics))
 }

@@ -1,31 +1,27 @@
-//! What people open in a browser: a page to browse the records, the OpenAPI description, a page for that. A build may do
-//! without them.
+//! Pages for browsers: one to browse the records, the OpenAPI description, and one for that. A build may leave them out.
 
 #[cfg(feature = "pages")]
 mod files;
 #[cfg(feature = "pages")]
 mod openapi;
 
-use axum::Router;
+use super::middleware::Routes;
 
-use super::App;
-
-/// The router with the pages that this build has.
+/// Adds the pages of this build.
 #[cfg(feature = "pages")]
-pub fn add(router: Router<App>) -> Router<App> {
-    use super::reads;
+pub fn add(routes: Routes) -> Routes {
     use axum::routing::get;
 
-    router
-        .route("/", reads(get(files::index)))
-        .route("/pages/{name}", reads(get(files::own)))
-        .route("/openapi.json", reads(get(openapi::openapi)))
-        .route("/docs", reads(get(files::to_docs)))
-        .route("/docs/", reads(get(files::docs)))
-        .route("/docs/{name}", reads(get(files::docs)))
+    routes
+        .add("/", &["/"], get(files::index))
+        .add("/pages/browse.js", &["/pages/browse.js"], get(files::script))
+        .add("/pages/browse.css", &["/pages/browse.css"], get(files::style))
+        .add("/openapi.json", &["/openapi.json"], get(openapi::openapi))
+        .add("/docs", &["/docs"], get(files::redirect_to_docs))
+        .add("/docs/{file}", &["/docs/", "/docs/{file}"], get(files::docs))
 }
 
 #[cfg(not(feature = "pages"))]
-pub fn add(router: Router<App>) -> Router<App> {
-    router
+pub fn add(routes: Routes) -> Routes {
+    routes
 }

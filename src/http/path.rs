@@ -1,4 +1,4 @@
-//! The text of a path and a query, as far as the contract lets clients choose it.
+//! Paths and queries: the patterns of the routes, and the text that a client chooses.
 
 use axum::http::Uri;
 use percent_encoding::percent_decode_str;
@@ -7,15 +7,25 @@ use super::problem::Problem;
 use crate::query;
 use crate::record::RecordId;
 
+// The patterns of the routes, which also name them in metrics, logs and spans.
+pub const LIST: &str = "/api/v1/records";
+pub const RECORD: &str = "/api/v1/records/{id}";
+pub const LIVEZ: &str = "/livez";
+pub const READYZ: &str = "/readyz";
+pub const METRICS: &str = "/metrics";
+/// Names the requests that no route matches.
+pub const NONE: &str = "none";
+
 /// The path of a record, without its id.
 pub const RECORD_PREFIX: &str = "/api/v1/records/";
 
-/// The id in `segment`, what stands behind the last fixed slash.
+/// The id in the path of a record.
 ///
 /// # Errors
 ///
-/// When it is no segment of a path that can be decoded; never because no record could have such an id.
-pub fn record_id(segment: &str) -> Result<RecordId, Problem> {
+/// 400, when it is not one segment that can be decoded. Every other id is well-formed, also if no record can have it.
+pub fn record_id(path: &str) -> Result<RecordId, Problem> {
+    let segment = path.strip_prefix(RECORD_PREFIX).unwrap_or_default();
     let bad = |detail| Err(Problem::bad("id", detail));
     if segment.is_empty() {
         return bad("The id is empty. The list of all records is at /api/v1/records, without a slash at the end.");
@@ -23,9 +33,8 @@ pub fn record_id(segment: &str) -> Result<RecordId, Problem> {
     if segment.contains('/') {
         return bad("The id must be one segment of the path. Write a slash that belongs to it as %2F.");
     }
-    let mut escapes = segment.split('%').skip(1);
-    if !escapes.all(|rest| rest.len() >= 2 && rest.as_bytes()[..2].iter().all(u8::is_ascii_hexdigit)) {
-        return bad("The id has a percent sign without two hex digits behind it. Write a percent sign as %25.");
+    if !query::has_valid_escapes(segment) {
+        return bad("The id has a percent sign without two hex digits after it. Write a percent sign as %25.");
     }
     match percent_decode_str(segment).decode_utf8() {
         Ok(id) => Ok(RecordId::from(&*id)),
@@ -33,11 +42,8 @@ pub fn record_id(segment: &str) -> Result<RecordId, Problem> {
     }
 }
 
-/// The parameters of the query. None is ignored by who takes them: one that was meant to change the answer and does not
-/// would mislead.
+/// The parameters of the query. Handlers refuse parameters that they do not know: one that was meant to change the response
+/// and does not would mislead.
 pub fn parameters(uri: &Uri) -> Result<Vec<(String, String)>, Problem> {
-    match uri.query() {
-        Some(query) => Ok(query::decode(query)?),
-        None => Ok(Vec::new()),
-    }
+    Ok(uri.query().map(query::decode).transpose()?.unwrap_or_default())
 }

@@ -1,35 +1,44 @@
-//! What clients are told when something is wrong: `application/problem+json` (RFC 9457), a short text and a request id.
-//! The cause stays here, and is logged once.
+//! Failures as clients see them: `application/problem+json` (RFC 9457) with a short text and a request id. The cause is logged
+//! once, and not sent.
 
-use std::any::Any;
 use std::borrow::Cow;
 use std::sync::Arc;
 
 use axum::body::Body;
 use axum::http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
-use axum::http::{HeaderValue, StatusCode, Uri};
+use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
+use prometheus_client::encoding::EncodeLabelValue;
 use serde::Serialize;
 
 use crate::{query, store};
 
-/// When to try again, in seconds. A store that is away is looked for anew at every request, so there is no better guess
-/// than soon.
+/// When to try again, in seconds. Every request tries to reach a store that is away, so there is no better guess than soon.
 const RETRY_AFTER_SECONDS: u32 = 1;
 
-const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD");
+pub const ALLOWED_METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD");
 
-/// A failure on its way to the client. As a response it has no body yet: [`super::finish`] writes it, because only there
-/// the request's id is known, and logs the cause.
+/// A failure on its way to the client. As a response it has no body yet: [`super::middleware`] writes it, because only there the
+/// request's id is known, and logs the cause.
 #[derive(Clone, Debug)]
 pub struct Problem {
     status: StatusCode,
     detail: Cow<'static, str>,
-    /// Which part of the request is wrong.
+    /// The part of the request that is wrong.
     parameter: Option<Cow<'static, str>>,
     cause: Option<Arc<str>>,
-    /// Whether it is as it should be, for the operator.
+    rejection: Option<Rejection>,
+    /// The operator wanted this, so it is no failure of the server.
     intended: bool,
+}
+
+/// The resource that was used up when a request was rejected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[allow(non_camel_case_types)]
+pub enum Rejection {
+    max_requests,
+    max_streams,
+    response_memory,
 }
 
 #[derive(Serialize)]
@@ -44,8 +53,8 @@ struct Body9457<'a> {
 }
 
 impl Problem {
-    fn new(status: StatusCode, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self { status, detail: detail.into(), parameter: None, cause: None, intended: false }
+    pub fn new(status: StatusCode, detail: impl Into<Cow<'static, str>>) -> Self {
+        Self { status, detail: detail.into(), parameter: None, cause: None, rejection: None, intended: false }
     }
 
     /// 400. `detail` says what would be right.
@@ -58,58 +67,60 @@ impl Problem {
         Self { parameter: Some(header.into()), ..Self::new(StatusCode::NOT_ACCEPTABLE, detail) }
     }
 
-    /// 412. What the client wants by `If-Match` is not what is here.
-    pub fn other_than_asked() -> Self {
-        let detail = "What is here has another tag than `If-Match` names: leave it out to have what is here.";
+    /// 412, for an `If-Match` that is not met.
+    pub fn precondition_failed() -> Self {
+        let detail =
+            "The record's current ETag does not match `If-Match`. Leave `If-Match` out to read the current state.";
         Self { parameter: Some("If-Match".into()), ..Self::new(StatusCode::PRECONDITION_FAILED, detail) }
     }
 
-    /// 503, because the request's deadline has passed.
-    pub fn late() -> Self {
-        let mut problem = Self::unavailable("The records could not be read in time. Try again.");
-        problem.cause = Some("the request's deadline passed".into());
-        problem
+    /// 500, for a panic.
+    pub fn panicked() -> Self {
+        store::Error::broken("a handler panicked").into()
     }
 
-    /// 503.
-    fn unavailable(detail: &'static str) -> Self {
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, detail)
+    fn unavailable(detail: &'static str, cause: impl Into<Arc<str>>) -> Self {
+        Self { cause: Some(cause.into()), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, detail) }
     }
 
-    /// 503, because enough others are being answered.
-    pub fn overloaded() -> Self {
-        let mut problem = Self::unavailable("The server has as many requests as it takes. Try again.");
-        problem.cause = Some("--max-requests reached".into());
-        problem
+    /// 503, at the request's deadline.
+    pub fn timeout() -> Self {
+        Self::unavailable("The records could not be read in time. Try again.", "the request's deadline passed")
     }
 
-    /// 503, because enough other lists are being streamed.
+    /// 503, because too many other requests are being answered.
+    pub fn too_many_requests() -> Self {
+        let detail = "The server is at its limit of concurrent requests. Try again.";
+        let problem = Self::unavailable(detail, "--max-requests reached");
+        Self { rejection: Some(Rejection::max_requests), ..problem }
+    }
+
+    /// 503, because too many other lists are being streamed.
     pub fn too_many_streams() -> Self {
-        let detail = "The server streams as many lists as it can. Try again, or ask for pages by `limit`.";
-        let mut problem = Self::unavailable(detail);
-        problem.cause = Some("--max-streams reached".into());
-        problem
+        let detail = "The server is at its limit of streamed lists. Try again, or read pages by `limit`.";
+        let problem = Self::unavailable(detail, "--max-streams reached");
+        Self { rejection: Some(Rejection::max_streams), ..problem }
     }
 
-    /// 503, because the server was told to stop, and whoever asks whether it is ready is to go elsewhere.
-    pub fn stopping() -> Self {
-        let mut problem = Self::unavailable("The server is about to stop.");
-        problem.cause = Some("the server is stopping".into());
-        problem.intended = true;
-        problem
+    /// 503 of `/readyz`, because the server is about to stop and load balancers should send clients elsewhere.
+    pub fn draining() -> Self {
+        Self { intended: true, ..Self::unavailable("The server is about to stop.", "the server is stopping") }
     }
 
-    /// What the log is told and the client is not.
+    /// The cause, for the log alone.
     pub fn cause(&self) -> Option<&str> {
         self.cause.as_deref()
     }
 
-    /// Whether it is what the operator wanted, and no failure of the server.
+    pub fn rejection(&self) -> Option<Rejection> {
+        self.rejection
+    }
+
     pub fn is_intended(&self) -> bool {
         self.intended
     }
 
-    /// The body of the answer.
+    /// The body of the response.
     pub fn to_json(&self, request_id: &str) -> Vec<u8> {
         let body = Body9457 {
             r#type: "about:blank",
@@ -136,16 +147,22 @@ impl From<store::Error> for Problem {
         if let Some((parameter, detail)) = error.rejection() {
             return Self::bad(parameter, detail.to_owned());
         }
-        let mut problem = match error.kind() {
-            store::Kind::Unavailable => Self::unavailable("The records cannot be read at the moment. Try again."),
-            // A client's input was checked before the store saw it; any other that the store will not take is our mistake.
-            store::Kind::Invalid | store::Kind::Broken => Self::new(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                "The server failed. The operator can find the cause by the request id.",
-            ),
-        };
-        problem.cause = Some(error.report().to_string().into());
-        problem
+        let cause = error.report().to_string();
+        if error.is_out_of_memory() {
+            let detail =
+                "The server has no memory left for this response. Try again, or ask for fewer records by `limit`.";
+            return Self { rejection: Some(Rejection::response_memory), ..Self::unavailable(detail, cause) };
+        }
+        match error.kind() {
+            store::Kind::Unavailable => {
+                Self::unavailable("The records cannot be read at the moment. Try again.", cause)
+            }
+            // A client's input was checked before the store saw it; input that the store still refuses is our mistake.
+            store::Kind::Invalid | store::Kind::Broken => {
+                let detail = "The server failed. The operator can find the cause by the request id.";
+                Self { cause: Some(cause.into()), ..Self::new(StatusCode::INTERNAL_SERVER_ERROR, detail) }
+            }
+        }
     }
 }
 
@@ -160,43 +177,9 @@ impl IntoResponse for Problem {
             headers.insert(RETRY_AFTER, RETRY_AFTER_SECONDS.into());
         }
         if self.status == StatusCode::METHOD_NOT_ALLOWED {
-            headers.insert(ALLOW, METHODS);
+            headers.insert(ALLOW, ALLOWED_METHODS);
         }
         response.extensions_mut().insert(self);
         response
     }
-}
-
-const NOTHING: &str = "There is nothing here. The records are at /api/v1/records.";
-
-pub async fn not_found() -> Problem {
-    Problem::new(StatusCode::NOT_FOUND, NOTHING)
-}
-
-/// Where health and metrics are too.
-pub async fn not_found_with_operations(uri: Uri) -> Problem {
-    match uri.path().strip_suffix('/') {
-        Some(path @ ("/livez" | "/readyz")) => {
-            let detail = format!("There is nothing here. Leave the last slash out: {path}");
-            Problem::new(StatusCode::NOT_FOUND, detail)
-        }
-        _ => not_found().await,
-    }
-}
-
-/// Where health and metrics are, and no records.
-pub async fn not_found_among_operations() -> Problem {
-    let detail = "There is nothing here. Health and metrics are at /livez, /readyz and /metrics.";
-    Problem::new(StatusCode::NOT_FOUND, detail)
-}
-
-pub async fn method_not_allowed() -> Problem {
-    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "What is here can be read, by GET or HEAD, and nothing else.")
-}
-
-/// The panic's own text is in the log already, by the panic hook.
-pub fn panicked(_: Box<dyn Any + Send>) -> Response {
-    let mut problem = Problem::from(store::Error::broken("a handler panicked"));
-    problem.status = StatusCode::INTERNAL_SERVER_ERROR;
-    problem.into_response()
 }

@@ -1,47 +1,68 @@
-//! What the operator decides about answers.
+//! Settings of the HTTP service.
 
 use std::time::Duration;
 
-use axum::http::HeaderValue;
+use axum::http::uri::{Scheme, Uri};
+use axum::http::{HeaderName, HeaderValue};
+use serde_json::Value;
 
 use crate::telemetry::spans::Tracer;
 use crate::telemetry::{Connections, Lost};
 
-/// Without a maximum of the operator's own, a page has one all the same: what it takes is gathered before it is sent. More
-/// than this is a list, which is streamed.
+/// The largest limit of a page when the operator sets no maximum: a page is gathered in memory before it is sent. Longer lists
+/// are streamed.
 pub const PAGE_MAX: usize = 10_000;
+
+/// The request headers that pages of other origins may send by default: those that the API or a gateway reads, and those of
+/// [W3C Trace Context](https://www.w3.org/TR/trace-context/) and [Baggage](https://www.w3.org/TR/baggage/).
+pub const CORS_HEADERS: &[&str] = &[
+    "accept",
+    "authorization",
+    "baggage",
+    "cache-control",
+    "content-type",
+    "if-match",
+    "if-none-match",
+    "traceparent",
+    "tracestate",
+    "x-request-id",
+];
 
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// An answer begins within this time, or is a 503.
+    /// A response begins within this time, or is a 503.
     pub deadline: Duration,
-    /// How many records a list without a `limit` has. `None` is all of them.
+    /// The limit of a list without a `limit`. `None`: all records.
     pub default_limit: Option<usize>,
-    /// How many records any list has at most. `None` is no maximum for a list without a `limit`, and [`PAGE_MAX`] for one
-    /// that has one.
+    /// The largest limit of any list. `None`: [`PAGE_MAX`] for a list with a `limit`, no maximum for one without.
     pub max_limit: Option<usize>,
-    /// The `Cache-Control` of answers that are records.
+    /// The `Cache-Control` of responses with records.
     pub cache_control: Option<HeaderValue>,
-    /// The origins whose pages may read the answers; `*` is all of them.
+    /// The origins whose pages may read the responses; `*` is all of them.
     pub cors_origins: Vec<HeaderValue>,
-    /// How many requests for records are answered at once.
+    /// The request headers that those pages may send. `None`: any.
+    pub cors_headers: Option<Vec<HeaderName>>,
+    /// The URL that clients know this service by, without a slash at the end, for links that must be absolute.
+    pub public_url: Option<String>,
+    /// The JSON Schema of a record, for the served description. Its references lead to the place that it has there.
+    pub record_schema: Option<Value>,
+    /// Requests for records that are answered at once.
     pub max_requests: usize,
-    /// How many lists are streamed at once.
+    /// Lists that are streamed at once.
     pub max_streams: usize,
     /// The memory that all responses together may hold until they are sent, in bytes. Small ones do not count.
     pub response_memory_limit: usize,
-    /// Whether answers have a `Server-Timing`. It tells everybody what only the operator needs to know: how busy the store
-    /// is, and whether it had a record at hand.
+    /// Adds `Server-Timing` to responses. It shows every client how busy the store is, and whether it had a record at hand.
     pub server_timing: bool,
-    /// Where the spans of requests begin.
+    /// Makes the spans of requests.
     pub tracer: Tracer,
-    /// Of the log, to be counted among the metrics.
+    /// Lines that the log has lost, for the metrics.
     pub lost_lines: Option<Lost>,
-    /// Of the server, to be counted among them too.
+    /// Connections of the server, for the metrics.
     pub connections: Option<Connections>,
 }
 
-/// Far more than a store answers at once, and what waits for it still takes little memory.
+/// Far more than a store answers at once, and requests that wait for it still take little memory.
 const MAX_REQUESTS: usize = 1_024;
 
 /// Half of the memory for responses, if none is compressed: the other half is left for pages and large records.
@@ -51,18 +72,18 @@ const MAX_STREAMS: usize = 48;
 const RESPONSE_MEMORY_LIMIT: usize = 64 * 1024 * 1024;
 
 impl Settings {
-    /// Takes the text of a `Cache-Control`; an empty one is none.
+    /// Sets the `Cache-Control`; an empty text is none.
     ///
     /// # Errors
     ///
-    /// When it cannot stand in a header.
+    /// When it is no value of a header.
     pub fn cache_control(mut self, text: &str) -> Result<Self, String> {
         let value = HeaderValue::from_str(text).map_err(|_| format!("{text:?} cannot stand in a Cache-Control"))?;
         self.cache_control = Some(value).filter(|value| !value.is_empty());
         Ok(self)
     }
 
-    /// Takes origins, as browsers write them.
+    /// Adds origins, as browsers write them.
     ///
     /// # Errors
     ///
@@ -70,7 +91,7 @@ impl Settings {
     pub fn cors_origins<'a>(mut self, origins: impl IntoIterator<Item = &'a str>) -> Result<Self, String> {
         for origin in origins {
             let origin = origin.trim();
-            // What a browser sends is compared byte for byte, and has no capitals.
+            // A browser sends it in lower case, and it is compared byte for byte.
             let strange = |c: char| c.is_whitespace() || c.is_uppercase() || "/?#@*,".contains(c);
             let is_origin = origin.split_once("://").is_some_and(|(scheme, host)| {
                 [scheme, host].iter().all(|part| !part.is_empty() && !part.contains(strange))
@@ -81,6 +102,72 @@ impl Settings {
             let value = HeaderValue::from_str(origin).map_err(|_| format!("{origin:?} is not an origin"))?;
             self.cors_origins.push(value);
         }
+        Ok(self)
+    }
+
+    /// Sets the request headers that pages of other origins may send, in place of [`CORS_HEADERS`]; `*` is any.
+    ///
+    /// # Errors
+    ///
+    /// When one is no name of a header.
+    pub fn cors_headers<'a>(mut self, names: impl IntoIterator<Item = &'a str>) -> Result<Self, String> {
+        let names: Vec<_> = names.into_iter().map(str::trim).collect();
+        let parse = |name: &&str| {
+            name.parse()
+                .map_err(|_| format!("{name:?} is not the name of a header: write it as in X-Tenant, or * for any"))
+        };
+        self.cors_headers = match names.contains(&"*") {
+            true => None,
+            false => Some(names.iter().map(parse).collect::<Result<_, String>>()?),
+        };
+        Ok(self)
+    }
+
+    /// Sets the URL that clients know this service by.
+    ///
+    /// # Errors
+    ///
+    /// When it is not an absolute `http` or `https` URL, or has a user, a query or a fragment.
+    pub fn public_url(mut self, text: &str) -> Result<Self, String> {
+        let parsed: Option<Uri> = text.parse().ok();
+        let is_url = parsed.is_some_and(|uri| {
+            let is_http = uri.scheme() == Some(&Scheme::HTTP) || uri.scheme() == Some(&Scheme::HTTPS);
+            is_http && uri.host().is_some_and(|host| !host.is_empty()) && !text.contains(['@', '?', '#', '<', '>', '"'])
+        });
+        if !is_url {
+            // Not shown: it may hold a password.
+            return Err(
+                "it must be the URL that clients use, as in https://example.com/shop, without user or query".into()
+            );
+        }
+        self.public_url = Some(text.trim_end_matches('/').to_owned());
+        Ok(self)
+    }
+
+    /// Sets the JSON Schema of a record.
+    ///
+    /// # Errors
+    ///
+    /// When the text is not JSON, or not a schema of objects, or refers to another file.
+    pub fn record_schema(mut self, json: &[u8]) -> Result<Self, String> {
+        let mut schema: Value = serde_json::from_slice(json).map_err(|error| format!("it is not JSON: {error}"))?;
+        let Some(object) = schema.as_object_mut() else {
+            return Err(
+                "it is not a JSON Schema: that is an object, as in {\"type\": \"object\", \"properties\": {…}}".into(),
+            );
+        };
+        let is_object = match object.get("type") {
+            None => true,
+            Some(Value::Array(types)) => types.iter().any(|kind| kind == "object"),
+            Some(kind) => kind == "object",
+        };
+        if !is_object {
+            return Err("it does not describe a record: its `type` must be \"object\"".into());
+        }
+        // Its own base would hide it from the references below.
+        object.remove("$id");
+        rebase_references(&mut schema)?;
+        self.record_schema = Some(schema);
         Ok(self)
     }
 
@@ -95,15 +182,39 @@ impl Settings {
     }
 }
 
+/// Leads the references within a schema of its own to where it stands in the description.
+fn rebase_references(schema: &mut Value) -> Result<(), String> {
+    match schema {
+        Value::Array(items) => items.iter_mut().try_for_each(rebase_references),
+        Value::Object(object) => object.iter_mut().try_for_each(|(name, value)| match value {
+            Value::String(reference) if name == "$ref" => {
+                let Some(place) =
+                    reference.strip_prefix('#').filter(|place| place.is_empty() || place.starts_with('/'))
+                else {
+                    return Err(format!(
+                        "its `$ref` {reference:?} leads out of the file: copy what it names into `$defs`"
+                    ));
+                };
+                *reference = format!("#/components/schemas/Record{place}");
+                Ok(())
+            }
+            _ => rebase_references(value),
+        }),
+        _ => Ok(()),
+    }
+}
+
 impl From<Duration> for Settings {
     fn from(deadline: Duration) -> Self {
-        let cache_control = Some(HeaderValue::from_static("no-cache"));
         Self {
             deadline,
             default_limit: None,
             max_limit: None,
-            cache_control,
+            cache_control: Some(HeaderValue::from_static("no-cache")),
             cors_origins: Vec::new(),
+            cors_headers: Some(CORS_HEADERS.iter().map(|name| HeaderName::from_static(name)).collect()),
+            public_url: None,
+            record_schema: None,
             max_requests: MAX_REQUESTS,
             max_streams: MAX_STREAMS,
             response_memory_limit: RESPONSE_MEMORY_LIMIT,

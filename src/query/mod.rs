@@ -37,7 +37,7 @@ mod traverse;
 pub use cursor::Cursor;
 pub use filter::{Filter, Predicate, Test};
 pub use operand::{Bound, Comparison, Operand, Range, Text};
-pub use parse::{OPERATORS, QueryError, decode};
+pub use parse::{OPERATORS, QueryError, decode, has_valid_escapes};
 pub use path::Path;
 pub use projection::Projection;
 pub use sort::{Position, Sort, SortError, SortField};

@@ -35,13 +35,20 @@ impl QueryError {
 ///
 /// # Errors
 ///
-/// When what is decoded is not UTF-8.
+/// When an escape is malformed, or the decoded text is not UTF-8.
 pub fn decode(query: &str) -> Result<Vec<(String, String)>, QueryError> {
     let spaced = |text: &str| text.replace('+', " ");
     let parameters = query.split('&').filter(|parameter| !parameter.is_empty());
     parameters
         .map(|parameter| {
             let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
+            if !has_valid_escapes(parameter) {
+                let name = quoted(&percent_decode_str(name).decode_utf8_lossy());
+                let detail = format!(
+                    "The parameter `{name}` has a percent sign without two hex digits after it. Write a percent sign as %25."
+                );
+                return Err(QueryError::new(&name, detail));
+            }
             let (name, value) = (spaced(name), spaced(value));
             match (percent_decode_str(&name).decode_utf8(), percent_decode_str(&value).decode_utf8()) {
                 (Ok(name), Ok(value)) => Ok((name.into_owned(), value.into_owned())),
@@ -55,6 +62,12 @@ pub fn decode(query: &str) -> Result<Vec<(String, String)>, QueryError> {
             }
         })
         .collect()
+}
+
+/// Says whether every percent sign has two hex digits after it.
+pub fn has_valid_escapes(text: &str) -> bool {
+    let mut escapes = text.split('%').skip(1);
+    escapes.all(|rest| rest.len() >= 2 && rest.as_bytes()[..2].iter().all(u8::is_ascii_hexdigit))
 }
 
 impl Selection {
@@ -179,8 +192,19 @@ fn projection(value: &str) -> Result<Projection, QueryError> {
     if parts.len() > MAX_FIELDS {
         return Err(QueryError::new("fields", format!("At most {MAX_FIELDS} fields can be named.")));
     }
-    let paths = parts.iter().map(|part| path("fields", part)).collect::<Result<Vec<_>, _>>()?;
-    Ok(paths.iter().collect())
+    let paths = parts.iter().map(|part| {
+        if part.starts_with('-') || split(part, '.').iter().any(|name| name == "*") {
+            let detail = format!(
+                "`{}` is not the name of a field. `fields` takes names with commas between them, as in `fields=name,address.city`; \
+                 leave it out for whole records. A field can be left out only by naming the others. A field whose name begins with \
+                 a minus or is an asterisk is written with a backslash before it.",
+                quoted(part)
+            );
+            return Err(QueryError::new("fields", detail));
+        }
+        path("fields", part)
+    });
+    Ok(paths.collect::<Result<Vec<_>, _>>()?.iter().collect())
 }
 
 /// `path.operator` and a value.

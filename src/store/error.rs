@@ -26,6 +26,7 @@ pub struct Error {
     kind: Kind,
     message: String,
     rejected: Option<&'static str>,
+    out_of_memory: bool,
     source: Option<Arc<dyn StdError + Send + Sync>>,
 }
 
@@ -33,7 +34,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), rejected: None, source: None }
+        Self { kind, message: message.into(), rejected: None, out_of_memory: false, source: None }
     }
 
     pub fn unavailable(message: impl Into<String>) -> Self {
@@ -52,6 +53,15 @@ impl Error {
     /// what would be right.
     pub fn rejected(parameter: &'static str, detail: impl Into<String>) -> Self {
         Self { rejected: Some(parameter), ..Self::new(Kind::Invalid, detail) }
+    }
+
+    /// An error of kind `Unavailable`: other responses hold the memory that this one needs.
+    pub fn out_of_memory(message: impl Into<String>) -> Self {
+        Self { out_of_memory: true, ..Self::new(Kind::Unavailable, message) }
+    }
+
+    pub fn is_out_of_memory(&self) -> bool {
+        self.out_of_memory
     }
 
     /// The parameter and the detail of [`Error::rejected`].

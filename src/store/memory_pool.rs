@@ -69,7 +69,8 @@ impl MemoryReservation {
             return Ok(());
         }
         let permit = self.pool.free.clone().try_acquire_many_owned(more as u32);
-        let permit = permit.map_err(|_| Error::unavailable("the memory for responses is used up"))?;
+        let permit = permit
+            .map_err(|_| Error::out_of_memory("the memory for responses is used up (--response-memory-limit)"))?;
         match &mut self.permit {
             Some(held) => held.merge(permit),
             None => self.permit = Some(permit),

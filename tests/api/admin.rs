@@ -43,7 +43,7 @@ async fn what_happens_on_one_side_is_counted_on_the_other() {
     server.get("/api/v1/records/1").await;
     server.get("/metrics").await;
     let text = request_at(admin, "GET", "/metrics", "").await.body;
-    assert!(text.contains("records_http_requests_total{route=\"record\",status=\"200\"} 1"), "{text}");
+    assert!(text.contains("records_http_requests_total{route=\"/api/v1/records/{id}\",status=\"200\"} 1"), "{text}");
     assert!(text.contains("records_http_requests_total{route=\"none\",status=\"404\"} 1"), "{text}");
 }
 

@@ -50,7 +50,7 @@ async fn a_form_that_there_is_not_is_406(#[case] path: &str, #[case] forms: &str
     assert_eq!(answer.status, 406);
     let problem = answer.problem();
     assert_eq!(problem["parameter"], "Accept");
-    assert!(problem["detail"].as_str().unwrap().contains(&format!("ask for {forms}.")), "{problem}");
+    assert!(problem["detail"].as_str().unwrap().contains(&format!("use {forms}.")), "{problem}");
 }
 
 /// Whether this build compresses: what is offered says so.

@@ -92,12 +92,12 @@ async fn requests_beyond_the_limit_are_told_to_come_back_at_once() {
     for path in ["/api/v1/records/1", "/api/v1/records"] {
         let refused = server.get(path).await;
         assert_eq!((refused.status, refused.header("retry-after")), (503, Some("1")), "{path}");
-        assert!(refused.problem()["detail"].as_str().unwrap().contains("as many requests as it takes"));
+        assert!(refused.problem()["detail"].as_str().unwrap().contains("limit of concurrent requests"));
     }
     assert_eq!(server.get("/livez").await.status, 200);
     assert_eq!(server.get("/metrics").await.status, 200);
     let metrics = server.get("/metrics").await.body;
-    assert!(metrics.contains("records_http_requests_shed_total 2\n"), "{metrics}");
+    assert!(metrics.contains("records_http_requests_rejected_total{reason=\"max_requests\"} 2\n"), "{metrics}");
     go.notify_one();
     assert!(first.read_until("}").await.starts_with("HTTP/1.1 200"));
     go.notify_one();
@@ -113,11 +113,11 @@ async fn streams_beyond_the_limit_are_told_to_come_back_at_once_and_lookups_go_o
     first.read_until("\r\n\r\n").await;
     let refused = server.get("/api/v1/records").await;
     assert_eq!((refused.status, refused.header("retry-after")), (503, Some("1")));
-    assert!(refused.problem()["detail"].as_str().unwrap().contains("as many lists"));
+    assert!(refused.problem()["detail"].as_str().unwrap().contains("limit of streamed lists"));
     assert_eq!(server.get("/api/v1/records/2").await.status, 204);
     assert_eq!(server.get("/api/v1/records?limit=1").await.status, 200, "a page is no stream");
     let metrics = server.get("/metrics").await.body;
-    assert!(metrics.contains("records_http_requests_shed_total 1\n"), "{metrics}");
+    assert!(metrics.contains("records_http_requests_rejected_total{reason=\"max_streams\"} 1\n"), "{metrics}");
     drop(first);
     while server.get("/api/v1/records").await.status != 200 {}
 }

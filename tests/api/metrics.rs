@@ -33,11 +33,11 @@ impl Server {
 }
 
 #[rstest]
-#[case::hit("/api/v1/records/Au", "record", 200)]
-#[case::miss("/api/v1/records/nothing", "record", 204)]
-#[case::list("/api/v1/records", "records", 200)]
-#[case::bad("/api/v1/records?colour=red", "records", 400)]
-#[case::health("/livez", "operation", 200)]
+#[case::hit("/api/v1/records/Au", "/api/v1/records/{id}", 200)]
+#[case::miss("/api/v1/records/nothing", "/api/v1/records/{id}", 204)]
+#[case::list("/api/v1/records", "/api/v1/records", 200)]
+#[case::bad("/api/v1/records?colour=red", "/api/v1/records", 400)]
+#[case::health("/livez", "/livez", 200)]
 #[case::elsewhere("/wp-login.php", "none", 404)]
 #[tokio::test]
 async fn requests_are_counted_by_route_and_status(#[case] path: &str, #[case] route: &str, #[case] status: u16) {
@@ -61,7 +61,11 @@ async fn records_are_no_route_where_there_are_none() {
     assert_eq!(server.get("/api/v1/records/Au").await.status, 200);
     assert_eq!(request_at(admin, "GET", "/api/v1/records/Au", "").await.status, 404);
     let text = request_at(admin, "GET", "/metrics", "").await.body;
-    assert_eq!(value(&text, "records_http_requests_total{route=\"record\",status=\"404\"}"), None, "{text}");
+    assert_eq!(
+        value(&text, "records_http_requests_total{route=\"/api/v1/records/{id}\",status=\"404\"}"),
+        None,
+        "{text}"
+    );
     assert_eq!(value(&text, "records_http_requests_total{route=\"none\",status=\"404\"}"), Some(1.0), "{text}");
 }
 
@@ -123,15 +127,15 @@ async fn the_memory_of_responses_is_shown_until_they_are_sent() {
 }
 
 #[tokio::test]
-async fn a_list_that_is_cut_is_counted_and_one_that_fails_before_it_begins_is_not() {
-    let cut = "records_http_lists_cut_total";
+async fn a_list_that_is_aborted_is_counted_and_one_that_fails_before_it_begins_is_not() {
+    let aborted = "records_http_streams_aborted_total";
     let server = Server::over(Failing::with(unavailable)).await;
     assert_eq!(server.get("/api/v1/records").await.status, 503);
-    server.metrics_with(cut, 0.0).await;
+    server.metrics_with(aborted, 0.0).await;
     let server = Server::over(Failing::after(100_000)).await;
     let list = server.get("/api/v1/records").await;
     assert_eq!((list.status, list.whole), (200, false));
-    server.metrics_with(cut, 1.0).await;
+    server.metrics_with(aborted, 1.0).await;
 }
 
 #[tokio::test]
@@ -142,9 +146,13 @@ async fn a_request_whose_client_has_gone_is_counted() {
     impatient.send("GET /api/v1/records/1 HTTP/1.1\r\nHost: test\r\n\r\n").await;
     timeout(PATIENCE, asked.notified()).await.unwrap();
     drop(impatient);
-    let gone = "records_http_requests_total{route=\"record\",status=\"499\"}";
+    let gone = "records_http_requests_total{route=\"/api/v1/records/{id}\",status=\"499\"}";
     let text = server.metrics_with(gone, 1.0).await;
-    assert_eq!(value(&text, "records_http_request_duration_seconds_count{route=\"record\"}"), Some(1.0), "{text}");
+    assert_eq!(
+        value(&text, "records_http_request_duration_seconds_count{route=\"/api/v1/records/{id}\"}"),
+        Some(1.0),
+        "{text}"
+    );
 }
 
 #[tokio::test]
@@ -152,7 +160,11 @@ async fn metrics_say_nothing_of_records_ids_or_causes() {
     let server = Server::over(Failing::with(unavailable)).await;
     assert_eq!(server.get("/api/v1/records/a-private-id").await.status, 503);
     let text = server.get("/metrics").await.body;
-    assert_eq!(value(&text, "records_http_requests_total{route=\"record\",status=\"503\"}"), Some(1.0), "{text}");
+    assert_eq!(
+        value(&text, "records_http_requests_total{route=\"/api/v1/records/{id}\",status=\"503\"}"),
+        Some(1.0),
+        "{text}"
+    );
     for secret in ["a-private-id", "hunter2", "10.0.0.7"] {
         assert!(!text.contains(secret), "{text}");
     }

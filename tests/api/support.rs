@@ -213,11 +213,12 @@ impl Answer {
         answer
     }
 
-    /// Where the `Link` to the next page leads.
+    /// The path of the next page, by the `Link` of a list.
     pub fn next(&self) -> Option<String> {
         let link = self.header("link")?;
         let target = link.strip_prefix('<').and_then(|link| link.strip_suffix(">; rel=\"next\""));
-        Some(target.unwrap_or_else(|| panic!("not a link to the next page: {link}")).to_owned())
+        let query = target.filter(|target| target.starts_with('?'));
+        Some(format!("/api/v1/records{}", query.unwrap_or_else(|| panic!("not a link to the next page: {link}"))))
     }
 
     pub fn header(&self, name: &str) -> Option<&str> {

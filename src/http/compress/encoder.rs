@@ -1,37 +1,23 @@
-//! The codings: which one a client prefers, and their encoders.
-//!
-//! Their windows are small: a window is memory that the client holds for as long as it reads, and records repeat themselves
-//! within a few kilobytes.
+//! Encoders. Their windows are small: a window is memory that the client holds for as long as it reads, and records repeat
+//! themselves within a few kilobytes.
 
 use std::io::{self, Write};
 
 use axum::BoxError;
-use axum::body::BodyDataStream;
-use axum::http::HeaderMap;
-use axum::http::header::ACCEPT_ENCODING;
+use axum::body::{Body, BodyDataStream, HttpBody};
+use axum::http::HeaderValue;
+use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, ETAG};
+use axum::response::Response;
 use bytes::Bytes;
 use flate2::write::GzEncoder;
-use futures::{Stream, StreamExt, stream};
+use futures::{FutureExt, Stream, StreamExt, stream};
 
-use super::PIECE_BYTES;
-use crate::http::accept::ranges;
-use crate::store::MemoryReservation;
+use super::Coding;
+use crate::http::problem::Problem;
+use crate::store::{self, MemoryPool, MemoryReservation};
 
-/// In ascending order of preference.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Coding {
-    Identity,
-    Gzip,
-    #[cfg(feature = "compression")]
-    Brotli,
-    #[cfg(feature = "compression")]
-    Zstd,
-}
-
-#[cfg(feature = "compression")]
-const CODINGS: &[Coding] = &[Coding::Identity, Coding::Gzip, Coding::Brotli, Coding::Zstd];
-#[cfg(not(feature = "compression"))]
-const CODINGS: &[Coding] = &[Coding::Identity, Coding::Gzip];
+/// The bytes that are compressed at a time: some milliseconds of work. Other tasks run between two pieces.
+const PIECE_BYTES: usize = 64 * 1024;
 
 /// The windows, as powers of two: 64 KiB and 128 KiB.
 #[cfg(feature = "compression")]
@@ -51,36 +37,34 @@ const ZSTD_LEVEL: i32 = 1;
 #[cfg(feature = "compression")]
 const BUFFER_BYTES: usize = 4 * 1024;
 
-/// The acceptable coding with the highest weight
-/// ([RFC 9110, section 12.5.3](https://www.rfc-editor.org/rfc/rfc9110#section-12.5.3)).
-pub fn choose(headers: &HeaderMap) -> Option<Coding> {
-    let weight_of = |coding: &Coding| {
-        let weight = |name: &str| {
-            let mut ranges = headers.get_all(ACCEPT_ENCODING).iter().flat_map(ranges);
-            ranges.find(|(range, _)| range.eq_ignore_ascii_case(name)).map(|(_, weight)| weight)
-        };
-        let alias = (*coding == Coding::Gzip).then(|| weight("x-gzip")).flatten();
-        // A client that does not mention the plain form takes it, if there is nothing that it prefers.
-        let default = u16::from(*coding == Coding::Identity);
-        weight(coding.name()).or(alias).or_else(|| weight("*")).unwrap_or(default)
+pub fn encode_response(coding: Coding, memory: &MemoryPool, response: Response) -> Result<Response, Problem> {
+    let failed = |error: io::Error| store::Error::broken("a response cannot be compressed").with_source(error);
+    let size = response.body().size_hint().exact();
+    let (mut head, body) = response.into_parts();
+    let mut body = body.into_data_stream();
+    let body = if size.is_some_and(|size| size <= PIECE_BYTES as u64) {
+        // A body whose size is known is at hand.
+        let whole = body.next().now_or_never().flatten().and_then(Result::ok).unwrap_or_default();
+        Body::from(coding.encode(&whole).map_err(failed)?)
+    } else {
+        let mut reservation = memory.reservation();
+        reservation.try_grow(coding.memory_bytes())?;
+        Body::from_stream(encoded(body, coding.encoder().map_err(failed)?, reservation))
     };
-    CODINGS.iter().copied().filter(|coding| weight_of(coding) > 0).max_by_key(weight_of)
+    head.headers.remove(CONTENT_LENGTH);
+    head.headers.insert(CONTENT_ENCODING, HeaderValue::from_static(coding.name()));
+    if let Some(tag) = head.headers.get(ETAG)
+        // The body is no longer the same byte for byte.
+        && let Ok(weak) = HeaderValue::from_bytes(&[b"W/", tag.as_bytes()].concat())
+    {
+        head.headers.insert(ETAG, weak);
+    }
+    Ok(Response::from_parts(head, body))
 }
 
 impl Coding {
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Identity => "identity",
-            Self::Gzip => "gzip",
-            #[cfg(feature = "compression")]
-            Self::Brotli => "br",
-            #[cfg(feature = "compression")]
-            Self::Zstd => "zstd",
-        }
-    }
-
     /// The memory that an encoder takes, by the resident memory of many of them.
-    pub fn memory_bytes(self) -> usize {
+    fn memory_bytes(self) -> usize {
         match self {
             Self::Identity => 0,
             Self::Gzip => 360 * 1024,
@@ -91,7 +75,7 @@ impl Coding {
         }
     }
 
-    pub fn encoder(self) -> io::Result<Encoder> {
+    fn encoder(self) -> io::Result<Encoder> {
         Ok(match self {
             Self::Identity => Encoder::Identity(Vec::new()),
             Self::Gzip => Encoder::Gzip(GzEncoder::new(Vec::new(), flate2::Compression::default())),
@@ -114,14 +98,14 @@ impl Coding {
     }
 
     /// All of `bytes`, compressed.
-    pub fn encode(self, bytes: &[u8]) -> io::Result<Vec<u8>> {
+    fn encode(self, bytes: &[u8]) -> io::Result<Vec<u8>> {
         let mut encoder = self.encoder()?;
         encoder.writer().write_all(bytes)?;
         encoder.finish()
     }
 }
 
-pub enum Encoder {
+enum Encoder {
     Identity(Vec<u8>),
     Gzip(GzEncoder<Vec<u8>>),
     #[cfg(feature = "compression")]
@@ -167,7 +151,7 @@ impl Encoder {
 }
 
 /// The bytes of `body`, compressed a piece at a time: a record may have 16 MiB, which takes seconds.
-pub fn encoded(
+fn encoded(
     body: BodyDataStream,
     encoder: Encoder,
     reservation: MemoryReservation,

@@ -1,80 +1,95 @@
-//! The files of the pages, out of the binary: nothing is fetched from elsewhere, and nothing but these files may run.
+//! The files of the pages, compiled in. The policy lets a browser load nothing from elsewhere.
 
+use std::io::Read;
 use std::sync::{Arc, LazyLock};
 
 use axum::extract::State;
 use axum::http::header::{
-    CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, REFERRER_POLICY, VARY,
-    X_CONTENT_TYPE_OPTIONS,
+    CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, LOCATION, REFERRER_POLICY, VARY,
 };
-use axum::http::{HeaderMap, HeaderValue, Uri};
-use axum::response::{IntoResponse, Redirect, Response};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
+use flate2::read::GzDecoder;
 use utoipa_swagger_ui::Config;
 
-use crate::http::App;
-use crate::http::compress::compressed;
-use crate::http::etag::ETag;
-use crate::http::problem::{self, Problem};
+use crate::http::compress::{Coding, compressed};
+use crate::http::conditional::{Current, Outcome, entity_tag, evaluate_preconditions};
+use crate::http::problem::Problem;
+use crate::http::response::not_modified;
+use crate::http::{App, not_found};
+use crate::store;
 
 /// No inline scripts or styles, no other host, no frame. Images may be part of a style sheet, as those of the docs are.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; \
                       form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 
 pub async fn index(State(app): State<App>, headers: HeaderMap) -> Result<Response, Problem> {
-    file(&app, &headers, "text/html; charset=utf-8", include_bytes!("index.html"))
+    file(&app, &headers, "text/html; charset=utf-8", Bytes::from_static(include_bytes!("index.html")), None)
 }
 
-/// What the page consists of besides.
-pub async fn own(State(app): State<App>, uri: Uri, headers: HeaderMap) -> Result<Response, Problem> {
-    match uri.path() {
-        "/pages/browse.js" => file(&app, &headers, "text/javascript; charset=utf-8", include_bytes!("browse.js")),
-        "/pages/browse.css" => file(&app, &headers, "text/css; charset=utf-8", include_bytes!("browse.css")),
-        _ => Err(problem::not_found().await),
+pub async fn script(State(app): State<App>, headers: HeaderMap) -> Result<Response, Problem> {
+    file(&app, &headers, "text/javascript; charset=utf-8", Bytes::from_static(include_bytes!("browse.js")), None)
+}
+
+pub async fn style(State(app): State<App>, headers: HeaderMap) -> Result<Response, Problem> {
+    file(&app, &headers, "text/css; charset=utf-8", Bytes::from_static(include_bytes!("browse.css")), None)
+}
+
+/// The files of the docs have relative names, so the path of the page ends with a slash. The redirect is relative too: a proxy
+/// may serve it under a prefix.
+pub async fn redirect_to_docs() -> impl IntoResponse {
+    (StatusCode::PERMANENT_REDIRECT, [(LOCATION, "docs/")])
+}
+
+/// Swagger UI, on our description.
+pub async fn docs(State(app): State<App>, method: Method, uri: Uri, headers: HeaderMap) -> Result<Response, Problem> {
+    // Without a `validatorUrl` the page would send the description to another host.
+    static CONFIG: LazyLock<Arc<Config<'static>>> =
+        LazyLock::new(|| Arc::new(Config::from("../openapi.json").validator_url("none").use_base_layout()));
+    let name = uri.path().strip_prefix("/docs/").unwrap_or_default();
+    let Ok(Some(found)) = utoipa_swagger_ui::serve(name, CONFIG.clone()) else {
+        return Ok(not_found::not_found(method, uri).await);
+    };
+    let bytes = match found.bytes {
+        std::borrow::Cow::Borrowed(bytes) => Bytes::from_static(bytes),
+        std::borrow::Cow::Owned(bytes) => bytes.into(),
+    };
+    match found.gzpipped {
+        false => file(&app, &headers, &found.content_type, bytes, None),
+        true if Coding::Gzip.weight(&headers) > 0 => {
+            file(&app, &headers, &found.content_type, bytes, Some(Coding::Gzip))
+        }
+        true => {
+            let mut plain = Vec::new();
+            GzDecoder::new(&*bytes)
+                .read_to_end(&mut plain)
+                .map_err(|error| store::Error::broken("a page cannot be unpacked").with_source(error))?;
+            file(&app, &headers, &found.content_type, plain.into(), None)
+        }
     }
 }
 
-fn file(app: &App, headers: &HeaderMap, content_type: &'static str, bytes: &'static [u8]) -> Result<Response, Problem> {
-    let (tag, response) = answer(HeaderValue::from_static(content_type), Bytes::from_static(bytes));
-    tag.asked_for(headers, compressed(&app.memory, headers, response)?)
-}
-
-fn answer(content_type: HeaderValue, bytes: Bytes) -> (ETag, Response) {
-    let tag = ETag::of(&bytes, &[]);
-    let mut response = ([(CONTENT_TYPE, content_type)], bytes).into_response();
-    let headers = response.headers_mut();
-    headers.insert(ETAG, tag.to_value());
-    for (name, value) in [
+/// `coding` is the one that `bytes` already have.
+fn file(
+    app: &App,
+    headers: &HeaderMap,
+    content_type: &str,
+    bytes: Bytes,
+    coding: Option<Coding>,
+) -> Result<Response, Problem> {
+    let tag = entity_tag(&bytes, &[]);
+    let outcome = evaluate_preconditions(headers, Current::Tagged(&tag))?;
+    let fixed: [(HeaderName, &'static str); 4] = [
         (CACHE_CONTROL, "no-cache"),
         (CONTENT_SECURITY_POLICY, POLICY),
         (REFERRER_POLICY, "no-referrer"),
         (VARY, "accept-encoding"),
-        (X_CONTENT_TYPE_OPTIONS, "nosniff"),
-    ] {
-        headers.insert(name, HeaderValue::from_static(value));
+    ];
+    let mut response = ([(CONTENT_TYPE, content_type)], fixed, [(ETAG, tag)], bytes).into_response();
+    if let Some(coding) = coding {
+        response.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static(coding.name()));
     }
-    (tag, response)
-}
-
-/// The page's files have relative names, so its own name ends with a slash.
-pub async fn to_docs() -> Redirect {
-    Redirect::permanent("/docs/")
-}
-
-/// Swagger UI, on our description.
-pub async fn docs(uri: Uri, headers: HeaderMap) -> Result<Response, Problem> {
-    // `validatorUrl` none: the page would ask another host what it thinks of the description.
-    static CONFIG: LazyLock<Arc<Config<'static>>> =
-        LazyLock::new(|| Arc::new(Config::from("/openapi.json").validator_url("none").use_base_layout()));
-    let name = uri.path().strip_prefix("/docs/").unwrap_or_default();
-    let Ok(Some(found)) = utoipa_swagger_ui::serve(name, CONFIG.clone()) else {
-        return Err(problem::not_found().await);
-    };
-    let content_type = HeaderValue::from_str(&found.content_type).unwrap_or(HeaderValue::from_static("text/plain"));
-    let (tag, mut response) = answer(content_type, Bytes::from(found.bytes.into_owned()));
-    if found.gzpipped {
-        // Kept so in the binary. There is no browser that does not take it.
-        response.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-    }
-    tag.asked_for(&headers, response)
+    let response = compressed(&app.memory, headers, response)?;
+    Ok(if outcome == Outcome::NotModified { not_modified(response) } else { response })
 }

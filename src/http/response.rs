@@ -1,0 +1,48 @@
+//! The heads of responses that carry records.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::header::{AGE, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, VARY};
+use axum::http::{HeaderName, HeaderValue, StatusCode};
+use axum::response::Response;
+
+use super::accept::MediaType;
+use super::compress;
+use super::settings::Settings;
+
+pub const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+
+/// [RFC 9211](https://www.rfc-editor.org/rfc/rfc9211): the response comes from the replica (`hit`) and not from MongoDB
+/// (`fwd`), even if MongoDB was asked first.
+const FROM_REPLICA: HeaderValue = HeaderValue::from_static("records; hit; detail=copy");
+
+pub fn record_response(settings: &Settings, media_type: MediaType, body: impl Into<Body>) -> Response {
+    let mut response = Response::new(body.into());
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, media_type.header_value());
+    headers.insert(VARY, HeaderValue::from_static(compress::VARY));
+    if let Some(value) = &settings.cache_control {
+        headers.insert(CACHE_CONTROL, value.clone());
+    }
+    response
+}
+
+/// Adds `Age` and `Cache-Status` to a response from the replica. Whole seconds, rounded up: less would promise too much.
+pub fn set_staleness_headers(response: &mut Response, staleness: Option<Duration>) {
+    let Some(staleness) = staleness else { return };
+    let seconds = staleness.as_secs() + u64::from(staleness.subsec_nanos() > 0);
+    response.headers_mut().insert(AGE, seconds.into());
+    response.headers_mut().insert(CACHE_STATUS, FROM_REPLICA);
+}
+
+/// `response` as a 304: without what describes its body, and otherwise with the headers of the 200, above all its tag
+/// ([RFC 9110, section 15.4.5](https://www.rfc-editor.org/rfc/rfc9110#section-15.4.5)).
+pub fn not_modified(mut response: Response) -> Response {
+    for name in [CONTENT_TYPE, CONTENT_ENCODING, CONTENT_LENGTH] {
+        response.headers_mut().remove(name);
+    }
+    *response.body_mut() = Body::empty();
+    *response.status_mut() = StatusCode::NOT_MODIFIED;
+    response
+}
