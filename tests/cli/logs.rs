@@ -54,7 +54,7 @@ fn a_request_is_one_line() {
         ("/api/v1/records/nothing", "/api/v1/records/{id}", 204),
         ("/api/v1/records?limit=1", "/api/v1/records", 200),
         ("/api/v1/records?limit=none", "/api/v1/records", 400),
-        ("/wp-login.php", "other", 404),
+        ("/wp-login.php", "none", 404),
     ];
     let lines = json(&log_of(&["--log-format", "json"], &paths.map(|(path, _, _)| path)));
     let lines = requests(&lines);

@@ -90,7 +90,8 @@ fn a_request_is_a_span_of_its_callers_trace_and_the_store_a_span_inside() {
     }
     // In protobuf, the trace's id and the span's own: fields 1 and 2, of 16 and 8 bytes.
     let begins = [&[0x0a, 16], &TRACE[..], &[0x12, 8]].concat();
-    let ends = body.windows(begins.len()).enumerate().filter(|(_, window)| *window == begins).map(|(at, _)| at + begins.len());
+    let ends =
+        body.windows(begins.len()).enumerate().filter(|(_, window)| *window == begins).map(|(at, _)| at + begins.len());
     let ids: Vec<_> = ends.map(|at| &body[at..at + 8]).collect();
     let parents = ids.iter().filter(|id| body.windows(8).filter(|window| window == *id).count() == 2);
     assert_eq!((ids.len(), parents.count()), (2, 1), "one span is the parent of the other");
