@@ -15,13 +15,13 @@ const COUNT: u32 = 100_000;
 
 async fn replica(primary: Arc<dyn Store>) -> Arc<dyn Store> {
     let settings = Settings {
-        copy: "memory:".to_owned(),
+        url: "memory:".to_owned(),
         source: "bench".to_owned(),
         mode: Mode::Replica,
-        after: Duration::from_millis(250),
+        timeout: Duration::from_millis(250),
         max_age: None,
-        refresh: Duration::from_secs(3_600),
-        max_bytes: u64::MAX,
+        snapshot_interval: Duration::from_secs(3_600),
+        size_limit: u64::MAX,
         options: Options::default(),
     };
     let store = fallback::over(primary, settings).await.expect("a fallback");

@@ -302,13 +302,13 @@ fn fallback_of(
         return Err(wrong(format!("{after} must be at most half of {timeout}: the copy needs time to answer too")));
     }
     Ok(Some(Box::new(fallback::Settings {
-        copy,
+        url: copy,
         source: format!("{}, collection {}", store.url, store.options.collection),
         mode: flags.fallback_mode,
-        after: flags.fallback_after,
+        timeout: flags.fallback_after,
         max_age: flags.fallback_max_age,
-        refresh: flags.fallback_refresh,
-        max_bytes: flags.fallback_max_bytes,
+        snapshot_interval: flags.fallback_refresh,
+        size_limit: flags.fallback_max_bytes,
         options: store::Options::default(),
     })))
 }

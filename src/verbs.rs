@@ -97,7 +97,7 @@ async fn check(settings: &Serve) -> Result<(), Failure> {
     let url = settings.store.url.expose();
     store::check(url).await.map_err(reported)?;
     if let Some(fallback) = &settings.fallback {
-        store::fallback::check(&fallback.copy).await.map_err(reported)?;
+        store::fallback::check(&fallback.url).await.map_err(reported)?;
     }
     match &settings.seed {
         // Opening a pipe would wait for whoever writes to it, and take from `serve` what is written.

@@ -21,7 +21,7 @@ fn lasting() -> impl Iterator<Item = &'static str> {
 }
 
 fn beside(scheme: &str, path: &Path) -> Settings {
-    Settings { copy: format!("{scheme}:{}", path.display()), ..settings(Mode::Standby) }
+    Settings { url: format!("{scheme}:{}", path.display()), ..settings(Mode::Standby) }
 }
 
 /// Every file below, in order.
@@ -67,7 +67,7 @@ async fn what_is_no_part_of_a_copy_is_left_as_it_was() {
         // A file of ours in name alone.
         let state = made("state");
         fs::write(state.join("2023/photos.tar"), "x").expect("a file");
-        fs::write(state.join("copy.json"), "{}").expect("a file");
+        fs::write(state.join("replica.json"), "{}").expect("a file");
         is_refused(scheme, &state).await;
         // A store that somebody keeps, in a directory that was never a copy's.
         let store = home.path().join("store");
@@ -120,18 +120,16 @@ async fn a_directory_of_the_version_before_is_taken_over() {
         let path = directory.path().join("copy");
         let server = filled_set().await;
         with_copy(scheme, &path, &server).await;
-        // It had another layout; the one before it left its lock empty, too.
-        fs::write(path.join("LOCK"), "").expect("a file");
-        let state = fs::read_to_string(path.join("copy.json")).expect("a state");
-        let older = state.replace(r#""format":3"#, r#""format":2"#);
-        assert_ne!(older, state);
-        fs::write(path.join("copy.json"), older).expect("a state");
+        // It had other names for its files, and another layout.
+        fs::write(path.join("LOCK"), "records, copies of a store\n").expect("a file");
+        fs::rename(path.join("replica.json"), path.join("copy.json")).expect("a state");
         let before = generations(&path);
         let store = over(&server.url(), beside(scheme, &path)).await;
         ready(&*store).await;
         assert_eq!(generations(&path).len(), 1);
+        assert!(!path.join("copy.json").exists());
         let metrics = metrics(&*store);
-        assert!(metrics.contains("store_copy_snapshots_total 1\n"), "{before:?} was used:\n{metrics}");
+        assert!(metrics.contains("fallback_replica_snapshots_total 1\n"), "{before:?} was used:\n{metrics}");
     }
 }
 

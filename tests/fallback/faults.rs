@@ -127,7 +127,7 @@ async fn a_copy_that_never_was_whole_does_not_answer() {
 
 async fn a_copy_that_is_too_large_is_off_and_says_so() {
     for mut server in [filled().await, filled_set().await] {
-        let settings = Settings { max_bytes: 10_000, ..settings(Mode::Standby) };
+        let settings = Settings { size_limit: 10_000, ..settings(Mode::Standby) };
         let store = over(&server.url(), settings).await;
         let off = async || health(&*store).await.degraded.is_some_and(|detail| detail.contains("larger than allowed"));
         until("a refusal", off).await;
@@ -190,7 +190,7 @@ async fn a_replica_goes_on_from_where_it_was_when_the_server_is_back() {
     let took = until("the change", async || json(&get(&*store, "1").await).contains(r#""n":5"#)).await;
     eprintln!("the change was visible after {took:?}");
     let metrics = metrics(&*store);
-    assert!(metrics.contains("store_copy_snapshots_total 1\n"), "it was copied anew:\n{metrics}");
+    assert!(metrics.contains("fallback_replica_snapshots_total 1\n"), "it was copied anew:\n{metrics}");
 }
 
 /// The URLs of copies that outlive the process, in `directory`.
@@ -201,7 +201,7 @@ fn lasting(directory: &tempfile::TempDir) -> Vec<String> {
 }
 
 fn beside(copy: &str, mode: Mode) -> Settings {
-    Settings { copy: copy.to_owned(), ..settings(mode) }
+    Settings { url: copy.to_owned(), ..settings(mode) }
 }
 
 /// The copy again, as soon as its directory is free.
@@ -251,8 +251,8 @@ async fn a_lasting_copy_goes_on_from_its_token() {
         until("a deletion", async || get(&*store, "2").await.document.is_none()).await;
         assert_eq!(count(&*store).await, 99);
         let metrics = metrics(&*store);
-        assert!(metrics.contains("store_copy_snapshots_total 0\n"), "it was copied anew:\n{metrics}");
-        assert!(metrics.contains("store_copy_records 99"), "{metrics}");
+        assert!(metrics.contains("fallback_replica_snapshots_total 0\n"), "it was copied anew:\n{metrics}");
+        assert!(metrics.contains("fallback_replica_records 99"), "{metrics}");
     }
 }
 
@@ -319,7 +319,7 @@ async fn a_lasting_copy_whose_token_is_worth_nothing_is_made_anew() {
         delete(&server, 2);
         set_n(&server, 3, 3);
         // As a history that has been cut off looks, and a token that somebody has written over.
-        let file = std::path::Path::new(copy.split_once(':').expect("a URL").1).join("copy.json");
+        let file = std::path::Path::new(copy.split_once(':').expect("a URL").1).join("replica.json");
         let mut state: serde_json::Value =
             serde_json::from_slice(&std::fs::read(&file).expect("a state")).expect("a state");
         let token = document(&element(0x02, "_data", &text("8200")));
@@ -330,7 +330,7 @@ async fn a_lasting_copy_whose_token_is_worth_nothing_is_made_anew() {
         until("the update", async || json(&get(&*store, "3").await).contains(r#""n":3"#)).await;
         assert_eq!(count(&*store).await, 99);
         let metrics = metrics(&*store);
-        assert!(metrics.contains("store_copy_snapshots_total 1\n"), "{metrics}");
+        assert!(metrics.contains("fallback_replica_snapshots_total 1\n"), "{metrics}");
         // And nothing is left of the copy before.
         let left = || std::fs::read_dir(file.parent().expect("a directory")).expect("a directory");
         let generations = || left().filter(|entry| entry.as_ref().is_ok_and(|entry| entry.path().is_dir())).count();
@@ -383,5 +383,5 @@ async fn a_replica_behind_a_network_that_swallows_everything_follows_again() {
     eprintln!("the copy follows again after {took:?}");
     ready(&*store).await;
     let metrics = metrics(&*store);
-    assert!(metrics.contains("store_copy_snapshots_total 1\n"), "it was copied anew:\n{metrics}");
+    assert!(metrics.contains("fallback_replica_snapshots_total 1\n"), "it was copied anew:\n{metrics}");
 }

@@ -58,7 +58,7 @@ async fn an_id_replaced_by_one_that_compares_equal_leaves_nothing_behind() {
     delete_all(&server);
     until("an empty copy", async || count(&*store).await == 0).await;
     let metrics = metrics(&*store);
-    assert!(metrics.contains("store_copy_snapshots_total 1\n"), "it was copied again:\n{metrics}");
+    assert!(metrics.contains("fallback_replica_snapshots_total 1\n"), "it was copied again:\n{metrics}");
 }
 
 async fn a_view_is_copied_again_and_again() {
@@ -139,7 +139,7 @@ async fn ids_of_every_type_are_paged_and_found_while_the_server_is_away() {
             _ => directory.path().join(format!("{mode:?}")).display().to_string(),
         };
         let copy = format!("{}:{path}", backend.name);
-        let store = over(&server.url(), Settings { copy, ..settings(mode) }).await;
+        let store = over(&server.url(), Settings { url: copy, ..settings(mode) }).await;
         ready(&*store).await;
         server.kill();
         assert_eq!(walk(&*store, ListRequest::default()).await, expected);

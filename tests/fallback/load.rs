@@ -292,7 +292,7 @@ async fn a_step_down_under_load_fails_no_request() {
         seen.tell("step down");
         seen.has_no_failure();
         let metrics = metrics(&*store);
-        assert!(metrics.contains("store_copy_snapshots_total 1\n"), "it was copied anew:\n{metrics}");
+        assert!(metrics.contains("fallback_replica_snapshots_total 1\n"), "it was copied anew:\n{metrics}");
     }
 }
 
@@ -316,11 +316,15 @@ async fn over_http_a_copy_says_so() {
     }
     let ready = client.get("/readyz").await;
     assert_eq!(ready.status, 200);
-    assert!(ready.body.starts_with(r#"{"detail":"the store does not answer; a copy from "#), "{}", ready.body);
+    assert!(
+        ready.body.starts_with(r#"{"detail":"MongoDB is unreachable; the fallback replica from "#),
+        "{}",
+        ready.body
+    );
     assert!(ready.body.ends_with(r#" s ago does","status":"degraded"}"#), "{}", ready.body);
     let metrics = client.get("/metrics").await.body;
-    assert!(metrics.contains("\nrecords_store_copy_usable 1.0\n"), "{metrics}");
-    assert!(metrics.contains("\nrecords_store_copy_records 100.0\n"), "{metrics}");
+    assert!(metrics.contains("\nrecords_fallback_replica_usable 1.0\n"), "{metrics}");
+    assert!(metrics.contains("\nrecords_fallback_replica_records 100.0\n"), "{metrics}");
     // The list comes in chunks.
     let mut list = Client::connect(client.0.get_ref().peer_addr().expect("an address")).await;
     let head = list.get("/api/v1/records").await.head;

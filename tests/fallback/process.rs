@@ -170,8 +170,10 @@ async fn killed_while_it_follows_it_goes_on_and_shows_what_was_known() {
         let directory = tempfile::tempdir().expect("a directory");
         let service = Service::start(&directory, &server.url(), scheme);
         until("a whole copy", async || service.is_ready()).await;
-        until("how long it took", async || service.logged("the copy is complete") && service.logged("duration_ms="))
-            .await;
+        until("how long it took", async || {
+            service.logged("fallback replica is complete") && service.logged("duration_ms=")
+        })
+        .await;
         let n = 500;
         (1..=n).for_each(|n| set_n(&server, 1, n));
         delete(&server, 2);
@@ -181,7 +183,7 @@ async fn killed_while_it_follows_it_goes_on_and_shows_what_was_known() {
         server.kill();
         // Without MongoDB: a state that was, a little behind at most, and never one that was not.
         let service = Service::start(&directory, &server.url(), scheme);
-        assert!(service.logged("found the copy of an earlier run") && service.logged("age_s="));
+        assert!(service.logged("found the fallback replica of an earlier run") && service.logged("age_s="));
         let (head, body) = service.get("/api/v1/records/1");
         assert!(head.contains(" 200 ") && head.contains("\r\ncache-status: records; hit"), "{head}");
         let known: serde_json::Value = serde_json::from_str(&body).expect("a record");
@@ -245,7 +247,7 @@ async fn a_copy_whose_disk_was_full_for_a_while_is_kept_again() {
         primary.upsert((1_000..1_160).map(large).collect()).await.expect("an upsert");
         until("a word on what is wrong", async || {
             let log = service.log.lock().expect("a log");
-            log.contains("the copy is no longer kept: it grows older") && log.contains("File too large")
+            log.contains("fallback replica is no longer updated") && log.contains("File too large")
         })
         .await;
         assert_eq!(service.status("/api/v1/records/1"), 200);
@@ -262,7 +264,7 @@ async fn a_copy_whose_disk_was_full_for_a_while_is_kept_again() {
         set_n(&server, 1, 5);
         (1_000..1_160).for_each(|id| delete(&server, id));
         until("a copy that is kept", async || service.is_ready()).await;
-        let has = || service.get("/metrics").1.contains("\nrecords_store_copy_records 100.0\n");
+        let has = || service.get("/metrics").1.contains("\nrecords_fallback_replica_records 100.0\n");
         until("a copy without the last of what was deleted", async || has()).await;
         drop(server);
         let (head, body) = service.get("/api/v1/records/1");

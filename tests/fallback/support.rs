@@ -40,13 +40,13 @@ async fn open_within(url: &str, timeout: Duration) -> Arc<dyn Store> {
 
 pub fn settings(mode: Mode) -> Settings {
     Settings {
-        copy: "memory:".to_owned(),
+        url: "memory:".to_owned(),
         source: "test".to_owned(),
         mode,
-        after: Duration::from_millis(250),
+        timeout: Duration::from_millis(250),
         max_age: None,
-        refresh: Duration::from_millis(500),
-        max_bytes: 1 << 30,
+        snapshot_interval: Duration::from_millis(500),
+        size_limit: 1 << 30,
         options: Options::default(),
     }
 }

@@ -89,13 +89,13 @@ impl fmt::Debug for Batches {
 async fn a_copy_in_memory_keeps_its_records_and_not_the_batches_they_came_in() {
     let there = Arc::new(AtomicUsize::new(0));
     let settings = Settings {
-        copy: "memory:".to_owned(),
+        url: "memory:".to_owned(),
         source: "simulation".to_owned(),
         mode: Mode::Replica,
-        after: Duration::from_millis(250),
+        timeout: Duration::from_millis(250),
         max_age: None,
-        refresh: Duration::from_secs(3_600),
-        max_bytes: u64::MAX,
+        snapshot_interval: Duration::from_secs(3_600),
+        size_limit: u64::MAX,
         options: Options::default(),
     };
     let store = fallback::over(Arc::new(Batches(there.clone())), settings).await.unwrap();

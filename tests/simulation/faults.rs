@@ -51,13 +51,13 @@ impl Primary {
     async fn over(fault: Fault, mode: Mode) -> (Arc<AtomicBool>, Arc<dyn Store>) {
         let faulty = Arc::new(AtomicBool::new(false));
         let settings = Settings {
-            copy: "memory:".to_owned(),
+            url: "memory:".to_owned(),
             source: "simulation".to_owned(),
             mode,
-            after: AFTER,
+            timeout: AFTER,
             max_age: None,
-            refresh: Duration::from_secs(3_600),
-            max_bytes: u64::MAX,
+            snapshot_interval: Duration::from_secs(3_600),
+            size_limit: u64::MAX,
             options: Options::default(),
         };
         let store = fallback::over(Arc::new(Self { fault, faulty: faulty.clone() }), settings).await.unwrap();
@@ -184,7 +184,7 @@ async fn a_copy_that_is_no_longer_kept_because_of_a_panic_says_so() {
     let (_, store) = Primary::with_a_copy(Fault::Panic, Mode::Standby).await;
     sleep(Duration::from_secs(1)).await;
     let degraded = health(&*store).await.degraded;
-    assert!(degraded.as_ref().is_some_and(|degraded| degraded.contains("no longer kept")), "{degraded:?}");
+    assert!(degraded.as_ref().is_some_and(|degraded| degraded.contains("is not updated")), "{degraded:?}");
 }
 
 /// A copy that holds one of two records would give lists that look complete.
@@ -196,7 +196,10 @@ async fn records_that_no_copy_can_hold_are_listed_by_the_primary(#[case] fault: 
     let (_, store) = Primary::over(fault, Mode::Replica).await;
     sleep(Duration::from_secs(10)).await;
     let degraded = health(&*store).await.degraded;
-    assert!(degraded.as_ref().is_some_and(|degraded| degraded.contains("no complete copy")), "{degraded:?}");
+    assert!(
+        degraded.as_ref().is_some_and(|degraded| degraded.contains("no complete fallback replica")),
+        "{degraded:?}"
+    );
     let list = store.list(ListRequest::default()).await.expect("a list");
     assert_eq!((list.staleness, list.rows.count().await), (None, 2));
 }

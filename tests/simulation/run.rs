@@ -83,13 +83,13 @@ async fn simulate(seed: u64, bug: Bug) -> Result<Tally, String> {
         (mode, max_age, Duration::from_millis(world.random.u64(200..1_000)))
     });
     let settings = Settings {
-        copy: "memory:".to_owned(),
+        url: "memory:".to_owned(),
         source: "simulation".to_owned(),
         mode,
-        after: AFTER,
+        timeout: AFTER,
         max_age,
-        refresh,
-        max_bytes: u64::MAX,
+        snapshot_interval: refresh,
+        size_limit: u64::MAX,
         options: Options::default(),
     };
     let store = fallback::over(Arc::new(primary.clone()), settings).await.map_err(|error| error.to_string())?;
@@ -193,8 +193,10 @@ async fn troublemaker(run: Rc<Run>) {
 async fn watcher(run: Rc<Run>) {
     while !run.over.get() {
         if let Ok(health) = run.store.health().await {
-            run.whole
-                .set(run.whole.get() || !health.degraded.is_some_and(|detail| detail.contains("no complete copy")));
+            run.whole.set(
+                run.whole.get()
+                    || !health.degraded.is_some_and(|detail| detail.contains("no complete fallback replica")),
+            );
         }
         run.pause(5..100).await;
     }

@@ -1,47 +1,48 @@
-//! The copy and the breaker as metrics.
+//! The replica and the circuit breaker as metrics.
 
 use std::sync::atomic::Ordering;
 
 use super::super::{Metric, MetricValue};
-use super::breaker::{Breaker, State};
-use super::copy::Copy;
+use super::circuit_breaker::{CircuitBreaker, State};
+use super::replica::Replica;
 
-pub fn metrics(copy: &Copy, breaker: &Breaker) -> Vec<Metric> {
+pub fn metrics(replica: &Replica, breaker: &CircuitBreaker) -> Vec<Metric> {
     let gauge = |name, help, unit, value| Metric { name, help, unit, value: MetricValue::Gauge(value) };
     let is = |yes: bool| f64::from(u8::from(yes));
-    let open = match breaker.state() {
-        State::Closed => 0.0,
-        State::HalfOpen => 0.5,
-        State::Open => 1.0,
-    };
+    let state = breaker.state();
+    let states = [("closed", State::Closed), ("half_open", State::HalfOpen), ("open", State::Open)];
     let mut metrics = vec![
+        Metric {
+            name: "circuit_breaker_state",
+            help: "1 for the state of the circuit breaker of MongoDB, 0 for the others",
+            unit: None,
+            value: MetricValue::Gauges {
+                label: "state",
+                values: states.map(|(name, value)| (name, is(state == value))).into(),
+            },
+        },
+        gauge("fallback_replica_usable", "1 if the replica could answer now", None, is(replica.age().is_ok())),
         gauge(
-            "store_breaker_open",
-            "1: the store is not asked; 0.5: it has answered once again; 0: it is asked",
+            "fallback_replica_in_sync",
+            "1 while the replica follows the changes of MongoDB, or is refreshed by snapshots",
             None,
-            open,
-        ),
-        gauge("store_copy_usable", "Whether the copy of the store could answer", None, is(copy.age().is_ok())),
-        gauge(
-            "store_copy_kept",
-            "Whether the copy follows the store, or is refreshed from time to time",
-            None,
-            is(copy.is_kept()),
+            is(replica.is_in_sync()),
         ),
     ];
-    if let Ok(served) = copy.served() {
-        let age = copy.age_of(&served).as_secs_f64();
+    if let Ok(served) = replica.served() {
+        let age = replica.age_of(&served).as_secs_f64();
+        let (records, size) = (served.records() as f64, served.size() as f64);
         metrics.extend([
-            gauge("store_copy_age", "Since the copy was last known to be current", Some("seconds"), age),
-            gauge("store_copy_records", "Records in the copy", None, served.records() as f64),
-            gauge("store_copy_size", "The size of the copy, as its limit counts", Some("bytes"), served.size() as f64),
+            gauge("fallback_replica_age", "Time since the replica was last known to be current", Some("seconds"), age),
+            gauge("fallback_replica_records", "Records in the replica", None, records),
+            gauge("fallback_replica_size", "Size of the replica, as its limit counts", Some("bytes"), size),
         ]);
     }
     metrics.extend(
         [
-            ("store_copy_answers", "Lookups and lists that the copy answered", &copy.answers),
-            ("store_copy_snapshots", "Snapshots that became the copy", &copy.snapshots),
-            ("store_copy_interruptions", "Failures to keep the copy, or to make one", &copy.interruptions),
+            ("fallback_replica_answers", "Lookups and lists answered by the replica", &replica.answers),
+            ("fallback_replica_snapshots", "Snapshots of MongoDB that became the replica", &replica.snapshots),
+            ("fallback_replica_interruptions", "Failures to make or update the replica", &replica.interruptions),
         ]
         .map(|(name, help, value)| Metric {
             name,

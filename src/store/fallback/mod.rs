@@ -1,29 +1,31 @@
-//! A store made of two: a primary, and an embedded copy of it that answers when the primary does not.
+//! A store made of two: a primary, and an embedded replica that answers when the primary does not.
 //!
-//! Neither half is known by name: any store that can be listed may be the primary, any embedded one the copy.
+//! The primary may be any store, and the replica any embedded store.
 //!
-//! - [`copy`] is the copy as readers see it: whole or not there, and how old.
-//! - [`keeper`] keeps it true, in a task of its own: a snapshot, then the changes since, or one snapshot after the other.
-//! - [`home`] is where copies live, one generation beside the other, and what is remembered across a restart.
-//! - [`breaker`] knows whether it is worth asking the primary.
-//! - [`metrics`] says all this to Prometheus.
+//! - [`replica`] is the replica as readers see it: complete or unusable, and how old.
+//! - [`replicator`] updates the replica in a task of its own: by a snapshot and the changes since, or by one snapshot after
+//!   the other.
+//! - [`replica_dir`] holds the snapshots and the state that survives a restart; [`snapshot_dir`] is the directory of one.
+//! - [`circuit_breaker`] decides if requests go to the primary.
+//! - [`metrics`] reports the state.
 //!
-//! # What is promised
+//! # Guarantees
 //!
-//! - An answer comes from the primary, or from a copy that once was whole, with its age: how long ago the copy was last
-//!   known to be what the primary was. The record in it is what the primary held at that moment or later.
-//! - A copy that never was whole, is larger than allowed or older than allowed does not answer.
-//! - One that could not be written or read, on a disk that is full perhaps, answers only while the primary does not, and goes
-//!   before the next is made: it may hold what that one needs.
-//! - Reads of one copy never go back in time, record by record. Between the primary and the copy they may: in standby mode
-//!   the two take turns.
-//! - Writes go to the primary, and nowhere else.
+//! - An answer comes from the primary, or from a replica that was complete once. The latter carries its age: the time since
+//!   the replica was last known to be current. Its record is what the primary held at that moment or later.
+//! - A replica that never was complete, is larger than allowed or older than allowed does not answer.
+//! - A replica that failed to be written or read, perhaps since the disk is full, answers only while the primary does not. It
+//!   is removed before the next snapshot, which may need its space.
+//! - Reads of one replica never go back in time, record by record. Between the primary and the replica they may: in standby
+//!   mode the two take turns.
+//! - Writes go to the primary alone.
 
-mod breaker;
-mod copy;
-mod home;
-mod keeper;
+mod circuit_breaker;
 mod metrics;
+mod replica;
+mod replica_dir;
+mod replicator;
+mod snapshot_dir;
 
 use std::fmt;
 use std::sync::Arc;
@@ -36,42 +38,42 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::{Error, GetResult, Health, ListRequest, ListResult, Metric, Options, Result, Store};
 use crate::record::{Document, RecordId};
-use breaker::Breaker;
-use copy::{Copy, Off};
-use home::Home;
-pub use home::check;
-use keeper::Keeper;
+use circuit_breaker::CircuitBreaker;
+use replica::{Replica, Unusable};
+use replica_dir::ReplicaDir;
+pub use replica_dir::check;
+use replicator::Replicator;
 
-/// How much longer than a lookup a list may take to begin, and a question after the primary's health to be answered.
+/// The time that a list may take to begin, and a ping to be answered, in units of the time of a lookup.
 const PATIENCE: u32 = 4;
 
-/// Who answers.
+/// The half that answers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Mode {
-    /// The primary, and the copy when the primary does not.
+    /// The primary, and the replica when the primary does not answer.
     #[default]
     Standby,
-    /// The copy, and the primary as long as there is no copy.
+    /// The replica, and the primary as long as there is no replica.
     Replica,
 }
 
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// The URL of an embedded store, which holds nothing else. A directory gets a store for each copy in it.
-    pub copy: String,
-    /// What the primary is, without secrets. A copy in a directory is used again for the same source only.
+    /// The URL of an embedded store, which holds nothing else. A directory gets a store for each snapshot.
+    pub url: String,
+    /// Identifies the primary, without secrets. A replica in a directory is used again for the same source only.
     pub source: String,
     pub mode: Mode,
-    /// How long the primary may take for a lookup before the copy answers, in standby mode; a list may take four times
-    /// that to begin.
-    pub after: Duration,
-    /// The greatest age at which the copy still answers. `None`: any.
+    /// The time that the primary may take for a lookup before the replica answers, in standby mode; a list may take four
+    /// times that to begin.
+    pub timeout: Duration,
+    /// The greatest age at which the replica still answers. `None`: any.
     pub max_age: Option<Duration>,
-    /// How long from one snapshot to the next, where the primary has no feed of changes.
-    pub refresh: Duration,
-    /// How large the copy may become: the bytes of the records' BSON, and [`copy::RECORD_BYTES`] for each.
-    pub max_bytes: u64,
-    /// How the copy is opened.
+    /// The time from one snapshot to the next, where the primary has no change stream.
+    pub snapshot_interval: Duration,
+    /// The largest size of the replica: the bytes of the records' BSON, and [`replica::RECORD_BYTES`] for each.
+    pub size_limit: u64,
+    /// Options for opening the replica.
     pub options: Options,
 }
 
@@ -82,145 +84,147 @@ pub struct Fallback {
 
 struct Inner {
     primary: Arc<dyn Store>,
-    copy: Arc<Copy>,
-    breaker: Arc<Breaker>,
+    replica: Arc<Replica>,
+    breaker: Arc<CircuitBreaker>,
     mode: Mode,
-    after: Duration,
-    // They end with the store.
+    timeout: Duration,
+    /// Aborted with the store.
     _tasks: [AbortOnDropHandle<()>; 2],
 }
 
-/// Puts a copy beside `primary`, and begins to keep it. Does not wait for the primary.
+/// Adds a replica to `primary`, and starts to replicate. Does not wait for the primary.
 ///
 /// # Errors
 ///
-/// When the copy's store is not an embedded one or cannot be opened. A copy from an earlier run that is damaged is no error: it
-/// is replaced.
+/// When the replica's store is not an embedded one or cannot be opened. A damaged replica of an earlier run is replaced instead.
 pub async fn over(primary: Arc<dyn Store>, settings: Settings) -> Result<Arc<dyn Store>> {
-    let copy = Arc::new(Copy::new(settings.max_age));
-    let (home, stored) = Home::open(&settings, &copy).await?;
-    let breaker = Arc::new(Breaker::default());
-    let keeper = Keeper::new(primary.clone(), copy.clone(), home, stored, settings.refresh, settings.max_bytes);
-    let tasks =
-        [tokio::spawn(keeper.run()), tokio::spawn(breaker::probe(breaker.clone(), primary.clone(), settings.after))]
-            .map(AbortOnDropHandle::new);
-    let inner = Inner { primary, copy, breaker, mode: settings.mode, after: settings.after, _tasks: tasks };
-    Ok(Arc::new(Fallback { inner: Arc::new(inner) }))
+    let replica = Arc::new(Replica::new(settings.max_age));
+    let (directory, stored) = ReplicaDir::open(&settings, &replica).await?;
+    let breaker = Arc::new(CircuitBreaker::default());
+    let replicator = Replicator::new(primary.clone(), replica.clone(), directory, stored, &settings);
+    let tasks = [
+        tokio::spawn(replicator.run()),
+        tokio::spawn(circuit_breaker::probe(breaker.clone(), primary.clone(), settings.timeout)),
+    ]
+    .map(AbortOnDropHandle::new);
+    let Settings { mode, timeout, .. } = settings;
+    Ok(Arc::new(Fallback { inner: Arc::new(Inner { primary, replica, breaker, mode, timeout, _tasks: tasks }) }))
 }
 
-/// How the primary did when it was asked.
-enum Asked<T> {
+/// The outcome of waiting for the primary.
+enum Raced<T> {
     Answered(T),
-    /// Not in time, or others have found out meanwhile that it does not answer: it may still.
-    Waiting,
+    /// The time is up, or other calls have opened the breaker. The primary may still answer.
+    StillPending,
 }
 
 impl Inner {
-    /// Whether to ask the copy first.
-    fn prefers_copy(&self) -> bool {
+    fn prefers_replica(&self) -> bool {
         self.mode == Mode::Replica || !self.breaker.is_closed()
     }
 
-    /// Waits for the primary for as long as it is worth it, and tells the breaker how that went: `late` does, when the primary
-    /// was too slow.
-    async fn ask<T>(
+    /// A replica that has failed is not read first where the primary may answer.
+    fn only_healthy(&self) -> bool {
+        self.breaker.is_closed()
+    }
+
+    /// Waits for the primary while that is useful, and records the outcome. `on_timeout` decides if a slow call is a failure.
+    async fn race_primary<T>(
         &self,
         call: &mut (impl Future<Output = Result<T>> + Unpin),
         within: Duration,
-        late: impl FnOnce(),
-    ) -> Asked<Result<T>> {
-        let late = async {
+        on_timeout: impl FnOnce(),
+    ) -> Raced<Result<T>> {
+        let give_up = async {
             tokio::select! {
                 biased;
-                () = self.breaker.opened() => {}
-                () = tokio::time::sleep(within) => late(),
+                () = self.breaker.wait_until_open() => {}
+                () = tokio::time::sleep(within) => on_timeout(),
             }
         };
         tokio::select! {
             biased;
             answer = call => {
                 match &answer {
-                    Err(error) if error.is_unavailable() => self.breaker.failed(&error.report().to_string()),
-                    // Whatever it is, it is an answer.
-                    _ => self.breaker.succeeded(),
+                    Err(error) if error.is_unavailable() => self.breaker.record_failure(&error.report().to_string()),
+                    // Any other error is an answer too.
+                    _ => self.breaker.record_success(),
                 }
-                Asked::Answered(answer)
+                Raced::Answered(answer)
             }
-            () = late => Asked::Waiting,
+            () = give_up => Raced::StillPending,
         }
     }
 
-    /// Whether a copy that has failed is not worth asking first: where the primary may answer.
-    fn well(&self) -> bool {
-        self.breaker.is_closed()
-    }
-
-    /// A list that is slow may be one that takes long to find: any client can ask for such, of a primary that does well. So
-    /// that alone is no failure. It is one when the primary does not answer a ping either.
-    fn suspect(&self) {
-        let (primary, breaker, within) = (self.primary.clone(), self.breaker.clone(), self.after * PATIENCE);
+    /// Pings the primary after a slow list. The list alone is no failure: clients can ask for lists that take long to find, of
+    /// a primary that works.
+    fn probe_primary(&self) {
+        let (primary, breaker, within) = (self.primary.clone(), self.breaker.clone(), self.timeout * PATIENCE);
         tokio::spawn(async move {
             match timeout(within, primary.ping()).await {
                 Ok(Ok(())) => {}
-                Ok(Err(error)) => breaker.failed(&error.report().to_string()),
-                Err(_) => breaker.failed("it is too slow"),
+                Ok(Err(error)) => breaker.record_failure(&error.report().to_string()),
+                Err(_) => breaker.record_failure("it is too slow"),
             }
         });
     }
 
     async fn get(&self, id: &RecordId) -> Result<GetResult> {
         let mut call = self.primary.get(id);
-        match self.ask(&mut call, self.after, || self.breaker.failed("it is too slow")).await {
-            Asked::Answered(Err(error)) if error.is_unavailable() => self.copy.get(id, false).ok_or(error),
-            Asked::Answered(answer) => answer,
-            Asked::Waiting => match self.copy.get(id, false) {
+        match self.race_primary(&mut call, self.timeout, || self.breaker.record_failure("it is too slow")).await {
+            Raced::Answered(Err(error)) if error.is_unavailable() => self.replica.get(id, false).ok_or(error),
+            Raced::Answered(answer) => answer,
+            Raced::StillPending => match self.replica.get(id, false) {
                 Some(found) => Ok(found),
-                // There is nobody else to ask.
                 None => call.await,
             },
         }
     }
 
-    /// The first row decides who answers: from then on a list is of one of the two, to its end.
+    /// The first row decides which half answers: from then on a list comes from that half, to its end.
     async fn list(&self, request: ListRequest) -> Result<ListResult> {
-        if self.prefers_copy()
-            && let Some(list) = self.copy.list(request.clone(), self.well()).await
+        if self.prefers_replica()
+            && let Some(list) = self.replica.list(request.clone(), self.only_healthy()).await
         {
             return list;
         }
         let mut first = self.primary.list(request.clone());
-        let begun = match self.ask(&mut first, self.after * PATIENCE, || self.suspect()).await {
-            Asked::Answered(answer) => answer,
-            Asked::Waiting => match self.copy.list(request.clone(), false).await {
+        let begun = match self.race_primary(&mut first, self.timeout * PATIENCE, || self.probe_primary()).await {
+            Raced::Answered(answer) => answer,
+            Raced::StillPending => match self.replica.list(request.clone(), false).await {
                 Some(list) => return list,
                 None => first.await,
             },
         };
         match begun {
-            Err(error) if error.is_unavailable() => self.copy.list(request, false).await.unwrap_or(Err(error)),
+            Err(error) if error.is_unavailable() => self.replica.list(request, false).await.unwrap_or(Err(error)),
             answer => answer,
         }
     }
 
     async fn health(&self) -> Result<Health> {
         let ping = async {
-            match timeout(self.after * PATIENCE, self.primary.ping()).await {
+            match timeout(self.timeout * PATIENCE, self.primary.ping()).await {
                 Ok(answer) => answer,
-                Err(_) => Err(Error::unavailable("the store does not answer in time")),
+                Err(_) => Err(Error::unavailable("MongoDB does not answer in time")),
             }
         };
         let primary = match self.breaker.is_closed() {
             true => ping.await,
-            false => Err(Error::unavailable("it is not asked for a while")),
+            false => Err(Error::unavailable("the circuit breaker is open")),
         };
         let seconds = |age: Duration| age.as_secs();
-        let degraded = match (primary, self.copy.age()) {
-            (Ok(()), Ok(_)) if self.copy.is_kept() => None,
-            (Ok(()), Ok(age)) => Some(format!("the copy is from {} s ago and no longer kept", seconds(age))),
-            (Ok(()), Err(off)) => Some(format!("the store answers, but no copy of it could: {off}")),
-            (Err(_), Ok(age)) => Some(format!("the store does not answer; a copy from {} s ago does", seconds(age))),
-            (Err(error), Err(off)) => {
-                return Err(Error::unavailable(format!("{off}, and the store does not answer")).with_source(error));
+        let degraded = match (primary, self.replica.age()) {
+            (Ok(()), Ok(_)) if self.replica.is_in_sync() => None,
+            (Ok(()), Ok(age)) => {
+                Some(format!("the fallback replica is from {} s ago and is not updated", seconds(age)))
+            }
+            (Ok(()), Err(unusable)) => Some(format!("MongoDB answers, but {unusable}")),
+            (Err(_), Ok(age)) => {
+                Some(format!("MongoDB is unreachable; the fallback replica from {} s ago answers", seconds(age)))
+            }
+            (Err(error), Err(unusable)) => {
+                return Err(Error::unavailable(format!("MongoDB does not answer, and {unusable}")).with_source(error));
             }
         };
         Ok(Health { degraded })
@@ -237,7 +241,7 @@ impl Store for Fallback {
 
     fn try_get(&self, id: &RecordId) -> Option<Result<GetResult>> {
         let inner = &self.inner;
-        if inner.prefers_copy() { inner.copy.get(id, inner.well()).map(Ok) } else { None }
+        if inner.prefers_replica() { inner.replica.get(id, inner.only_healthy()).map(Ok) } else { None }
     }
 
     fn list(&self, request: ListRequest) -> BoxFuture<'_, Result<ListResult>> {
@@ -258,23 +262,23 @@ impl Store for Fallback {
 
     fn metrics(&self) -> Vec<Metric> {
         let mut metrics = self.inner.primary.metrics();
-        metrics.extend(metrics::metrics(&self.inner.copy, &self.inner.breaker));
+        metrics.extend(metrics::metrics(&self.inner.replica, &self.inner.breaker));
         metrics
     }
 }
 
 impl fmt::Debug for Fallback {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?} with a copy", self.inner.primary)
+        write!(f, "{:?} with a fallback replica", self.inner.primary)
     }
 }
 
-impl fmt::Display for Off {
+impl fmt::Display for Unusable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Incomplete => "there is no complete copy yet",
-            Self::TooLarge => "the copy would be larger than allowed",
-            Self::TooOld => "the copy is older than allowed",
+            Self::Incomplete => "there is no complete fallback replica yet",
+            Self::TooLarge => "the fallback replica would be larger than allowed",
+            Self::TooOld => "the fallback replica is older than allowed",
         })
     }
 }

@@ -1,6 +1,5 @@
-//! The copy as readers see it: one generation, whole, or none.
+//! The replica as readers see it: one complete snapshot with the changes since, or none.
 
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -10,85 +9,86 @@ use futures::stream::StreamExt;
 use tokio::time::Instant;
 
 use super::super::{Change, EmbeddedStore, Error, GetResult, Kind, ListRequest, ListResult, Result};
+use super::snapshot_dir::SnapshotDir;
 use crate::record::{Document, Key, RecordId};
 
 /// The bytes that count for each record in addition to its BSON: its key, and its places in the indexes.
 pub const RECORD_BYTES: u64 = 150;
 
-/// A copy with more than this is freed where blocking is allowed: it takes a while.
+/// A snapshot with more records than this is freed where blocking is allowed, since that takes a while.
 const MANY_RECORDS: u64 = 10_000;
 
-/// Why the copy does not answer.
+/// Why the replica does not answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Off {
+pub enum Unusable {
     Incomplete,
     TooLarge,
     TooOld,
 }
 
-/// What the keeper does.
+/// The state of the replication.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub enum Keeping {
-    /// Nothing yet, or it cannot.
+pub enum SyncState {
+    /// Not started yet, or failing.
     Interrupted,
-    /// Follows the feed of changes.
+    /// Follows the change stream.
     Following,
-    /// Copies anew from time to time.
+    /// Takes a new snapshot from time to time.
     Refreshing,
-    /// Has given up until the primary holds less.
+    /// Stopped until the primary holds less.
     TooLarge,
 }
 
-/// The store of one copy, from its first record on.
-pub struct Generation {
-    /// There until it is dropped.
+/// The store of one snapshot, from its first record on.
+pub struct Snapshot {
+    /// `Some` until it is dropped.
     store: Option<Arc<dyn EmbeddedStore>>,
-    /// Where it lives, if that is on a disk.
-    directory: Option<PathBuf>,
-    retired: AtomicBool,
-    /// Milliseconds from the copy's epoch.
+    /// The directory of a store on a disk.
+    directory: Option<SnapshotDir>,
+    is_retired: AtomicBool,
+    /// Milliseconds from the replica's epoch.
     current: AtomicI64,
     records: AtomicU64,
     bytes: AtomicU64,
-    /// It could not be written or read: from then on a store on disk may say the same of every call.
-    failed: AtomicBool,
+    /// A write or a read has failed. From then on a store on disk may fail every call.
+    has_failed: AtomicBool,
 }
 
-pub struct Copy {
+pub struct Replica {
     /// Times are counted from here, in milliseconds.
     epoch: Instant,
     max_age: Option<Duration>,
-    served: RwLock<std::result::Result<Arc<Generation>, Off>>,
-    keeping: AtomicU8,
-    too_old: AtomicBool,
+    served: RwLock<std::result::Result<Arc<Snapshot>, Unusable>>,
+    sync_state: AtomicU8,
+    is_too_old: AtomicBool,
     pub answers: AtomicU64,
     pub snapshots: AtomicU64,
     pub interruptions: AtomicU64,
 }
 
-impl Generation {
-    /// What `store` holds is counted from here. `directory` is where it lives.
-    pub fn new(store: Arc<dyn EmbeddedStore>, directory: Option<PathBuf>) -> Arc<Self> {
+impl Snapshot {
+    /// Counts what `store` holds from now on.
+    pub fn new(store: Arc<dyn EmbeddedStore>, directory: Option<SnapshotDir>) -> Arc<Self> {
         Arc::new(Self {
             store: Some(store),
             directory,
-            retired: AtomicBool::new(false),
+            is_retired: AtomicBool::new(false),
             current: AtomicI64::new(i64::MIN),
             records: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
-            failed: AtomicBool::new(false),
+            has_failed: AtomicBool::new(false),
         })
     }
 
     pub fn store(&self) -> Result<&dyn EmbeddedStore> {
-        self.store.as_deref().ok_or_else(|| Error::broken("a copy is gone"))
+        self.store.as_deref().ok_or_else(|| Error::broken("the snapshot of the fallback replica was closed"))
     }
 
     /// Applies changes, in their order.
-    pub fn make(&self, changes: &[Change]) -> Result<()> {
+    pub fn apply(&self, changes: &[Change]) -> Result<()> {
         // All bytes before all documents, so that these lie close to each other, as the memory store has it.
-        let own: Vec<_> = changes.iter().map(|change| self.own(change)).collect();
+        let own: Vec<_> = changes.iter().map(|change| self.own_bytes(change)).collect();
         for (change, own) in changes.iter().zip(own) {
             match (change, own) {
                 (Change::Put(document), Some(bson)) => self.put(Document::with_key(document.key().clone(), bson))?,
@@ -99,9 +99,8 @@ impl Generation {
         Ok(())
     }
 
-    /// The bytes of a document that is kept in memory as it is: the primary may have cut it out of a batch, all of which it would
-    /// keep there, and the size of the copy would be that of the batches.
-    fn own(&self, change: &Change) -> Option<Bytes> {
+    /// Copies the bytes of a document that stays in memory. A slice of the primary's batch would keep the whole batch.
+    fn own_bytes(&self, change: &Change) -> Option<Bytes> {
         match change {
             Change::Put(document) if self.directory.is_none() => Some(Bytes::copy_from_slice(document.bson())),
             _ => None,
@@ -127,8 +126,8 @@ impl Generation {
         Ok(())
     }
 
-    /// What it holds, counted afterwards.
-    pub fn counted(&self, records: u64, bytes: u64) {
+    /// Sets the counts of a store that was opened with records in it.
+    pub fn set_counts(&self, records: u64, bytes: u64) {
         self.records.store(records, Ordering::Relaxed);
         self.bytes.store(bytes, Ordering::Relaxed);
     }
@@ -137,47 +136,47 @@ impl Generation {
         self.records.load(Ordering::Relaxed)
     }
 
-    /// As the limit counts.
+    /// The size as the limit counts it.
     pub fn size(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed) + self.records() * RECORD_BYTES
     }
 
     pub fn has_failed(&self) -> bool {
-        self.failed.load(Ordering::Relaxed)
+        self.has_failed.load(Ordering::Relaxed)
     }
 
-    /// From now on it is only asked where nobody else answers.
-    pub fn fail(&self) {
-        self.failed.store(true, Ordering::Relaxed);
+    /// From now on, the snapshot is only read where the primary does not answer.
+    pub fn mark_failed(&self) {
+        self.has_failed.store(true, Ordering::Relaxed);
     }
 
-    /// Says it once.
-    fn cannot_be_read(&self, error: &Error) {
-        if !self.failed.swap(true, Ordering::Relaxed) {
-            tracing::error!(cause = %error.report(), "the copy cannot be read");
+    /// Logs the first failure.
+    fn record_read_error(&self, error: &Error) {
+        if !self.has_failed.swap(true, Ordering::Relaxed) {
+            tracing::error!(cause = %error.report(), "cannot read the fallback replica");
         }
     }
 
-    /// Where it lives, if it outlives the process.
-    pub fn directory(&self) -> Option<PathBuf> {
+    /// The directory of a snapshot that outlives the process.
+    pub fn directory(&self) -> Option<SnapshotDir> {
         self.directory.clone()
     }
 
-    /// What is behind it goes when the last reader has gone.
-    pub fn discard(self: Arc<Self>) {
-        self.retired.store(true, Ordering::Relaxed);
+    /// Removes the snapshot once its last reader is done.
+    pub fn retire(self: Arc<Self>) {
+        self.is_retired.store(true, Ordering::Relaxed);
         if self.has_failed() && self.directory.is_some() {
-            // Before it is closed, for which a store that could not write may wait for ever.
-            tokio::task::spawn_blocking(move || self.directory.as_deref().map(super::home::empty));
+            // Closing a store whose writes fail may wait forever, so its files go before.
+            tokio::task::spawn_blocking(move || self.directory.as_ref().map(SnapshotDir::remove_open));
         }
     }
 }
 
-impl Drop for Generation {
-    /// Whoever read it last is the one who drops it, and may be a connection that others share a thread with.
+impl Drop for Snapshot {
+    /// The last reader drops the snapshot, and may be a connection that shares its thread with others.
     fn drop(&mut self) {
-        // One that is still served ends with the process, or is opened again at once.
-        if !self.retired.load(Ordering::Relaxed) {
+        // A snapshot that is still served ends with the process, or is opened again at once.
+        if !self.is_retired.load(Ordering::Relaxed) {
             return;
         }
         let (store, directory) = (self.store.take(), self.directory.take());
@@ -185,13 +184,10 @@ impl Drop for Generation {
             return;
         }
         let end = move || {
-            // Closing a store waits for the disk, freeing a large one takes its time.
+            // Closing a store waits for the disk, and freeing a large one takes a while.
             drop(store);
-            let Some(directory) = directory else { return };
-            if let Err(error) = super::home::remove(&directory)
-                && error.kind() != std::io::ErrorKind::NotFound
-            {
-                tracing::warn!(%error, "cannot remove the old copy in {}", directory.display());
+            if let Some(directory) = directory {
+                directory.remove();
             }
         };
         match tokio::runtime::Handle::try_current() {
@@ -201,14 +197,14 @@ impl Drop for Generation {
     }
 }
 
-impl Copy {
+impl Replica {
     pub fn new(max_age: Option<Duration>) -> Self {
         Self {
             epoch: Instant::now(),
             max_age,
-            served: RwLock::new(Err(Off::Incomplete)),
-            keeping: AtomicU8::new(Keeping::Interrupted as u8),
-            too_old: AtomicBool::new(false),
+            served: RwLock::new(Err(Unusable::Incomplete)),
+            sync_state: AtomicU8::new(SyncState::Interrupted as u8),
+            is_too_old: AtomicBool::new(false),
             answers: AtomicU64::new(0),
             snapshots: AtomicU64::new(0),
             interruptions: AtomicU64::new(0),
@@ -223,113 +219,117 @@ impl Copy {
         }
     }
 
-    /// `generation` is known to be what the primary was at `current`, or newer.
-    pub fn proven(&self, generation: &Generation, current: Instant) {
-        generation.current.fetch_max(self.millis(current), Ordering::Relaxed);
+    /// Notes that `snapshot` is at least as new as the primary was at `current`.
+    pub fn mark_current(&self, snapshot: &Snapshot, current: Instant) {
+        snapshot.current.fetch_max(self.millis(current), Ordering::Relaxed);
     }
 
-    /// As [`proven`](Self::proven), for what may be before this process.
-    pub fn proven_ago(&self, generation: &Generation, ago: Duration) {
-        let current = self.millis(Instant::now()) - ago.as_millis() as i64 - 1;
-        generation.current.fetch_max(current, Ordering::Relaxed);
+    /// Notes that `snapshot` is at least as new as the primary was `age` ago, which may be before the process started.
+    pub fn mark_current_since(&self, snapshot: &Snapshot, age: Duration) {
+        let current = self.millis(Instant::now()) - age.as_millis() as i64 - 1;
+        snapshot.current.fetch_max(current, Ordering::Relaxed);
     }
 
-    /// The age of `generation`.
-    pub fn age_of(&self, generation: &Generation) -> Duration {
-        let current = generation.current.load(Ordering::Relaxed);
+    /// The age of `snapshot`.
+    pub fn age_of(&self, snapshot: &Snapshot) -> Duration {
+        let current = snapshot.current.load(Ordering::Relaxed);
         Duration::from_millis(u64::try_from(self.millis(Instant::now()).saturating_sub(current)).unwrap_or_default())
     }
 
-    /// From now on `generation` is read, or nothing is.
-    pub fn serve(&self, generation: std::result::Result<Arc<Generation>, Off>) {
+    /// Replaces the snapshot that is read.
+    pub fn serve(&self, snapshot: std::result::Result<Arc<Snapshot>, Unusable>) {
         let mut served = self.served.write().unwrap_or_else(PoisonError::into_inner);
-        let before = std::mem::replace(&mut *served, generation);
+        let before = std::mem::replace(&mut *served, snapshot);
         drop(served);
         if let Ok(before) = before {
-            before.discard();
+            before.retire();
         }
     }
 
-    pub fn served(&self) -> std::result::Result<Arc<Generation>, Off> {
+    pub fn served(&self) -> std::result::Result<Arc<Snapshot>, Unusable> {
         self.served.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    pub fn keeping(&self) -> Keeping {
-        match self.keeping.load(Ordering::Relaxed) {
-            1 => Keeping::Following,
-            2 => Keeping::Refreshing,
-            3 => Keeping::TooLarge,
-            _ => Keeping::Interrupted,
+    pub fn sync_state(&self) -> SyncState {
+        match self.sync_state.load(Ordering::Relaxed) {
+            1 => SyncState::Following,
+            2 => SyncState::Refreshing,
+            3 => SyncState::TooLarge,
+            _ => SyncState::Interrupted,
         }
     }
 
-    /// Returns what it was before.
-    pub fn set_keeping(&self, keeping: Keeping) -> Keeping {
-        let before = self.keeping();
-        self.keeping.store(keeping as u8, Ordering::Relaxed);
+    /// Returns the state before.
+    pub fn set_sync_state(&self, state: SyncState) -> SyncState {
+        let before = self.sync_state();
+        self.sync_state.store(state as u8, Ordering::Relaxed);
         before
     }
 
-    pub fn is_kept(&self) -> bool {
-        matches!(self.keeping(), Keeping::Following | Keeping::Refreshing)
+    pub fn is_in_sync(&self) -> bool {
+        matches!(self.sync_state(), SyncState::Following | SyncState::Refreshing)
     }
 
-    /// The age at which an answer would be given.
-    pub fn age(&self) -> std::result::Result<Duration, Off> {
-        self.allowed(self.age_of(&*self.served()?))
+    /// Returns the age of an answer that would be given now.
+    pub fn age(&self) -> std::result::Result<Duration, Unusable> {
+        self.check_age(self.age_of(&*self.served()?))
     }
 
-    fn allowed(&self, age: Duration) -> std::result::Result<Duration, Off> {
+    fn check_age(&self, age: Duration) -> std::result::Result<Duration, Unusable> {
         let too_old = self.max_age.is_some_and(|max| age > max);
-        if too_old != self.too_old.load(Ordering::Relaxed) && too_old != self.too_old.swap(too_old, Ordering::Relaxed) {
+        if too_old != self.is_too_old.load(Ordering::Relaxed)
+            && too_old != self.is_too_old.swap(too_old, Ordering::Relaxed)
+        {
+            let age_s = age.as_secs();
             match too_old {
-                true => tracing::warn!(age_s = age.as_secs(), "the copy is older than allowed: it does not answer"),
-                false => tracing::info!(age_s = age.as_secs(), "the copy is as young as it must be again"),
+                true => tracing::warn!(age_s, "fallback replica is older than allowed and does not answer"),
+                false => tracing::info!(age_s, "fallback replica is up to date again"),
             }
         }
-        if too_old { Err(Off::TooOld) } else { Ok(age) }
+        if too_old { Err(Unusable::TooOld) } else { Ok(age) }
     }
 
-    /// `None` when the copy cannot answer. `well`: nor when it has failed before.
-    pub fn get(&self, id: &RecordId, well: bool) -> Option<GetResult> {
+    /// Returns `None` if the replica cannot answer; with `only_healthy` also after a replica error.
+    pub fn get(&self, id: &RecordId, only_healthy: bool) -> Option<GetResult> {
         let served = self.served.read().unwrap_or_else(PoisonError::into_inner);
-        let generation = served.as_ref().ok().filter(|generation| !(well && generation.has_failed()))?;
-        // Before the record is read: it may become younger meanwhile, and then this says too much, not too little.
-        let age = self.allowed(self.age_of(generation)).ok()?;
+        let snapshot = served.as_ref().ok().filter(|snapshot| !(only_healthy && snapshot.has_failed()))?;
+        // Taken before the record is read: the replica may become younger meanwhile, and an age may be too great but never too
+        // small.
+        let age = self.check_age(self.age_of(snapshot)).ok()?;
         // An embedded store answers at once.
-        match generation.store().ok()?.try_get(id)? {
+        match snapshot.store().ok()?.try_get(id)? {
             Ok(found) => {
                 self.answers.fetch_add(1, Ordering::Relaxed);
                 Some(GetResult { staleness: Some(age), ..found })
             }
             Err(error) => {
-                generation.cannot_be_read(&error);
+                snapshot.record_read_error(&error);
                 None
             }
         }
     }
 
-    /// `None` when the copy cannot answer, by its first row. `well`: nor when it has failed before.
+    /// Returns `None` if the replica cannot give the first row; with `only_healthy` also after a replica error.
     ///
     /// # Errors
     ///
-    /// When the request is to blame, which the primary would say too.
-    pub async fn list(&self, request: ListRequest, well: bool) -> Option<Result<ListResult>> {
-        let generation = self.served().ok().filter(|generation| !(well && generation.has_failed()))?;
-        let age = self.allowed(self.age_of(&generation)).ok()?;
-        let list = match generation.store().ok()?.list(request).await {
+    /// When the request is invalid, as the primary would say too.
+    pub async fn list(&self, request: ListRequest, only_healthy: bool) -> Option<Result<ListResult>> {
+        let snapshot = self.served().ok().filter(|snapshot| !(only_healthy && snapshot.has_failed()))?;
+        let age = self.check_age(self.age_of(&snapshot)).ok()?;
+        let list = match snapshot.store().ok()?.list(request).await {
             Ok(list) => list,
             Err(error) if error.kind() == Kind::Invalid => return Some(Err(error)),
             Err(error) => {
-                generation.cannot_be_read(&error);
+                snapshot.record_read_error(&error);
                 return None;
             }
         };
         self.answers.fetch_add(1, Ordering::Relaxed);
-        // Held as long as it is read: its directory stays. After the list it is dropped, and so the last to have the store.
+        // The stream holds the snapshot, and so its directory. It drops the list first, so that the snapshot closes the store.
         let rows = list.rows.inspect(move |row| {
             if let Err(error) = row {
-                generation.cannot_be_read(error);
+                snapshot.record_read_error(error);
             }
         });
         Some(Ok(ListResult { rows: rows.boxed(), staleness: Some(age), no_arrays: false }))
@@ -359,17 +359,17 @@ mod tests {
         runtime.block_on(async {
             let store = memory().await;
             let left = Arc::downgrade(&store);
-            let generation = Generation::new(store, None);
+            let snapshot = Snapshot::new(store, None);
             let put = |id| {
                 let text = format!(r#"{{"_id":{id}}}"#);
                 Change::Put(extended_json::parse(text.as_bytes()).expect("a document"))
             };
-            generation.make(&(0..=MANY_RECORDS as i64).map(put).collect::<Vec<_>>()).expect("changes");
-            let copy = Copy::new(None);
-            copy.serve(Ok(generation));
-            let mut list = copy.list(ListRequest::default(), false).await.expect("an answer").expect("a list");
+            snapshot.apply(&(0..=MANY_RECORDS as i64).map(put).collect::<Vec<_>>()).expect("changes");
+            let replica = Replica::new(None);
+            replica.serve(Ok(snapshot));
+            let mut list = replica.list(ListRequest::default(), false).await.expect("an answer").expect("a list");
             assert!(list.rows.next().await.is_some_and(|first| first.is_ok()));
-            copy.serve(Err(Off::Incomplete));
+            replica.serve(Err(Unusable::Incomplete));
             // While the only thread for it has other things to do.
             let (go_on, wait) = mpsc::channel();
             let busy = tokio::task::spawn_blocking(move || wait.recv());
@@ -433,29 +433,29 @@ mod tests {
     #[tokio::test]
     async fn what_cannot_be_read_is_no_answer_and_is_known_to_have_failed() {
         for list in [true, false] {
-            let copy = Copy::new(None);
-            let generation = Generation::new(Arc::new(Full), None);
-            copy.serve(Ok(generation.clone()));
-            assert!(!generation.has_failed());
+            let replica = Replica::new(None);
+            let snapshot = Snapshot::new(Arc::new(Full), None);
+            replica.serve(Ok(snapshot.clone()));
+            assert!(!snapshot.has_failed());
             match list {
-                true => assert!(copy.list(ListRequest::default(), true).await.is_none()),
-                false => assert!(copy.get(&"1".into(), true).is_none()),
+                true => assert!(replica.list(ListRequest::default(), true).await.is_none()),
+                false => assert!(replica.get(&"1".into(), true).is_none()),
             }
-            assert!(generation.has_failed());
+            assert!(snapshot.has_failed());
         }
     }
 
     #[tokio::test]
     async fn what_has_failed_is_asked_only_where_nobody_else_answers() {
-        let copy = Copy::new(None);
-        let generation = Generation::new(memory().await, None);
-        copy.serve(Ok(generation.clone()));
-        for (failed, well, answers) in [(false, true, true), (true, true, false), (true, false, true)] {
+        let replica = Replica::new(None);
+        let snapshot = Snapshot::new(memory().await, None);
+        replica.serve(Ok(snapshot.clone()));
+        for (failed, only_healthy, answers) in [(false, true, true), (true, true, false), (true, false, true)] {
             if failed {
-                generation.fail();
+                snapshot.mark_failed();
             }
-            assert_eq!(copy.get(&"1".into(), well).is_some(), answers);
-            assert_eq!(copy.list(ListRequest::default(), well).await.is_some(), answers);
+            assert_eq!(replica.get(&"1".into(), only_healthy).is_some(), answers);
+            assert_eq!(replica.list(ListRequest::default(), only_healthy).await.is_some(), answers);
         }
     }
 }

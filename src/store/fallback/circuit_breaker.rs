@@ -1,9 +1,9 @@
-//! Whether it is worth asking the primary.
+//! A circuit breaker for the primary.
 //!
-//! - *closed*: requests go to it.
-//! - *open*: so many in a row were not answered that no more are sent; the copy answers at once. A task asks instead, so
-//!   that no request is spent on finding out.
-//! - *half open*: it has answered the task once. The next answer closes.
+//! - *closed*: requests go to the primary.
+//! - *open*: several calls in a row have failed, and the replica answers at once. A task probes the primary, so that no request
+//!   is spent on that.
+//! - *half open*: one probe was answered. The next answer closes the breaker.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
@@ -14,11 +14,10 @@ use tokio::time::{sleep, timeout};
 
 use crate::store::Store;
 
-/// How many calls in a row must fail. One alone may be an accident; a few more is little to wait for, and calls that wait
-/// at the same time all count. A list that is slow does not, unless a ping fails that is sent then.
+/// The number of failures in a row that open the breaker. A slow list is no failure unless a ping fails too.
 const FAILURES: u32 = 5;
 
-/// How long between two questions of the task. Reads return to the primary after two answers.
+/// The time between two probes. Reads return to the primary after two answers.
 const PAUSE: Duration = Duration::from_millis(200);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,20 +28,20 @@ pub enum State {
     Open,
 }
 
-pub struct Breaker {
+pub struct CircuitBreaker {
     state: AtomicU8,
     /// In a row.
     failures: AtomicU32,
     opened: Notify,
 }
 
-impl Default for Breaker {
+impl Default for CircuitBreaker {
     fn default() -> Self {
         Self { state: AtomicU8::new(State::Closed as u8), failures: AtomicU32::new(0), opened: Notify::new() }
     }
 }
 
-impl Breaker {
+impl CircuitBreaker {
     pub fn state(&self) -> State {
         match self.state.load(Ordering::Acquire) {
             0 => State::Closed,
@@ -55,8 +54,8 @@ impl Breaker {
         self.state() == State::Closed
     }
 
-    /// Returns when the breaker is not closed. Those who wait for the primary need not wait longer then.
-    pub async fn opened(&self) {
+    /// Waits until the breaker is not closed.
+    pub async fn wait_until_open(&self) {
         loop {
             let opened = self.opened.notified();
             if !self.is_closed() {
@@ -66,17 +65,17 @@ impl Breaker {
         }
     }
 
-    pub fn succeeded(&self) {
-        // Mostly it is 0 already, and a line of memory that many read is better not written.
+    pub fn record_success(&self) {
+        // The count is nearly always 0 already, and threads share the cache line as long as it is not written.
         if self.failures.load(Ordering::Relaxed) != 0 {
             self.failures.store(0, Ordering::Relaxed);
         }
     }
 
-    pub fn failed(&self, cause: &str) {
+    pub fn record_failure(&self, cause: &str) {
         let failures = self.failures.fetch_add(1, Ordering::Relaxed) + 1;
         if failures >= FAILURES && self.set(State::Closed, State::Open) {
-            tracing::warn!(cause, "the store does not answer: it is not waited for where its copy can");
+            tracing::warn!(cause, "MongoDB is unreachable; serving from the replica");
             self.opened.notify_waiters();
         }
     }
@@ -86,19 +85,18 @@ impl Breaker {
     }
 }
 
-/// Asks `primary` while the breaker is not closed, and closes it. An answer that takes longer than `within` is none: reads
-/// that came back to a store so slow would leave it again.
-pub async fn probe(breaker: Arc<Breaker>, primary: Arc<dyn Store>, within: Duration) {
+/// Probes `primary` while the breaker is not closed, and closes it. An answer that takes longer than `within` is a failure:
+/// reads from a primary so slow would open the breaker again.
+pub async fn probe(breaker: Arc<CircuitBreaker>, primary: Arc<dyn Store>, within: Duration) {
     loop {
-        breaker.opened().await;
+        breaker.wait_until_open().await;
         sleep(PAUSE).await;
         if !matches!(timeout(within, primary.ping()).await, Ok(Ok(()))) {
             breaker.set(State::HalfOpen, State::Open);
         } else if !breaker.set(State::Open, State::HalfOpen) {
-            // Those of before say nothing of now.
             breaker.failures.store(0, Ordering::Relaxed);
             if breaker.set(State::HalfOpen, State::Closed) {
-                tracing::info!("the store answers again, and is asked again");
+                tracing::info!("MongoDB answers again; serving from MongoDB");
             }
         }
     }
@@ -110,27 +108,27 @@ mod tests {
 
     #[test]
     fn opens_after_so_many_failures_in_a_row_and_not_before() {
-        let breaker = Breaker::default();
+        let breaker = CircuitBreaker::default();
         for _ in 0..3 {
-            (1..FAILURES).for_each(|_| breaker.failed("test"));
-            breaker.succeeded();
+            (1..FAILURES).for_each(|_| breaker.record_failure("test"));
+            breaker.record_success();
         }
         assert!(breaker.is_closed());
-        (0..FAILURES).for_each(|_| breaker.failed("test"));
+        (0..FAILURES).for_each(|_| breaker.record_failure("test"));
         assert_eq!(breaker.state(), State::Open);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn wakes_everybody_who_waits_when_it_opens() {
-        let breaker = Arc::new(Breaker::default());
+    async fn wakes_all_waiting_calls_when_it_opens() {
+        let breaker = Arc::new(CircuitBreaker::default());
         let waiting: Vec<_> = (0..10)
             .map(|_| {
                 let breaker = breaker.clone();
-                tokio::spawn(async move { breaker.opened().await })
+                tokio::spawn(async move { breaker.wait_until_open().await })
             })
             .collect();
         tokio::task::yield_now().await;
-        (0..FAILURES).for_each(|_| breaker.failed("test"));
+        (0..FAILURES).for_each(|_| breaker.record_failure("test"));
         for waiting in waiting {
             timeout(Duration::from_secs(1), waiting).await.unwrap().unwrap();
         }
