@@ -321,7 +321,7 @@ async fn over_http_a_copy_says_so() {
         "{}",
         ready.body
     );
-    assert!(ready.body.ends_with(r#" s ago does","status":"degraded"}"#), "{}", ready.body);
+    assert!(ready.body.ends_with(r#" s ago answers","status":"degraded"}"#), "{}", ready.body);
     let metrics = client.get("/metrics").await.body;
     assert!(metrics.contains("\nrecords_fallback_replica_usable 1.0\n"), "{metrics}");
     assert!(metrics.contains("\nrecords_fallback_replica_records 100.0\n"), "{metrics}");

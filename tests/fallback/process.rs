@@ -214,7 +214,7 @@ async fn a_disk_that_takes_no_more_leaves_the_answers_to_the_server_and_says_so(
         let service = Service::limited(1_024, &directory, &server.url(), scheme, "standby");
         until("a word on what is wrong", async || {
             let log = service.log.lock().expect("a log");
-            log.contains("there is no copy yet: it cannot be made") && log.contains("File too large")
+            log.contains("fallback replica cannot be made yet") && log.contains("File too large")
         })
         .await;
         let (head, body) = service.get("/api/v1/records");
@@ -230,7 +230,7 @@ async fn a_disk_that_takes_no_more_leaves_the_answers_to_the_server_and_says_so(
         server.run().expect("a server");
         let service = Service::start(&directory, &server.url(), scheme);
         until("a whole copy, where there is room", async || service.is_ready()).await;
-        until("how often", async || service.logged("it is copied anew so often") && service.logged("every_s=1")).await;
+        until("how often", async || service.logged("is refreshed by snapshots") && service.logged("every_s=1")).await;
     }
 }
 
