@@ -234,13 +234,13 @@ impl CaughtUp {
             Mode::Replica => primary,
         };
         let settings = Settings {
-            copy: "memory:".to_owned(),
+            url: "memory:".to_owned(),
             source: "conformance".to_owned(),
             mode,
-            after: TIMEOUT,
+            timeout: TIMEOUT,
             max_age: None,
-            refresh: Duration::from_millis(10),
-            max_bytes: u64::MAX,
+            snapshot_interval: Duration::from_millis(10),
+            size_limit: u64::MAX,
             options: Options::default(),
         };
         let store = Self(fallback::over(primary, settings).await.expect("a fallback"));
