@@ -15,8 +15,7 @@ use records::config::{self, Healthcheck, Import, Log, Seed, Serve, Shell, Store 
 use records::document::reader::InvalidDocument;
 use records::import::{self, Input, Progress};
 use records::store::{self, BackendKind, EmbeddedStore, Opened, Store};
-use records::telemetry::spans::{self, Exporting, Tracer};
-use records::telemetry::{Connections, Format, Logs, Lost, VERSION};
+use records::telemetry::{Connections, ErrorCounter, Format, Telemetry, VERSION};
 use records::{healthcheck, http, server, telemetry};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::runtime::{self, Runtime};
@@ -49,9 +48,8 @@ type Outcome = Result<ExitCode, Failure>;
 pub fn serve(settings: Serve) -> ExitCode {
     let threads = settings.threads.unwrap_or_else(usual_threads);
     let format = settings.log.format;
-    let outcome = start(&settings.log, threads).and_then(|(logs, runtime)| {
-        let (tracer, _exporting) = tracing_to(settings.otlp_endpoint.as_deref())?;
-        let outcome = runtime.block_on(serving(settings, logs.lost(), tracer));
+    let outcome = start(&settings.log, settings.otlp_endpoint.as_deref(), threads).and_then(|(telemetry, runtime)| {
+        let outcome = runtime.block_on(serving(settings, telemetry.dropped_lines()));
         // What is being written is let through. A seed that is read from a pipe might be waited for to the end of days.
         runtime.shutdown_timeout(BLOCKED);
         outcome
@@ -60,9 +58,9 @@ pub fn serve(settings: Serve) -> ExitCode {
 }
 
 pub fn import(settings: Import) -> ExitCode {
-    let started = start(&settings.log, processors());
+    let started = start(&settings.log, None, processors());
     let format = settings.log.format;
-    let outcome = started.and_then(|(_logs, runtime)| {
+    let outcome = started.and_then(|(_telemetry, runtime)| {
         let outcome = runtime.block_on(importing(settings));
         // As above: the reason is told now, and not when whoever writes into the pipe has ended.
         runtime.shutdown_timeout(BLOCKED);
@@ -80,7 +78,7 @@ pub fn healthcheck(settings: Healthcheck) -> ExitCode {
 /// Prints `text`, if `serve` would not refuse what it says.
 pub fn config(settings: &Serve, text: &str) -> ExitCode {
     let checked = || {
-        telemetry::filter(&settings.log.filter)?;
+        telemetry::parse_filter(&settings.log.filter)?;
         answers(settings)?;
         // The driver's parser wants one.
         let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
@@ -138,33 +136,15 @@ fn processors() -> usize {
     std::thread::available_parallelism().map_or(1, NonZero::get)
 }
 
-fn start(log: &Log, threads: usize) -> Result<(Logs, Runtime), Failure> {
-    let logs = telemetry::start(&log.filter, log.format)?;
+fn start(log: &Log, otlp_endpoint: Option<&str>, threads: usize) -> Result<(Telemetry, Runtime), Failure> {
+    let telemetry = telemetry::start(&log.filter, log.format, otlp_endpoint)?;
     // In this order, of which the last is dropped first: what the runtime's threads say when it ends is logged too.
-    Ok((logs, runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?))
+    Ok((telemetry, runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?))
 }
 
-/// The export comes with its tracer, and ends with what is dropped last.
-fn tracing_to(endpoint: Option<&str>) -> Result<(Tracer, Option<Exporting>), Failure> {
-    let Some(endpoint) = endpoint else { return Ok(Default::default()) };
-    if !spans::COMPILED {
-        tracing::warn!("OTEL_EXPORTER_OTLP_ENDPOINT has no effect: this build cannot export traces");
-        return Ok(Default::default());
-    }
-    let (tracer, exporting) = spans::start(endpoint)?;
-    tracing::info!("exporting traces to {endpoint}");
-    Ok((tracer, Some(exporting)))
-}
-
-/// Not by way of the log, which may not have come to be, or let nothing through; but in its format, and after its last line.
 fn finish(format: Format, outcome: Outcome) -> ExitCode {
     outcome.unwrap_or_else(|Failure(text)| {
-        let line = match format {
-            Format::Text => format!("records: {text}\n"),
-            Format::Json => telemetry::error_as_json(env!("CARGO_PKG_NAME"), &text),
-        };
-        // Where nobody listens there is nobody to tell.
-        let _ = io::stderr().write_all(line.as_bytes());
+        telemetry::report_error(format, &text);
         ExitCode::FAILURE
     })
 }
@@ -206,12 +186,11 @@ async fn follow(mut file: StoreFile, store: Arc<dyn Store>) {
     }
 }
 
-async fn serving(mut settings: Serve, lost_lines: Lost, tracer: Tracer) -> Outcome {
+async fn serving(mut settings: Serve, dropped_lines: ErrorCounter) -> Outcome {
     // Heard from the beginning: a stop while the seed is loaded is a stop, and the next start loads it again.
     let mut stops = server::signals()?;
     let mut answers = answers(&settings)?;
-    answers.lost_lines = Some(lost_lines);
-    answers.tracer = tracer;
+    answers.dropped_lines = Some(dropped_lines);
     let connections = Connections::default();
     answers.connections = Some(connections.clone());
     check(&settings).await?;

@@ -63,11 +63,11 @@ fn an_import_in_a_group_is_seen_too() {
 }
 
 #[rstest]
-#[case::features_are_asked_for_where_they_are_the_matter("feature =", &["store/mod.rs", "http/compress", "http/pages.rs", "telemetry/spans/mod.rs"])]
+#[case::features_are_asked_for_where_they_are_the_matter("feature =", &["store/mod.rs", "http/compress", "http/pages.rs", "telemetry/"])]
 #[case::the_environment_is_read_in_one_place("env = \"", &["config/flags.rs"])]
 #[case::the_environment_is_asked_by_hand_for_what_is_empty("std::env", &["config/environment.rs"])]
 #[case::the_driver_stays_in_its_backend("mongodb::", &["store/mongodb/"])]
-#[case::traces_are_exported_from_one_place("opentelemetry", &["telemetry/spans/"])]
+#[case::traces_are_exported_from_one_place("opentelemetry", &["telemetry/"])]
 #[case::sled_stays_in_its_backend("sled::", &["store/sled/"])]
 #[case::status_codes_are_for_the_http_room("StatusCode", &["http/"])]
 #[case::axum_is_for_the_http_room("axum", &["http/"])]

@@ -23,7 +23,7 @@ use super::App;
 use super::problem::{Problem, Rejection};
 use super::settings::Settings;
 use crate::store::{Error, MemoryPool, Metric, MetricValue, Store};
-use crate::telemetry::{Lost, VERSION};
+use crate::telemetry::{ErrorCounter, VERSION};
 
 /// Upper bounds in seconds: a lookup in memory, in a MongoDB nearby, and in trouble.
 const SECONDS: [f64; 12] = [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.5, 10.0];
@@ -86,8 +86,8 @@ impl Metrics {
             connections.register(&mut registry);
         }
         registry.register_collector(Box::new(ResponseMemory(memory.clone())));
-        if let Some(lost) = &settings.lost_lines {
-            registry.register_collector(Box::new(LostLines(lost.clone())));
+        if let Some(dropped) = &settings.dropped_lines {
+            registry.register_collector(Box::new(DroppedLines(dropped.clone())));
         }
         registry.register_collector(Box::new(StoreMetrics(store)));
         Self { registry, requests, seconds, rejected, in_flight, streams, aborted }
@@ -110,13 +110,13 @@ impl Metrics {
     }
 }
 
-/// Counted where lines are lost, which is not here.
+/// Counted by the writer of the log.
 #[derive(Debug)]
-struct LostLines(Lost);
+struct DroppedLines(ErrorCounter);
 
-impl Collector for LostLines {
+impl Collector for DroppedLines {
     fn encode(&self, mut encoder: DescriptorEncoder) -> std::fmt::Result {
-        let lines = ConstCounter::new(self.0.lines());
+        let lines = ConstCounter::new(self.0.dropped_lines() as u64);
         let help = "Lines of the log that came faster than they could be written";
         lines.encode(encoder.encode_descriptor("log_lines_lost", help, None, lines.metric_type())?)
     }

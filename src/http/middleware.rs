@@ -18,7 +18,7 @@ use tower::{Service, ServiceBuilder, service_fn};
 use tower_http::cors::CorsLayer;
 use tower_http::set_header::SetResponseHeaderLayer;
 
-use super::line::UnderWay;
+use super::access_log::RequestContext;
 use super::metrics::RouteMetrics;
 use super::problem::Problem;
 use super::request_id::{REQUEST_ID, RequestId};
@@ -111,9 +111,10 @@ where
         let (mut head, body) = request.into_parts();
         let in_flight = route.begin();
         let id = RequestId::of(&head.headers);
-        let context = UnderWay::new(&head, id, route.pattern, in_flight, &app.settings.tracer);
+        let context = RequestContext::new(&head, id, route.pattern, in_flight, app.settings.access_log);
         head.extensions.insert(context.id().clone());
-        let store_time = (app.settings.server_timing || context.is_recorded()).then(StoreTime::default);
+        let is_timed = app.settings.server_timing || !context.span().is_disabled();
+        let store_time = is_timed.then(|| StoreTime::new(context.span().clone()));
         if let Some(time) = &store_time {
             head.extensions.insert(time.clone());
         }
@@ -123,7 +124,7 @@ where
     })
 }
 
-fn finish(app: &App, context: UnderWay, store_time: Option<StoreTime>, mut response: Response) -> Response {
+fn finish(app: &App, context: RequestContext, store_time: Option<StoreTime>, mut response: Response) -> Response {
     let problem = response.extensions_mut().remove::<Problem>();
     if let Some(problem) = &problem {
         *response.body_mut() = problem.to_json(context.id().as_str()).into();
@@ -132,11 +133,11 @@ fn finish(app: &App, context: UnderWay, store_time: Option<StoreTime>, mut respo
         }
     }
     response.headers_mut().insert(REQUEST_ID, context.id().value().clone());
-    let spent = store_time.and_then(|time| time.spent());
     if app.settings.server_timing {
-        response.headers_mut().insert(SERVER_TIMING, timing::header(spent, context.begun().elapsed()));
+        let spent = store_time.and_then(|time| time.spent());
+        response.headers_mut().insert(SERVER_TIMING, timing::header(spent, context.elapsed()));
     }
-    context.answered(response.status(), problem.as_ref(), spent);
+    context.finish(response.status(), problem.as_ref());
     response
 }
 

@@ -4,6 +4,7 @@
 //! the one table from failures to responses. No file in here knows which backend the store is.
 
 mod accept;
+mod access_log;
 mod body;
 mod compress;
 mod conditional;
@@ -11,7 +12,6 @@ mod cors;
 mod health;
 mod hex;
 mod limits;
-mod line;
 mod list;
 mod metrics;
 mod middleware;
@@ -38,7 +38,7 @@ use hyper::body::Body as HttpBody;
 use tokio::sync::Semaphore;
 use tower::Service;
 
-pub use settings::Settings;
+pub use settings::{AccessLog, Settings};
 
 use crate::store::{MemoryPool, Store};
 use metrics::Metrics;

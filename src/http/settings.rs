@@ -6,8 +6,7 @@ use axum::http::uri::{Scheme, Uri};
 use axum::http::{HeaderName, HeaderValue};
 use serde_json::Value;
 
-use crate::telemetry::spans::Tracer;
-use crate::telemetry::{Connections, Lost};
+use crate::telemetry::{Connections, ErrorCounter};
 
 /// The largest limit of a page when the operator sets no maximum: a page is gathered in memory before it is sent. Longer lists
 /// are streamed.
@@ -27,6 +26,16 @@ pub const CORS_HEADERS: &[&str] = &[
     "tracestate",
     "x-request-id",
 ];
+
+/// The requests that have a line in the log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AccessLog {
+    #[default]
+    All,
+    /// Those with a status from 500, and those that took longer than a second.
+    Errors,
+    Off,
+}
 
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -54,10 +63,10 @@ pub struct Settings {
     pub response_memory_limit: usize,
     /// Adds `Server-Timing` to responses. It shows every client how busy the store is, and whether it had a record at hand.
     pub server_timing: bool,
-    /// Makes the spans of requests.
-    pub tracer: Tracer,
-    /// Lines that the log has lost, for the metrics.
-    pub lost_lines: Option<Lost>,
+    /// The requests that have a line in the log.
+    pub access_log: AccessLog,
+    /// The lines that the log has dropped, for the metrics.
+    pub dropped_lines: Option<ErrorCounter>,
     /// Connections of the server, for the metrics.
     pub connections: Option<Connections>,
 }
@@ -219,8 +228,8 @@ impl From<Duration> for Settings {
             max_streams: MAX_STREAMS,
             response_memory_limit: RESPONSE_MEMORY_LIMIT,
             server_timing: false,
-            tracer: Tracer::default(),
-            lost_lines: None,
+            access_log: AccessLog::default(),
+            dropped_lines: None,
             connections: None,
         }
     }

@@ -1,30 +1,38 @@
-//! How long the store took for a request, and `Server-Timing`, which tells the client
-//! ([W3C](https://www.w3.org/TR/server-timing/)).
+//! The time that calls to the store take, for `Server-Timing` ([W3C](https://www.w3.org/TR/server-timing/)) and for spans.
 
-use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use axum::http::{Extensions, HeaderName, HeaderValue};
+use tracing::Span;
 
-use crate::telemetry::spans::Spent;
+use crate::telemetry::trace::store_span;
 
 pub const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
-/// What a request's handler tells of its calls to the store, for whoever wants to know; where nobody does, there is none
-/// among the request's extensions, and nothing is measured.
-#[derive(Clone, Debug, Default)]
-pub struct StoreTime(Arc<Mutex<Option<Spent>>>);
+/// The time that the calls to the store for one request take. An extension of requests whose time is wanted: other requests
+/// are not measured.
+#[derive(Clone, Debug)]
+pub struct StoreTime {
+    request: Span,
+    spent: Arc<Mutex<Option<Duration>>>,
+}
 
 impl StoreTime {
-    /// `None` when the store was not asked.
-    pub fn spent(&self) -> Option<Spent> {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Each call is a span within the span of the request.
+    pub fn new(request: Span) -> Self {
+        Self { request, spent: Arc::default() }
     }
 
-    /// Awaits a call to the store. It counts too if it is given up half way.
+    /// The time of all calls together. `None` if there was none.
+    pub fn spent(&self) -> Option<Duration> {
+        *self.spent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Measures a call to the store, until it returns or is cancelled.
     pub async fn of<F: Future>(extensions: &Extensions, call: F) -> F::Output {
-        let _call = extensions.get::<Self>().map(|time| Call { time, begun: Instant::now() });
+        let _call =
+            extensions.get::<Self>().map(|time| Call { time, begun: Instant::now(), _span: store_span(&time.request) });
         call.await
     }
 }
@@ -32,22 +40,20 @@ impl StoreTime {
 struct Call<'a> {
     time: &'a StoreTime,
     begun: Instant,
+    _span: Span,
 }
 
 impl Drop for Call<'_> {
     fn drop(&mut self) {
-        let mut spent = self.time.0.lock().unwrap_or_else(PoisonError::into_inner);
-        spent.get_or_insert(Spent { begun: self.begun, took: Duration::ZERO }).took += self.begun.elapsed();
+        let mut spent = self.time.spent.lock().unwrap_or_else(PoisonError::into_inner);
+        *spent.get_or_insert_default() += self.begun.elapsed();
     }
 }
 
-/// `store;dur=0.123, total;dur=0.456`, in milliseconds; without `store` when that was not asked.
-pub fn header(store: Option<Spent>, total: Duration) -> HeaderValue {
+/// `store;dur=0.123, total;dur=0.456`, in milliseconds; without `store` if there was no call to it.
+pub fn header(store: Option<Duration>, total: Duration) -> HeaderValue {
     let milliseconds = |time: Duration| time.as_micros() as f64 / 1000.0;
-    let total = milliseconds(total);
-    let text = match store {
-        Some(store) => format!("store;dur={}, total;dur={total}", milliseconds(store.took)),
-        None => format!("total;dur={total}"),
-    };
+    let store = store.map(|store| format!("store;dur={}, ", milliseconds(store))).unwrap_or_default();
+    let text = format!("{store}total;dur={}", milliseconds(total));
     HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("total"))
 }

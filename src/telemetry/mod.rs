@@ -1,131 +1,170 @@
-//! Where logs go: to standard error, a line an event, written by a thread of their own. And [`spans`], where traces are
-//! collected.
+//! Set-up of the libraries for logging, metrics and tracing.
 //!
-//! Whoever logs only formats the line and puts it into a queue. A reader of standard error that is too slow, or stuck, costs
-//! lines, which are counted, and never holds up a request.
+//! Logs go to standard error, one line per event. tracing-subscriber formats a line on the thread that logs; a thread of
+//! tracing-appender writes it. If standard error is slow or stuck, lines are dropped and counted, and no request waits.
 
 mod connections;
-mod json;
-mod queue;
-pub mod spans;
-mod text;
-mod time;
-pub mod traceparent;
+#[cfg(feature = "otlp")]
+mod otlp;
+pub mod trace;
 
 use std::any::Any;
-use std::io::{self, IsTerminal};
+use std::backtrace::{Backtrace, BacktraceStatus};
+use std::io::{self, BufWriter, IsTerminal, Write};
+use std::panic;
 
-use tracing_subscriber::filter::{ParseError, Targets};
+use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
+use tracing_subscriber::filter::{LevelFilter, ParseError, Targets};
 use tracing_subscriber::fmt;
 use tracing_subscriber::prelude::*;
 
 pub use connections::Connections;
-pub use json::error as error_as_json;
-use queue::{Queue, Writing};
+pub use tracing_appender::non_blocking::ErrorCounter;
 
-/// Which version this is: as who built it has called it, such as a release's image, or else the package's own. What cargo keeps
-/// of dependencies does not depend on the name.
+/// The version of this build: `RECORDS_VERSION` when it was compiled, as for the image of a release, or the package's version.
 pub const VERSION: &str = match option_env!("RECORDS_VERSION") {
     Some(version) if !version.is_empty() => version,
     _ => env!("CARGO_PKG_VERSION"),
 };
 
-/// What most lines need.
-const LINE_BYTES: usize = 512;
+/// Lines that may wait to be written: about 4 MB, logged by two busy cores in a tenth of a second.
+const BUFFERED_LINES: usize = 8 * 1024;
 
-/// How a line looks.
+/// The format of a line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Format {
-    /// For people.
     #[default]
     Text,
-    /// For collectors: see [`json`].
+    /// One object a line, with the fields of the event at its top level.
     Json,
 }
 
-/// Logging, for as long as this lives: dropping it writes what is still in the queue, for at most a second.
+/// Logging and the export of traces, until it is dropped: then it exports the last spans, for at most two seconds, and writes
+/// the last lines, for about one.
 #[must_use = "logging ends when it is dropped"]
-pub struct Logs {
-    lost: Lost,
-    writing: Option<Writing>,
+pub struct Telemetry {
+    dropped_lines: ErrorCounter,
+    // In this order: a failure of the last export is logged.
+    #[cfg(feature = "otlp")]
+    _exporter: Option<otlp::Exporter>,
+    _writer: WorkerGuard,
 }
 
-/// Why there can be no log.
 #[derive(Debug, thiserror::Error)]
-pub enum Failed {
-    #[error("the log filter {0:?} is wrong: {1}")]
-    Filter(String, #[source] ParseError),
-    #[error("there is no thread for the log: {0}")]
-    Thread(#[source] io::Error),
+#[error("the log filter {text:?} is wrong: {error}")]
+pub struct InvalidFilter {
+    text: String,
+    #[source]
+    error: ParseError,
 }
 
-/// How many lines were lost because they came faster than they could be written.
-#[derive(Clone, Debug)]
-pub struct Lost(Queue);
-
-impl Lost {
-    pub fn lines(&self) -> u64 {
-        self.0.lost()
+impl Telemetry {
+    /// Counts the lines that were dropped because standard error was too slow.
+    pub fn dropped_lines(&self) -> ErrorCounter {
+        self.dropped_lines.clone()
     }
 }
 
-impl Logs {
-    pub fn lost(&self) -> Lost {
-        self.lost.clone()
-    }
-}
-
-impl Drop for Logs {
+impl Drop for Telemetry {
     fn drop(&mut self) {
-        let lines = self.lost.lines();
+        let lines = self.dropped_lines.dropped_lines();
         if lines > 0 {
-            // By way of the queue too: if standard error is stuck, writing to it here would be for ever.
-            tracing::warn!(lines, "lines of the log were lost: they came faster than they could be written");
+            tracing::warn!(lines, "lines of the log were dropped: standard error was too slow");
         }
-        drop(self.writing.take());
     }
 }
 
-/// What a text in the syntax of
-/// [`Targets`](https://docs.rs/tracing-subscriber/0.3/tracing_subscriber/filter/targets/struct.Targets.html) (levels by
-/// module) lets through.
+/// Parses levels by module, as in `info,records=debug`
+/// ([`Targets`](https://docs.rs/tracing-subscriber/0.3/tracing_subscriber/filter/targets/struct.Targets.html)).
 ///
 /// # Errors
 ///
-/// When it is no filter.
-pub fn filter(text: &str) -> Result<Targets, Failed> {
-    // Between two commas, nothing would mean: errors alone, from everywhere.
+/// When the text is no filter.
+pub fn parse_filter(text: &str) -> Result<Targets, InvalidFilter> {
+    // `Targets` reads an empty part as `error`.
     let parts: Vec<&str> = text.split(',').map(str::trim).filter(|part| !part.is_empty()).collect();
-    parts.join(",").parse().map_err(|error| Failed::Filter(text.to_owned(), error))
+    let filter: Targets = parts.join(",").parse().map_err(|error| InvalidFilter { text: text.to_owned(), error })?;
+    Ok(filter.with_target(trace::TARGET, LevelFilter::OFF))
 }
 
-/// Starts logging what [`filter`] lets through, and logs panics like any other event.
+/// Starts logging what `filter` lets through, panics included, and exporting traces to the OTLP collector at `otlp_endpoint`.
+///
+/// An endpoint that cannot be used is a warning in the log.
 ///
 /// # Errors
 ///
-/// When `filter` is no filter, or there is no thread for the log.
-pub fn start(text: &str, format: Format) -> Result<Logs, Failed> {
-    let filter = filter(text)?;
-    let (queue, writing) = Queue::before(io::stderr()).map_err(Failed::Thread)?;
-    let lost = Lost(queue.clone());
-    let lines = fmt::layer().with_writer(move || queue.clone());
+/// When `filter` is no filter.
+pub fn start(filter: &str, format: Format, otlp_endpoint: Option<&str>) -> Result<Telemetry, InvalidFilter> {
+    let filter = parse_filter(filter)?;
+    let (writer, guard) = stderr_writer();
+    let dropped_lines = writer.error_counter();
+    let lines = fmt::layer().with_writer(writer);
     let lines = match format {
-        // In colours.
-        Format::Text if io::stderr().is_terminal() => lines.boxed(),
-        Format::Text => lines.with_ansi(false).event_format(text::Text).boxed(),
-        Format::Json => lines.with_ansi(false).event_format(json::Json).boxed(),
+        Format::Text => lines.with_ansi(io::stderr().is_terminal()).boxed(),
+        Format::Json => {
+            lines.json().flatten_event(true).with_current_span(false).with_span_list(false).with_ansi(false).boxed()
+        }
     };
-    // One filter for all, since there is one layer: a filter of the layer's own would be asked again at every line.
-    tracing_subscriber::registry().with(filter).with(lines).init();
-    std::panic::set_hook(Box::new(|panic| {
-        // The payload is written by whoever panicked: a message of a library may quote data, but says where to look.
-        tracing::error!(location = panic.location().map(tracing::field::display), "{}", panic_message(panic.payload()));
-    }));
-    Ok(Logs { lost, writing: Some(writing) })
+    let subscriber = tracing_subscriber::registry().with(lines.with_filter(filter));
+    #[cfg(feature = "otlp")]
+    let exporter = otlp_endpoint.map(otlp::Exporter::start);
+    #[cfg(feature = "otlp")]
+    let subscriber =
+        subscriber.with(exporter.as_ref().and_then(|exporter| Some(exporter.as_ref().ok()?.layer(trace::TARGET))));
+    subscriber.init();
+    panic::set_hook(Box::new(log_panic));
+    #[cfg(not(feature = "otlp"))]
+    if otlp_endpoint.is_some() {
+        tracing::warn!("OTEL_EXPORTER_OTLP_ENDPOINT has no effect: this build cannot export traces");
+    }
+    #[cfg(feature = "otlp")]
+    if let Some(Err(reason)) = &exporter {
+        tracing::warn!("traces are not exported: {reason}");
+    }
+    Ok(Telemetry {
+        dropped_lines,
+        #[cfg(feature = "otlp")]
+        _exporter: exporter.and_then(Result::ok),
+        _writer: guard,
+    })
 }
 
-/// What `panic!` was called with: a literal, or a formatted text.
+/// Writes the error that ends the program to standard error, as the last line in the log's format.
+///
+/// Not an event of the log itself, which may not have started, or may filter errors out.
+pub fn report_error(format: Format, message: &str) {
+    // Not written here: standard error may be stuck. The guard waits about a second for it.
+    let (mut writer, _guard) = stderr_writer();
+    match format {
+        // A closed standard error leaves no place to report that.
+        Format::Text => drop(writeln!(writer, "{}: {message}", env!("CARGO_PKG_NAME"))),
+        Format::Json => {
+            let subscriber = fmt().json().flatten_event(true).with_writer(writer).finish();
+            tracing::subscriber::with_default(subscriber, || {
+                tracing::error!(target: env!("CARGO_PKG_NAME"), "{message}");
+            });
+        }
+    }
+}
+
+fn stderr_writer() -> (NonBlocking, WorkerGuard) {
+    // The worker flushes when no line is waiting, so that a burst of lines takes few system calls.
+    let stderr = BufWriter::new(io::stderr());
+    NonBlockingBuilder::default().buffered_lines_limit(BUFFERED_LINES).lossy(true).thread_name("log").finish(stderr)
+}
+
+/// With a backtrace, if `RUST_BACKTRACE` asks for one.
+fn log_panic(panic: &panic::PanicHookInfo<'_>) {
+    let backtrace = Backtrace::capture();
+    tracing::error!(
+        location = panic.location().map(tracing::field::display),
+        backtrace = (backtrace.status() == BacktraceStatus::Captured).then(|| tracing::field::display(&backtrace)),
+        "panic: {}",
+        panic_message(panic.payload())
+    );
+}
+
 fn panic_message(payload: &dyn Any) -> &str {
     let literal = payload.downcast_ref::<&str>().copied();
-    literal.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("panic")
+    literal.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or_default()
 }

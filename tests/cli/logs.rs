@@ -2,11 +2,14 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::process::Command;
+use std::time::{Duration, Instant};
 
+use records::telemetry;
 use rstest::rstest;
 use serde_json::Value;
 
-use crate::support::{Serving, code, directory, records, run, stderr};
+use crate::support::{Serving, code, directory, finish, records, run, stderr};
 
 const SEED: &str = r#"{"_id": "a-private-id", "name": "a private name"}"#;
 
@@ -30,7 +33,7 @@ fn json(lines: &[String]) -> Vec<Value> {
 }
 
 fn requests(lines: &[Value]) -> Vec<&Value> {
-    lines.iter().filter(|line| line["target"] == "records::http::request").collect()
+    lines.iter().filter(|line| line["target"] == "records::http::access_log").collect()
 }
 
 #[test]
@@ -98,7 +101,7 @@ fn without_a_line_a_request_failures_still_have_theirs() {
     let directory = directory();
     std::fs::write(directory.path().join("seed"), format!(r#"{{"_id": 1, "long": "{}"}}"#, "x".repeat(4_000_000)))
         .unwrap();
-    let arguments = ["--store", "memory:", "--log-format", "json", "--log", "info,records::http::request=error"];
+    let arguments = ["--store", "memory:", "--log-format", "json", "--log", "info,records::http::access_log=error"];
     let few = ["--seed", "seed", "--max-streams", "1", "--drain-timeout", "1ms"];
     let serving = Serving::start(&directory, &[&arguments[..], &few].concat());
     assert_eq!(serving.get("/api/v1/records/x").0, 204);
@@ -113,7 +116,7 @@ fn without_a_line_a_request_failures_still_have_theirs() {
     let lines = requests(&lines);
     assert_eq!(lines.len(), 1, "{log}");
     assert_eq!((&lines[0]["level"], &lines[0]["status"]), (&Value::from("ERROR"), &Value::from(503)), "{log}");
-    assert_eq!(lines[0]["cause"], "--max-streams reached", "{log}");
+    assert_eq!(lines[0]["error"], "--max-streams reached", "{log}");
 }
 
 #[test]
@@ -128,7 +131,7 @@ fn that_a_server_which_stops_is_not_ready_is_no_failure() {
     let lines = requests(&lines);
     assert_eq!(lines.len(), 1, "{log}");
     assert_eq!((&lines[0]["level"], &lines[0]["status"]), (&Value::from("INFO"), &Value::from(503)), "{log}");
-    assert_eq!(lines[0]["cause"], "the server is stopping", "{log}");
+    assert_eq!(lines[0]["error"], "the server is stopping", "{log}");
 }
 
 #[test]
@@ -182,8 +185,9 @@ fn nothing_of_a_record_a_query_or_a_header_is_ever_logged(#[values("text", "json
 #[test]
 fn text_is_the_default_and_has_the_same_fields() {
     let lines = log_of(&[], &["/api/v1/records/x"]);
-    let line = lines.iter().find(|line| line.contains("records::http::request")).expect("a line");
-    for field in ["INFO", "answered", "method=\"GET\"", "route=\"/api/v1/records/{id}\"", "status=204", "duration_ms="]
+    let line = lines.iter().find(|line| line.contains("records::http::access_log")).expect("a line");
+    for field in
+        ["INFO", "request completed", "method=\"GET\"", "route=\"/api/v1/records/{id}\"", "status=204", "duration_ms="]
     {
         assert!(line.contains(field), "{line}");
     }
@@ -199,7 +203,7 @@ fn a_clients_request_id_does_not_look_like_more_fields(#[values("text", "json")]
     stream.read_to_string(&mut answer).unwrap();
     serving.signal("TERM");
     let (_, log) = serving.wait();
-    let line = log.lines().find(|line| line.contains("records::http::request")).expect("a line");
+    let line = log.lines().find(|line| line.contains("records::http::access_log")).expect("a line");
     match format {
         "json" => assert_eq!(json(&[line.to_owned()])[0]["request_id"], "a\"b\\"),
         _ => assert!(line.contains(r#" request_id="a\"b\\" method="GET""#), "{line}"),
@@ -233,8 +237,8 @@ fn why_it_does_not_start_is_an_object_too(#[case] arguments: &[&str], #[case] sa
 
 #[test]
 fn a_log_that_nobody_reads_costs_lines_and_holds_up_nobody() {
-    // More lines, each with an id of 128 bytes, than the pipe and the queue hold together.
-    const REQUESTS: usize = 4_600;
+    // More lines than the pipe and the queue hold together.
+    const REQUESTS: usize = 10_000;
     let directory = directory();
     let mut command = records(&directory, &["--store", "memory:", "--seed", "none", "--listen", "127.0.0.1:0"]);
     command.env("RECORDS_LOG_FORMAT", "json");
@@ -257,4 +261,46 @@ fn a_log_that_nobody_reads_costs_lines_and_holds_up_nobody() {
     assert!(lost.and_then(|lost| lost.parse::<u64>().ok()).unwrap() > 0, "{metrics}");
     serving.signal("TERM");
     assert_eq!(serving.wait_unread().code(), Some(0));
+}
+
+#[test]
+fn a_start_that_fails_ends_while_standard_error_is_stuck() {
+    let (_unread, mut pipe) = std::io::pipe().unwrap();
+    // As much as a pipe holds: the next byte blocks.
+    pipe.write_all(&[b'x'; 65_536]).unwrap();
+    let directory = directory();
+    let mut command = records(&directory, &["--store", "ftp://x"]);
+    let mut child = command.stderr(pipe).spawn().unwrap();
+    let began = Instant::now();
+    let status = loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            break status;
+        }
+        assert!(began.elapsed() < Duration::from_secs(30), "it waits for standard error");
+        std::thread::sleep(Duration::from_millis(50));
+    };
+    assert_eq!(status.code(), Some(1));
+}
+
+#[rstest]
+#[case::asked_for("1", true)]
+#[case::unless_asked_for("0", false)]
+fn a_panic_is_logged_with_a_backtrace(#[case] setting: &str, #[case] has_backtrace: bool) {
+    const CHILD: &str = "RECORDS_TEST_PANICS";
+    if std::env::var_os(CHILD).is_some() {
+        let _telemetry = telemetry::start("info", telemetry::Format::Json, None).unwrap();
+        assert!(std::thread::spawn(|| panic!("out of order")).join().is_err());
+        return;
+    }
+    // This test again, in a process of its own: a panic hook is for the whole process.
+    let name = std::thread::current().name().unwrap().to_owned();
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", &name]).env(CHILD, "1").env("RUST_BACKTRACE", setting);
+    let output = finish(command, "");
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    let lines = json(&stderr(&output).lines().map(str::to_owned).collect::<Vec<_>>());
+    let [line] = &*lines else { panic!("{lines:?}") };
+    assert_eq!((&line["level"], &line["message"]), (&Value::from("ERROR"), &Value::from("panic: out of order")));
+    assert!(line["location"].as_str().unwrap().contains("logs.rs"), "{line}");
+    assert_eq!(line["backtrace"].as_str().is_some_and(|text| text.contains("logs.rs")), has_backtrace, "{line}");
 }

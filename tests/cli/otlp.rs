@@ -1,137 +1,192 @@
-//! Traces, as a collector gets them; and what a build says that cannot export any.
+//! Traces, as a collector receives them, and the warnings where there is none.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::mpsc::{self, Receiver};
 use std::time::Duration;
 
-use records::telemetry::spans::COMPILED;
+use records::telemetry::trace::CAN_EXPORT;
 use rstest::rstest;
 
 use crate::support::{Serving, code, directory, records, run, stderr};
 
 const TRACE: [u8; 16] = *b"\x4b\xf9\x2f\x35\x77\xb3\x4d\xa6\xa3\xce\x92\x9d\x0e\x0e\x47\x36";
-const SPAN: [u8; 8] = *b"\x00\xf0\x67\xaa\x0b\xa9\x02\xb7";
-const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+const CALLER: [u8; 8] = *b"\x00\xf0\x67\xaa\x0b\xa9\x02\xb7";
+const TRACEPARENT: &str = "traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\r\n";
 
-/// A collector: its address, and the heads and bodies of what it was sent.
-fn collector() -> (String, Receiver<(String, Vec<u8>)>) {
+/// The head and the body of each request.
+type Exports = Receiver<(String, Vec<u8>)>;
+
+/// A collector that receives what `accept` makes of its connections. Returns its port.
+fn collector<S: Read + Write>(accept: impl Fn(TcpStream) -> S + Send + 'static) -> (u16, Exports) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap().to_string();
+    let port = listener.local_addr().unwrap().port();
     let (sender, received) = mpsc::channel();
     std::thread::spawn(move || {
         for stream in listener.incoming() {
-            let _ = sender.send(export(stream.unwrap()));
+            // A client that does not trust the collector closes the connection.
+            if let Ok(export) = receive(accept(stream.unwrap())) {
+                let _ = sender.send(export);
+            }
         }
     });
-    (address, received)
+    (port, received)
 }
 
-fn export(mut stream: TcpStream) -> (String, Vec<u8>) {
+fn receive(mut stream: impl Read + Write) -> std::io::Result<(String, Vec<u8>)> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         let mut byte = [0];
-        stream.read_exact(&mut byte).unwrap();
+        stream.read_exact(&mut byte)?;
         head.extend(byte);
     }
     let head = String::from_utf8(head).unwrap().to_lowercase();
     let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap().parse().unwrap();
     let mut body = vec![0; length];
-    stream.read_exact(&mut body).unwrap();
-    stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Type: application/x-protobuf\r\nContent-Length: 0\r\n\r\n").unwrap();
-    (head, body)
+    stream.read_exact(&mut body)?;
+    stream.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")?;
+    stream.flush()?;
+    Ok((head, body))
 }
 
 fn contains(bytes: &[u8], part: &[u8]) -> bool {
     bytes.windows(part.len()).any(|window| window == part)
 }
 
-/// The head of the answer.
+/// The id of each span of [`TRACE`], with the id of its parent: fields 1, 2 and 4 of a `Span`.
+fn spans(body: &[u8]) -> Vec<([u8; 8], [u8; 8])> {
+    let id = |bytes: &[u8]| <[u8; 8]>::try_from(bytes).unwrap();
+    let spans = body.windows(38).filter(|window| window[..2] == [0x0a, 16] && window[2..18] == TRACE);
+    spans
+        .map(|span| {
+            assert!(span[18..20] == [0x12, 8] && span[28..30] == [0x22, 8], "{span:x?}");
+            (id(&span[20..28]), id(&span[30..38]))
+        })
+        .collect()
+}
+
 fn ask(serving: &Serving, path: &str, headers: &str) -> String {
     let mut stream = TcpStream::connect(serving.address).unwrap();
     write!(stream, "GET {path} HTTP/1.0\r\n{headers}\r\n").unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
-    answer.split("\r\n\r\n").next().unwrap().to_owned()
+    answer
 }
 
-fn traced(collector: &str) -> Serving {
+fn exporting(endpoint: &str, variables: &[(&str, &str)]) -> Serving {
     let directory = directory();
-    let mut command = records(&directory, &["--store", "memory:", "--seed", "none", "--listen", "127.0.0.1:0"]);
-    command.env("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://{collector}"));
+    let arguments = ["--store", "memory:", "--seed", "none", "--listen", "127.0.0.1:0", "--log-format", "json"];
+    let mut command = records(&directory, &arguments);
+    command.env("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint).envs(variables.iter().copied());
     Serving::spawn(command)
+}
+
+/// Everything it logged.
+fn stop(serving: Serving) -> String {
+    serving.signal("TERM");
+    let begin = serving.begin.clone();
+    let (status, log) = serving.wait();
+    assert_eq!(status.code(), Some(0), "{log}");
+    begin + &log
 }
 
 #[test]
 #[cfg_attr(not(feature = "otlp"), ignore = "this build exports no traces")]
-fn a_request_is_a_span_of_its_callers_trace_and_the_store_a_span_inside() {
-    let (address, received) = collector();
-    let serving = traced(&address);
-    ask(&serving, "/api/v1/records/a-private-id", &format!("traceparent: {PARENT}\r\n"));
+fn a_request_is_a_span_of_its_callers_trace_and_the_store_a_span_within() {
+    let (port, exports) = collector(|stream| stream);
+    let serving = exporting(&format!("http://127.0.0.1:{port}"), &[]);
+    ask(&serving, "/api/v1/records/a-private-id", TRACEPARENT);
     serving.get("/livez");
-    serving.signal("TERM");
     // What is left is exported before it ends.
-    assert_eq!(serving.wait().0.code(), Some(0));
-    let (head, body) = received.recv_timeout(Duration::from_secs(20)).unwrap();
+    let log = stop(serving);
+    assert!(log.contains(r#""trace_id":"4bf92f3577b34da6a3ce929d0e0e4736""#), "{log}");
+    let (head, body) = exports.recv_timeout(Duration::from_secs(20)).unwrap();
     assert!(head.starts_with("post /v1/traces http/1.1\r\n"), "{head}");
     assert!(head.contains("content-type: application/x-protobuf"), "{head}");
+    let spans = spans(&body);
+    let (request, _) = spans.iter().find(|(_, parent)| *parent == CALLER).expect("a span of the request");
+    assert!(spans.len() == 2 && spans.iter().any(|(_, parent)| parent == request), "{spans:x?}");
     for part in [
-        &TRACE[..],
-        &SPAN,
-        b"service.name",
-        b"records",
-        b"GET /api/v1/records/{id}",
-        b"http.request.method",
-        b"http.response.status_code",
-        b"http.route",
-        b"store",
+        "service.name",
+        "records",
+        "GET /api/v1/records/{id}",
+        "http.request.method",
+        "http.response.status_code",
+        "http.route",
+        "store",
     ] {
-        assert!(contains(&body, part), "{} is not in it", String::from_utf8_lossy(part));
+        assert!(contains(&body, part.as_bytes()), "{part} is not in {}", String::from_utf8_lossy(&body));
     }
-    // In protobuf, the trace's id and the span's own: fields 1 and 2, of 16 and 8 bytes.
-    let begins = [&[0x0a, 16], &TRACE[..], &[0x12, 8]].concat();
-    let ends =
-        body.windows(begins.len()).enumerate().filter(|(_, window)| *window == begins).map(|(at, _)| at + begins.len());
-    let ids: Vec<_> = ends.map(|at| &body[at..at + 8]).collect();
-    let parents = ids.iter().filter(|id| body.windows(8).filter(|window| window == *id).count() == 2);
-    assert_eq!((ids.len(), parents.count()), (2, 1), "one span is the parent of the other");
-    assert!(!contains(&body, b"private") && !contains(&body, b"/livez"));
+    for part in ["private", "/livez", "busy_ns", "thread.id", "code."] {
+        assert!(!contains(&body, part.as_bytes()), "{part} is in {}", String::from_utf8_lossy(&body));
+    }
 }
 
 #[test]
-fn a_collector_that_is_away_holds_up_nobody() {
-    // Nobody listens there.
-    let serving = traced("127.0.0.1:1");
-    for _ in 0..100 {
-        assert_eq!(serving.get("/api/v1/records/1").0, 204);
-    }
-    serving.signal("TERM");
-    assert_eq!(serving.wait().0.code(), Some(0));
+#[cfg_attr(not(feature = "otlp"), ignore = "this build exports no traces")]
+fn a_request_without_a_trace_begins_one_which_its_line_names() {
+    let (port, exports) = collector(|stream| stream);
+    let serving = exporting(&format!("http://127.0.0.1:{port}"), &[]);
+    assert!(!ask(&serving, "/api/v1/records/1", "").contains("traceparent"));
+    let log = stop(serving);
+    let (_, rest) = log.split_once(r#""trace_id":""#).expect("a trace id");
+    let trace: Vec<u8> = (0..32).step_by(2).map(|at| u8::from_str_radix(&rest[at..at + 2], 16).unwrap()).collect();
+    assert!(contains(&exports.recv_timeout(Duration::from_secs(20)).unwrap().1, &trace), "{log}");
+}
+
+#[test]
+#[cfg_attr(not(feature = "otlp"), ignore = "this build exports no traces")]
+fn a_request_that_its_caller_does_not_sample_is_not_exported() {
+    let (port, exports) = collector(|stream| stream);
+    let serving = exporting(&format!("http://127.0.0.1:{port}"), &[]);
+    ask(&serving, "/api/v1/records/1", &TRACEPARENT.replace("-01\r", "-00\r"));
+    let log = stop(serving);
+    assert!(log.contains(r#""trace_id":"4bf92f3577b34da6a3ce929d0e0e4736""#), "{log}");
+    assert!(exports.try_recv().is_err());
 }
 
 #[rstest]
-#[case::with_tls("https://collector.example")]
-#[case::with_a_password("http://user:hunter2@collector.example")]
-#[case::no_url("collector:4318")]
-fn a_collector_that_cannot_be_one_is_refused_without_a_word_of_it(#[case] url: &str) {
-    let output = run(&directory(), &["--store", "memory:", "--otlp-endpoint", url], "");
-    assert_eq!(code(&output), 2);
-    let errors = stderr(&output);
-    assert!(
-        errors.contains(if COMPILED { "http://127.0.0.1:4318" } else { "rebuild with --features otlp" }),
-        "{errors}"
-    );
-    assert!(!errors.contains("hunter2"), "{errors}");
+#[case::away("http://127.0.0.1:1")]
+#[case::mute("")]
+fn a_collector_that_does_not_answer_delays_no_request_and_no_exit(#[case] endpoint: &str) {
+    // Connections are accepted by the system, and never read.
+    let mute = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mute = format!("http://{}", mute.local_addr().unwrap());
+    let serving = exporting(if endpoint.is_empty() { &mute } else { endpoint }, &[]);
+    let began = std::time::Instant::now();
+    for _ in 0..100 {
+        assert_eq!(serving.get("/api/v1/records/1").0, 204);
+    }
+    stop(serving);
+    assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
+}
+
+#[rstest]
+#[case::password("http://user:hunter2@collector.example")]
+#[case::query("http://collector.example?hunter2")]
+#[case::another_protocol("ftp://hunter2.example")]
+#[case::no_url("hunter2:4318")]
+#[case::no_host("http://")]
+fn a_collector_that_is_wrong_is_a_warning_that_does_not_repeat_it(#[case] endpoint: &str) {
+    let serving = exporting(endpoint, &[]);
+    assert_eq!(serving.get("/api/v1/records/1").0, 204);
+    let log = stop(serving);
+    let reason = if CAN_EXPORT { "traces are not exported: --otlp-endpoint" } else { "has no effect" };
+    let line = log.lines().find(|line| line.contains(reason)).unwrap_or_else(|| panic!("{log}"));
+    assert!(line.contains("WARN") && !log.contains("hunter2"), "{log}");
 }
 
 #[test]
 #[cfg_attr(feature = "otlp", ignore = "this build exports traces")]
-fn a_build_without_traces_says_that_the_variable_has_no_effect() {
+fn a_build_without_traces_refuses_the_flag() {
+    let output = run(&directory(), &["--store", "memory:", "--otlp-endpoint", "http://127.0.0.1:4318"], "");
+    assert_eq!(code(&output), 2);
+    assert!(stderr(&output).contains("rebuild with --features otlp"), "{}", stderr(&output));
+}
+
+#[test]
+fn the_password_of_a_collector_is_not_shown() {
     let directory = directory();
-    let mut command = records(&directory, &["--store", "memory:", "--listen", "127.0.0.1:0"]);
-    command.env("OTEL_EXPORTER_OTLP_ENDPOINT", "http://user:hunter2@collector.example");
-    let serving = Serving::spawn(command);
-    assert!(serving.begin.contains("has no effect") && !serving.begin.contains("hunter2"), "{}", serving.begin);
     let mut command = records(&directory, &["config", "--store", "memory:"]);
     command.env("OTEL_EXPORTER_OTLP_ENDPOINT", "http://user:hunter2@collector.example");
     let shown = crate::support::stdout(&crate::support::finish(command, ""));
