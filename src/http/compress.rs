@@ -78,6 +78,7 @@ impl Coding {
 /// # Errors
 ///
 /// 406, when the client accepts no coding of this build and no identity; 503, when the memory for responses is used up.
+#[cfg_attr(not(feature = "gzip"), expect(unused_variables))]
 pub fn compressed(memory: &MemoryPool, headers: &HeaderMap, response: Response) -> Result<Response, Problem> {
     if !headers.contains_key(ACCEPT_ENCODING) || response.headers().contains_key(CONTENT_ENCODING) {
         return Ok(response);
@@ -89,8 +90,6 @@ pub fn compressed(memory: &MemoryPool, headers: &HeaderMap, response: Response) 
         Some((Coding::Identity, _)) => Ok(response),
         #[cfg(feature = "gzip")]
         Some((coding, _)) => encoder::encode_response(coding, memory, response),
-        #[cfg(not(feature = "gzip"))]
-        Some(_) => Ok(response),
         None => {
             let names: Vec<_> = CODINGS.iter().map(|coding| coding.name()).collect();
             let detail = format!("None of the codings in `Accept-Encoding` is available: use {}.", names.join(", "));

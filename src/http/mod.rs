@@ -51,6 +51,8 @@ struct AppState {
     metrics: Metrics,
     settings: Settings,
     /// Health and metrics are served by a listener of their own.
+    // Builds without pages do not read it.
+    #[allow(dead_code)]
     separate_admin: bool,
     /// One for each request for records, until its response begins.
     request_permits: Semaphore,
