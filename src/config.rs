@@ -81,6 +81,7 @@ pub struct Import {
     /// `None` is standard input.
     pub file: Option<PathBuf>,
     pub skip_invalid: bool,
+    pub require_id: bool,
     pub log: Log,
 }
 
@@ -171,11 +172,12 @@ fn command(cli: Cli, matches: &clap::ArgMatches) -> Result<Command, clap::Error>
     };
     Ok(match verb {
         Verb::Serve(serve) => Command::Serve(Box::new(serve_of(shared, serve, matches)?)),
-        Verb::Import { file, skip_invalid } => Command::Import(Import {
+        Verb::Import { file, skip_invalid, require_id } => Command::Import(Import {
             log: log_of(&shared),
             store: store_of(shared, matches)?,
             file: (file.as_os_str() != "-").then_some(file),
             skip_invalid,
+            require_id,
         }),
         Verb::Healthcheck { listen, admin_listen, live, timeout } => {
             let matches = matches.subcommand_matches("healthcheck").unwrap_or(matches);

@@ -4,13 +4,14 @@
 //! pipe) is kept in between: in memory, and beyond `KEPT_BYTES` in a temporary file.
 
 use std::fs::File;
-use std::io::{self, BufReader, Read, Seek, Write};
+use std::io::{self, Read, Seek, Write};
 use std::path::Path;
 
 use rapidhash::v3::{RapidSecrets, RapidStreamHasherV3};
 use tempfile::SpooledTempFile;
 use tokio::sync::mpsc;
 
+use crate::document::MissingId;
 use crate::document::reader::{Documents, InvalidDocument};
 use crate::record::Document;
 use crate::store::{self, EmbeddedStore, Store};
@@ -19,14 +20,21 @@ use crate::store::{self, EmbeddedStore, Store};
 const BATCH_DOCUMENTS: usize = 2_000;
 const BATCH_BYTES: usize = 4 * 1024 * 1024;
 
-const BUFFER_BYTES: usize = 256 * 1024;
-
 /// The memory for an input that can be read only once: about as much as the batches take. The container image has no place
 /// for temporary files, and most inputs are smaller.
 const KEPT_BYTES: usize = 8 * 1024 * 1024;
 
 /// The number of invalid documents that are reported one by one: a file of another format is wrong in every line.
 const SHOWN_BAD: u64 = 10;
+
+/// The treatment of documents that cannot be stored as they are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ImportOptions {
+    /// Leaves invalid documents out, without checking the whole input first.
+    pub skip_invalid: bool,
+    /// Takes no documents without an `_id`. Otherwise each of them gets a new ObjectId.
+    pub require_id: bool,
+}
 
 /// The result of an import, in documents.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -71,7 +79,7 @@ pub trait Progress: Send + 'static {
 
 /// Stores every document of `input` in `store`.
 ///
-/// Unless `skip_invalid`, all of them are checked before the first one is stored. Memory is bounded by a few batches.
+/// Unless invalid ones are skipped, all of them are checked before the first one is stored. Memory is bounded by a few batches.
 ///
 /// # Errors
 ///
@@ -79,27 +87,27 @@ pub trait Progress: Send + 'static {
 pub async fn run(
     store: &dyn Store,
     input: Input,
-    skip_invalid: bool,
+    options: ImportOptions,
     progress: impl Progress,
 ) -> Result<ImportSummary, Error> {
-    storing(store, input, skip_invalid, progress, async |_| Ok(())).await
+    let missing_id = if options.require_id { MissingId::Refuse } else { MissingId::Generate };
+    storing(store, Reading { input, skip_invalid: options.skip_invalid, missing_id }, progress, async |_| Ok(())).await
 }
 
 /// Like [`run`]; calls `checked` with the hash of the input once all documents are valid, before the first one is stored.
 async fn storing(
     store: &dyn Store,
-    input: Input,
-    skip_invalid: bool,
+    reading: Reading,
     progress: impl Progress,
     checked: impl AsyncFn(u64) -> Result<(), Error>,
 ) -> Result<ImportSummary, Error> {
     // One batch waits while one is stored and one is read.
     let (steps, mut next) = mpsc::channel(1);
-    let reader = tokio::task::spawn_blocking(move || read(input, skip_invalid, progress, &steps));
+    let reader = tokio::task::spawn_blocking(move || reading.run(progress, &steps));
     let mut stored = 0;
     while let Some(step) = next.recv().await {
         match step {
-            Step::Checked(sum) => checked(sum).await?,
+            Step::Checked(hash) => checked(hash).await?,
             Step::Batch(batch) => {
                 let count = batch.len() as u64;
                 store.upsert(batch).await.map_err(|error| Error::Store(stored, error))?;
@@ -157,32 +165,37 @@ enum ReadError {
     Changed(InvalidDocument),
 }
 
-/// Runs on the thread that reads; returns the number of skipped documents.
-fn read(
+/// An input and how it is read, on a thread of its own.
+struct Reading {
     input: Input,
     skip_invalid: bool,
-    mut progress: impl Progress,
-    steps: &mpsc::Sender<Step>,
-) -> Result<u64, ReadError> {
-    if skip_invalid {
-        return match input {
-            Input::File(file) => load(&file, length(&file), progress, true, steps),
-            Input::Stream(stream) => load(stream, None, progress, true, steps),
-        };
-    }
-    match input {
-        Input::File(file) => {
-            let length = length(&file);
-            let sum = check(&file, length, &mut progress, steps)?;
-            load_checked(file, sum, length, progress, steps)
+    missing_id: MissingId,
+}
+
+impl Reading {
+    /// Returns the number of skipped documents.
+    fn run(self, mut progress: impl Progress, steps: &mpsc::Sender<Step>) -> Result<u64, ReadError> {
+        let Self { input, skip_invalid, missing_id } = self;
+        if skip_invalid {
+            return match input {
+                Input::File(file) => load(&file, length(&file), missing_id, progress, true, steps),
+                Input::Stream(stream) => load(stream, None, missing_id, progress, true, steps),
+            };
         }
-        Input::Stream(stream) => {
-            let mut tee = Tee { stream, copy: SpooledTempFile::new(KEPT_BYTES), length: 0, failure: None };
-            let checked = check(&mut tee, None, &mut progress, steps);
-            if let Some(error) = tee.failure {
-                return Err(ReadError::Temporary(error));
+        match input {
+            Input::File(file) => {
+                let length = length(&file);
+                let hash = check(&file, length, missing_id, &mut progress, steps)?;
+                load_checked(file, hash, length, missing_id, progress, steps)
             }
-            load_checked(tee.copy, checked?, Some(tee.length), progress, steps)
+            Input::Stream(stream) => {
+                let mut tee = Tee { stream, copy: SpooledTempFile::new(KEPT_BYTES), length: 0, failure: None };
+                let checked = check(&mut tee, None, missing_id, &mut progress, steps);
+                if let Some(error) = tee.failure {
+                    return Err(ReadError::Temporary(error));
+                }
+                load_checked(tee.copy, checked?, Some(tee.length), missing_id, progress, steps)
+            }
         }
     }
 }
@@ -190,15 +203,20 @@ fn read(
 /// Stores an input whose documents are all valid.
 fn load_checked(
     mut input: impl Read + Seek,
-    sum: u64,
+    hash: u64,
     length: Option<u64>,
+    missing_id: MissingId,
     progress: impl Progress,
     steps: &mpsc::Sender<Step>,
 ) -> Result<u64, ReadError> {
     // If the receiver is gone, the first batch notices.
-    let _ = steps.blocking_send(Step::Checked(sum));
+    let _ = steps.blocking_send(Step::Checked(hash));
     input.rewind().map_err(ReadError::Input)?;
-    load(input, length, progress, false, steps)
+    let missing_id = match missing_id {
+        MissingId::Derive { .. } => MissingId::Derive { file: (hash >> 32) as u32, count: 0 },
+        other => other,
+    };
+    load(input, length, missing_id, progress, false, steps)
 }
 
 fn length(file: &File) -> Option<u64> {
@@ -209,12 +227,13 @@ fn length(file: &File) -> Option<u64> {
 fn check(
     input: impl Read,
     length: Option<u64>,
+    missing_id: MissingId,
     progress: &mut impl Progress,
     steps: &mpsc::Sender<Step>,
 ) -> Result<u64, ReadError> {
     progress.begin("checking", length);
-    let mut input = HashingReader { input, sum: RapidStreamHasherV3::new(&SECRETS) };
-    let mut documents = Documents::new(BufReader::with_capacity(BUFFER_BYTES, &mut input));
+    let mut input = HashingReader { input, hasher: RapidStreamHasherV3::new(&SECRETS) };
+    let mut documents = Documents::with_missing_id(&mut input, missing_id);
     let (mut bad, mut all) = (0, 0);
     while let Some(document) = documents.next() {
         all += 1;
@@ -232,18 +251,19 @@ fn check(
     }
     drop(documents);
     progress.end();
-    if bad > 0 { Err(ReadError::Invalid { bad, all }) } else { Ok(input.sum.finish()) }
+    if bad > 0 { Err(ReadError::Invalid { bad, all }) } else { Ok(input.hasher.finish()) }
 }
 
 fn load(
     input: impl Read,
     length: Option<u64>,
+    missing_id: MissingId,
     mut progress: impl Progress,
     skip_invalid: bool,
     steps: &mpsc::Sender<Step>,
 ) -> Result<u64, ReadError> {
     progress.begin("storing", length);
-    let mut documents = Documents::new(BufReader::with_capacity(BUFFER_BYTES, input));
+    let mut documents = Documents::with_missing_id(input, missing_id);
     let mut batch = Vec::new();
     let (mut size, mut skipped) = (0, 0);
     while let Some(document) = documents.next() {
@@ -301,7 +321,7 @@ impl Read for Tee {
 /// Hashes the bytes that pass through it.
 struct HashingReader<R> {
     input: R,
-    sum: RapidStreamHasherV3<'static>,
+    hasher: RapidStreamHasherV3<'static>,
 }
 
 /// The same in every build, since a hash is stored and a later build reads it.
@@ -310,7 +330,7 @@ static SECRETS: RapidSecrets = RapidSecrets::seed(0);
 impl<R: Read> Read for HashingReader<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.input.read(buffer)?;
-        self.sum.write(&buffer[..count]);
+        self.hasher.write(&buffer[..count]);
         Ok(count)
     }
 }
@@ -342,16 +362,18 @@ pub async fn seed(store: &dyn EmbeddedStore, seed: Option<Seed>) -> Result<u64, 
     let mut stored = 0;
     match (seed, part) {
         (Some(Seed { name, input }), _) => {
-            let checked = async |sum| {
-                let sum = format!("{sum:016x}");
+            let checked = async |hash| {
+                let hash = format!("{hash:016x}");
                 match part {
-                    Some((of, part)) if of != sum => return Err(Error::Part(part.to_owned())),
+                    Some((of, part)) if of != hash => return Err(Error::Part(part.to_owned())),
                     Some((_, part)) => tracing::warn!("the last load of {part} did not finish: loading it again"),
                     None => {}
                 }
-                store.set_loading(Some(&format!("{sum} {name}"))).await.map_err(failed)
+                store.set_loading(Some(&format!("{hash} {name}"))).await.map_err(failed)
             };
-            stored = storing(store, input, false, Logged, checked).await?.stored;
+            // An interrupted load is repeated, so the ids must be the same ones.
+            let missing_id = MissingId::Derive { file: 0, count: 0 };
+            stored = storing(store, Reading { input, skip_invalid: false, missing_id }, Logged, checked).await?.stored;
         }
         (None, Some((_, part))) => return Err(Error::Part(part.to_owned())),
         (None, None) => {}

@@ -13,7 +13,7 @@ use futures::StreamExt;
 use indicatif::{ProgressBar, ProgressStyle};
 use records::config::{self, Healthcheck, Import, Log, Seed, Serve, Shell, Store as StoreSettings, StoreFile};
 use records::document::reader::InvalidDocument;
-use records::import::{self, Input, Progress};
+use records::import::{self, ImportOptions, Input, Progress};
 use records::store::{self, BackendKind, EmbeddedStore, Opened, Store};
 use records::telemetry::{Connections, ErrorCounter, Format, Telemetry, VERSION};
 use records::{healthcheck, http, server, telemetry};
@@ -345,12 +345,12 @@ async fn importing(settings: Import) -> Outcome {
         }
     }
     let store = store.into_store();
-    let report =
-        import::run(&*store, input, settings.skip_invalid, Bar::default()).await.map_err(|error| match error {
-            // Of a seed nothing can be left out.
-            import::Error::Invalid(..) => Failure(format!("{name}: {error}, or leave them out by --skip-invalid")),
-            error => Failure(format!("{name}: {error}")),
-        })?;
+    let options = ImportOptions { skip_invalid: settings.skip_invalid, require_id: settings.require_id };
+    let report = import::run(&*store, input, options, Bar::default()).await.map_err(|error| match error {
+        // Of a seed nothing can be left out.
+        import::Error::Invalid(..) => Failure(format!("{name}: {error}, or leave them out by --skip-invalid")),
+        error => Failure(format!("{name}: {error}")),
+    })?;
     let said = format!("{} documents stored in {}, {} skipped", report.stored, place.url, report.skipped);
     print(format!("{said}\n").as_bytes()).map_err(|Failure(error)| Failure(format!("{said}; but {error}")))?;
     Ok(if report.skipped > 0 { ExitCode::from(SKIPPED) } else { ExitCode::SUCCESS })

@@ -31,11 +31,13 @@ Examples:
   mongoexport … | records import - --store sled:data   fill a store";
 
 const IMPORT_HELP: &str = "\
-FILE holds MongoDB Extended JSON, canonical or relaxed: one document per line, which is what mongoexport writes, or one
-JSON array. Every document needs an `_id`, and replaces the one that has it: importing twice is as good as once.
+FILE holds documents in MongoDB Extended JSON (v1 or v2, canonical or relaxed), one after another or in arrays, as
+mongoexport writes them; or in BSON, as mongodump writes them. It may be compressed by gzip or Zstandard, where this
+build reads that, and text may be UTF-16. A document replaces the one that has its `_id`, so importing twice is as good
+as once. A document without an `_id` gets a new ObjectId each time.
 
-The whole file is checked first, and nothing of it is stored if anything in it is wrong. With --skip-invalid what is
-wrong is reported and left out, and the rest is stored.
+The whole file is checked first, and nothing of it is stored if anything in it is invalid. With --skip-invalid, invalid
+documents are reported and left out, and the rest is stored.
 
 Exit status: 0 everything was stored; 1 it failed; 2 the command line is wrong; 3 stored, but for what was skipped.";
 
@@ -183,6 +185,9 @@ pub enum Verb {
         /// Leave out what is wrong, and store the rest
         #[arg(long)]
         skip_invalid: bool,
+        /// Refuse documents without an `_id`
+        #[arg(long)]
+        require_id: bool,
     },
     /// Ask the server that listens on --listen, or --admin-listen, whether it is ready: exit status 0 if so, 1 if not
     Healthcheck {

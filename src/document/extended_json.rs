@@ -1,7 +1,7 @@
-//! Parses one JSON text into one [`Document`]: MongoDB Extended JSON v2, canonical and relaxed, as
+//! Parses JSON texts into documents: MongoDB Extended JSON v2, canonical and relaxed, as
 //! [its specification](https://github.com/mongodb/specifications/blob/master/source/extended-json/extended-json.md) has
-//! it, and the v1 forms that older `mongoexport`s wrote (`$date` as a number, `$binary` next to `$type`, `$regex` next
-//! to `$options`).
+//! it; the v1 forms that older `mongoexport`s wrote (`$date` as a number, `$binary` next to `$type`, `$regex` next
+//! to `$options`); and what JSON has no numbers for, as `mongoexport` writes it: `NaN`, `Infinity`, `-Infinity`.
 //!
 //! Stricter than the specification in three points, because a parser that is lenient loses data in silence: a name that
 //! occurs twice in one object is an error, so is a malformed wrapper, and so is anything that MongoDB would not store.
@@ -13,9 +13,9 @@
 use std::fmt;
 
 use bson::Bson;
-use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 
-use super::{MAX_DEPTH, ValidationError, validate, wrapper};
+use super::{MAX_DEPTH, ValidationError, notation, validate, wrapper};
 use crate::record::Document;
 
 /// The text nests deeper than the document does: a wrapper at the deepest level adds up to three levels of its own
@@ -25,9 +25,9 @@ const MAX_TEXT_DEPTH: usize = MAX_DEPTH + 3;
 /// The reason why a text is not a document.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The text is no JSON, or no Extended JSON. `column` counts bytes from 1, `line` counts within the text.
+    /// The text is no JSON, or no Extended JSON; `offset` counts bytes of the text.
     #[error("{reason}")]
-    Syntax { reason: String, line: usize, column: usize },
+    Syntax { reason: String, offset: usize, is_foreign: bool },
     #[error("it is not a JSON object")]
     NotAnObject,
     #[error(transparent)]
@@ -40,24 +40,82 @@ pub enum Error {
 ///
 /// When some store could not hold the document as it is: see [`Error`].
 pub fn parse(text: &[u8]) -> Result<Document, Error> {
-    let mut deserializer = serde_json::Deserializer::from_slice(text);
-    let value = Seed { depth: 0 }
-        .deserialize(&mut deserializer)
-        .and_then(|value| deserializer.end().map(|()| value))
-        .map_err(Error::syntax)?;
+    Ok(validate(parse_whole(text)?)?)
+}
+
+/// Reads one object, after which only white space follows.
+///
+/// # Errors
+///
+/// When the text is anything else.
+pub fn parse_whole(text: &[u8]) -> Result<bson::Document, Error> {
+    let (fields, length) = parse_first(text)?;
+    match text[length..].iter().position(|byte| !byte.is_ascii_whitespace()) {
+        None => Ok(fields),
+        Some(at) => Err(Error::Syntax { reason: "trailing characters".into(), offset: length + at, is_foreign: false }),
+    }
+}
+
+/// Reads the object at the beginning of `text`, and returns the number of bytes that it takes.
+///
+/// # Errors
+///
+/// When the text begins with something else, or ends before the object does.
+pub fn parse_first(text: &[u8]) -> Result<(bson::Document, usize), Error> {
+    let (value, length) = match first_value(text) {
+        Ok(first) => first,
+        Err(error) if error.is_eof() => return Err(Error::syntax(text, &error, |offset| offset)),
+        Err(error) => match notation::quote_special_numbers(text) {
+            None => return Err(Error::syntax(text, &error, |offset| offset)),
+            Some(quoted) => match first_value(&quoted.text) {
+                Ok((value, length)) => (value, quoted.offset_before(length)),
+                Err(error) => {
+                    return Err(Error::syntax(&quoted.text, &error, |offset| quoted.offset_before(offset)));
+                }
+            },
+        },
+    };
     match value {
-        Bson::Document(document) => Ok(validate(document)?),
+        Bson::Document(fields) => Ok((fields, length)),
         _ => Err(Error::NotAnObject),
     }
 }
 
+fn first_value(text: &[u8]) -> serde_json::Result<(Bson, usize)> {
+    let mut values = serde_json::Deserializer::from_slice(text).into_iter::<Value>();
+    match values.next() {
+        Some(value) => Ok((value?.0, values.byte_offset())),
+        // Nothing but white space, for which this has the error.
+        None => serde_json::from_slice::<Value>(text).map(|value| (value.0, text.len())),
+    }
+}
+
 impl Error {
-    fn syntax(error: serde_json::Error) -> Self {
+    /// `place` leads from an offset in `text` to the one to be reported.
+    fn syntax(text: &[u8], error: &serde_json::Error, place: impl Fn(usize) -> usize) -> Self {
         let (line, column) = (error.line(), error.column());
-        // The caller states the position: the reader knows the line of the file.
         let reason = error.to_string();
-        let reason = reason.strip_suffix(&format!(" at line {line} column {column}")).unwrap_or(&reason).to_owned();
-        Self::Syntax { reason, line, column }
+        let reason = reason.strip_suffix(&format!(" at line {line} column {column}")).unwrap_or(&reason);
+        let mut line_starts = memchr::memchr_iter(b'\n', text).map(|end| end + 1);
+        let line_start = if line > 1 { line_starts.nth(line - 2).unwrap_or(text.len()) } else { 0 };
+        let offset = (line_start + column).saturating_sub(1);
+        match notation::explain(text, offset).filter(|_| error.is_syntax()) {
+            Some((reason, at)) => Self::Syntax { reason: reason.to_owned(), offset: place(at), is_foreign: true },
+            None => Self::Syntax { reason: reason.to_owned(), offset: place(offset), is_foreign: false },
+        }
+    }
+
+    /// The text ends in the middle of a value.
+    pub fn is_cut(&self) -> bool {
+        matches!(self, Self::Syntax { reason, .. } if reason.starts_with("EOF"))
+    }
+}
+
+struct Value(Bson);
+
+impl<'de> Deserialize<'de> for Value {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Seed { depth: 0 }.deserialize(deserializer).map(Self)
     }
 }
 
@@ -65,7 +123,6 @@ impl Error {
 struct Seed {
     depth: usize,
 }
-
 impl<'de> DeserializeSeed<'de> for Seed {
     type Value = Bson;
 

@@ -1,16 +1,23 @@
-//! Documents from files, in MongoDB Extended JSON.
+//! Documents from files, in MongoDB Extended JSON or BSON.
 //!
-//! - [`extended_json`] parses one JSON text into a document; `wrapper` knows the type wrappers in it.
-//! - [`reader`] splits a file into such texts, and names the line of an invalid one.
+//! - [`extended_json`] parses one JSON text into a document; `wrapper` knows the type wrappers in it, and `notation` explains
+//!   texts that are not JSON.
+//! - [`reader`] splits a file into such texts, and names the place of an invalid one; `format` recognises the kind of the file,
+//!   `decompress` unpacks it.
 //! - [`validate`] accepts a document that every store can hold.
 
+mod decompress;
 pub mod extended_json;
+mod format;
+mod notation;
 pub mod reader;
 mod wrapper;
 
-use bson::Bson;
+use bson::oid::ObjectId;
+use bson::spec::ElementType;
 
-use crate::record::{Document, raw};
+use crate::record::raw::{self, Elements, Malformed};
+use crate::record::{Document, Key, ValueRef};
 
 /// The largest document that MongoDB stores, in bytes of BSON
 /// ([limits](https://www.mongodb.com/docs/manual/reference/limits/#mongodb-limit-BSON-Document-Size)).
@@ -45,6 +52,36 @@ pub enum ValidationError {
     IdTooLarge(usize),
     #[error("it cannot be written as BSON: {0}")]
     NotBson(String),
+    #[error(transparent)]
+    Malformed(#[from] Malformed),
+}
+
+/// The treatment of documents without an `_id`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MissingId {
+    /// They are invalid.
+    Refuse,
+    /// They get a new ObjectId, as from any client of MongoDB.
+    Generate,
+    /// They get an ObjectId that depends on this number and on how many were derived before: the same ones each time that the
+    /// same file is read.
+    Derive { file: u32, count: u64 },
+}
+
+impl MissingId {
+    fn object_id(&mut self) -> Result<ObjectId, ValidationError> {
+        match self {
+            Self::Refuse => Err(ValidationError::NoId),
+            Self::Generate => Ok(ObjectId::new()),
+            Self::Derive { file, count } => {
+                let mut bytes = [0; 12];
+                bytes[..4].copy_from_slice(&file.to_be_bytes());
+                bytes[4..].copy_from_slice(&count.to_be_bytes());
+                *count += 1;
+                Ok(ObjectId::from_bytes(bytes))
+            }
+        }
+    }
 }
 
 /// Accepts a document that every store can hold. The `_id` moves to the front, where MongoDB would move it.
@@ -52,78 +89,120 @@ pub enum ValidationError {
 /// # Errors
 ///
 /// When MongoDB would not store the document, or would change it.
-pub fn validate(mut document: bson::Document) -> Result<Document, ValidationError> {
-    let id = document.remove("_id").ok_or(ValidationError::NoId)?;
-    validate_id(&id)?;
-    for (name, value) in &document {
-        if name.starts_with('$') {
-            return Err(ValidationError::OperatorName(name.clone()));
+pub fn validate(document: bson::Document) -> Result<Document, ValidationError> {
+    let bytes = document.to_vec().map_err(|error| ValidationError::NotBson(error.to_string()))?;
+    validate_bson(bytes, &mut MissingId::Refuse)
+}
+
+/// As [`validate`], from bytes, for which their lengths are checked too; and with an `_id` for a document that has none.
+///
+/// # Errors
+///
+/// As [`validate`].
+pub fn validate_bson(mut bytes: Vec<u8>, missing_id: &mut MissingId) -> Result<Document, ValidationError> {
+    let too_deep = Malformed("it nests too deep");
+    raw::validate(&bytes).map_err(|error| if error == too_deep { ValidationError::TooDeep } else { error.into() })?;
+    bytes = match raw::find(&bytes, b"_id")? {
+        None => {
+            let id = missing_id.object_id()?.bytes();
+            with_id_first(&bytes, ValueRef { kind: ElementType::ObjectId, bytes: &id })?
         }
-        if matches!(value, Bson::Timestamp(timestamp) if timestamp.time == 0 && timestamp.increment == 0) {
-            return Err(ValidationError::EmptyTimestamp(name.clone()));
+        Some(id) => {
+            validate_id(id)?;
+            if bytes[5..].starts_with(b"_id\0") { bytes } else { with_id_first(&bytes, id)? }
+        }
+    };
+    for element in Elements::new(&bytes)? {
+        let (name, value) = element?;
+        if name.starts_with(b"$") {
+            return Err(ValidationError::OperatorName(lossy(name)));
+        }
+        // MongoDB keeps one in an `_id`.
+        if value.kind == ElementType::Timestamp && value.bytes == [0; 8] && name != b"_id" {
+            return Err(ValidationError::EmptyTimestamp(lossy(name)));
         }
     }
-    let mut whole = bson::Document::new();
-    whole.insert("_id", id);
-    whole.extend(document);
-    if depth(&whole) > MAX_DEPTH {
+    if depth(&bytes)? > MAX_DEPTH {
         return Err(ValidationError::TooDeep);
     }
-    let not_bson = |error: &dyn std::fmt::Display| ValidationError::NotBson(error.to_string());
-    let bytes = whole.to_vec().map_err(|error| not_bson(&error))?;
     if bytes.len() > MAX_BYTES {
         return Err(ValidationError::TooLarge(bytes.len()));
     }
-    let id_bytes = raw::find(&bytes, b"_id").map_err(|error| not_bson(&error))?.map_or(0, |id| id.bytes.len());
-    if bytes.len() + id_bytes > MAX_BYTES_WITH_ID {
-        return Err(ValidationError::IdTooLarge(bytes.len() + id_bytes));
+    let id = raw::find(&bytes, b"_id")?.ok_or(ValidationError::NoId)?;
+    if bytes.len() + id.bytes.len() > MAX_BYTES_WITH_ID {
+        return Err(ValidationError::IdTooLarge(bytes.len() + id.bytes.len()));
     }
-    Document::new(bytes).map_err(|error| not_bson(&error))
+    let key = Key::new(id)?;
+    Ok(Document::with_key(key, bytes))
 }
 
-fn validate_id(id: &Bson) -> Result<(), ValidationError> {
-    match id {
-        Bson::Array(_) => Err(ValidationError::IdType("an array")),
-        Bson::RegularExpression(_) => Err(ValidationError::IdType("a regular expression")),
-        Bson::Undefined => Err(ValidationError::IdType("undefined")),
-        Bson::Document(fields) => match operator_name(fields) {
-            Some(name) => Err(ValidationError::OperatorName(name.to_owned())),
+fn with_id_first(bytes: &[u8], id: ValueRef<'_>) -> Result<Vec<u8>, ValidationError> {
+    let mut others = Elements::new(bytes)?.collect::<raw::Result<Vec<_>>>()?;
+    others.retain(|(name, _)| *name != b"_id");
+    let mut out = Vec::with_capacity(bytes.len() + 17);
+    raw::append_document(&mut out, |out| {
+        raw::append_element(out, b"_id", id);
+        for (name, value) in others {
+            raw::append_element(out, name, value);
+        }
+    });
+    Ok(out)
+}
+
+fn lossy(name: &[u8]) -> String {
+    String::from_utf8_lossy(name).into_owned()
+}
+
+fn validate_id(id: ValueRef<'_>) -> Result<(), ValidationError> {
+    match id.kind {
+        ElementType::Array => Err(ValidationError::IdType("an array")),
+        ElementType::RegularExpression => Err(ValidationError::IdType("a regular expression")),
+        ElementType::Undefined => Err(ValidationError::IdType("undefined")),
+        ElementType::EmbeddedDocument => match operator_name(id.bytes, true)? {
+            Some(name) => Err(ValidationError::OperatorName(lossy(name))),
             None => Ok(()),
         },
         _ => Ok(()),
     }
 }
 
-/// Finds a name that starts with `$`, at any depth. MongoDB takes none in an `_id`, except for those of a DBRef.
-fn operator_name(fields: &bson::Document) -> Option<&str> {
-    let first: Vec<_> = fields.iter().take(3).map(|(name, value)| (name.as_str(), value)).collect();
+/// Finds a name that starts with `$`, at any depth. MongoDB takes none in an `_id`, except for those of a DBRef, which an
+/// array is not.
+fn operator_name(document: &[u8], is_document: bool) -> raw::Result<Option<&[u8]>> {
+    use ElementType::String;
+    let elements = Elements::new(document)?.collect::<raw::Result<Vec<_>>>()?;
+    let first: Vec<_> = elements.iter().take(3).map(|(name, value)| (*name, value.kind)).collect();
     let db_ref = match first.as_slice() {
-        [("$ref", Bson::String(_)), ("$id", _), ("$db", Bson::String(_))] => 3,
-        [("$ref", Bson::String(_)), ("$id", _), ..] => 2,
+        [(b"$ref", String), (b"$id", _), (b"$db", String)] if is_document => 3,
+        [(b"$ref", String), (b"$id", _), ..] if is_document => 2,
         _ => 0,
     };
-    let mut others = fields.iter().skip(db_ref);
-    others.find_map(|(name, value)| if name.starts_with('$') { Some(name.as_str()) } else { operator_name_in(value) })
-}
-
-fn operator_name_in(value: &Bson) -> Option<&str> {
-    match value {
-        Bson::Document(fields) => operator_name(fields),
-        Bson::Array(values) => values.iter().find_map(operator_name_in),
-        Bson::JavaScriptCodeWithScope(code) => operator_name(&code.scope),
-        _ => None,
+    for (name, value) in elements.into_iter().skip(db_ref) {
+        if name.starts_with(b"$") {
+            return Ok(Some(name));
+        }
+        let found = match value.kind {
+            ElementType::EmbeddedDocument => operator_name(value.bytes, true)?,
+            ElementType::Array => operator_name(value.bytes, false)?,
+            ElementType::JavaScriptCodeWithScope => operator_name(value.code_with_scope()?.1, true)?,
+            _ => None,
+        };
+        if found.is_some() {
+            return Ok(found);
+        }
     }
+    Ok(None)
 }
 
-fn depth(document: &bson::Document) -> usize {
-    1 + document.iter().map(|(_, value)| value_depth(value)).max().unwrap_or(0)
-}
-
-fn value_depth(value: &Bson) -> usize {
-    match value {
-        Bson::Document(document) => depth(document),
-        Bson::Array(values) => 1 + values.iter().map(value_depth).max().unwrap_or(0),
-        Bson::JavaScriptCodeWithScope(code) => 1 + depth(&code.scope),
-        _ => 0,
+fn depth(document: &[u8]) -> raw::Result<usize> {
+    let mut deepest = 0;
+    for element in Elements::new(document)? {
+        let (_, value) = element?;
+        deepest = deepest.max(match value.kind {
+            ElementType::EmbeddedDocument | ElementType::Array => depth(value.bytes)?,
+            ElementType::JavaScriptCodeWithScope => 1 + depth(value.code_with_scope()?.1)?,
+            _ => 0,
+        });
     }
+    Ok(deepest + 1)
 }

@@ -1,258 +1,594 @@
-//! Splits a file into documents, in bounded memory: one Extended JSON document per line, which is what `mongoexport`
-//! writes, or one JSON array (`mongoexport --jsonArray`). The first byte that is not white space decides which.
+//! Splits a file into documents, in bounded memory: Extended JSON (documents on lines, over several lines or several on one
+//! line, and arrays of them), or BSON as `mongodump` writes it; in UTF-8 or UTF-16, plain or compressed. The first bytes
+//! decide: see `format`.
 
+use std::cell::Cell;
 use std::fmt;
-use std::io::{self, BufRead};
+use std::io::{self, Cursor, Read};
+use std::rc::Rc;
 
 use super::extended_json::{self, Error as JsonError};
+use super::format::{Format, HEAD_BYTES, MAX_BSON_BYTES, Utf16Reader};
+use super::{MissingId, ValidationError, decompress, validate_bson};
 use crate::record::Document;
 
 /// The longest text of one document, in bytes. Canonical Extended JSON of a document of 16 MiB fits; a file that is one
-/// endless line does not take the memory with it.
+/// endless line, or unpacks to one, does not take the memory with it.
 pub const MAX_TEXT_BYTES: usize = 128 * 1024 * 1024;
 
-const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
+/// The size of a read, and the memory for documents of a usual size.
+const BUFFER_BYTES: usize = 256 * 1024;
+
+/// A document on a line that is longer is looked for without the end of the line.
+const LINE_BYTES: usize = 1024 * 1024;
+
+/// The deepest nesting that the end of a document is looked for in. Deeper ones are invalid, wherever they end.
+const MAX_BRACKETS: usize = 1_000_000;
+
+/// A place in a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// Counted from 1. The column counts bytes, where the reason is one place in the line.
+    Line { line: u64, column: Option<usize> },
+    /// The offset of a document in a BSON file.
+    Byte(u64),
+    /// The file as a whole.
+    File,
+}
 
 /// A text that is no document, and its place in the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InvalidDocument {
-    /// Counted from 1.
-    pub line: u64,
-    /// Counted in bytes from 1, where the reason is one place in the line.
-    pub column: Option<usize>,
+    pub place: Place,
     pub reason: String,
 }
 
 impl fmt::Display for InvalidDocument {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.column {
-            Some(column) => write!(f, "line {}, column {column}: {}", self.line, self.reason),
-            None => write!(f, "line {}: {}", self.line, self.reason),
+        let reason = &self.reason;
+        match self.place {
+            Place::Line { line, column: Some(column) } => write!(f, "line {line}, column {column}: {reason}"),
+            Place::Line { line, column: None } => write!(f, "line {line}: {reason}"),
+            Place::Byte(offset) => write!(f, "the document at byte {offset}: {reason}"),
+            Place::File => write!(f, "the file: {reason}"),
         }
     }
 }
 
 /// Iterates over the documents in the order of the file. The outer error is the input's (it cannot be read on); the inner
-/// one is a single invalid text, after which reading goes on.
-pub struct Documents<R> {
-    input: R,
-    line: u64,
-    /// The number of bytes before the line.
-    line_start: u64,
-    bytes: u64,
-    text: Vec<u8>,
+/// one is a single invalid document. Reading goes on after it, if the next document is certain to be one.
+pub struct Documents<'a> {
+    window: Window<'a>,
     form: Form,
+    missing_id: MissingId,
+    /// A document was taken.
+    has_documents: bool,
+    /// A document had several lines, so that the end of a line is not the end of a document.
+    has_long_documents: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Form {
-    /// Only white space was read so far.
+    /// Nothing was read so far.
     Unknown,
-    Lines,
-    /// Inside the array; `first` until its first element, after which a comma stands before each.
+    Documents,
+    /// Inside an array; `first` until its first element, after which a comma stands before each.
     Array {
         first: bool,
     },
+    Bson,
     Ended,
 }
 
-impl<R: BufRead> Documents<R> {
-    pub fn new(input: R) -> Self {
-        Self { input, line: 1, line_start: 0, bytes: 0, text: Vec::new(), form: Form::Unknown }
+/// The part of a text that one document takes.
+enum Extent {
+    Closed(usize),
+    /// The brackets do not match, or the text ends before they do.
+    Open,
+    TooLong,
+}
+
+/// The outcome of one document.
+type Outcome = Result<Document, InvalidDocument>;
+
+impl<'a> Documents<'a> {
+    pub fn new(input: impl Read + 'a) -> Self {
+        Self::with_missing_id(input, MissingId::Refuse)
     }
 
-    /// Bytes of the input read so far.
-    pub fn bytes(&self) -> u64 {
-        self.bytes
-    }
-
-    /// Skips the first `count` bytes of the buffer, which the caller has just filled.
-    fn consume(&mut self, count: usize) -> io::Result<()> {
-        let passed = &self.input.fill_buf()?[..count];
-        if let Some(last) = memchr::memrchr(b'\n', passed) {
-            self.line += memchr::memchr_iter(b'\n', passed).count() as u64;
-            self.line_start = self.bytes + last as u64 + 1;
+    pub fn with_missing_id(input: impl Read + 'a, missing_id: MissingId) -> Self {
+        Self {
+            window: Window::new(input),
+            form: Form::Unknown,
+            missing_id,
+            has_documents: false,
+            has_long_documents: false,
         }
-        self.input.consume(count);
-        self.bytes += count as u64;
+    }
+
+    /// Bytes of the input read so far, as it is, perhaps compressed.
+    pub fn bytes(&self) -> u64 {
+        self.window.raw_bytes.get()
+    }
+
+    /// Finds out the format, and prepares for it.
+    fn start(&mut self) -> io::Result<Option<InvalidDocument>> {
+        let mut is_compressed = false;
+        loop {
+            self.window.fill_head();
+            let head = &self.window.rest()[..self.window.rest().len().min(HEAD_BYTES)];
+            let format = Format::detect(head);
+            let unsupported = match format {
+                Format::Unsupported(what) => Some(what.to_owned()),
+                Format::Gzip | Format::Zstd if is_compressed => Some("compressed twice: decompress it once".to_owned()),
+                _ => decompress::missing_feature(format).map(str::to_owned),
+            };
+            if let Some(what) = unsupported {
+                self.form = Form::Ended;
+                let of = if is_compressed { "what is compressed in it" } else { "this" };
+                return Ok(Some(InvalidDocument { place: Place::File, reason: format!("{of} is {what}") }));
+            }
+            match format {
+                Format::Gzip | Format::Zstd => {
+                    is_compressed = true;
+                    self.window.decode(|input| decompress::decompress(format, input))?;
+                    continue;
+                }
+                Format::Utf16 { big_endian } => {
+                    self.window.decode(|input| Ok(Box::new(Utf16Reader::new(input, big_endian))))?;
+                    self.window.fill_head();
+                    let mark = "\u{feff}".as_bytes();
+                    if self.window.rest().starts_with(mark) {
+                        self.window.skip(mark.len());
+                    }
+                }
+                Format::Marked(mark) => {
+                    self.window.skip(mark);
+                    continue;
+                }
+                _ => {}
+            }
+            self.form = if format == Format::Bson { Form::Bson } else { Form::Documents };
+            return Ok(None);
+        }
+    }
+
+    fn next_document(&mut self) -> io::Result<Option<Outcome>> {
+        match self.window.skip_white_space()? {
+            None => {
+                self.form = Form::Ended;
+                Ok(None)
+            }
+            Some(b'[') => {
+                self.window.consume(1);
+                self.form = Form::Array { first: true };
+                self.next_element(true)
+            }
+            Some(_) => self.read_object(false).map(Some),
+        }
+    }
+
+    fn next_element(&mut self, first: bool) -> io::Result<Option<Outcome>> {
+        let next = self.window.skip_white_space()?;
+        match next {
+            None => return self.end("the file ends before the array does: `]` is missing"),
+            Some(b']') => {
+                self.window.consume(1);
+                self.form = Form::Documents;
+                return self.next_document();
+            }
+            Some(b',') if !first => {
+                self.window.consume(1);
+                self.window.skip_white_space()?;
+            }
+            Some(_) if !first => return self.end("a comma is missing between two elements of the array"),
+            Some(_) => {}
+        }
+        self.form = Form::Array { first: false };
+        self.read_object(true).map(Some)
+    }
+
+    /// Reports the last error: the rest of the file is not certain, and a guess could make documents up.
+    fn end(&mut self, reason: &str) -> io::Result<Option<Outcome>> {
+        self.form = Form::Ended;
+        let place = Place::Line { line: self.window.line, column: None };
+        Ok(Some(Err(InvalidDocument { place, reason: reason.to_owned() })))
+    }
+
+    /// Reads the object that begins here.
+    fn read_object(&mut self, in_array: bool) -> io::Result<Outcome> {
+        // Most documents end on the line that they begin on.
+        let line = self.window.line_len(LINE_BYTES)?;
+        if let Ok((fields, length)) = extended_json::parse_first(&self.window.rest()[..line]) {
+            let place = self.window.place_at(0, false);
+            self.window.consume(length);
+            return Ok(self.accept(&fields, place));
+        }
+        match self.extent(in_array)? {
+            Extent::Closed(length) => {
+                let place = self.window.place_at(0, false);
+                let begin = self.window.line;
+                let parsed = extended_json::parse_whole(&self.window.rest()[..length]);
+                let parsed = parsed.map_err(|error| self.invalid(error));
+                self.window.consume(length);
+                self.has_long_documents |= self.window.line > begin;
+                Ok(parsed.and_then(|fields| self.accept(&fields, place)))
+            }
+            Extent::Open => {
+                let text = &self.window.rest()[..line];
+                let is_one_bracket = text.trim_ascii().len() == 1;
+                let error = match extended_json::parse_whole(text) {
+                    Err(error) => self.invalid(error),
+                    Ok(_) => InvalidDocument {
+                        place: self.window.place_at(0, false),
+                        reason: "its brackets do not match".into(),
+                    },
+                };
+                if in_array || self.has_long_documents || is_one_bracket {
+                    self.form = Form::Ended;
+                    let reason = format!(
+                        "{}, and where the document ends is not certain: nothing after it was read",
+                        error.reason
+                    );
+                    return Ok(Err(InvalidDocument { reason, ..error }));
+                }
+                self.window.skip_line()?;
+                Ok(Err(error))
+            }
+            Extent::TooLong => {
+                let place = self.window.place_at(0, false);
+                if in_array || self.has_long_documents {
+                    self.form = Form::Ended;
+                } else {
+                    self.window.skip_line()?;
+                }
+                Ok(Err(InvalidDocument { place, reason: format!("it is longer than {MAX_TEXT_BYTES} bytes") }))
+            }
+        }
+    }
+
+    fn accept(&mut self, fields: &bson::Document, place: Place) -> Outcome {
+        let bytes = fields.to_vec().map_err(|error| ValidationError::NotBson(error.to_string()));
+        let document = bytes.and_then(|bytes| validate_bson(bytes, &mut self.missing_id));
+        self.has_documents |= document.is_ok();
+        document.map_err(|error| InvalidDocument { place, reason: error.to_string() })
+    }
+
+    /// The error of the text that begins here.
+    fn invalid(&mut self, error: JsonError) -> InvalidDocument {
+        let place = match error {
+            JsonError::Syntax { offset, .. } => self.window.place_at(offset, true),
+            _ => self.window.place_at(0, false),
+        };
+        // A file that begins in another notation has hardly any JSON in it: that is worth one message.
+        if matches!(error, JsonError::Syntax { is_foreign: true, .. }) && !self.has_documents {
+            self.form = Form::Ended;
+        }
+        InvalidDocument { place, reason: error.to_string() }
+    }
+
+    /// Finds the end of the text that begins here.
+    fn extent(&mut self, in_array: bool) -> io::Result<Extent> {
+        let mut brackets = Brackets::default();
+        let mut at = 0;
+        loop {
+            while let Some(byte) = self.window.rest().get(at) {
+                match brackets.next(*byte, in_array) {
+                    Step::Inside => at += 1,
+                    Step::Last => return Ok(Extent::Closed(at + 1)),
+                    Step::After => return Ok(Extent::Closed(at)),
+                    Step::Broken => return Ok(Extent::Open),
+                }
+            }
+            if self.window.rest().len() > MAX_TEXT_BYTES {
+                return Ok(Extent::TooLong);
+            }
+            if !self.window.grow()? {
+                return Ok(if brackets.is_balanced() { Extent::Closed(at) } else { Extent::Open });
+            }
+        }
+    }
+
+    fn next_bson(&mut self) -> io::Result<Option<Outcome>> {
+        self.window.fill(4)?;
+        let place = Place::Byte(self.window.bytes);
+        let last = |this: &mut Self, reason: String| {
+            this.form = Form::Ended;
+            Ok(Some(Err(InvalidDocument { place, reason })))
+        };
+        let Some(length) = self.window.rest().first_chunk().map(|bytes| i32::from_le_bytes(*bytes)) else {
+            return match self.window.rest().len() {
+                0 => {
+                    self.form = Form::Ended;
+                    Ok(None)
+                }
+                _ => last(self, "the file ends in the middle of it".into()),
+            };
+        };
+        let length = match usize::try_from(length) {
+            Ok(length @ 5..=MAX_BSON_BYTES) => length,
+            _ => {
+                return last(
+                    self,
+                    format!("its length cannot be {length} bytes, so the rest of the file was not read"),
+                );
+            }
+        };
+        self.window.fill(length)?;
+        let Some(bytes) = self.window.rest().get(..length).map(<[u8]>::to_vec) else {
+            return last(self, "the file ends in the middle of it".into());
+        };
+        self.window.skip(length);
+        let document = validate_bson(bytes, &mut self.missing_id);
+        Ok(Some(document.map_err(|error| InvalidDocument { place, reason: error.to_string() })))
+    }
+}
+
+impl Iterator for Documents<'_> {
+    type Item = io::Result<Outcome>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.form == Form::Unknown {
+            match self.start() {
+                Ok(None) => {}
+                Ok(Some(unsupported)) => return Some(Ok(Err(unsupported))),
+                Err(error) => {
+                    self.form = Form::Ended;
+                    return Some(Err(error));
+                }
+            }
+        }
+        match self.form {
+            Form::Unknown | Form::Ended => Ok(None),
+            Form::Documents => self.next_document(),
+            Form::Array { first } => self.next_element(first),
+            Form::Bson => self.next_bson(),
+        }
+        .transpose()
+    }
+}
+
+/// The part of the input that is in memory: it begins with the next document.
+struct Window<'a> {
+    input: Box<dyn Read + 'a>,
+    raw_bytes: Rc<Cell<u64>>,
+    buffer: Vec<u8>,
+    start: usize,
+    end: usize,
+    is_at_end: bool,
+    /// The reason why the input could not be read on: the documents before come first.
+    failure: Option<io::Error>,
+    /// The decoded bytes before the window.
+    bytes: u64,
+    line: u64,
+    /// The bytes of the line before the window.
+    column: usize,
+}
+
+impl<'a> Window<'a> {
+    fn new(input: impl Read + 'a) -> Self {
+        let raw_bytes = Rc::default();
+        Self {
+            input: Box::new(CountingReader { input, bytes: Rc::clone(&raw_bytes) }),
+            raw_bytes,
+            buffer: Vec::new(),
+            start: 0,
+            end: 0,
+            is_at_end: false,
+            failure: None,
+            bytes: 0,
+            line: 1,
+            column: 0,
+        }
+    }
+
+    fn rest(&self) -> &[u8] {
+        &self.buffer[self.start..self.end]
+    }
+
+    /// Puts a decoder in front of the input, what is in the window included.
+    fn decode(&mut self, decoder: impl FnOnce(Box<dyn Read + 'a>) -> io::Result<Box<dyn Read + 'a>>) -> io::Result<()> {
+        let head = Cursor::new(self.rest().to_vec());
+        let input = std::mem::replace(&mut self.input, Box::new(io::empty()));
+        self.input = decoder(Box::new(head.chain(input)))?;
+        (self.start, self.end, self.is_at_end) = (0, 0, false);
         Ok(())
     }
 
-    /// The place of the next byte: its line, and the number of bytes before it in that line.
-    fn here(&self) -> (u64, usize) {
-        (self.line, (self.bytes - self.line_start) as usize)
+    /// Reads more; false at the end of the input.
+    fn grow(&mut self) -> io::Result<bool> {
+        if let Some(failure) = self.failure.take() {
+            return Err(failure);
+        }
+        if self.is_at_end {
+            return Ok(false);
+        }
+        if self.start == self.end && self.buffer.len() > 4 * LINE_BYTES {
+            // Frees the memory of a large document: the next one is hardly as large.
+            self.buffer = Vec::new();
+            (self.start, self.end) = (0, 0);
+        }
+        if self.end == self.buffer.len() {
+            self.buffer.copy_within(self.start..self.end, 0);
+            (self.start, self.end) = (0, self.end - self.start);
+            if self.buffer.len() < self.end + BUFFER_BYTES {
+                self.buffer.resize((self.buffer.len() * 2).max(2 * BUFFER_BYTES), 0);
+            }
+        }
+        loop {
+            match self.input.read(&mut self.buffer[self.end..]) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+                Ok(count) => {
+                    self.end += count;
+                    self.is_at_end = count == 0;
+                    return Ok(count > 0);
+                }
+            }
+        }
+    }
+
+    /// Reads until the window has so many bytes, or all that are left.
+    fn fill(&mut self, count: usize) -> io::Result<()> {
+        while self.rest().len() < count && self.grow()? {}
+        Ok(())
+    }
+
+    /// Reads what tells the format.
+    fn fill_head(&mut self) {
+        self.failure = self.fill(HEAD_BYTES).err();
+    }
+
+    /// Passes over bytes that are not counted in the column: a byte order mark, or BSON.
+    fn skip(&mut self, count: usize) {
+        self.start += count;
+        self.bytes += count as u64;
+    }
+
+    fn consume(&mut self, count: usize) {
+        let passed = &self.buffer[self.start..self.start + count];
+        match memchr::memrchr(b'\n', passed) {
+            Some(last) => {
+                self.line += memchr::memchr_iter(b'\n', passed).count() as u64;
+                self.column = count - last - 1;
+            }
+            None => self.column += count,
+        }
+        self.skip(count);
+    }
+
+    /// The place of the byte after `offset` others.
+    fn place_at(&self, offset: usize, has_column: bool) -> Place {
+        let before = &self.rest()[..offset.min(self.rest().len())];
+        let lines = memchr::memchr_iter(b'\n', before).count() as u64;
+        let column = match memchr::memrchr(b'\n', before) {
+            Some(last) => before.len() - last,
+            None => self.column + before.len() + 1,
+        };
+        Place::Line { line: self.line + lines, column: has_column.then_some(column) }
     }
 
     /// Skips white space, and returns the byte after it without consuming it.
     fn skip_white_space(&mut self) -> io::Result<Option<u8>> {
         loop {
-            let buffer = self.input.fill_buf()?;
-            if buffer.is_empty() {
+            // A record separator stands before each text of RFC 7464.
+            let is_white = |byte: &u8| byte.is_ascii_whitespace() || *byte == 0x1e;
+            let white = self.rest().iter().take_while(|byte| is_white(byte)).count();
+            self.consume(white);
+            if let Some(next) = self.rest().first() {
+                return Ok(Some(*next));
+            }
+            if !self.grow()? {
                 return Ok(None);
             }
-            let white = buffer.iter().take_while(|byte| byte.is_ascii_whitespace()).count();
-            let next = buffer.get(white).copied();
-            self.consume(white)?;
-            if next.is_some() {
-                return Ok(next);
-            }
         }
     }
 
-    /// Appends to `text` up to the place that `end` finds in a buffer, or to the end of the input.
-    fn take_until(&mut self, mut end: impl FnMut(&[u8]) -> Option<usize>) -> io::Result<()> {
+    /// The length of the line without its end, or of what was read of it when `most` bytes were.
+    fn line_len(&mut self, most: usize) -> io::Result<usize> {
+        let mut searched = 0;
         loop {
-            let buffer = self.input.fill_buf()?;
-            if buffer.is_empty() {
+            if let Some(end) = memchr::memchr(b'\n', &self.rest()[searched..]) {
+                return Ok(searched + end);
+            }
+            searched = self.rest().len();
+            if searched >= most || !self.grow()? {
+                return Ok(self.rest().len());
+            }
+        }
+    }
+
+    /// Consumes the rest of the line, however long it is.
+    fn skip_line(&mut self) -> io::Result<()> {
+        loop {
+            let line = self.line_len(LINE_BYTES)?;
+            self.consume(line);
+            if !self.rest().is_empty() || !self.grow()? {
                 return Ok(());
             }
-            let found = end(buffer);
-            let count = found.unwrap_or(buffer.len());
-            // Beyond the limit the bytes are counted, not kept.
-            let room = (MAX_TEXT_BYTES + 1).saturating_sub(self.text.len());
-            self.text.extend_from_slice(&buffer[..count.min(room)]);
-            self.consume(count)?;
-            if found.is_some() {
-                return Ok(());
-            }
         }
-    }
-
-    /// Parses `text`, which began at `line` after `before` bytes of it, and clears it.
-    fn parse(&mut self, (line, before): (u64, usize)) -> Result<Document, InvalidDocument> {
-        if self.text.len() > MAX_TEXT_BYTES {
-            // Frees the memory: the next line is hardly as long.
-            self.text = Vec::new();
-            return Err(InvalidDocument {
-                line,
-                column: None,
-                reason: format!("it is longer than {MAX_TEXT_BYTES} bytes"),
-            });
-        }
-        let parsed = extended_json::parse(&self.text);
-        self.text.clear();
-        parsed.map_err(|error| match error {
-            JsonError::Syntax { reason, line: within, column } => {
-                let place = match (within, column) {
-                    (0 | 1, column) => (line, Some(before + column.max(1))),
-                    // The end of the line before.
-                    (_, 0) => (line + within as u64 - 2, None),
-                    (_, column) => (line + within as u64 - 1, Some(column)),
-                };
-                InvalidDocument { line: place.0, column: place.1, reason }
-            }
-            other => InvalidDocument { line, column: None, reason: other.to_string() },
-        })
-    }
-
-    fn start(&mut self) -> io::Result<()> {
-        // Byte by byte: a pipe may give the mark in pieces.
-        for (read, byte) in BYTE_ORDER_MARK.iter().enumerate() {
-            if self.input.fill_buf()?.first() != Some(byte) {
-                // Half a mark is none, but part of a first line, which is no JSON.
-                self.text.extend_from_slice(&BYTE_ORDER_MARK[..read]);
-                break;
-            }
-            self.consume(1)?;
-        }
-        self.line_start = self.bytes;
-        if !self.text.is_empty() {
-            self.form = Form::Lines;
-            return Ok(());
-        }
-        self.form = match self.skip_white_space()? {
-            None => Form::Ended,
-            Some(b'[') => {
-                self.consume(1)?;
-                Form::Array { first: true }
-            }
-            Some(_) => Form::Lines,
-        };
-        Ok(())
-    }
-
-    fn next_line(&mut self) -> io::Result<Option<Result<Document, InvalidDocument>>> {
-        if self.text.is_empty() && self.skip_white_space()?.is_none() {
-            self.form = Form::Ended;
-            return Ok(None);
-        }
-        let here = self.here();
-        self.take_until(|buffer| memchr::memchr(b'\n', buffer))?;
-        Ok(Some(self.parse(here)))
-    }
-
-    fn next_element(&mut self, first: bool) -> io::Result<Option<Result<Document, InvalidDocument>>> {
-        let next = self.skip_white_space()?;
-        let bad = |this: &mut Self, reason: &str| {
-            // The commas are no longer certain, and a guess could make documents up.
-            this.form = Form::Ended;
-            Ok(Some(Err(InvalidDocument { line: this.line, column: None, reason: reason.to_owned() })))
-        };
-        match next {
-            None => return bad(self, "the file ends before the array does: `]` is missing"),
-            Some(b']') => {
-                self.consume(1)?;
-                return match self.skip_white_space()? {
-                    None => {
-                        self.form = Form::Ended;
-                        Ok(None)
-                    }
-                    Some(_) => bad(self, "something stands after the end of the array"),
-                };
-            }
-            Some(b',') if !first => {
-                self.consume(1)?;
-                self.skip_white_space()?;
-            }
-            Some(_) if !first => return bad(self, "a comma is missing between two elements of the array"),
-            Some(_) => {}
-        }
-        self.form = Form::Array { first: false };
-        let here = self.here();
-        let mut nesting = Nesting::default();
-        self.take_until(|buffer| buffer.iter().position(|&byte| nesting.ends_before(byte)))?;
-        Ok(Some(self.parse(here)))
     }
 }
 
-/// Finds the end of an array's element: the first comma or bracket that is in no string and no deeper value.
+/// Counts the bytes that pass through it.
+struct CountingReader<R> {
+    input: R,
+    bytes: Rc<Cell<u64>>,
+}
+
+impl<R: Read> Read for CountingReader<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.input.read(buffer)?;
+        self.bytes.set(self.bytes.get() + count as u64);
+        Ok(count)
+    }
+}
+
+enum Step {
+    Inside,
+    /// The byte is the last one.
+    Last,
+    /// The byte before was the last one.
+    After,
+    /// No text of JSON goes on like this.
+    Broken,
+}
+
+/// Finds the end of a document by its brackets, and the place where a truncated one runs into the next.
 #[derive(Default)]
-struct Nesting {
-    depth: u32,
+struct Brackets {
+    open: Vec<u8>,
     in_string: bool,
     escaped: bool,
+    /// The last byte that is not white space.
+    last: Option<u8>,
 }
 
-impl Nesting {
-    fn ends_before(&mut self, byte: u8) -> bool {
+impl Brackets {
+    fn is_balanced(&self) -> bool {
+        self.open.is_empty() && !self.in_string
+    }
+
+    fn next(&mut self, byte: u8, in_array: bool) -> Step {
+        if self.in_string {
+            match byte {
+                // No string has the end of a line in it.
+                b'\n' => return Step::Broken,
+                _ if self.escaped => self.escaped = false,
+                b'\\' => self.escaped = true,
+                b'"' => self.in_string = false,
+                _ => {}
+            }
+            return Step::Inside;
+        }
         match byte {
-            _ if self.escaped => self.escaped = false,
-            b'\\' if self.in_string => self.escaped = true,
-            b'"' => self.in_string = !self.in_string,
-            _ if self.in_string => {}
-            b'{' | b'[' => self.depth += 1,
-            b',' | b']' if self.depth == 0 => return true,
-            b'}' | b']' => self.depth = self.depth.saturating_sub(1),
+            b',' | b']' if in_array && self.open.is_empty() => return Step::After,
+            b'\n' if !in_array && self.open.is_empty() => return Step::After,
+            _ if byte.is_ascii_whitespace() => return Step::Inside,
+            b'"' => self.in_string = true,
+            b'{' | b'[' => {
+                let may_open = match (self.open.last(), self.last) {
+                    (Some(b'{'), last) => last == Some(b':'),
+                    (Some(_), last) => matches!(last, Some(b'[' | b',')),
+                    (None, last) => last.is_none() || !in_array,
+                };
+                if !may_open || self.open.len() == MAX_BRACKETS {
+                    return Step::Broken;
+                }
+                self.open.push(byte);
+            }
+            b'}' | b']' => {
+                let opening = if byte == b'}' { b'{' } else { b'[' };
+                if self.open.pop() != Some(opening) {
+                    return Step::Broken;
+                }
+                if self.open.is_empty() && !in_array {
+                    return Step::Last;
+                }
+            }
             _ => {}
         }
-        false
-    }
-}
-
-impl<R: BufRead> Iterator for Documents<R> {
-    type Item = io::Result<Result<Document, InvalidDocument>>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.form == Form::Unknown
-            && let Err(error) = self.start()
-        {
-            return Some(Err(error));
-        }
-        match self.form {
-            Form::Unknown | Form::Ended => Ok(None),
-            Form::Lines => self.next_line(),
-            Form::Array { first } => self.next_element(first),
-        }
-        .transpose()
+        self.last = Some(byte);
+        Step::Inside
     }
 }

@@ -1,7 +1,5 @@
 //! The type wrappers of Extended JSON: `{"$oid": …}` and its like, from the object they are to the value they mean.
 
-use std::str::FromStr;
-
 use base64::Engine as _;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
@@ -27,6 +25,10 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 /// by convention; names that merely begin with a `$` mean nothing here.
 pub fn unwrap(fields: Document) -> Result<Bson, String> {
     let Some(found) = fields.keys().find(|name| is_wrapper(name)) else { return Ok(Bson::Document(fields)) };
+    // A query that is stored as a document.
+    if fields.get("$regex").is_some_and(|pattern| !matches!(pattern, Bson::String(_))) {
+        return Ok(Bson::Document(fields));
+    }
     let first = fields.keys().next().map(String::as_str).unwrap_or_default();
     if !first.starts_with('$') {
         return Err(format!("`{found}` stands among other fields: it is a type wrapper, alone in its object"));
@@ -94,21 +96,24 @@ fn wrapper(name: &str, value: &Bson) -> Result<Bson, String> {
     match name {
         "$oid" => object_id(value).map(Bson::ObjectId).ok_or_else(|| wrong("a string of 24 hex digits")),
         "$symbol" => value.as_str().map(|text| Bson::Symbol(text.into())).ok_or_else(|| wrong("a string")),
-        "$numberInt" => number(value).map(Bson::Int32).ok_or_else(|| wrong("a string with a whole number of 32 bits")),
-        "$numberLong" => number(value).map(Bson::Int64).ok_or_else(|| wrong("a string with a whole number of 64 bits")),
-        "$numberDouble" => value
-            .as_str()
-            .and_then(double)
-            .map(Bson::Double)
-            .ok_or_else(|| wrong("a string with a number, Infinity, -Infinity or NaN")),
-        "$numberDecimal" => {
-            decimal(value.as_str().ok_or_else(|| wrong("a string"))?).map(Bson::Decimal128).ok_or_else(|| {
-                wrong("a decimal number of at most 34 digits with an exponent between -6176 and 6111, Infinity or NaN")
-            })
+        "$numberInt" => integer(value)
+            .and_then(|value| i32::try_from(value).ok())
+            .map(Bson::Int32)
+            .ok_or_else(|| wrong("a whole number of 32 bits, best in quotes")),
+        "$numberLong" => {
+            integer(value).map(Bson::Int64).ok_or_else(|| wrong("a whole number of 64 bits, best in quotes"))
         }
+        "$numberDouble" => double(value)
+            .map(Bson::Double)
+            .ok_or_else(|| wrong("a number in quotes, Infinity, -Infinity or NaN")),
+        "$numberDecimal" => decimal(value).map(Bson::Decimal128).ok_or_else(|| {
+            wrong(
+                "a decimal number in quotes of at most 34 digits with an exponent between -6176 and 6111, Infinity or NaN",
+            )
+        }),
         "$uuid" => value
             .as_str()
-            .and_then(|text| wire::parse_uuid(&text.to_ascii_lowercase()))
+            .and_then(uuid)
             .map(|uuid| Bson::Binary(Binary { subtype: BinarySubtype::Uuid, bytes: uuid.to_vec() }))
             .ok_or_else(|| wrong("a string of 32 hex digits in the form 8-4-4-4-12")),
         "$timestamp" => timestamp(value).ok_or_else(|| wrong("an object of `t` and `i`, whole numbers of 32 bits")),
@@ -117,7 +122,7 @@ fn wrapper(name: &str, value: &Bson) -> Result<Bson, String> {
             _ => Err(wrong("an object of `pattern` and `options`, two strings")),
         },
         "$dbPointer" => db_pointer(value).ok_or_else(|| wrong("an object of `$ref`, a string, and `$id`, an ObjectId")),
-        "$date" => date(value).ok_or_else(|| wrong("an RFC 3339 date and time or a number of milliseconds")),
+        "$date" => date(value),
         "$minKey" => is_one(value).then_some(Bson::MinKey).ok_or_else(|| wrong("1")),
         "$maxKey" => is_one(value).then_some(Bson::MaxKey).ok_or_else(|| wrong("1")),
         "$undefined" => (*value == Bson::Boolean(true)).then_some(Bson::Undefined).ok_or_else(|| wrong("true")),
@@ -129,12 +134,32 @@ fn object_id(value: &Bson) -> Option<ObjectId> {
     value.as_str().and_then(|text| ObjectId::parse_str(text).ok())
 }
 
-/// Digits only: `FromStr` would take a leading `+`, which the specification does not know.
-fn number<T: FromStr>(value: &Bson) -> Option<T> {
-    value.as_str().filter(|text| !text.starts_with('+'))?.parse().ok()
+/// The whole number that a string, or a number without quotes, has. Digits only: `FromStr` would take a leading `+`, which the
+/// specification does not know.
+fn integer(value: &Bson) -> Option<i64> {
+    match value {
+        Bson::String(text) => text.parse().ok().filter(|_| !text.starts_with('+')),
+        Bson::Int32(value) => Some((*value).into()),
+        Bson::Int64(value) => Some(*value),
+        Bson::Double(value) => whole(*value),
+        _ => None,
+    }
 }
 
-fn double(text: &str) -> Option<f64> {
+/// The integer that a double is, where it is exact.
+fn whole(value: f64) -> Option<i64> {
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    (value.fract() == 0.0 && value.abs() <= EXACT).then_some(value as i64)
+}
+
+fn double(value: &Bson) -> Option<f64> {
+    let text = match value {
+        Bson::String(text) => text.as_str(),
+        Bson::Int32(value) => return Some((*value).into()),
+        Bson::Int64(value) => return Some(*value as f64),
+        Bson::Double(value) => return Some(*value),
+        _ => return None,
+    };
     match text {
         "Infinity" => Some(f64::INFINITY),
         "-Infinity" => Some(f64::NEG_INFINITY),
@@ -148,9 +173,27 @@ fn double(text: &str) -> Option<f64> {
     }
 }
 
+/// 32 hex digits, with hyphens in their places or without any.
+fn uuid(text: &str) -> Option<[u8; 16]> {
+    let mut text = text.to_ascii_lowercase();
+    if text.len() == 32 && text.is_ascii() {
+        for at in [20, 16, 12, 8] {
+            text.insert(at, '-');
+        }
+    }
+    wire::parse_uuid(&text)
+}
+
 /// Reads a decimal that 128 bits hold exactly. The crate refuses to round, but takes a few texts that are no number, such as
 /// `.`, `.+5` and `sNaN`.
-fn decimal(text: &str) -> Option<Decimal128> {
+fn decimal(value: &Bson) -> Option<Decimal128> {
+    let text = match value {
+        Bson::String(text) => text.as_str(),
+        Bson::Int32(_) | Bson::Int64(_) => return value.to_string().parse().ok(),
+        // Its shortest digits, which are those in the file unless there were more than a double holds.
+        Bson::Double(value) => return value.to_string().parse().ok(),
+        _ => return None,
+    };
     let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
     let mantissa = unsigned.split(['e', 'E']).next()?;
     let is_number = mantissa.bytes().any(|byte| byte.is_ascii_digit())
@@ -160,16 +203,12 @@ fn decimal(text: &str) -> Option<Decimal128> {
 }
 
 fn is_one(value: &Bson) -> bool {
-    matches!(value, Bson::Int32(1))
+    integer(value) == Some(1) && !matches!(value, Bson::String(_))
 }
 
 fn timestamp(value: &Bson) -> Option<Bson> {
     let Bson::Document(inner) = value else { return None };
-    let part = |name| match inner.get(name)? {
-        Bson::Int32(value) => u32::try_from(*value).ok(),
-        Bson::Int64(value) => u32::try_from(*value).ok(),
-        _ => None,
-    };
+    let part = |name| u32::try_from(integer(inner.get(name)?)?).ok();
     (inner.len() == 2).then_some(Bson::Timestamp(Timestamp { time: part("t")?, increment: part("i")? }))
 }
 
@@ -184,18 +223,36 @@ fn db_pointer(value: &Bson) -> Option<Bson> {
     (inner.len() == 2).then(|| to_bson(ValueRef { kind: ElementType::DbPointer, bytes: &bytes }))?
 }
 
-fn date(value: &Bson) -> Option<Bson> {
+fn date(value: &Bson) -> Result<Bson, String> {
     let millis = match value {
-        Bson::Int32(millis) => Some((*millis).into()),
-        Bson::Int64(millis) => Some(*millis),
         // The wire form first: it reaches years that the date crate does not.
-        Bson::String(text) => wire::parse_date(text).or_else(|| other_date(text)),
-        _ => None,
+        Bson::String(text) => match wire::parse_date(text) {
+            Some(millis) => Some(millis),
+            None if is_leap_second(text) => {
+                return Err(
+                    "`$date` is a leap second, which MongoDB has no value for: write the second before it, or \
+                            after it"
+                        .into(),
+                );
+            }
+            None => other_date(text),
+        },
+        _ => integer(value),
     };
-    millis.map(|millis| Bson::DateTime(bson::DateTime::from_millis(millis)))
+    millis
+        .map(|millis| Bson::DateTime(bson::DateTime::from_millis(millis)))
+        .ok_or_else(|| "`$date` must be an RFC 3339 date and time, or a whole number of milliseconds".into())
 }
 
-/// RFC 3339 with any offset and any fraction of a second, of which milliseconds are kept. Taken apart here because
+/// Whether the second of the minute is 60: the date crate takes that for 59.
+fn is_leap_second(text: &str) -> bool {
+    let clock = text.split_once(['T', 't', ' ']).map_or("", |(_, clock)| clock);
+    let digits: String =
+        clock.chars().take_while(|c| c.is_ascii_digit() || *c == ':').filter(char::is_ascii_digit).collect();
+    digits.get(4..6) == Some("60")
+}
+
+/// RFC 3339 with any offset and any fraction of a second, of which milliseconds are kept. Composed here because
 /// `jiff::Timestamp` ends a day before the year 9999 does, which is where many a data set puts "never".
 fn other_date(text: &str) -> Option<i64> {
     let pieces = Pieces::parse(text).ok()?;
@@ -213,14 +270,19 @@ fn binary(value: &Bson, v1_type: Option<&Bson>) -> Result<Bson, String> {
         (Bson::String(_), Some(subtype)) => (Some(value), Some(subtype)),
         _ => (None, None),
     };
-    let (Some(Bson::String(base64)), Some(Bson::String(subtype))) = (base64, subtype) else {
+    let (Some(Bson::String(base64)), Some(subtype)) = (base64, subtype) else {
         return Err("`$binary` must be an object of `base64` and `subType`, two strings".into());
     };
     let bytes = BASE64.decode(base64).map_err(|error| format!("`$binary`: {error}"))?;
-    let subtype = Some(subtype.as_str())
-        .filter(|text| matches!(text.len(), 1 | 2) && text.bytes().all(|byte| byte.is_ascii_hexdigit()))
-        .and_then(|text| u8::from_str_radix(text, 16).ok())
-        .ok_or("`$binary`: the subtype must be one or two hex digits")?;
+    let subtype = match subtype {
+        Bson::String(text) if matches!(text.len(), 1 | 2) && text.bytes().all(|byte| byte.is_ascii_hexdigit()) => {
+            u8::from_str_radix(text, 16).ok()
+        }
+        // A number without quotes is decimal.
+        Bson::String(_) => None,
+        _ => integer(subtype).and_then(|subtype| u8::try_from(subtype).ok()),
+    };
+    let subtype = subtype.ok_or("`$binary`: the subtype must be one or two hex digits in quotes")?;
     Ok(Bson::Binary(Binary { subtype: subtype.into(), bytes }))
 }
 

@@ -8,7 +8,7 @@ use rstest::rstest;
 use crate::support::{Serving, code, directory, finish, lasting_stores, records, run, stderr, stdout};
 
 const GOOD: &str = "{\"_id\": 1, \"a\": 5}\n{\"_id\": \"b\", \"a\": 5.0}\n";
-const BAD: &str = "{\"_id\": 1}\n{\"_id\": 2, \"a\": }\n\n{\"a\": 3}\n{\"_id\": 4}\n";
+const BAD: &str = "{\"_id\": 1}\n{\"_id\": 2, \"a\": }\n\n{\"_id\": [3]}\n{\"_id\": 4}\n";
 
 /// What the store holds, after the program that filled it has ended.
 fn list(directory: &tempfile::TempDir, store: &str) -> String {
@@ -51,7 +51,7 @@ fn a_bad_line_is_named_and_nothing_of_the_file_is_stored(#[values(true, false)] 
         let errors = stderr(&output);
         assert_eq!(code(&output), 1);
         assert!(errors.contains("line 2, column 17: expected value"), "{errors}");
-        assert!(errors.contains("line 4: it has no `_id`"), "{errors}");
+        assert!(errors.contains("line 4: its `_id` is an array, which MongoDB does not take"), "{errors}");
         let says =
             "2 of 4 documents are wrong, so nothing was stored. Correct them, or leave them out by --skip-invalid";
         assert!(errors.contains(says), "{errors}");
@@ -79,9 +79,58 @@ fn with_skip_invalid_every_bad_line_is_named_and_counted_and_the_rest_stored() {
 
 #[test]
 fn a_file_wrong_in_every_line_does_not_fill_the_terminal() {
-    let output = run(&directory(), &["import", "-", "--store", "memory:"], &"a,b,c\n".repeat(1_000));
+    let output = run(&directory(), &["import", "-", "--store", "memory:"], &"{\"a\" 5}\n".repeat(1_000));
     let errors = stderr(&output);
     assert!(errors.lines().count() < 20 && errors.contains("1000 of 1000 documents are wrong"), "{errors}");
+}
+
+#[rstest]
+#[case::table("_id,name\n1,a\n2,b\n", "CSV")]
+#[case::python("{'_id': 1}\n{'_id': 2}\n", "line 1, column 2: this is Python or JavaScript, not JSON")]
+#[case::xml("<a/>\n<b/>\n", "XML")]
+fn a_file_of_another_kind_is_named_once(#[case] text: &str, #[case] what: &str) {
+    let output = run(&directory(), &["import", "-", "--store", "memory:"], text);
+    let errors = stderr(&output);
+    assert_eq!(code(&output), 1);
+    assert!(errors.contains(what) && errors.lines().count() == 2, "{errors}");
+}
+
+#[test]
+fn documents_without_an_id_get_one_unless_ids_are_required() {
+    for store in lasting_stores() {
+        let directory = directory();
+        let text = "{\"item\": \"journal\"}\n{\"item\": \"paper\", \"_id\": 5}\n{\"item\": \"pen\"}\n";
+        let refused = run(&directory, &["import", "-", "--require-id", "--store", &store], text);
+        assert_eq!(code(&refused), 1);
+        assert!(stderr(&refused).contains("line 1: it has no `_id`"), "{}", stderr(&refused));
+        assert_eq!(list(&directory, &store), "[]");
+        let output = run(&directory, &["import", "-", "--store", &store], text);
+        assert!(stdout(&output).starts_with("3 documents stored"), "{}", stderr(&output));
+        let serving = Serving::start(&directory, &["--store", &store, "--seed", "none"]);
+        let listed: Vec<serde_json::Value> = serde_json::from_str(&serving.get("/api/v1/records").1).unwrap();
+        let ids: Vec<_> = listed.iter().filter_map(|record| record["_id"].as_str()).collect();
+        assert!(ids.len() == 2 && ids.iter().all(|id| id.len() == 24) && ids[0] != ids[1], "{listed:?}");
+        for id in ids {
+            assert_eq!(serving.get(&format!("/api/v1/records/{id}")).0, 200);
+        }
+    }
+}
+
+#[cfg(feature = "compression")]
+#[rstest]
+fn a_compressed_file_is_stored_whatever_its_name(#[values("file", "-")] from: &str) {
+    for store in lasting_stores() {
+        let directory = directory();
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(GOOD.as_bytes()).unwrap();
+        let compressed = encoder.finish().unwrap();
+        std::fs::write(directory.path().join("file"), &compressed).unwrap();
+        let mut command = records(&directory, &["import", from, "--store", &store]);
+        command.stdin(std::fs::File::open(directory.path().join("file")).unwrap());
+        let output = command.output().unwrap();
+        assert!(stdout(&output).starts_with("2 documents stored"), "{}", stderr(&output));
+        assert_eq!(list(&directory, &store), r#"[{"_id":1,"a":5},{"_id":"b","a":5.0}]"#);
+    }
 }
 
 #[rstest]

@@ -115,7 +115,7 @@ fn other_text_is_brought_into_form(#[case] text: &str, #[case] form: &str) {
 #[case::too_small_for_its_digits("1.5E-6176")]
 #[case::endless_exponent("1E99999999999")]
 fn what_would_have_to_be_rounded_or_is_no_number_is_refused(#[case] text: &str) {
-    let why = "`$numberDecimal` must be a decimal number of at most 34 digits with an exponent between -6176 and 6111, \
+    let why = "`$numberDecimal` must be a decimal number in quotes of at most 34 digits with an exponent between -6176 and 6111, \
                Infinity or NaN";
     assert_eq!(read(text), Err(why.to_owned()));
 }

@@ -1,11 +1,11 @@
 //! Files of documents: every form that they may have, and the messages for invalid ones.
 
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufReader, Read};
 
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
-use records::document::reader::{Documents, InvalidDocument, MAX_TEXT_BYTES};
+use records::document::reader::{Documents, InvalidDocument, MAX_TEXT_BYTES, Place};
 use records::record::Document;
 use records::wire;
 use rstest::rstest;
@@ -15,13 +15,22 @@ use crate::json;
 
 const MARK: &str = "\u{feff}";
 
-fn read_from(input: impl BufRead) -> Vec<Result<Document, InvalidDocument>> {
+fn read_from(input: impl Read) -> Vec<Result<Document, InvalidDocument>> {
     Documents::new(input).map(|read| read.expect("the input can be read")).collect()
 }
 
-/// Through a buffer of one byte, so that everything falls on a border of the buffer.
+/// One byte at a time, so that everything falls on a border of what is in memory.
+struct Bytewise<'a>(&'a [u8]);
+
+impl Read for Bytewise<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = buffer.len().min(1);
+        self.0.read(&mut buffer[..count])
+    }
+}
+
 fn read_bytewise(text: &[u8]) -> Vec<Result<Document, InvalidDocument>> {
-    read_from(BufReader::with_capacity(1, text))
+    read_from(Bytewise(text))
 }
 
 /// The outcome of each text: the JSON of the `_id`, or the place and the reason.
@@ -94,7 +103,8 @@ proptest! {
         let read = read_from(format!("{}oops\n{}", lines(&before), lines(&after)).as_bytes());
         prop_assert_eq!(read.len(), before.len() + 1 + after.len());
         for (index, read) in read.iter().enumerate() {
-            prop_assert_eq!(read.as_ref().err().map(|invalid| invalid.line), (index == before.len()).then_some(index as u64 + 1));
+            let line = read.as_ref().err().map(|invalid| match invalid.place { Place::Line { line, .. } => line, _ => 0 });
+            prop_assert_eq!(line, (index == before.len()).then_some(index as u64 + 1));
         }
     }
 
@@ -133,16 +143,42 @@ proptest! {
 #[case::windows_lines_count("{\"_id\":1}\r\n\r\n{}\r\n", &["1", "line 3: it has no `_id`"])]
 #[case::column_counts_what_comes_before("  {\"_id\":}", &["line 1, column 10: expected value"])]
 #[case::column_does_not_count_the_mark("\u{feff}{\"_id\":}", &["line 1, column 8: expected value"])]
-#[case::one_document_on_two_lines("{\"_id\":\n1}\n", &[
-    "line 1, column 7: EOF while parsing a value",
-    "line 2, column 2: trailing characters",
+#[case::one_document_on_two_lines("{\"_id\":\n1}\n", &["1"])]
+#[case::pretty("{\n  \"_id\": 1,\n  \"a\": [\n    {\n}]\n}\n{\n  \"_id\": 2\n}\n", &["1", "2"])]
+#[case::brackets_at_the_begin_of_lines("{\"_id\":1,\"a\":[\n{\"_id\":2},\n{\"_id\":3}\n]}\n{\"_id\":4}", &["1", "4"])]
+#[case::special_numbers("{\"_id\":1,\"a\":NaN}\n{\"_id\":2,\n\"a\":[-Infinity]}{\"_id\":NaN}", &["1", "2", "null"])]
+#[case::column_after_special_numbers("{\"_id\":1,\"a\":NaN,\"b\":[Infinity],\"c\":}", &["line 1, column 37: expected value"])]
+#[case::two_documents_on_one_line("{\"_id\":1} {\"_id\":2}\n{\"_id\":3}", &["1", "2", "3"])]
+#[case::bad_document_between_others("{\"_id\":1}{\"_id\":x}{\"_id\":3}", &["1", "line 1, column 17: expected value", "3"])]
+#[case::array_on_a_later_line("{\"_id\":1}\n[]\n", &["1"])]
+#[case::arrays_and_documents("[{\"_id\":1}]{\"_id\":2}\n[{\"_id\":3}]", &["1", "2", "3"])]
+#[case::json_text_sequence("\u{1e}{\"_id\":1}\n\u{1e}{\"_id\":2}\n", &["1", "2"])]
+#[case::commas_between_lines("{\"_id\":1},\n{\"_id\":2}", &["1", "line 1, column 10: expected value", "2"])]
+#[case::cut_line("{\"_id\":1}\n{\"_id\":2,\"a\":\n{\"_id\":3}\n{\"_id\":4}\n", &[
+    "1",
+    "line 2, column 13: EOF while parsing a value",
+    "3",
+    "4",
 ])]
-#[case::two_documents_on_one_line("{\"_id\":1} {\"_id\":2}\n{\"_id\":3}", &[
-    "line 1, column 11: trailing characters",
+#[case::line_cut_in_a_string("{\"_id\":2,\"a\":\"x\n{\"_id\":3}\n", &["line 1, column 15: EOF while parsing a string", "3"])]
+#[case::line_cut_after_a_comma("{\"_id\":2,\n{\"_id\":3}\n", &["line 1, column 9: EOF while parsing a value", "3"])]
+#[case::last_line_cut("{\"_id\":1}\n{\"_id\":2,\"a\":", &["1", "line 2, column 13: EOF while parsing a value"])]
+#[case::pretty_and_cut("{\n  \"_id\": 1\n}\n{\n  \"_id\": 2,\n  \"a\": {\n", &[
+    "1",
+    "line 4, column 1: EOF while parsing an object, and where the document ends is not certain: nothing after it was read",
+])]
+#[case::python("{'_id': 1}\n{'_id': 2}\n", &[
+    "line 1, column 2: this is Python or JavaScript, not JSON: strings have double quotes",
+])]
+#[case::python_later("{\"_id\":1}\n{'_id': 2}\n{\"_id\":3}\n", &[
+    "1",
+    "line 2, column 2: this is Python or JavaScript, not JSON: strings have double quotes",
     "3",
 ])]
-#[case::array_on_a_later_line("{\"_id\":1}\n[]\n", &["1", "line 2: it is not a JSON object"])]
-#[case::commas_between_lines("{\"_id\":1},\n{\"_id\":2}", &["line 1, column 10: trailing characters", "2"])]
+#[case::table("_id,name\n1,a\n2,b\n", &[
+    "the file: this is CSV or another table of text: convert it to JSON first (mongoimport --type=csv takes it)",
+])]
+#[case::xml("\n<?xml version=\"1.0\"?>\n<a/>\n", &["the file: this is XML or HTML: convert it to JSON first"])]
 fn lines_are_read_and_bad_ones_named(#[case] text: &str, #[case] expected: &[&str]) {
     assert_eq!(outcomes(text), expected);
 }
@@ -171,7 +207,10 @@ fn lines_are_read_and_bad_ones_named(#[case] text: &str, #[case] expected: &[&st
     "line 4: it has no `_id`",
     "line 4, column 13: expected value",
 ])]
-#[case::missing_comma(r#"[{"_id":1} {"_id":2}]"#, &["line 1, column 12: trailing characters"])]
+#[case::missing_comma(r#"[{"_id":1} {"_id":2}]"#, &[
+    "1",
+    "line 1: a comma is missing between two elements of the array",
+])]
 #[case::two_commas(r#"[{"_id":1},,{"_id":2}]"#, &[
     "1",
     "line 1, column 12: EOF while parsing a value",
@@ -179,7 +218,10 @@ fn lines_are_read_and_bad_ones_named(#[case] text: &str, #[case] expected: &[&st
 ])]
 #[case::comma_first(r#"[,{"_id":1}]"#, &["line 1, column 2: EOF while parsing a value", "1"])]
 #[case::comma_last(r#"[{"_id":1},]"#, &["1", "line 1, column 12: EOF while parsing a value"])]
-#[case::brace_too_many(r#"[{"_id":1}},{"_id":2}]"#, &["line 1, column 11: trailing characters", "2"])]
+#[case::brace_too_many(r#"[{"_id":1}},{"_id":2}]"#, &[
+    "1",
+    "line 1: a comma is missing between two elements of the array",
+])]
 #[case::end_missing("[{\"_id\":1},\n{\"_id\":2}\n", &[
     "1",
     "2",
@@ -187,19 +229,18 @@ fn lines_are_read_and_bad_ones_named(#[case] text: &str, #[case] expected: &[&st
 ])]
 #[case::cut_in_an_element("[{\"_id\":1},\n{\"_id\":", &[
     "1",
-    "line 2, column 7: EOF while parsing a value",
-    "line 2: the file ends before the array does: `]` is missing",
+    "line 2, column 7: EOF while parsing a value, and where the document ends is not certain: nothing after it was read",
 ])]
 #[case::cut_in_a_string("[{\"_id\":\"1},\n{\"_id\":2}]", &[
-    "line 1: control character (\\u0000-\\u001F) found while parsing a string",
-    "line 2: the file ends before the array does: `]` is missing",
+    "line 1, column 12: EOF while parsing a string, and where the document ends is not certain: nothing after it was read",
 ])]
 #[case::only_a_bracket("[", &["line 1: the file ends before the array does: `]` is missing"])]
-#[case::something_after_the_end("[{\"_id\":1}]\n{\"_id\":2}\n", &[
+#[case::document_after_the_end("[{\"_id\":1}]\n{\"_id\":2}\n", &["1", "2"])]
+#[case::bracket_after_the_end("[{\"_id\":1}]]\n", &[
     "1",
-    "line 2: something stands after the end of the array",
+    "line 1, column 12: expected value, and where the document ends is not certain: nothing after it was read",
 ])]
-#[case::two_arrays("[{\"_id\":1}][{\"_id\":2}]", &["1", "line 1: something stands after the end of the array"])]
+#[case::two_arrays("[{\"_id\":1}][{\"_id\":2}]", &["1", "2"])]
 fn arrays_are_read_and_their_faults_named(#[case] text: &str, #[case] expected: &[&str]) {
     assert_eq!(outcomes(text), expected);
 }
@@ -207,18 +248,16 @@ fn arrays_are_read_and_their_faults_named(#[case] text: &str, #[case] expected: 
 #[rstest]
 #[case(b"\xef{\"_id\":1}\n{\"_id\":2}")]
 #[case(b"\xef\xbb{\"_id\":1}\n{\"_id\":2}")]
-#[case(b"\xff\xfe{\0\n{\"_id\":2}")]
 fn half_a_byte_order_mark_makes_a_bad_line(#[case] text: &[u8]) {
     for read in [read_from(text), read_bytewise(text)] {
-        assert!(matches!(&*read, [Err(InvalidDocument { line: 1, .. }), Ok(_)]), "{read:?}");
+        assert!(matches!(&*read, [Err(InvalidDocument { place: Place::Line { line: 1, .. }, .. }), Ok(_)]), "{read:?}");
     }
 }
 
 #[test]
 fn a_line_longer_than_the_limit_is_refused_and_the_next_one_is_read() {
     let long = io::repeat(b'x').take(MAX_TEXT_BYTES as u64 + 1);
-    let input = BufReader::with_capacity(1 << 20, long.chain(&b"\n{\"_id\":2}\n"[..]));
-    let mut reader = Documents::new(input);
+    let mut reader = Documents::new(long.chain(&b"\n{\"_id\":2}\n"[..]));
     let invalid = reader.next().unwrap().unwrap().unwrap_err();
     assert_eq!(invalid.to_string(), format!("line 1: it is longer than {MAX_TEXT_BYTES} bytes"));
     assert_eq!(json(&reader.next().unwrap().unwrap().unwrap()), "{\"_id\":2}");
@@ -236,4 +275,165 @@ fn an_input_that_cannot_be_read_on_is_an_error_of_the_input() {
     let mut reader = Documents::new(BufReader::new(b"{\"_id\":1}\n{\"_".chain(Broken)));
     assert!(reader.next().is_some_and(|read| read.is_ok_and(|document| document.is_ok())));
     assert_eq!(reader.next().unwrap().unwrap_err().to_string(), "unplugged");
+}
+
+/// The outcome of a file that is no text.
+fn outcomes_of(bytes: &[u8]) -> Vec<String> {
+    let show = |read: Vec<Result<Document, InvalidDocument>>| -> Vec<String> {
+        read.into_iter()
+            .map(|read| read.map_or_else(|invalid| invalid.to_string(), |document| json(&document)))
+            .collect()
+    };
+    let whole = show(read_from(bytes));
+    assert_eq!(show(read_bytewise(bytes)), whole, "read byte by byte");
+    whole
+}
+
+fn utf16(text: &str, to_bytes: fn(u16) -> [u8; 2]) -> Vec<u8> {
+    text.encode_utf16().flat_map(to_bytes).collect()
+}
+
+#[rstest]
+#[case::little_endian("\u{feff}", u16::to_le_bytes)]
+#[case::big_endian("\u{feff}", u16::to_be_bytes)]
+#[case::little_endian_without_a_mark("", u16::to_le_bytes)]
+#[case::big_endian_without_a_mark("", u16::to_be_bytes)]
+fn utf16_is_read(#[case] mark: &str, #[case] to_bytes: fn(u16) -> [u8; 2]) {
+    let text = format!("{mark}{{\"_id\":1,\"name\":\"水素 😀\"}}\r\n{{\"_id\":2}}\r\n");
+    assert_eq!(outcomes_of(&utf16(&text, to_bytes)), [r#"{"_id":1,"name":"水素 😀"}"#, r#"{"_id":2}"#]);
+    let pretty = utf16(&format!("{mark}[\r\n{{\r\n\"_id\": 1}}]"), to_bytes);
+    assert_eq!(outcomes_of(&pretty), [r#"{"_id":1}"#]);
+}
+
+#[rstest]
+#[case::half_a_character(b"\xff\xfe{\0}")]
+#[case::half_a_pair(b"\xff\xfe{\0\"\0\x3d\xd8")]
+#[case::second_half_of_a_pair(b"\xff\xfe{\0\"\0\x00\xde}\0")]
+fn broken_utf16_is_an_error_of_the_input(#[case] bytes: &[u8]) {
+    let error = Documents::new(bytes).find_map(Result::err).expect("an error");
+    assert!(error.to_string().contains("UTF-16"), "{error}");
+}
+
+#[test]
+fn bson_is_read_as_it_is() {
+    let mut file = Vec::new();
+    for document in
+        [bson::doc! { "_id": 1, "a": f64::NAN }, bson::doc! { "a": { "$set": 1 }, "_id": "x" }, bson::doc! {}]
+    {
+        file.extend(document.to_vec().unwrap());
+    }
+    let expected =
+        [r#"{"_id":1,"a":null}"#, r#"{"_id":"x","a":{"$set":1}}"#, "the document at byte 59: it has no `_id`"];
+    assert_eq!(outcomes_of(&file), expected);
+    // A string that is not UTF-8, which some clients store.
+    let text = b"\x14\0\0\0\x10_id\0\x01\0\0\0\x02a\0\x02\0\0\0\xff\0\0";
+    let mut text = text.to_vec();
+    text[0] = text.len() as u8;
+    let read = read_from(&*text);
+    assert_eq!(read[0].as_ref().unwrap().bson(), &text);
+}
+
+#[rstest]
+#[case::cut(&[], "the document at byte 14: the file ends in the middle of it")]
+#[case::impossible_length(
+    b"\xff\xff\xff\x7f",
+    "the document at byte 14: its length cannot be 2147483647 bytes, so the rest of the file was not read"
+)]
+#[case::malformed(b"\x08\0\0\0\x10a\0\0", "the document at byte 14: malformed BSON: a value is truncated")]
+fn damaged_bson_is_named_with_its_place(#[case] bytes: &[u8], #[case] why: &str) {
+    let good = bson::doc! { "_id": 1 }.to_vec().unwrap();
+    let next = if bytes.is_empty() { &good[..9] } else { bytes };
+    assert_eq!(outcomes_of(&[&good, next].concat()), [r#"{"_id":1}"#, why]);
+}
+
+#[rstest]
+#[case::zip(b"PK\x03\x04\x14\0\0\0", "a ZIP archive")]
+#[case::bzip2(b"BZh91AY&SY", "bzip2")]
+#[case::xz(b"\xfd7zXZ\0\0\x04", "xz")]
+#[case::sqlite(b"SQLite format 3\0\x10\0", "SQLite")]
+#[case::parquet(b"PAR1\x15\x04", "Parquet")]
+#[case::mongodump_archive(b"\x6d\xe2\x99\x81\x66\0\0\0", "mongorestore")]
+#[case::pdf(b"%PDF-1.7\n", "PDF")]
+#[case::yaml(b"---\n_id: 1\n", "YAML")]
+#[case::xml(b"\xef\xbb\xbf<?xml version=\"1.0\"?>", "XML")]
+#[case::html(b"<!DOCTYPE html><html>", "HTML")]
+#[case::sql(b"-- MySQL dump 10.13\n", "SQL")]
+#[case::tabs(b"_id\tname\n1\ta\n", "CSV")]
+#[case::semicolons(b"\"_id\";\"name\"\n1;\"a\"\n", "CSV")]
+#[case::git_lfs(b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n", "Git LFS")]
+#[case::utf32(b"\xff\xfe\0\0{\0\0\0}\0\0\0", "UTF-32")]
+#[case::unknown(b"\x01\x02\x03\x04\x05\x06\x07", "binary")]
+fn another_kind_of_file_is_named_once(#[case] bytes: &[u8], #[case] what: &str) {
+    let outcomes = outcomes_of(bytes);
+    assert!(
+        outcomes.len() == 1 && outcomes[0].starts_with("the file: this is ") && outcomes[0].contains(what),
+        "{outcomes:?}"
+    );
+}
+
+#[test]
+fn a_tar_archive_is_named() {
+    let mut archive = vec![0; 1024];
+    archive[..10].copy_from_slice(b"file.jsonl");
+    archive[257..262].copy_from_slice(b"ustar");
+    assert_eq!(outcomes_of(&archive), ["the file: this is a tar archive: unpack it first"]);
+}
+
+#[cfg(feature = "compression")]
+mod compressed {
+    use std::io::Write;
+
+    use super::*;
+
+    fn gzip(bytes: &[u8]) -> Vec<u8> {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    fn zstd(bytes: &[u8]) -> Vec<u8> {
+        zstd::encode_all(bytes, 1).unwrap()
+    }
+
+    #[rstest]
+    fn every_form_is_read_compressed_as_well(#[values(gzip, zstd)] compress: fn(&[u8]) -> Vec<u8>) {
+        let lines = "{\"_id\":1}\n{\"_id\":2}\n";
+        let bson = [bson::doc! { "_id": 1 }.to_vec().unwrap(), bson::doc! { "_id": 2 }.to_vec().unwrap()].concat();
+        let utf16 = utf16(&format!("\u{feff}{lines}"), u16::to_le_bytes);
+        for file in [lines.as_bytes(), b"[{\"_id\":1},{\"_id\":2}]", &bson, &utf16] {
+            let compressed = compress(file);
+            assert_eq!(outcomes_of(&compressed), [r#"{"_id":1}"#, r#"{"_id":2}"#]);
+            let mut reader = Documents::new(&*compressed);
+            reader.by_ref().for_each(drop);
+            assert_eq!(reader.bytes(), compressed.len() as u64);
+        }
+        // Compressors that work in parallel write one part after another.
+        let parts = [compress(b"{\"_id\":1}\n{\"_i"), compress(b"d\":2}\n")].concat();
+        assert_eq!(outcomes_of(&parts), [r#"{"_id":1}"#, r#"{"_id":2}"#]);
+    }
+
+    #[rstest]
+    fn what_is_compressed_in_a_file_is_named(#[values(gzip, zstd)] compress: fn(&[u8]) -> Vec<u8>) {
+        let twice = "the file: what is compressed in it is compressed twice: decompress it once";
+        assert_eq!(outcomes_of(&compress(&compress(b"{\"_id\":1}"))), [twice]);
+        let archive = "the file: what is compressed in it is a ZIP archive (or a spreadsheet in one): unpack it first";
+        assert_eq!(outcomes_of(&compress(b"PK\x03\x04\x14\0\0\0")), [archive]);
+    }
+
+    #[rstest]
+    fn a_damaged_file_is_an_error_of_the_input(#[values(gzip, zstd)] compress: fn(&[u8]) -> Vec<u8>) {
+        let mut file = compress(&"{\"_id\":1}\n".repeat(1_000).into_bytes());
+        file.truncate(file.len() - 5);
+        assert!(Documents::new(&*file).any(|read| read.is_err()));
+    }
+
+    #[rstest]
+    fn a_document_that_unpacks_to_more_than_the_limit_is_refused(#[values(gzip, zstd)] compress: fn(&[u8]) -> Vec<u8>) {
+        let mut file = b"{\"_id\":\"".to_vec();
+        file.resize(MAX_TEXT_BYTES + 2 * 1024 * 1024, b'x');
+        let read: Vec<_> = Documents::new(&*compress(&file)).map(|read| read.unwrap().map(drop)).collect();
+        let reason = format!("it is longer than {MAX_TEXT_BYTES} bytes");
+        let place = Place::Line { line: 1, column: None };
+        assert_eq!(read, [Err(InvalidDocument { place, reason })]);
+    }
 }

@@ -8,6 +8,21 @@ use rstest::rstest;
 use crate::documents::{binary, code_with_scope, date_of, db_pointer, timestamp_of};
 use crate::tree;
 
+const PYTHON: &str =
+    "this is Python, not JSON, which has true, false and null: write the file by json.dumps of bson.json_util";
+const SHELL: &str =
+    "this is the notation of the MongoDB shell, not JSON: write the file by mongoexport or EJSON.stringify";
+const JAVASCRIPT: &str =
+    "this is JavaScript, not JSON: field names have double quotes there, and JSON has no `undefined`";
+const QUOTES: &str = "this is Python or JavaScript, not JSON: strings have double quotes";
+const DECIMAL: &str = "`$numberDecimal` must be a decimal number in quotes of at most 34 digits with an exponent between \
+    -6176 and 6111, Infinity or NaN";
+const DATE: &str = "`$date` must be an RFC 3339 date and time, or a whole number of milliseconds";
+const LEAP_SECOND: &str =
+    "`$date` is a leap second, which MongoDB has no value for: write the second before it, or after it";
+const COMMENT: &str = "JSON has no comments";
+const NUMBER: &str = "a number begins with a digit or a minus sign in JSON, and has no leading zeros";
+
 fn reason(text: impl AsRef<[u8]>) -> String {
     extended_json::parse(text.as_ref()).unwrap_err().to_string()
 }
@@ -23,7 +38,7 @@ fn reason(text: impl AsRef<[u8]>) -> String {
 #[case::trailing_characters(r#"{"_id":1} x"#, "trailing characters")]
 #[case::two_documents(r#"{"_id":1}{"_id":2}"#, "trailing characters")]
 #[case::trailing_comma(r#"{"_id":1,}"#, "trailing comma")]
-#[case::single_quotes("{'_id':1}", "key must be a string")]
+#[case::single_quotes("{'_id':1}", QUOTES)]
 #[case::raw_control_character(
     "{\"_id\":\"a\u{1}\"}",
     "control character (\\u0000-\\u001F) found while parsing a string"
@@ -34,9 +49,21 @@ fn reason(text: impl AsRef<[u8]>) -> String {
 #[case::lone_trailing_surrogate(r#"{"_id":"\udc00"}"#, "lone leading surrogate in hex escape")]
 #[case::too_large_a_number(r#"{"_id":1,"v":1e400}"#, "number out of range")]
 #[case::too_large_a_negative_number(r#"{"_id":1,"v":-1e400}"#, "number out of range")]
-#[case::leading_zero(r#"{"_id":05}"#, "invalid number")]
-#[case::leading_plus(r#"{"_id":+5}"#, "expected value")]
-#[case::bare_nan(r#"{"_id":NaN}"#, "expected value")]
+#[case::leading_zero(r#"{"_id":05}"#, NUMBER)]
+#[case::leading_plus(r#"{"_id":+5}"#, NUMBER)]
+#[case::leading_point(r#"{"_id":.5}"#, NUMBER)]
+#[case::another_special_number(r#"{"_id":1,"v":NaNa}"#, "expected value")]
+#[case::special_number_as_a_name(r#"{"_id":1,NaN:2}"#, JAVASCRIPT)]
+#[case::python_literal(r#"{"_id":1,"v":True}"#, PYTHON)]
+#[case::python_none(r#"{"_id":1,"v":[None]}"#, PYTHON)]
+#[case::string_in_single_quotes(r#"{"_id":1,"v":'a'}"#, QUOTES)]
+#[case::bare_name(r#"{_id:1}"#, JAVASCRIPT)]
+#[case::undefined(r#"{"_id":1,"v":undefined}"#, JAVASCRIPT)]
+#[case::shell_object_id(r#"{"_id":ObjectId("507f1f77bcf86cd799439011")}"#, SHELL)]
+#[case::shell_date(r#"{"_id":1,"v":ISODate("2024-01-01")}"#, SHELL)]
+#[case::shell_new_date(r#"{"_id":1,"v":new Date(0)}"#, SHELL)]
+#[case::shell_regex(r#"{"_id":1,"v":/a/i}"#, SHELL)]
+#[case::comment("{\"_id\":1, // one\n}", COMMENT)]
 fn what_is_no_json_is_refused(#[case] text: &str, #[case] why: &str) {
     assert_eq!(reason(text), why);
 }
@@ -161,32 +188,28 @@ fn every_other_id_is_taken(#[case] id: &str, #[case] value: Bson) {
 #[case::short_oid(r#"{"$oid":"507f"}"#, "`$oid` must be a string of 24 hex digits")]
 #[case::no_hex_oid(r#"{"$oid":"507f1f77bcf86cd79943901g"}"#, "`$oid` must be a string of 24 hex digits")]
 #[case::number_oid(r#"{"$oid":5}"#, "`$oid` must be a string of 24 hex digits")]
-#[case::wide_int(r#"{"$numberInt":"2147483648"}"#, "`$numberInt` must be a string with a whole number of 32 bits")]
-#[case::bare_int(r#"{"$numberInt":5}"#, "`$numberInt` must be a string with a whole number of 32 bits")]
-#[case::plus_int(r#"{"$numberInt":"+5"}"#, "`$numberInt` must be a string with a whole number of 32 bits")]
+#[case::wide_int(r#"{"$numberInt":"2147483648"}"#, "`$numberInt` must be a whole number of 32 bits, best in quotes")]
+#[case::fraction_int(r#"{"$numberInt":5.5}"#, "`$numberInt` must be a whole number of 32 bits, best in quotes")]
+#[case::plus_int(r#"{"$numberInt":"+5"}"#, "`$numberInt` must be a whole number of 32 bits, best in quotes")]
 #[case::wide_long(
     r#"{"$numberLong":"9223372036854775808"}"#,
-    "`$numberLong` must be a string with a whole number of 64 bits"
+    "`$numberLong` must be a whole number of 64 bits, best in quotes"
 )]
-#[case::fraction_long(r#"{"$numberLong":"5.0"}"#, "`$numberLong` must be a string with a whole number of 64 bits")]
+#[case::fraction_long(r#"{"$numberLong":"5.0"}"#, "`$numberLong` must be a whole number of 64 bits, best in quotes")]
 #[case::other_infinity(
     r#"{"$numberDouble":"inf"}"#,
-    "`$numberDouble` must be a string with a number, Infinity, -Infinity or NaN"
+    "`$numberDouble` must be a number in quotes, Infinity, -Infinity or NaN"
 )]
 #[case::too_large_a_double(
     r#"{"$numberDouble":"1e400"}"#,
-    "`$numberDouble` must be a string with a number, Infinity, -Infinity or NaN"
+    "`$numberDouble` must be a number in quotes, Infinity, -Infinity or NaN"
 )]
 #[case::empty_double(
     r#"{"$numberDouble":""}"#,
-    "`$numberDouble` must be a string with a number, Infinity, -Infinity or NaN"
+    "`$numberDouble` must be a number in quotes, Infinity, -Infinity or NaN"
 )]
-#[case::decimal(
-    r#"{"$numberDecimal":"1.2.3"}"#,
-    "`$numberDecimal` must be a decimal number of at most 34 digits with an exponent between -6176 and 6111, Infinity or \
-     NaN"
-)]
-#[case::bare_decimal(r#"{"$numberDecimal":1}"#, "`$numberDecimal` must be a string")]
+#[case::decimal(r#"{"$numberDecimal":"1.2.3"}"#, DECIMAL)]
+#[case::decimal_of_a_boolean(r#"{"$numberDecimal":true}"#, DECIMAL)]
 #[case::uuid(r#"{"$uuid":"3b241101"}"#, "`$uuid` must be a string of 32 hex digits in the form 8-4-4-4-12")]
 #[case::symbol(r#"{"$symbol":1}"#, "`$symbol` must be a string")]
 #[case::code(r#"{"$code":1}"#, "`$code` must be a string")]
@@ -205,8 +228,8 @@ fn every_other_id_is_taken(#[case] id: &str, #[case] value: Bson) {
     r#"{"$regularExpression":{"pattern":"a"}}"#,
     "`$regularExpression` must be an object of `pattern` and `options`, two strings"
 )]
-#[case::regex_of_numbers(
-    r#"{"$regex":1,"$options":""}"#,
+#[case::regex_with_other_options(
+    r#"{"$regex":"a","$options":1}"#,
     "a regular expression must have a pattern and options, two strings"
 )]
 #[case::regex_with_nul(r#"{"$regex":"\u0000","$options":""}"#, "a regular expression cannot have a NUL in it")]
@@ -214,19 +237,16 @@ fn every_other_id_is_taken(#[case] id: &str, #[case] value: Bson) {
     r#"{"$dbPointer":{"$ref":"c","$id":5}}"#,
     "`$dbPointer` must be an object of `$ref`, a string, and `$id`, an ObjectId"
 )]
-#[case::date_without_time(
-    r#"{"$date":"2015-09-10"}"#,
-    "`$date` must be an RFC 3339 date and time or a number of milliseconds"
-)]
-#[case::date_without_offset(
-    r#"{"$date":"2015-09-10T08:55:47"}"#,
-    "`$date` must be an RFC 3339 date and time or a number of milliseconds"
-)]
-#[case::no_such_day(
-    r#"{"$date":"2015-02-29T00:00:00Z"}"#,
-    "`$date` must be an RFC 3339 date and time or a number of milliseconds"
-)]
-#[case::double_date(r#"{"$date":1.5}"#, "`$date` must be an RFC 3339 date and time or a number of milliseconds")]
+#[case::date_without_time(r#"{"$date":"2015-09-10"}"#, DATE)]
+#[case::date_without_offset(r#"{"$date":"2015-09-10T08:55:47"}"#, DATE)]
+#[case::no_such_day(r#"{"$date":"2015-02-29T00:00:00Z"}"#, DATE)]
+#[case::double_date(r#"{"$date":1.5}"#, DATE)]
+#[case::date_of_nan(r#"{"$date":{"$numberDouble":"NaN"}}"#, DATE)]
+#[case::date_of_null(r#"{"$date":null}"#, DATE)]
+#[case::leap_second(r#"{"$date":"2016-12-31T23:59:60Z"}"#, LEAP_SECOND)]
+#[case::leap_second_elsewhere(r#"{"$date":"2017-01-01T00:59:60.5+01:00"}"#, LEAP_SECOND)]
+#[case::leap_second_without_colons(r#"{"$date":"2016-12-31T235960Z"}"#, LEAP_SECOND)]
+#[case::second_61(r#"{"$date":"2016-12-31T23:59:61Z"}"#, DATE)]
 #[case::min_key(r#"{"$minKey":2}"#, "`$minKey` must be 1")]
 #[case::max_key(r#"{"$maxKey":true}"#, "`$maxKey` must be 1")]
 #[case::undefined(r#"{"$undefined":false}"#, "`$undefined` must be true")]
@@ -241,7 +261,7 @@ fn every_other_id_is_taken(#[case] id: &str, #[case] value: Bson) {
 #[case::bad_base64(r#"{"$binary":{"base64":"A*==","subType":"00"}}"#, "`$binary`: Invalid symbol 42, offset 1.")]
 #[case::bad_subtype(
     r#"{"$binary":{"base64":"","subType":"+1"}}"#,
-    "`$binary`: the subtype must be one or two hex digits"
+    "`$binary`: the subtype must be one or two hex digits in quotes"
 )]
 #[case::among_others(
     r#"{"a":1,"$oid":"507f1f77bcf86cd799439011"}"#,
@@ -328,7 +348,11 @@ fn a_syntax_error_names_its_place_and_does_not_repeat_it(
     #[case] at: usize,
 ) {
     let error = extended_json::parse(text.as_bytes()).unwrap_err();
-    let Error::Syntax { reason, line, column } = error else { panic!("{error:?}") };
-    assert_eq!((line, column), (at_line, at));
+    let Error::Syntax { reason, offset, .. } = error else { panic!("{error:?}") };
+    let before = &text[..offset];
+    assert_eq!(
+        (before.matches('\n').count() + 1, before.len() - before.rfind('\n').map_or(0, |at| at + 1) + 1),
+        (at_line, at)
+    );
     assert!(!reason.contains(" at line"), "{reason}");
 }

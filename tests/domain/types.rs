@@ -42,6 +42,11 @@ fn parsed(value: &str) -> (Bson, String) {
     r#"{"$binary":{"base64":"OyQRAeK7QlWMr0E2xWapYg==","subType":"03"}}"#,
     r#""OyQRAeK7QlWMr0E2xWapYg==""#
 )]
+#[case::uuid_without_hyphens(
+    r#"{"$uuid":"3b241101e2bb42558caf4136c566a962"}"#,
+    r#""3b241101-e2bb-4255-8caf-4136c566a962""#
+)]
+#[case::binary_with_a_number_as_subtype(r#"{"$binary":{"base64":"AQI=","subType":128}}"#, r#""AQI=""#)]
 #[case::uuid_of_another_length(r#"{"$binary":{"base64":"AQID","subType":"04"}}"#, r#""AQID""#)]
 #[case::object_id(r#"{"$oid":"507f1f77bcf86cd799439011"}"#, r#""507f1f77bcf86cd799439011""#)]
 #[case::object_id_in_capitals(r#"{"$oid":"507F1F77BCF86CD799439011"}"#, r#""507f1f77bcf86cd799439011""#)]
@@ -62,11 +67,22 @@ fn parsed(value: &str) -> (Bson, String) {
 #[case::date_before_the_year_0(r#"{"$date":{"$numberLong":"-62167219200001"}}"#, r#""-000001-12-31T23:59:59.999Z""#)]
 #[case::wire_date(r#"{"$date":"+010000-01-01T00:00:00.000Z"}"#, r#""+010000-01-01T00:00:00.000Z""#)]
 #[case::v1_date(r#"{"$date":1441875347000}"#, r#""2015-09-10T08:55:47.000Z""#)]
+#[case::date_of_an_unquoted_long(r#"{"$date":{"$numberLong":1441875347000}}"#, r#""2015-09-10T08:55:47.000Z""#)]
+#[case::date_of_a_double(r#"{"$date":1441875347000.0}"#, r#""2015-09-10T08:55:47.000Z""#)]
+#[case::date_of_a_canonical_double(r#"{"$date":{"$numberDouble":"1.441875347E12"}}"#, r#""2015-09-10T08:55:47.000Z""#)]
+#[case::date_with_hours_of_offset(r#"{"$date":"2015-09-10T08:55:47+00"}"#, r#""2015-09-10T08:55:47.000Z""#)]
+#[case::date_of_minutes(r#"{"$date":"2015-09-10T08:55Z"}"#, r#""2015-09-10T08:55:00.000Z""#)]
 #[case::v1_early_date(r#"{"$date":-1}"#, r#""1969-12-31T23:59:59.999Z""#)]
 #[case::null("null", "null")]
 #[case::undefined(r#"{"$undefined":true}"#, "null")]
 #[case::canonical_int32(r#"{"$numberInt":"-5"}"#, "-5")]
 #[case::relaxed_int32("5", "5")]
+#[case::unquoted_int32(r#"{"$numberInt":-5}"#, "-5")]
+#[case::unquoted_int64(r#"{"$numberLong":12}"#, "12")]
+#[case::unquoted_double(r#"{"$numberDouble":5}"#, "5.0")]
+#[case::unquoted_decimal(r#"{"$numberDecimal":1.5}"#, r#""1.5""#)]
+#[case::unquoted_whole_decimal(r#"{"$numberDecimal":9007199254740993}"#, r#""9007199254740993""#)]
+#[case::unquoted_nan(r#"{"$numberDouble":NaN}"#, "null")]
 #[case::canonical_int64(r#"{"$numberLong":"9007199254740993"}"#, "9007199254740993")]
 #[case::relaxed_int64("9007199254740993", "9007199254740993")]
 #[case::least_int64("-9223372036854775808", "-9223372036854775808")]
@@ -77,6 +93,10 @@ fn parsed(value: &str) -> (Bson, String) {
 #[case::regex_with_unsorted_options(r#"{"$regularExpression":{"options":"xi","pattern":"a\"b"}}"#, r#""/a\"b/ix""#)]
 #[case::v1_regex(r#"{"$regex":"^a","$options":"i"}"#, r#""/^a/i""#)]
 #[case::v1_regex_without_options(r#"{"$regex":"^a"}"#, r#""/^a/""#)]
+#[case::stored_query(
+    r#"{"$regex":{"$regularExpression":{"pattern":"p","options":"ix"}},"$options":"i"}"#,
+    r#"{"$regex":"/p/ix","$options":"i"}"#
+)]
 #[case::code(r#"{"$code":"x => x"}"#, r#""x => x""#)]
 #[case::code_with_scope(r#"{"$code":"x","$scope":{"x":1}}"#, r#"{"code":"x","scope":{"x":1}}"#)]
 #[case::scope_first(r#"{"$scope":{},"$code":"x"}"#, r#"{"code":"x","scope":{}}"#)]
@@ -111,6 +131,10 @@ fn each_form_of_each_type_has_its_wire_json(#[case] text: &str, #[case] wire: &s
 #[case::many_digits("100000000000000000000000", Bson::Double(1e23), "1e+23")]
 #[case::too_small("1e-400", Bson::Double(0.0), "0.0")]
 #[case::subnormal("5e-324", Bson::Double(5e-324), "5e-324")]
+#[case::bare_nan("NaN", Bson::Double(f64::NAN), "null")]
+#[case::bare_infinity("Infinity", Bson::Double(f64::INFINITY), "null")]
+#[case::bare_negative_infinity(" -Infinity ", Bson::Double(f64::NEG_INFINITY), "null")]
+#[case::special_numbers_in_strings(r#"[NaN,"NaN","\"NaN",{"a:NaN":Infinity}]"#, bson::bson!([f64::NAN, "NaN", "\"NaN", {"a:NaN": f64::INFINITY}]), r#"[null,"NaN","\"NaN",{"a:NaN":null}]"#)]
 #[case::largest("1.7976931348623157e308", Bson::Double(f64::MAX), "1.7976931348623157e+308")]
 fn a_bare_number_keeps_its_kind(#[case] text: &str, #[case] value: Bson, #[case] wire: &str) {
     let (parsed, json) = parsed(text);

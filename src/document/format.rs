@@ -1,0 +1,220 @@
+//! The kind of a file, told by its first bytes, and the readers that decode it.
+
+use std::io::{self, Read};
+
+use bson::spec::ElementType;
+
+use super::MAX_BYTES_WITH_ID;
+
+/// The number of bytes to look at: the signature of a tar archive ends after 262.
+pub const HEAD_BYTES: usize = 512;
+
+/// A kind of file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// Extended JSON in UTF-8, as far as the first bytes say.
+    Json,
+    /// UTF-8 after a byte order mark of this many bytes.
+    Marked(usize),
+    Utf16 {
+        big_endian: bool,
+    },
+    Bson,
+    Gzip,
+    Zstd,
+    /// What it is, and what to do about it.
+    Unsupported(&'static str),
+}
+
+use Format::{Gzip, Marked, Unsupported, Utf16, Zstd};
+
+/// The signatures of files: an offset, the bytes there, and the format. The first match counts.
+const SIGNATURES: &[(usize, &[u8], Format)] = &[
+    (0, b"\xef\xbb\xbf", Marked(3)),
+    (0, b"\xff\xfe\0\0", Unsupported("UTF-32: convert it to UTF-8")),
+    (0, b"\0\0\xfe\xff", Unsupported("UTF-32: convert it to UTF-8")),
+    (0, b"\xff\xfe", Utf16 { big_endian: false }),
+    (0, b"\xfe\xff", Utf16 { big_endian: true }),
+    (0, b"\x1f\x8b", Gzip),
+    (0, b"\x28\xb5\x2f\xfd", Zstd),
+    (0, b"PK\x03\x04", Unsupported("a ZIP archive (or a spreadsheet in one): unpack it first")),
+    (0, b"PK\x05\x06", Unsupported("an empty ZIP archive")),
+    (0, b"BZh", Unsupported("compressed by bzip2: decompress it first")),
+    (0, b"\xfd7zXZ\0", Unsupported("compressed by xz: decompress it first")),
+    (0, b"\x04\x22\x4d\x18", Unsupported("compressed by lz4: decompress it first")),
+    (0, b"\xff\x06\0\0sNaPpY", Unsupported("compressed by snappy: decompress it first")),
+    (0, b"\x1f\x9d", Unsupported("compressed by compress: decompress it first")),
+    (0, b"LZIP", Unsupported("compressed by lzip: decompress it first")),
+    (0, b"7z\xbc\xaf\x27\x1c", Unsupported("a 7z archive: unpack it first")),
+    (0, b"Rar!\x1a\x07", Unsupported("a RAR archive: unpack it first")),
+    (257, b"ustar", Unsupported("a tar archive: unpack it first")),
+    (0, b"SQLite format 3\0", Unsupported("an SQLite database: export its tables as JSON (sqlite3 -json)")),
+    (0, b"PAR1", Unsupported("a Parquet file: convert it to JSON first")),
+    (0, b"ORC", Unsupported("an ORC file: convert it to JSON first")),
+    (0, b"Obj\x01", Unsupported("an Avro file: convert it to JSON first (avro tojson)")),
+    (0, b"ARROW1", Unsupported("an Arrow file: convert it to JSON first")),
+    (0, b"FEA1", Unsupported("a Feather file: convert it to JSON first")),
+    (0, b"\x89HDF\r\n", Unsupported("an HDF5 file: convert it to JSON first")),
+    (0, b"\x93NUMPY", Unsupported("a NumPy array: convert it to JSON first")),
+    (0, b"\x80\x03", Unsupported("a Python pickle: write it as JSON instead")),
+    (0, b"\x80\x04\x95", Unsupported("a Python pickle: write it as JSON instead")),
+    (0, b"\x80\x05\x95", Unsupported("a Python pickle: write it as JSON instead")),
+    (0, b"\x6d\xe2\x99\x81", Unsupported("an archive of mongodump: use mongorestore, or mongodump without --archive")),
+    (0, b"\xd0\xcf\x11\xe0", Unsupported("an Office document: export it as JSON first")),
+    (0, b"{\\rtf", Unsupported("a rich text document (RTF): save it as plain text")),
+    (0, b"%PDF", Unsupported("a PDF document")),
+    (0, b"\x89PNG", Unsupported("a picture (PNG)")),
+    (0, b"\xff\xd8\xff", Unsupported("a picture (JPEG)")),
+    (0, b"GIF8", Unsupported("a picture (GIF)")),
+    (0, b"\x7fELF", Unsupported("a program")),
+    (0, b"version https://git-lfs", Unsupported("a pointer of Git LFS, not the file itself: run git lfs pull")),
+    (0, b"<", Unsupported("XML or HTML: convert it to JSON first")),
+    (0, b"---\n", Unsupported("YAML: convert it to JSON first")),
+    (0, b"---\r\n", Unsupported("YAML: convert it to JSON first")),
+    (0, b"--- ", Unsupported("YAML: convert it to JSON first")),
+    (0, b"%YAML", Unsupported("YAML: convert it to JSON first")),
+    (0, b"-- ", Unsupported("SQL: export the tables as JSON instead")),
+    (0, b"--\n", Unsupported("SQL: export the tables as JSON instead")),
+    (0, b"INSERT INTO", Unsupported("SQL: export the tables as JSON instead")),
+    (0, b"CREATE TABLE", Unsupported("SQL: export the tables as JSON instead")),
+    (0, b"db.", Unsupported("a script of the MongoDB shell: run it by mongosh, and export by mongoexport")),
+];
+
+const CSV: &str = "CSV or another table of text: convert it to JSON first (mongoimport --type=csv takes it)";
+const BINARY: &str = "a binary file of an unknown kind: Extended JSON and BSON are taken";
+
+/// The longest document in a file of BSON: a little more than MongoDB stores, so that its length is what is refused.
+pub const MAX_BSON_BYTES: usize = MAX_BYTES_WITH_ID;
+
+impl Format {
+    /// Tells the format by the first [`HEAD_BYTES`], or all if there are fewer.
+    pub fn detect(head: &[u8]) -> Self {
+        let matches = |offset: usize, bytes: &[u8]| head.get(offset..).is_some_and(|rest| rest.starts_with(bytes));
+        // White space may stand before a text, and before nothing else.
+        let text = head.trim_ascii_start();
+        let signature = SIGNATURES.iter().find(|(offset, bytes, format)| {
+            let is_text = matches!(format, Unsupported(_)) && bytes.is_ascii() && !bytes.contains(&0) && *offset == 0;
+            matches(*offset, bytes) || (is_text && text.starts_with(bytes))
+        });
+        match signature {
+            Some((.., format)) => *format,
+            None => match utf16_without_mark(head) {
+                Some(big_endian) => Utf16 { big_endian },
+                None if is_bson(head) => Self::Bson,
+                None if is_binary(head) => Unsupported(BINARY),
+                None if is_table(text) => Unsupported(CSV),
+                None => Self::Json,
+            },
+        }
+    }
+}
+
+/// The length of a document and the type of its first element: no text begins so.
+fn is_bson(head: &[u8]) -> bool {
+    let [a, b, c, d, kind, rest @ ..] = head else { return false };
+    match usize::try_from(i32::from_le_bytes([*a, *b, *c, *d])) {
+        Ok(5) => *kind == 0,
+        Ok(length @ 6..) => {
+            let is_name = |name: &[u8]| name.iter().all(|byte| !byte.is_ascii_control());
+            let name = rest.split(|byte| *byte == 0).next().unwrap_or_default();
+            length <= MAX_BSON_BYTES && ElementType::from(*kind).is_some() && rest.len() > name.len() && is_name(name)
+        }
+        _ => false,
+    }
+}
+
+/// Characters of ASCII, the first of which begins a JSON text. A BSON document whose length looks like two of them has a type
+/// and a name where the third one is.
+fn utf16_without_mark(head: &[u8]) -> Option<bool> {
+    let begins = |byte: u8| matches!(byte, b'{' | b'[' | b' ' | b'\n' | b'\r' | b'\t');
+    match head {
+        [first, 0, second, 0, _, 0, ..] if begins(*first) && *second != 0 => Some(false),
+        [0, first, 0, second, ..] if begins(*first) && *second != 0 => Some(true),
+        _ => None,
+    }
+}
+
+fn is_binary(head: &[u8]) -> bool {
+    let is_control = |byte: &u8| *byte < b' ' && !byte.is_ascii_whitespace();
+    // Escape sequences and record separators stand in texts as well.
+    head.iter().filter(|byte| is_control(byte)).any(|byte| !matches!(byte, 0x1b | 0x1e | 0x0b | 0x08))
+        && !matches!(head.trim_ascii_start().first(), Some(b'{' | b'['))
+}
+
+/// Two lines that each have a separator, or one that has several.
+fn is_table(text: &[u8]) -> bool {
+    if matches!(text.first(), None | Some(b'{' | b'[' | b'\'')) {
+        return false;
+    }
+    let separators = |line: &[u8]| line.iter().filter(|byte| matches!(byte, b',' | b';' | b'\t' | b'|')).count();
+    let has_bracket = |line: &[u8]| line.iter().any(|byte| matches!(byte, b'{' | b'['));
+    let mut lines = text.split(|byte| *byte == b'\n').map(|line| (separators(line), has_bracket(line)));
+    match (lines.next(), lines.next()) {
+        (Some((first, false)), Some((second, _))) => first > 0 && second > 0,
+        (Some((first, false)), None) => first > 1,
+        _ => false,
+    }
+}
+
+/// Reads UTF-16 as UTF-8.
+pub struct Utf16Reader<R> {
+    input: R,
+    big_endian: bool,
+    /// Bytes that were read, and not decoded.
+    raw: Vec<u8>,
+    text: Vec<u8>,
+    /// The bytes of `text` that were passed on.
+    passed: usize,
+}
+
+impl<R> Utf16Reader<R> {
+    pub fn new(input: R, big_endian: bool) -> Self {
+        Self { input, big_endian, raw: Vec::new(), text: Vec::new(), passed: 0 }
+    }
+
+    /// Decodes what was read, but for a pair of surrogates whose second half is missing. `is_end`: nothing follows.
+    fn decode(&mut self, is_end: bool) -> io::Result<()> {
+        let unit = |pair: &[u8]| {
+            let pair = [pair[0], pair[1]];
+            if self.big_endian { u16::from_be_bytes(pair) } else { u16::from_le_bytes(pair) }
+        };
+        let mut units: Vec<u16> = self.raw.chunks_exact(2).map(unit).collect();
+        if !is_end && units.last().is_some_and(|last| (0xd800..0xdc00).contains(last)) {
+            units.pop();
+        }
+        if is_end && !self.raw.len().is_multiple_of(2) {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "the UTF-16 text ends in the middle of a character",
+            ));
+        }
+        self.raw.drain(..units.len() * 2);
+        self.text.clear();
+        self.passed = 0;
+        for character in char::decode_utf16(units) {
+            let character = character.map_err(|_| {
+                io::Error::new(io::ErrorKind::InvalidData, "the UTF-16 text has half a pair of surrogates in it")
+            })?;
+            self.text.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
+        }
+        Ok(())
+    }
+}
+
+impl<R: Read> Read for Utf16Reader<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.passed == self.text.len() {
+            let mut raw = [0; 64 * 1024];
+            let count = self.input.read(&mut raw)?;
+            self.raw.extend_from_slice(&raw[..count]);
+            self.decode(count == 0)?;
+            if count == 0 && self.text.is_empty() {
+                return Ok(0);
+            }
+        }
+        let count = buffer.len().min(self.text.len() - self.passed);
+        buffer[..count].copy_from_slice(&self.text[self.passed..self.passed + count]);
+        self.passed += count;
+        Ok(count)
+    }
+}
