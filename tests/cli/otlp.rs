@@ -145,6 +145,54 @@ fn a_request_that_its_caller_does_not_sample_is_not_exported() {
     assert!(exports.try_recv().is_err());
 }
 
+#[cfg(feature = "otlp")]
+#[rstest]
+fn a_collector_with_tls_is_trusted_by_its_certificate_authority(#[values(true, false)] is_trusted: bool) {
+    let authority = Authority::new();
+    let tls = authority.server_config();
+    let (port, exports) =
+        collector(move |stream| rustls::StreamOwned::new(rustls::ServerConnection::new(tls.clone()).unwrap(), stream));
+    let directory = directory();
+    let trusted = directory.path().join("authority.pem");
+    std::fs::write(&trusted, if is_trusted { authority } else { Authority::new() }.pem).unwrap();
+    let variables = [("SSL_CERT_FILE", trusted.to_str().unwrap()), ("SSL_CERT_DIR", "")];
+    let serving = exporting(&format!("https://127.0.0.1:{port}"), &variables);
+    ask(&serving, "/api/v1/records/1", TRACEPARENT);
+    let log = stop(serving);
+    if is_trusted {
+        assert_eq!(spans(&exports.recv_timeout(Duration::from_secs(20)).unwrap().1).len(), 2, "{log}");
+    } else {
+        assert!(exports.try_recv().is_err() && log.contains("BatchSpanProcessor.ExportError"), "{log}");
+    }
+}
+
+/// A certificate authority, and what it certifies.
+#[cfg(feature = "otlp")]
+struct Authority {
+    pem: String,
+    issuer: rcgen::Issuer<'static, rcgen::KeyPair>,
+}
+
+#[cfg(feature = "otlp")]
+impl Authority {
+    fn new() -> Self {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut params = rcgen::CertificateParams::default();
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        Self { pem: params.self_signed(&key).unwrap().pem(), issuer: rcgen::Issuer::new(params, key) }
+    }
+
+    /// A server at 127.0.0.1.
+    fn server_config(&self) -> std::sync::Arc<rustls::ServerConfig> {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let params = rcgen::CertificateParams::new(["127.0.0.1".to_owned()]).unwrap();
+        let certificate = params.signed_by(&key, &self.issuer).unwrap().der().clone();
+        let config = rustls::ServerConfig::builder_with_provider(rustls::crypto::ring::default_provider().into());
+        let config = config.with_safe_default_protocol_versions().unwrap().with_no_client_auth();
+        config.with_single_cert(vec![certificate], key.into()).unwrap().into()
+    }
+}
+
 #[rstest]
 #[case::away("http://127.0.0.1:1")]
 #[case::mute("")]
