@@ -4,11 +4,12 @@
 
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use hyper::HeaderMap;
 use opentelemetry::propagation::TextMapPropagator;
 use opentelemetry::trace::{TraceContextExt, TracerProvider};
 use opentelemetry::{Context, KeyValue};
-use opentelemetry_http::HeaderExtractor;
+use opentelemetry_http::{Bytes, HeaderExtractor, HttpClient, HttpError, Request, Response};
 use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig, WithHttpConfig};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
@@ -88,16 +89,31 @@ fn is_collector(url: &Url) -> bool {
     matches!(url.scheme(), "http" | "https") && url.has_host() && !has_secret && url.fragment().is_none()
 }
 
+/// Reports the causes of an error, which the exporter would leave out of the log: that a certificate is not trusted, for example.
+#[derive(Debug)]
+struct Client(blocking::Client);
+
+impl HttpClient for Client {
+    fn send_bytes<'a, 'b>(&'a self, request: Request<Bytes>) -> BoxFuture<'b, Result<Response<Bytes>, HttpError>>
+    where
+        'a: 'b,
+        Self: 'b,
+    {
+        Box::pin(async { self.0.send_bytes(request).await.map_err(|error| error_chain(&*error).into()) })
+    }
+}
+
 /// A client that trusts the system's certificate authorities, or those of `SSL_CERT_FILE` and `SSL_CERT_DIR`.
-fn client(url: &Url) -> reqwest::Result<blocking::Client> {
+fn client(url: &Url) -> reqwest::Result<Client> {
     // An error means that there is a provider already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let client = blocking::Client::builder().timeout(EXPORT_TIMEOUT);
-    match url.scheme() {
-        "https" => client.build(),
+    let client = match url.scheme() {
+        "https" => client.build()?,
         // An image without certificates can export without TLS.
-        _ => client.tls_certs_only([]).build(),
-    }
+        _ => client.tls_certs_only([]).build()?,
+    };
+    Ok(Client(client))
 }
 
 fn error_chain(error: &dyn std::error::Error) -> String {

@@ -145,6 +145,19 @@ fn a_request_that_its_caller_does_not_sample_is_not_exported() {
     assert!(exports.try_recv().is_err());
 }
 
+#[test]
+#[cfg_attr(not(feature = "otlp"), ignore = "this build exports no traces")]
+fn an_image_without_certificates_exports_without_tls_only() {
+    let none = [("SSL_CERT_FILE", "/dev/null"), ("SSL_CERT_DIR", "")];
+    let (port, exports) = collector(|stream| stream);
+    let serving = exporting(&format!("http://127.0.0.1:{port}"), &none);
+    assert_eq!(serving.get("/api/v1/records/1").0, 204);
+    stop(serving);
+    assert!(exports.recv_timeout(Duration::from_secs(20)).is_ok());
+    let log = stop(exporting("https://127.0.0.1:1", &none));
+    assert!(log.contains("traces are not exported") && log.contains("No CA certificates"), "{log}");
+}
+
 #[cfg(feature = "otlp")]
 #[rstest]
 fn a_collector_with_tls_is_trusted_by_its_certificate_authority(#[values(true, false)] is_trusted: bool) {
@@ -155,14 +168,18 @@ fn a_collector_with_tls_is_trusted_by_its_certificate_authority(#[values(true, f
     let directory = directory();
     let trusted = directory.path().join("authority.pem");
     std::fs::write(&trusted, if is_trusted { authority } else { Authority::new() }.pem).unwrap();
-    let variables = [("SSL_CERT_FILE", trusted.to_str().unwrap()), ("SSL_CERT_DIR", "")];
+    let variables = [
+        ("SSL_CERT_FILE", trusted.to_str().unwrap()),
+        ("SSL_CERT_DIR", ""),
+        ("RECORDS_LOG", "info,opentelemetry-otlp=debug"),
+    ];
     let serving = exporting(&format!("https://127.0.0.1:{port}"), &variables);
     ask(&serving, "/api/v1/records/1", TRACEPARENT);
     let log = stop(serving);
     if is_trusted {
         assert_eq!(spans(&exports.recv_timeout(Duration::from_secs(20)).unwrap().1).len(), 2, "{log}");
     } else {
-        assert!(exports.try_recv().is_err() && log.contains("BatchSpanProcessor.ExportError"), "{log}");
+        assert!(exports.try_recv().is_err() && log.contains("invalid peer certificate"), "{log}");
     }
 }
 
