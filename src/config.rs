@@ -15,6 +15,7 @@ use clap::parser::ValueSource;
 use clap::{Args, CommandFactory, FromArgMatches};
 pub use clap_complete::Shell;
 
+use crate::http::AccessLog;
 use crate::store::{self, BackendKind, fallback};
 use crate::telemetry::Format;
 use flags::{ApiFlags, Cli, FallbackFlags, ServeFlags, Shared, Verb};
@@ -47,10 +48,11 @@ pub struct Serve {
     pub write_timeout: Duration,
     pub max_connections: usize,
     /// How many threads serve, if somebody has said so.
-    pub threads: Option<usize>,
+    pub worker_threads: Option<usize>,
     pub drain_delay: Duration,
     pub drain_timeout: Duration,
     pub log: Log,
+    pub access_log: AccessLog,
     /// Where traces are collected.
     pub otlp_endpoint: Option<String>,
 }
@@ -69,6 +71,12 @@ pub struct Api {
     pub max_limit: Option<usize>,
     pub cache_control: String,
     pub cors_origins: Vec<String>,
+    /// Empty: those that the API reads.
+    pub cors_headers: Vec<String>,
+    /// The base of absolute links.
+    pub public_url: Option<String>,
+    /// The file with the JSON Schema of a record.
+    pub schema: Option<PathBuf>,
     pub max_requests: usize,
     pub max_streams: usize,
     pub response_memory_limit: usize,
@@ -215,7 +223,8 @@ fn serve_of(shared: Shared, flags: ServeFlags, matches: &clap::ArgMatches) -> Re
         header_timeout: flags.header_timeout,
         write_timeout: flags.write_timeout,
         max_connections: flags.max_connections,
-        threads: flags.threads,
+        worker_threads: flags.worker_threads,
+        access_log: flags.access_log,
         drain_delay: flags.drain_delay,
         drain_timeout: flags.drain_timeout,
     })
@@ -237,6 +246,9 @@ fn api_of(flags: ApiFlags, matches: &clap::ArgMatches) -> Result<Api, clap::Erro
         max_limit: flags.max_limit,
         cache_control: if flags.cache_control == "none" { String::new() } else { flags.cache_control },
         cors_origins: flags.cors_origin.into_iter().filter(|origin| !origin.is_empty()).collect(),
+        cors_headers: flags.cors_headers.into_iter().filter(|name| !name.is_empty()).collect(),
+        public_url: flags.public_url,
+        schema: flags.schema,
         max_requests: flags.max_requests,
         max_streams: flags.max_streams,
         response_memory_limit: flags.response_memory_limit,
@@ -299,18 +311,18 @@ fn fallback_of(
     if store::kind(&copy) == Some(BackendKind::Remote) {
         return Err(wrong(format!("{name}: the fallback must be in this process: memory: or sled:DIRECTORY")));
     }
-    if flags.fallback_after * 2 > request_timeout {
-        let (after, timeout) = (named("fallback_after", matches), named("request_timeout", matches));
+    if flags.fallback_timeout * 2 > request_timeout {
+        let (after, timeout) = (named("fallback_timeout", matches), named("request_timeout", matches));
         return Err(wrong(format!("{after} must be at most half of {timeout}: the copy needs time to answer too")));
     }
     Ok(Some(Box::new(fallback::Settings {
         url: copy,
         source: format!("{}, collection {}", store.url, store.options.collection),
         mode: flags.fallback_mode,
-        timeout: flags.fallback_after,
+        timeout: flags.fallback_timeout,
         max_age: flags.fallback_max_age,
-        snapshot_interval: flags.fallback_refresh,
-        size_limit: flags.fallback_max_bytes,
+        snapshot_interval: flags.fallback_snapshot_interval,
+        size_limit: flags.fallback_size_limit as u64,
         options: store::Options::default(),
     })))
 }

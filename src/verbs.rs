@@ -46,7 +46,7 @@ impl<E: Display> From<E> for Failure {
 type Outcome = Result<ExitCode, Failure>;
 
 pub fn serve(settings: Serve) -> ExitCode {
-    let threads = settings.threads.unwrap_or_else(usual_threads);
+    let threads = settings.worker_threads.unwrap_or_else(usual_threads);
     let format = settings.log.format;
     let outcome = start(&settings.log, settings.otlp_endpoint.as_deref(), threads).and_then(|(telemetry, runtime)| {
         let outcome = runtime.block_on(serving(settings, telemetry.dropped_lines()));
@@ -290,6 +290,22 @@ fn answers(settings: &Serve) -> Result<http::Settings, Failure> {
         .map_err(|wrong| Failure(format!("--cache-control (RECORDS_CACHE_CONTROL): {wrong}")))?
         .cors_origins(api.cors_origins.iter().map(String::as_str))
         .map_err(|wrong| Failure(format!("--cors-origin (RECORDS_CORS_ORIGIN): {wrong}")))?;
+    if !api.cors_headers.is_empty() {
+        answers = answers
+            .cors_headers(api.cors_headers.iter().map(String::as_str))
+            .map_err(|wrong| Failure(format!("--cors-headers (RECORDS_CORS_HEADERS): {wrong}")))?;
+    }
+    if let Some(url) = &api.public_url {
+        answers =
+            answers.public_url(url).map_err(|wrong| Failure(format!("--public-url (RECORDS_PUBLIC_URL): {wrong}")))?;
+    }
+    if let Some(file) = &api.schema {
+        let schema = std::fs::read(file).map_err(|error| error.to_string());
+        answers = schema
+            .and_then(|schema| answers.record_schema(&schema))
+            .map_err(|wrong| Failure(format!("--schema (RECORDS_SCHEMA): {}: {wrong}", file.display())))?;
+    }
+    answers.access_log = settings.access_log;
     answers.default_limit = api.default_limit;
     answers.max_limit = api.max_limit;
     answers.max_requests = api.max_requests;

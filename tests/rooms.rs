@@ -71,7 +71,7 @@ fn an_import_in_a_group_is_seen_too() {
 #[case::sled_stays_in_its_backend("sled::", &["store/sled/"])]
 #[case::status_codes_are_for_the_http_room("StatusCode", &["http/"])]
 #[case::axum_is_for_the_http_room("axum", &["http/"])]
-#[case::the_http_room_is_wired_by_the_binary("crate::http", &["http/"])]
+#[case::the_http_room_is_wired_by_the_binary("crate::http", &["http/", "config/", "config.rs"])]
 #[case::the_server_is_wired_by_the_binary("crate::server", &[])]
 #[case::settings_are_handed_on_by_the_binary("crate::config", &[])]
 fn only(#[case] word: &str, #[case] rooms: &[&str]) {

@@ -9,6 +9,7 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 use clap_complete::Shell;
 
 use super::values::{address, connections, count, format, limit, mode, positive, size, threads, time};
+use crate::http::AccessLog;
 use crate::store::fallback;
 use crate::telemetry::{Format, VERSION};
 
@@ -104,14 +105,17 @@ pub struct ServeFlags {
     #[arg(long, env = "RECORDS_MAX_CONNECTIONS", value_name = "NUMBER", default_value = "10000", value_parser = connections)]
     pub max_connections: usize,
     /// How many threads serve [default: one less than there are processors, one at least]
-    #[arg(long, env = "RECORDS_THREADS", value_name = "NUMBER", value_parser = threads)]
-    pub threads: Option<usize>,
+    #[arg(long, env = "RECORDS_WORKER_THREADS", value_name = "NUMBER", value_parser = threads)]
+    pub worker_threads: Option<usize>,
     /// How long to go on serving, but not ready, after SIGTERM, SIGINT or SIGHUP
     #[arg(long, env = "RECORDS_DRAIN_DELAY", value_name = "TIME", default_value = "0s", value_parser = time)]
     pub drain_delay: Duration,
     /// How long requests under way may take after that, before they are cut
     #[arg(long, env = "RECORDS_DRAIN_TIMEOUT", value_name = "TIME", default_value = "20s", value_parser = time)]
     pub drain_timeout: Duration,
+    /// Log requests: all; errors, which are responses with status 500 and more, and slow ones; or off
+    #[arg(long, env = "RECORDS_ACCESS_LOG", value_name = "WHICH", default_value = "all")]
+    pub access_log: AccessLog,
     /// Where traces are collected, by OTLP over HTTP; OpenTelemetry's other variables hold too [default: nowhere]
     #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", hide_env_values = true, value_name = "URL", value_parser = Filled::new())]
     pub otlp_endpoint: Option<String>,
@@ -131,17 +135,17 @@ pub struct FallbackFlags {
     #[arg(long, env = "RECORDS_FALLBACK_MODE", requires = "fallback", value_name = "MODE", default_value = "standby", value_parser = mode)]
     pub fallback_mode: fallback::Mode,
     /// How long MongoDB may take for a lookup before the copy answers; a list may take four times that to begin
-    #[arg(long, env = "RECORDS_FALLBACK_AFTER", requires = "fallback", value_name = "TIME", default_value = "250ms", value_parser = positive)]
-    pub fallback_after: Duration,
+    #[arg(long, env = "RECORDS_FALLBACK_TIMEOUT", requires = "fallback", value_name = "TIME", default_value = "250ms", value_parser = positive)]
+    pub fallback_timeout: Duration,
     /// How old the copy may become before it no longer answers [default: any age]
     #[arg(long, env = "RECORDS_FALLBACK_MAX_AGE", requires = "fallback", value_name = "TIME", value_parser = positive)]
     pub fallback_max_age: Option<Duration>,
     /// How often to copy all records, where MongoDB is no replica set and tells no changes
-    #[arg(long, env = "RECORDS_FALLBACK_REFRESH", requires = "fallback", value_name = "TIME", default_value = "1m", value_parser = positive)]
-    pub fallback_refresh: Duration,
-    /// How large the copy may become, in bytes: the records' JSON and 150 for each. A larger one is given up
-    #[arg(long, env = "RECORDS_FALLBACK_MAX_BYTES", requires = "fallback", value_name = "BYTES", default_value = "1073741824", value_parser = clap::value_parser!(u64).range(1..))]
-    pub fallback_max_bytes: u64,
+    #[arg(long, env = "RECORDS_FALLBACK_SNAPSHOT_INTERVAL", requires = "fallback", value_name = "TIME", default_value = "1m", value_parser = positive)]
+    pub fallback_snapshot_interval: Duration,
+    /// Give the replica up when it grows beyond this size: the BSON of its records, and 150 bytes for each
+    #[arg(long, env = "RECORDS_FALLBACK_SIZE_LIMIT", requires = "fallback", value_name = "SIZE", default_value = "1GiB", value_parser = size)]
+    pub fallback_size_limit: usize,
 }
 
 #[derive(Args)]
@@ -159,6 +163,15 @@ pub struct ApiFlags {
     /// The origins whose pages may read the answers, with commas between them; * for all [default: none]
     #[arg(long, env = "RECORDS_CORS_ORIGIN", value_name = "ORIGINS", value_delimiter = ',')]
     pub cors_origin: Vec<String>,
+    /// Let the pages of other origins send these request headers; * for any [default: those that the API reads]
+    #[arg(long, env = "RECORDS_CORS_HEADERS", value_name = "NAMES", value_delimiter = ',')]
+    pub cors_headers: Vec<String>,
+    /// Write links in responses with this base URL, as clients behind a proxy need them [default: relative links]
+    #[arg(long, env = "RECORDS_PUBLIC_URL", value_name = "URL", value_parser = Filled::new())]
+    pub public_url: Option<String>,
+    /// Describe records in the OpenAPI description by the JSON Schema in this file
+    #[arg(long, env = "RECORDS_SCHEMA", value_name = "FILE")]
+    pub schema: Option<PathBuf>,
     /// How many requests for records are answered at once; more are told to come back
     #[arg(long, env = "RECORDS_MAX_REQUESTS", value_name = "NUMBER", default_value = "1024", value_parser = count)]
     pub max_requests: usize,

@@ -28,7 +28,7 @@ pub const CORS_HEADERS: &[&str] = &[
 ];
 
 /// The requests that have a line in the log.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum AccessLog {
     #[default]
     All,

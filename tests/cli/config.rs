@@ -76,8 +76,14 @@ fn settings_that_contradict_each_other_are_refused() {
 }
 
 #[test]
-fn what_cannot_stand_in_a_header_is_refused_at_start() {
-    for (flag, value) in [("--cors-origin", "example.com"), ("--cache-control", "a\nb")] {
+fn settings_that_http_cannot_use_are_refused_at_start() {
+    for (flag, value) in [
+        ("--cors-origin", "example.com"),
+        ("--cors-headers", "x-tenant,not a name"),
+        ("--cache-control", "a\nb"),
+        ("--public-url", "example.com/shop"),
+        ("--schema", "nothing.json"),
+    ] {
         for verb in ["serve", "config"] {
             let output = run(&directory(), &[verb, "--store", "memory:", flag, value], "");
             assert_eq!(code(&output), 1, "{}", stderr(&output));

@@ -126,7 +126,7 @@ fn a_verb_is_not_kept_from_its_work_by_variables_of_others() {
 #[test]
 fn the_parts_of_a_fallback_are_variables_where_the_fallback_is_a_flag() {
     let Some(store) = away() else { return };
-    let variables = [("RECORDS_FALLBACK_MODE", "replica"), ("RECORDS_FALLBACK_AFTER", "100ms")];
+    let variables = [("RECORDS_FALLBACK_MODE", "replica"), ("RECORDS_FALLBACK_TIMEOUT", "100ms")];
     let (status, text) = told(&variables, &["config", "--store", &store, "--fallback", "memory:"]);
     assert_eq!(status, 0, "{text}");
     assert!(text.contains("environment RECORDS_FALLBACK_MODE") && text.contains("flag --fallback"), "{text}");

@@ -64,17 +64,18 @@ fn completions_are_printed_for_every_shell(#[values("bash", "zsh", "fish", "elvi
 #[case::a_name_for_memory(&["--store", "memory:mine"], 1, "memory:")]
 #[case::address_without_port(&["--listen", "127.0.0.1"], 2, "--listen")]
 #[case::time_without_unit(&["--request-timeout", "5"], 2, "500ms, 5s or 2m")]
-#[case::a_time_without_end(&["--fallback", "memory:", "--fallback-after", "10000000000000000000s"], 2, "a year at most")]
+#[case::a_time_without_end(&["--fallback", "memory:", "--fallback-timeout", "10000000000000000000s"], 2, "a year at most")]
 #[case::a_limit_without_end(&["--max-limit", "18446744073709551615"], 2, "from 1 to 1000000000")]
 #[case::no_time(&["--request-timeout", "0s"], 2, "longer than nothing")]
 #[case::no_connections(&["--max-connections", "0"], 2, "1 to 1000000")]
-#[case::no_threads(&["--threads", "0"], 2, "1 to 1024")]
+#[case::no_threads(&["--worker-threads", "0"], 2, "1 to 1024")]
+#[case::requests_to_log(&["--access-log", "some"], 2, "possible values: all, errors, off")]
 #[case::log_filter(&["--store", "memory:", "--log", "records=loud"], 1, "log filter")]
 #[case::seed_that_is_not_there(&["--store", "memory:", "--seed", "nothing.jsonl"], 1, "nothing.jsonl")]
 #[case::address_of_another_machine(&["--store", "memory:", "--listen", "192.0.2.1:1"], 1, "cannot listen on 192.0.2.1:1")]
 #[case::fallback_of_a_store_here(&["--store", "memory:", "--fallback", "memory:"], 2, "leave --fallback out")]
 #[case::fallback_of_no_kind(&["--store", "memory:", "--fallback", "memory:", "--fallback-mode", "both"], 2, "standby or replica")]
-#[case::fallback_of_no_size(&["--store", "memory:", "--fallback", "memory:", "--fallback-max-bytes", "0"], 2, "--fallback-max-bytes")]
+#[case::fallback_of_no_size(&["--store", "memory:", "--fallback", "memory:", "--fallback-size-limit", "0"], 2, "--fallback-size-limit")]
 #[case::part_of_no_fallback(&["--store", "memory:", "--fallback-mode", "replica"], 2, "--fallback <URL>")]
 #[case::file_with_the_url_not_there(&["--store-file", "nothing"], 2, "nothing")]
 fn a_mistake_is_named_in_words_that_say_what_to_do(
@@ -91,7 +92,7 @@ fn a_mistake_is_named_in_words_that_say_what_to_do(
 #[case::not_here(&["--fallback", "{url}"], 2, "must be in this process")]
 #[case::of_no_such_store(&["--fallback", "paper:"], 1, "there is no \"paper\" store")]
 #[case::a_name_for_memory(&["--fallback", "memory:mine"], 1, "memory:")]
-#[case::without_time_to_answer(&["--fallback", "memory:", "--fallback-after", "3s", "--request-timeout", "5s"], 2, "half")]
+#[case::without_time_to_answer(&["--fallback", "memory:", "--fallback-timeout", "3s", "--request-timeout", "5s"], 2, "half")]
 fn a_mistake_about_the_fallback_is_named(#[case] arguments: &[&str], #[case] status: i32, #[case] says: &str) {
     // Of stores that can be away; the offline flavour has none.
     for backend in BACKENDS.iter().filter(|backend| backend.kind == BackendKind::Remote) {

@@ -44,7 +44,7 @@ fn the_verb_serve_may_be_left_out() {
 #[cfg(target_os = "linux")]
 #[rstest]
 #[case::unless_set(&[], std::thread::available_parallelism().unwrap().get().saturating_sub(1).max(1))]
-#[case::as_set(&["--threads", "3"], 3)]
+#[case::as_set(&["--worker-threads", "3"], 3)]
 fn as_many_threads_serve(#[case] arguments: &[&str], #[case] expected: usize) {
     let directory = directory();
     // Without a seed, which is read by one thread more.

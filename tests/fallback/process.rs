@@ -54,7 +54,7 @@ impl Service {
             copy,
             "--fallback-mode",
             mode,
-            "--fallback-refresh",
+            "--fallback-snapshot-interval",
             "1s",
             "--store-timeout",
             "2s",
