@@ -9,7 +9,7 @@
 //! - `--million` compares lookups among a million records with those among a few, too, from each store and from bare
 //!   axum's hash map; loading them takes three minutes.
 //! - `--spread` compares instances of the service over a replica set of three, and nothing else.
-//! - `--save` draws the plot that BENCHMARKS.md shows.
+//! - `--save` draws the plot that docs/explanation/benchmarks.md shows.
 
 mod baselines;
 mod data;

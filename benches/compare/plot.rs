@@ -1,4 +1,4 @@
-//! The picture in BENCHMARKS.md.
+//! The picture in docs/explanation/benchmarks.md.
 
 use plotters::prelude::*;
 

@@ -1,0 +1,435 @@
+//! The documents: their links lead somewhere, what they name exists, and their commands do what they say.
+//!
+//! A fenced block is run if its info string says so; the blocks of a document run in order, in one empty directory:
+//!
+//! - `sh test`: a script, which must succeed.
+//! - `console test`: commands after `$ `, each with its output; `…` stands for any text. A request by `curl` is repeated until
+//!   the output is right, since servers need a moment to notice something.
+//! - `sh test server`: one command, which runs until the document ends.
+//!
+//! `cargo run` and `records` run the program that was built for this test, `mongod` the one that `TEST_MONGOD` names. Documents
+//! that need it are ignored without it, as are those that need a store which this build does not have.
+
+#[path = "support/servers.rs"]
+mod servers;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::net::{TcpListener, TcpStream};
+use std::path::{Component, Path, PathBuf};
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use libtest_mimic::{Arguments, Failed, Trial};
+use records::store::{BACKENDS, DEFAULT_URL};
+
+/// The time within which a server must listen and an output must become right.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Words for which there are plainer ones.
+const UNWANTED: &[&str] = &["nobody", "whoever", "anew", "beside", "in vain", "by way of", "all the same", "is none"];
+
+/// The files and folders without unwanted words.
+const PLAIN: &[&str] = &["README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "docs"];
+
+/// Folders whose paths documents name.
+const FOLDERS: &[&str] = &["src", "tests", "benches", "docs", "fuzz", "k8s", "seed", ".ci"];
+
+/// Flags of other programs.
+const FOREIGN_FLAGS: &[&str] = &["--build-arg", "--features", "--ipv", "--label", "--no-cache", "--profile", "--test"];
+
+type Outcome = Result<(), Failed>;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::from_args();
+    let mut trials = vec![
+        Trial::test("links_lead_somewhere", links_lead_somewhere),
+        Trial::test("paths_exist", paths_exist),
+        Trial::test("settings_exist", settings_exist),
+        Trial::test("the_readme_is_short", the_readme_is_short),
+        Trial::test("words_are_plain", words_are_plain),
+        Trial::test("an_output_that_differs_is_found", an_output_that_differs_is_found),
+    ];
+    for document in documents() {
+        let blocks = blocks(&document.text);
+        if blocks.is_empty() {
+            continue;
+        }
+        let needs_mongodb = blocks.iter().any(|block| block.code.contains("mongod"));
+        let is_required = servers::required().iter().any(|name| name == "mongodb");
+        let is_runnable = DEFAULT_URL.is_some()
+            && (!needs_mongodb
+                || BACKENDS.iter().any(|backend| backend.name == "mongodb")
+                    && (is_required || servers::mongod::program().is_some()));
+        let name = format!("commands::{}", document.name);
+        trials.push(Trial::test(name, move || run(&blocks)).with_ignored_flag(!is_runnable));
+    }
+    libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+struct Document {
+    /// The path from the project's root.
+    name: String,
+    text: String,
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn documents() -> Vec<Document> {
+    files(&["README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "seed/README.md", "docs"])
+        .into_iter()
+        .filter(|path| path.extension().is_some_and(|extension| extension == "md"))
+        .map(|path| Document {
+            name: path.strip_prefix(root()).unwrap().display().to_string(),
+            text: fs::read_to_string(&path).unwrap(),
+        })
+        .collect()
+}
+
+fn files(names: &[&str]) -> Vec<PathBuf> {
+    fn walk(path: PathBuf, found: &mut Vec<PathBuf>) {
+        if path.is_dir() {
+            fs::read_dir(path).unwrap().for_each(|entry| walk(entry.unwrap().path(), found));
+        } else {
+            found.push(path);
+        }
+    }
+    let mut found = Vec::new();
+    names.iter().for_each(|name| walk(root().join(name), &mut found));
+    found.sort();
+    found
+}
+
+/// Fails with a line for each finding.
+fn none(findings: Vec<String>) -> Outcome {
+    if findings.is_empty() { Ok(()) } else { Err(findings.join("\n").into()) }
+}
+
+/// The text outside of fenced blocks, and the lines of which there are headings.
+fn prose(text: &str) -> String {
+    let mut fenced = false;
+    let outside = text.lines().filter(|line| {
+        let fence = line.starts_with("```");
+        fenced ^= fence;
+        !fenced && !fence && !line.starts_with("    ")
+    });
+    outside.collect::<Vec<_>>().join("\n")
+}
+
+/// The code spans of a text.
+fn spans(text: &str) -> Vec<String> {
+    prose(text).split("\n\n").flat_map(|paragraph| paragraph.split('`').skip(1).step_by(2).map(str::to_owned)).collect()
+}
+
+/// The targets of links, `[text](target)` or `[name]: target`.
+fn links(text: &str) -> Vec<String> {
+    let prose = prose(text);
+    let inline = prose.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+    let named = prose.lines().filter_map(|line| line.strip_prefix('[')?.split_once("]: ").map(|(_, target)| target));
+    inline.chain(named).map(|target| target.trim().to_owned()).collect()
+}
+
+/// The anchors that a forge makes of the headings.
+fn anchors(text: &str) -> BTreeSet<String> {
+    let headings = prose(text);
+    let headings = headings.lines().filter(|line| line.starts_with('#'));
+    let kept = |letter: &char| letter.is_alphanumeric() || " -_".contains(*letter);
+    headings
+        .map(|line| line.trim_start_matches('#').trim().to_lowercase().chars().filter(kept).collect::<String>())
+        .map(|heading| heading.replace(' ', "-"))
+        .collect()
+}
+
+fn links_lead_somewhere() -> Outcome {
+    let mut broken = Vec::new();
+    for document in documents() {
+        let path = root().join(&document.name);
+        for link in links(&document.text).into_iter().filter(|link| !link.contains("://")) {
+            let (file, anchor) =
+                link.split_once('#').map_or((link.as_str(), None), |(file, anchor)| (file, Some(anchor)));
+            let target = if file.is_empty() { path.clone() } else { path.parent().unwrap().join(file) };
+            let there = fs::read_to_string(&target).map_err(|error| error.to_string());
+            let leads = match anchor {
+                None => target.exists(),
+                Some(anchor) => there.is_ok_and(|text| anchors(&text).contains(anchor)),
+            };
+            // A link that leaves the project works on this machine only.
+            let depth = document.name.matches('/').count();
+            let above = Path::new(file).components().filter(|part| *part == Component::ParentDir).count();
+            if !leads || above > depth {
+                broken.push(format!("{}: {link}", document.name));
+            }
+        }
+    }
+    none(broken)
+}
+
+/// Files that documents name in code spans, such as `src/http/`. Capitals are placeholders.
+fn paths_exist() -> Outcome {
+    let is_path = |span: &str| {
+        let folder = span.split('/').next().unwrap_or_default();
+        let plain = |letter: char| letter.is_ascii_lowercase() || letter.is_ascii_digit() || "/._-".contains(letter);
+        span.contains('/') && FOLDERS.contains(&folder) && span.chars().all(plain)
+    };
+    // The changelog also speaks of what there was.
+    let documents = documents().into_iter().filter(|document| document.name != "CHANGELOG.md");
+    none(
+        documents
+            .flat_map(|document| spans(&document.text).into_iter().map(move |span| (document.name.clone(), span)))
+            .filter(|(_, span)| is_path(span) && !root().join(span).exists())
+            .filter(|(_, span)| !["fuzz/artifacts", "fuzz/corpus"].contains(&span.as_str()))
+            .map(|(name, span)| format!("{name}: {span}"))
+            .collect(),
+    )
+}
+
+/// Flags and variables that documents name: the program's, and those of the deployment.
+fn settings_exist() -> Outcome {
+    let mut known = String::new();
+    for arguments in [&["--help"][..], &["import", "--help"], &["healthcheck", "--help"], &["config", "--help"]] {
+        let output = Command::new(env!("CARGO_BIN_EXE_records")).args(arguments).output()?;
+        known += &String::from_utf8(output.stdout)?;
+    }
+    let deployment =
+        files(&["podman-compose.yml", ".env.sample", "Containerfile", "Containerfile.mongo", "k8s", "seed/mongo"]);
+    let deployment: String = deployment.iter().map(|path| fs::read_to_string(path).unwrap()).collect();
+    let names = |text: &str| -> BTreeSet<String> {
+        let is_name = |letter: char| letter.is_ascii_uppercase() || letter == '_';
+        text.split(|letter| !is_name(letter)).filter(|word| word.starts_with("RECORDS_")).map(str::to_owned).collect()
+    };
+    // `RECORDS_VERSION` is of the build.
+    let variables = &names(&format!("{known} {deployment} RECORDS_VERSION"));
+    let is_flag = |letter: char| letter.is_ascii_lowercase() || letter == '-';
+    let flags: &BTreeSet<&str> = &known.split(|letter| !is_flag(letter)).chain(FOREIGN_FLAGS.iter().copied()).collect();
+    let documents = documents().into_iter().filter(|document| document.name != "CHANGELOG.md");
+    none(
+        documents
+            .flat_map(|document| {
+                let unknown = names(&document.text).into_iter().filter(|name| !variables.contains(name));
+                let spans = spans(&document.text).into_iter().filter(|span| span.starts_with("--"));
+                let named = spans.map(|span| span.split(|letter| !is_flag(letter)).next().unwrap().to_owned());
+                let unknown = unknown.chain(named.filter(|flag| !flags.contains(flag.as_str())));
+                unknown.map(|name| format!("{}: {name}", document.name)).collect::<Vec<_>>()
+            })
+            .collect(),
+    )
+}
+
+fn the_readme_is_short() -> Outcome {
+    let text = fs::read_to_string(root().join("README.md"))?;
+    let (lines, words) = (text.lines().count(), text.split_whitespace().count());
+    if lines <= 150 && words <= 1100 {
+        return Ok(());
+    }
+    Err(format!("README.md has {lines} lines and {words} words; 150 and 1,100 are enough").into())
+}
+
+fn words_are_plain() -> Outcome {
+    let mut found = Vec::new();
+    for path in files(PLAIN) {
+        let Ok(text) = fs::read_to_string(&path) else { continue };
+        for (number, line) in text.lines().enumerate() {
+            let words = line.to_lowercase();
+            let words = words.split(|letter: char| !letter.is_alphanumeric()).collect::<Vec<_>>().join(" ");
+            for word in UNWANTED.iter().filter(|word| format!(" {words} ").contains(&format!(" {word} "))) {
+                found.push(format!("{}:{}: {word}", path.strip_prefix(root()).unwrap().display(), number + 1));
+            }
+        }
+    }
+    none(found)
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    Script,
+    Console,
+    Server,
+}
+
+struct Block {
+    kind: Kind,
+    code: String,
+}
+
+/// The blocks that are marked to be run.
+fn blocks(text: &str) -> Vec<Block> {
+    let mut blocks = Vec::new();
+    let mut lines = text.lines();
+    while let Some(line) = lines.next() {
+        let Some(info) = line.strip_prefix("```") else { continue };
+        let code: Vec<_> = lines.by_ref().take_while(|line| *line != "```").collect();
+        let kind = match info {
+            "sh test" => Kind::Script,
+            "console test" => Kind::Console,
+            "sh test server" => Kind::Server,
+            _ => continue,
+        };
+        blocks.push(Block { kind, code: code.join("\n") });
+    }
+    blocks
+}
+
+/// The commands of a console, each with the output that is expected.
+fn commands(console: &str) -> Vec<(String, String)> {
+    let mut commands: Vec<(String, String)> = Vec::new();
+    for line in console.lines() {
+        match (line.strip_prefix("$ "), commands.last_mut()) {
+            (Some(command), _) => commands.push((command.to_owned(), String::new())),
+            (None, Some((command, _))) if command.ends_with('\\') => *command += &format!("\n{line}"),
+            (None, Some((_, output))) => *output += &format!("{line}\n"),
+            (None, None) => panic!("output without a command: {line}"),
+        }
+    }
+    commands
+}
+
+/// Whether `text` is `pattern`, in which `…` stands for any text, and a line of it for any number of lines.
+fn matches(text: &str, pattern: &str) -> bool {
+    let (text, pattern) = (text.trim(), pattern.trim().replace("\n…\n", "\n…"));
+    let mut parts = pattern.split('…');
+    let Some(mut rest) = text.strip_prefix(parts.next().unwrap_or_default()) else { return false };
+    let mut parts: Vec<_> = parts.collect();
+    let Some(last) = parts.pop() else { return rest.is_empty() };
+    for part in parts {
+        let Some((_, after)) = rest.split_once(part) else { return false };
+        rest = after;
+    }
+    rest.ends_with(last)
+}
+
+fn an_output_that_differs_is_found() -> Outcome {
+    for (text, pattern, expected) in [
+        ("a\nb\n", "a\nb", true),
+        ("a\nb", "a", false),
+        ("200\nage: 5\n\n{}", "200\n…\n{}", true),
+        ("200\n{}", "200\n…\n{}", true),
+        ("200\nage: 5\n\n{}", "200\n…\n{}\n…", false),
+        ("{\"id\":\"7\"}", "{\"id\":\"…\"}", true),
+        ("{\"id\":7}", "{\"id\":\"…\"}", false),
+    ] {
+        if matches(text, pattern) != expected {
+            return Err(format!("{pattern:?} for {text:?}").into());
+        }
+    }
+    Ok(())
+}
+
+/// A directory, programs and servers for the commands of one document.
+struct Terminal {
+    directory: tempfile::TempDir,
+    records: u16,
+    mongod: u16,
+    servers: Vec<Child>,
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        for server in &mut self.servers {
+            let _ = server.kill();
+            let _ = server.wait();
+        }
+    }
+}
+
+fn run(blocks: &[Block]) -> Outcome {
+    let mut terminal = Terminal::open()?;
+    for block in blocks {
+        let code = terminal.translated(&block.code);
+        match block.kind {
+            Kind::Script => drop(terminal.script(&format!("set -e\n{code}"))?),
+            Kind::Server => terminal.serve(&code)?,
+            Kind::Console => {
+                commands(&code).iter().try_for_each(|(command, output)| terminal.expect(command, output))?
+            }
+        }
+    }
+    Ok(())
+}
+
+impl Terminal {
+    fn open() -> Result<Self, Failed> {
+        let free = || TcpListener::bind("127.0.0.1:0").and_then(|listener| Ok(listener.local_addr()?.port()));
+        let terminal = Self { directory: tempfile::tempdir()?, records: free()?, mongod: free()?, servers: Vec::new() };
+        let bin = terminal.directory.path().join("bin");
+        fs::create_dir(&bin)?;
+        let records = env!("CARGO_BIN_EXE_records");
+        let mongod = servers::mongod::program().unwrap_or_default();
+        let port = terminal.mongod;
+        for (name, text) in [
+            ("records", format!("exec '{records}' \"$@\"")),
+            ("cargo", format!("[ \"$1\" = run ] || exit 0\nshift\n[ \"$1\" != -- ] || shift\nexec '{records}' \"$@\"")),
+            (
+                "mongod",
+                format!("exec '{}' --port {port} --nounixsocket --wiredTigerCacheSizeGB 0.25 \"$@\"", mongod.display()),
+            ),
+        ] {
+            let path = bin.join(name);
+            fs::write(&path, format!("#!/bin/sh\n{text}\n"))?;
+            Command::new("chmod").arg("+x").arg(&path).status()?;
+        }
+        // Without a terminal curl would show its progress.
+        fs::write(bin.join(".curlrc"), "silent\n")?;
+        Ok(terminal)
+    }
+
+    /// Replaces the ports that documents name, which other programs on this machine may use.
+    fn translated(&self, code: &str) -> String {
+        let code = code.replace("8080", &self.records.to_string());
+        code.replace("mongodb://127.0.0.1/", &format!("mongodb://127.0.0.1:{}/", self.mongod))
+    }
+
+    fn bash(&self, script: &str) -> Result<Command, Failed> {
+        let bin = self.directory.path().join("bin");
+        let mut command = Command::new("bash");
+        command.args(["-c", script]).current_dir(self.directory.path()).stdin(Stdio::null());
+        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("RECORDS_") || name.starts_with("OTEL_"))
+        {
+            command.env_remove(name);
+        }
+        let inherited = std::env::var_os("PATH").unwrap_or_default();
+        let path = std::env::join_paths([bin.clone()].into_iter().chain(std::env::split_paths(&inherited)))?;
+        command.env("PATH", path).env("CURL_HOME", bin).env("RECORDS_LISTEN", format!("127.0.0.1:{}", self.records));
+        Ok(command)
+    }
+
+    /// Runs a script, and returns what it prints to standard output and standard error.
+    fn script(&self, script: &str) -> Result<String, Failed> {
+        let output = self.bash(&format!("exec 2>&1\n{script}"))?.output()?;
+        let text = String::from_utf8(output.stdout)?.replace('\r', "");
+        if output.status.success() { Ok(text) } else { Err(format!("{script}\n{}\n{text}", output.status).into()) }
+    }
+
+    fn expect(&self, command: &str, expected: &str) -> Outcome {
+        let begin = Instant::now();
+        loop {
+            let found = self.script(command);
+            if found.as_ref().is_ok_and(|text| matches(text, expected)) {
+                return Ok(());
+            }
+            if !command.starts_with("curl") || begin.elapsed() > PATIENCE {
+                let found = found.unwrap_or_else(|failed| failed.message().unwrap_or_default().to_owned());
+                return Err(format!("{command}\nshould print\n{expected}\nand prints\n{found}").into());
+            }
+            sleep(Duration::from_millis(100));
+        }
+    }
+
+    fn serve(&mut self, command: &str) -> Outcome {
+        let port = if command.starts_with("mongod") { self.mongod } else { self.records };
+        let log = fs::File::create(self.directory.path().join("log"))?;
+        let server = self.bash(&format!("exec {command}"))?.stdout(log.try_clone()?).stderr(log).spawn()?;
+        self.servers.push(server);
+        let begin = Instant::now();
+        while TcpStream::connect(("127.0.0.1", port)).is_err() {
+            if begin.elapsed() > PATIENCE {
+                let log = fs::read_to_string(self.directory.path().join("log")).unwrap_or_default();
+                return Err(format!("{command}\ndoes not listen\n{log}").into());
+            }
+            sleep(Duration::from_millis(20));
+        }
+        Ok(())
+    }
+}
