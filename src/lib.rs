@@ -1,30 +1,46 @@
 //! Serves JSON records over HTTP, out of MongoDB or out of a store in this process.
 //!
-//! # The rooms
+//! # Modules
 //!
-//! Imports lead leftwards only: domain ← store ← http ← server and main.
+//! Imports point one way: domain ← store ← http ← server ← command line. `docs/explanation/architecture.md` describes each module
+//! and the life of a request.
 //!
-//! | room | what it is |
+//! | module | responsibility |
 //! |---|---|
 //! | [`record`] | the domain: BSON documents, and the keys that order them as MongoDB does |
-//! | [`document`] | Extended JSON into BSON |
-//! | [`wire`] | BSON into the JSON that clients get |
+//! | [`document`] | Extended JSON to BSON |
+//! | [`wire`] | BSON to the JSON that clients get |
 //! | [`query`] | filters, order, projection and cursors, all on BSON |
-//! | [`store`] | where records live: the trait with its contract, and one file per backend |
-//! | [`import`] | files into a store, whole or not at all |
-//! | [`http`] | the router, the handlers, the one table from errors to status codes |
-//! | [`server`] | the listener, the limits of a connection, the graceful stop |
+//! | [`store`] | the [`store::Store`] trait with its contract, and one module for each backend |
+//! | [`import`] | files into a store, completely or not at all |
+//! | [`http`] | router, middleware, handlers, and the table from errors to status codes |
+//! | [`server`] | listener, limits of a connection, graceful shutdown |
 //! | [`config`] | the only reader of flags and environment |
-//! | [`telemetry`] | where logs and traces go; knows no other room, and may be named by all to the right of the store |
-//! | [`healthcheck`] | asks a running server how it is, for images without a shell |
+//! | [`telemetry`] | set-up of logs and traces |
+//! | [`healthcheck`] | a client for `/readyz`, for images without a shell |
 //!
-//! # The life of a request
+//! # Glossary
 //!
-//! [`server`] accepts a connection and parses the head within its limits. [`http`] gives the request an id, routes it,
-//! reads the record's id out of the path and asks the [`store`], under the request's deadline. The store finds a
-//! [`record::Document`], the BSON bytes that MongoDB or an import gave it; [`http`] applies the projection, has [`wire`]
-//! encode the JSON and sends that. A failure comes back as a [`store::Error`] of one of three kinds; [`http`] turns the kind
-//! into a status and a short text for the client, and logs the cause once, in the one line that every request has.
+//! | term | meaning |
+//! |---|---|
+//! | record, document | a BSON document with its `_id`; *record* as clients see it, *document* inside |
+//! | key | the order-preserving bytes of an `_id`; a [`record::RecordId`] is the text of one in a URL |
+//! | wire | the JSON of responses |
+//! | store, backend | where records are kept; a backend is an implementation that is compiled in |
+//! | embedded, remote | a store in this process; a store in another process, which can be unreachable |
+//! | lookup, list, page | the read of one record by its id; of several in order; a list with a limit |
+//! | stream | a list without a limit, sent while it is read |
+//! | cursor | a position in an order, which a page continues after (keyset pagination) |
+//! | pushdown, residual filter | the part of a query that MongoDB executes; the part that is left for the executor |
+//! | batch | lookups that share one command; also the documents of one reply of a list |
+//! | fallback | the store made of a primary and a replica of it |
+//! | primary, replica | the store whose data it is; the embedded copy of it that answers in its place |
+//! | snapshot | one complete scan of the primary, from which a replica begins |
+//! | change stream, resume token | the changes after a snapshot, in order; the position in them |
+//! | staleness, age | the time since a replica was last known to be current |
+//! | circuit breaker | decides if requests go to the primary: closed (yes), open (no), half open (on trial) |
+//! | permit, reservation | the right to answer a request; memory set aside for a response |
+//! | drain | the time after a signal in which requests in progress are completed |
 
 #![forbid(unsafe_code)]
 

@@ -47,6 +47,7 @@ fn main() -> ExitCode {
         Trial::test("links_lead_somewhere", links_lead_somewhere),
         Trial::test("paths_exist", paths_exist),
         Trial::test("settings_exist", settings_exist),
+        Trial::test("metrics_exist", metrics_exist),
         Trial::test("the_readme_is_short", the_readme_is_short),
         Trial::test("words_are_plain", words_are_plain),
         Trial::test("an_output_that_differs_is_found", an_output_that_differs_is_found),
@@ -216,6 +217,23 @@ fn settings_exist() -> Outcome {
             })
             .collect(),
     )
+}
+
+/// Metrics that documents name: those of the reference, which is generated from the registry.
+fn metrics_exist() -> Outcome {
+    let is_name = |letter: char| letter.is_ascii_lowercase() || letter == '_';
+    let names = |text: &str| -> BTreeSet<String> {
+        let words =
+            text.split(|letter| !is_name(letter)).filter(|word| word.starts_with("records_") && !word.ends_with('_'));
+        // The series of a histogram; the name of the network in the compose file.
+        words.map(|word| word.trim_end_matches("_bucket").to_owned()).filter(|word| word != "records_records").collect()
+    };
+    let known = names(&fs::read_to_string(root().join("docs/reference/metrics.md"))?);
+    let unknown = |document: Document| {
+        let names = names(&document.text).into_iter().filter(|name| name != "records_mongo" && !known.contains(name));
+        names.map(|name| format!("{}: {name}", document.name)).collect::<Vec<_>>()
+    };
+    none(documents().into_iter().flat_map(unknown).collect())
 }
 
 fn the_readme_is_short() -> Outcome {
