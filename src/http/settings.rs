@@ -173,9 +173,10 @@ impl Settings {
         if !is_object {
             return Err("it does not describe a record: its `type` must be \"object\"".into());
         }
-        // Its own base would hide it from the references below.
+        // Its own base would hide the place where it stands in the description.
         object.remove("$id");
-        rebase_references(&mut schema)?;
+        let file = schema.clone();
+        rebase_references(&mut schema, &file)?;
         self.record_schema = Some(schema);
         Ok(self)
     }
@@ -191,23 +192,24 @@ impl Settings {
     }
 }
 
-/// Leads the references within a schema of its own to where it stands in the description.
-fn rebase_references(schema: &mut Value) -> Result<(), String> {
+/// Rewrites the references within `schema`, which is a part of `file`, for the place of the file in the description.
+fn rebase_references(schema: &mut Value, file: &Value) -> Result<(), String> {
     match schema {
-        Value::Array(items) => items.iter_mut().try_for_each(rebase_references),
+        Value::Array(items) => items.iter_mut().try_for_each(|item| rebase_references(item, file)),
         Value::Object(object) => object.iter_mut().try_for_each(|(name, value)| match value {
             Value::String(reference) if name == "$ref" => {
-                let Some(place) =
-                    reference.strip_prefix('#').filter(|place| place.is_empty() || place.starts_with('/'))
-                else {
+                let Some(pointer) = reference.strip_prefix('#') else {
                     return Err(format!(
                         "its `$ref` {reference:?} leads out of the file: copy what it names into `$defs`"
                     ));
                 };
-                *reference = format!("#/components/schemas/Record{place}");
+                if file.pointer(pointer).is_none() {
+                    return Err(format!("its `$ref` {reference:?} leads nowhere: write it as in \"#/$defs/name\""));
+                }
+                *reference = format!("#/components/schemas/Record{pointer}");
                 Ok(())
             }
-            _ => rebase_references(value),
+            _ => rebase_references(value, file),
         }),
         _ => Ok(()),
     }

@@ -91,3 +91,86 @@ async fn the_description_says_what_this_server_is_set_to() {
     let openapi = openapi(&server).await;
     assert_eq!(openapi["paths"]["/api/v1/records"]["get"]["parameters"][0]["schema"]["maximum"], 50);
 }
+
+#[rstest]
+#[tokio::test]
+async fn the_docs_are_compressed_for_clients_that_ask_for_it_alone(
+    #[values("/docs/", "/docs/swagger-ui-bundle.js", "/docs/swagger-ui.css")] path: &str,
+) {
+    let server = Server::over(memory(&[]).await).await;
+    let plain = server.get(path).await;
+    assert_eq!((plain.status, plain.header("content-encoding")), (200, None));
+    assert!(plain.body.contains("swagger"), "{} bytes", plain.body.len());
+    for (accept, coding) in [
+        ("identity", None),
+        ("gzip;q=0", None),
+        ("gzip", Some("gzip")),
+        ("gzip, deflate, br, zstd", Some("gzip")),
+        ("identity;q=0, *", Some("gzip")),
+    ] {
+        let answer = server.request("GET", path, &format!("Accept-Encoding: {accept}\r\n")).await;
+        assert_eq!((answer.status, answer.header("content-encoding")), (200, coding), "{accept}");
+        assert_eq!(answer.header("etag") == plain.header("etag"), coding.is_none(), "another coding has another tag");
+        assert_eq!(answer.header("vary"), Some("accept-encoding"));
+    }
+    let refused = server.request("GET", path, "Accept-Encoding: identity;q=0\r\n").await;
+    assert_eq!((refused.status, refused.problem()["parameter"].as_str()), (406, Some("Accept-Encoding")));
+}
+
+#[tokio::test]
+async fn every_operator_is_described() {
+    let server = Server::over(memory(&[]).await).await;
+    let openapi = openapi(&server).await;
+    let filters = &openapi["paths"]["/api/v1/records"]["get"]["parameters"][5];
+    assert_eq!(
+        filters["schema"]["propertyNames"]["pattern"].as_str().unwrap(),
+        format!(r"^[A-Za-z_][A-Za-z0-9_]*\.({})$", records::query::OPERATORS.join("|"))
+    );
+    let named = format!("`{}`", records::query::OPERATORS.join("`, `"));
+    assert!(filters["description"].as_str().unwrap().contains(&named), "{filters}");
+}
+
+const SCHEMA: &str = r##"{
+    "$schema": "https://json-schema.org/draft/2020-12/schema",
+    "$id": "https://example.com/product.json",
+    "type": "object",
+    "required": ["_id"],
+    "properties": {"_id": {"type": "string"}, "price": {"$ref": "#/$defs/money"}, "parts": {"items": {"$ref": "#"}}},
+    "$defs": {"money": {"type": "number", "minimum": 0}}
+}"##;
+
+#[tokio::test]
+async fn the_schema_of_a_record_is_part_of_the_description() {
+    let store = memory(&[r#"{"_id":"a","price":5}"#]).await;
+    let server = Server::set(store, |settings| {
+        *settings = settings.clone().record_schema(SCHEMA.as_bytes()).unwrap();
+    })
+    .await;
+    let openapi = openapi(&server).await;
+    let record = &openapi["components"]["schemas"]["Record"];
+    assert_eq!(record["properties"]["_id"]["type"], "string");
+    for (reference, leads_to) in [
+        (&record["properties"]["price"]["$ref"], &record["$defs"]["money"]),
+        (&record["properties"]["parts"]["items"]["$ref"], record),
+    ] {
+        let pointer = reference.as_str().unwrap().strip_prefix('#').unwrap();
+        assert_eq!(openapi.pointer(pointer), Some(leads_to), "{reference}");
+    }
+    assert_eq!(
+        openapi["paths"]["/api/v1/records/{id}"]["get"]["responses"]["200"]["content"]["application/json"]["schema"]["$ref"],
+        "#/components/schemas/Record"
+    );
+}
+
+#[rstest]
+#[case::no_json("{\"type\": ", "not JSON")]
+#[case::not_a_schema("[]", "not a JSON Schema")]
+#[case::of_something_else(r#"{"type": "array"}"#, "\"object\"")]
+#[case::of_two_other_things(r#"{"type": ["string", "null"]}"#, "\"object\"")]
+#[case::in_another_file(r##"{"properties": {"a": {"items": [{"$ref": "money.json#/a"}]}}}"##, "leads out of the file")]
+#[case::of_a_place_that_is_not_there(r##"{"properties": {"a": {"$ref": "#/$defs/money"}}}"##, "#/$defs/money")]
+fn a_schema_that_cannot_be_served_is_refused(#[case] schema: &str, #[case] says: &str) {
+    let settings = records::http::Settings::from(std::time::Duration::from_secs(1));
+    let error = settings.record_schema(schema.as_bytes()).unwrap_err();
+    assert!(error.contains(says), "{error}");
+}

@@ -42,7 +42,12 @@ async fn an_origin_that_is_named_may_read(
     let answer = server.request("GET", path, "Origin: https://app.example\r\n").await;
     assert_eq!(allowed(&answer), expected);
     let exposed = answer.header("access-control-expose-headers").unwrap();
-    assert!(["link", "etag", "age", "cache-status"].iter().all(|name| exposed.contains(name)), "{exposed}");
+    assert!(
+        ["link", "etag", "age", "cache-status", "retry-after", "x-request-id", "server-timing"]
+            .iter()
+            .all(|name| exposed.contains(name)),
+        "{exposed}"
+    );
     let varies = answer.headers.iter().any(|(name, value)| name == "vary" && value.contains("origin"));
     assert_eq!(varies, origins != ["*"], "{answer:?}");
     let preflight = server.request("OPTIONS", path, PREFLIGHT).await;
@@ -92,4 +97,45 @@ fn what_is_no_origin_is_refused(
 ) {
     let settings = records::http::Settings::from(std::time::Duration::from_secs(1));
     assert!(settings.cors_origins([origin]).unwrap_err().contains("https://example.com"));
+}
+
+/// The headers that a preflight allows for a page that asks for `asked`.
+async fn allowed_headers(server: &Server, asked: &str) -> Vec<String> {
+    let preflight = format!(
+        "Origin: https://app.example\r\nAccess-Control-Request-Method: GET\r\nAccess-Control-Request-Headers: {asked}\r\n"
+    );
+    let answer = server.request("OPTIONS", "/api/v1/records", &preflight).await;
+    assert_eq!((answer.status, allowed(&answer)), (200, Some("https://app.example")));
+    let names = answer.header("access-control-allow-headers").unwrap_or_default();
+    names.split(',').map(|name| name.trim().to_lowercase()).collect()
+}
+
+#[tokio::test]
+async fn a_page_may_send_what_the_api_and_a_gateway_read() {
+    let server = server(&["https://app.example"]).await;
+    let allowed = allowed_headers(&server, "authorization,tracestate,baggage").await;
+    for name in
+        ["accept", "authorization", "traceparent", "tracestate", "baggage", "if-match", "if-none-match", "x-request-id"]
+    {
+        assert!(allowed.iter().any(|other| other == name), "{name} is not among {allowed:?}");
+    }
+}
+
+#[rstest]
+#[case(&["X-Tenant", " accept "], &["x-tenant", "accept"])]
+#[case(&["*"], &["authorization", "x-anything"])]
+#[tokio::test]
+async fn the_headers_that_a_page_may_send_are_a_setting(#[case] names: &[&str], #[case] expected: &[&str]) {
+    let server = Server::set(memory(&[]).await, |settings| {
+        let set = settings.clone().cors_origins(["https://app.example"]).unwrap();
+        *settings = set.cors_headers(names.iter().copied()).unwrap();
+    })
+    .await;
+    assert_eq!(allowed_headers(&server, "authorization,x-anything").await, expected);
+}
+
+#[rstest]
+fn a_header_that_no_page_can_send_is_refused(#[values("a b", "x:y", "", "é")] name: &str) {
+    let settings = records::http::Settings::from(Duration::from_secs(1));
+    assert!(settings.cors_headers(["accept", name]).unwrap_err().contains("X-Tenant"));
 }

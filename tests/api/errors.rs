@@ -9,7 +9,7 @@ use records::store::Error;
 use rstest::rstest;
 use tokio::sync::Notify;
 
-use crate::support::{Failing, PATIENCE, SECRET, Server, broken, limits, memory, record, unavailable};
+use crate::support::{Failing, PATIENCE, SECRET, Server, broken, limits, memory, record, request_at, unavailable};
 
 #[rstest]
 #[case::lookup("/api/v1/records/Au")]
@@ -198,4 +198,35 @@ async fn a_client_that_hangs_up_harms_nobody() {
     drop(gone);
     go.notify_waiters();
     assert_eq!(server.get("/livez").await.status, 200);
+}
+
+#[tokio::test]
+async fn options_of_the_server_are_the_methods_that_it_has() {
+    let (server, admin) = Server::apart(memory(&[]).await, limits()).await;
+    for address in [server.address, admin] {
+        let answer = request_at(address, "OPTIONS", "*", "").await;
+        assert_eq!((answer.status, answer.header("allow")), (200, Some("GET, HEAD")));
+        assert_eq!((answer.body.as_str(), answer.header("content-length")), ("", Some("0")));
+    }
+    assert_eq!(server.request("GET", "*", "").await.status, 404);
+}
+
+#[rstest]
+#[case("/api/v1/records?limit=1&name.eq=%zz", "name.eq", "%25")]
+#[case("/api/v1/records?name.eq=100%", "name.eq", "%25")]
+#[case("/api/v1/records?%4=1", "%4", "%25")]
+#[case("/api/v1/records/1?fields=%g0", "fields", "%25")]
+#[case("/api/v1/records?name.eq=%ff", "name.eq", "UTF-8")]
+#[tokio::test]
+async fn a_query_that_cannot_be_decoded_is_400_and_says_what_would_be_right(
+    #[case] path: &str,
+    #[case] parameter: &str,
+    #[case] says: &str,
+) {
+    let server = Server::over(memory(&[]).await).await;
+    let answer = server.get(path).await;
+    assert_eq!(answer.status, 400, "{answer:?}");
+    let problem = answer.problem();
+    assert_eq!(problem["parameter"], parameter);
+    assert!(problem["detail"].as_str().unwrap().contains(says), "{problem}");
 }

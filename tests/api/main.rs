@@ -10,6 +10,7 @@ mod formats;
 mod limits;
 mod metrics;
 mod pages;
+mod prefix;
 mod queries;
 mod records;
 mod shutdown;

@@ -169,3 +169,22 @@ async fn metrics_say_nothing_of_records_ids_or_causes() {
         assert!(!text.contains(secret), "{text}");
     }
 }
+
+#[tokio::test]
+async fn a_request_for_which_there_is_no_memory_is_counted_and_told() {
+    let record = format!(r#"{{"_id":1,"text":"{}"}}"#, "x".repeat(4_000_000));
+    let server = Server::set(memory(&[&record]).await, |settings| settings.response_memory_limit = 10_000_000).await;
+    let mut reader = server.connect().await;
+    reader.send("GET /api/v1/records/1 HTTP/1.1\r\nHost: test\r\n\r\n").await;
+    reader.read_until("\r\n\r\n").await;
+    for path in ["/api/v1/records/1", "/api/v1/records?limit=1"] {
+        let refused = server.get(path).await;
+        assert_eq!((refused.status, refused.header("retry-after")), (503, Some("1")), "{path}");
+        assert!(refused.problem()["detail"].as_str().unwrap().contains("no memory left"));
+    }
+    let text = server.get("/metrics").await.body;
+    for (reason, count) in [("response_memory", 2.0), ("max_requests", 0.0), ("max_streams", 0.0)] {
+        let series = format!("records_http_requests_rejected_total{{reason=\"{reason}\"}}");
+        assert_eq!(value(&text, &series), Some(count), "{text}");
+    }
+}

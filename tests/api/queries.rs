@@ -248,3 +248,30 @@ fn ids_of<T: DeserializeOwned>(body: &str) -> Vec<T> {
     let list: Vec<serde_json::Value> = serde_json::from_str(body).unwrap();
     list.into_iter().map(|record| serde_json::from_value(record["_id"].clone()).unwrap()).collect()
 }
+
+#[rstest]
+#[tokio::test]
+async fn fields_are_names_and_no_wildcards_or_exclusions(
+    #[values("*", "-name", "name,-z", "*,name", "name.*", "*.de", "-*", "-name.de")] fields: &str,
+    #[values("/api/v1/records/Ag?", "/api/v1/records?", "/api/v1/records?limit=1&")] path: &str,
+) {
+    let server = Server::over(memory(LINES).await).await;
+    let answer = server.get(&format!("{path}fields={fields}")).await;
+    assert_eq!((answer.status, answer.problem()["parameter"].as_str()), (400, Some("fields")));
+    let detail = answer.problem()["detail"].as_str().unwrap().to_owned();
+    assert!(detail.contains("fields=name,address.city") && detail.contains("leave it out"), "{detail}");
+}
+
+#[tokio::test]
+async fn a_field_with_an_odd_name_is_written_with_a_backslash() {
+    let server = Server::over(memory(&[r#"{"_id":1,"-x":2,"*":3,"a*":4,"a":{"-x":5,"*":6}}"#]).await).await;
+    for (fields, body) in [
+        (r"%5C-x", r#"{"_id":1,"-x":2}"#),
+        (r"%5C*", r#"{"_id":1,"*":3}"#),
+        ("a*", r#"{"_id":1,"a*":4}"#),
+        ("a.-x", r#"{"_id":1,"a":{"-x":5}}"#),
+        (r"a.%5C*", r#"{"_id":1,"a":{"*":6}}"#),
+    ] {
+        assert_eq!(server.get(&format!("/api/v1/records/1?fields={fields}")).await.body, body);
+    }
+}

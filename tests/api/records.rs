@@ -209,3 +209,40 @@ async fn a_request_has_one_host(#[case] request: &str, #[case] status: u16) {
     assert!(version.starts_with("HTTP/1.") && rest.starts_with(&status.to_string()), "{answer}");
     assert_eq!(answer.contains(r#""parameter":"Host""#), status == 400, "{answer}");
 }
+
+#[rstest]
+#[case::a_record("GET", "/api/v1/records/Au", "", 200)]
+#[case::no_record("GET", "/api/v1/records/nothing", "", 204)]
+#[case::not_modified("GET", "/api/v1/records/Au", "If-None-Match: *\r\n", 304)]
+#[case::a_page("GET", "/api/v1/records?limit=1", "", 200)]
+#[case::a_stream("GET", "/api/v1/records", "", 200)]
+#[case::a_mistake("GET", "/api/v1/records?colour=red", "", 400)]
+#[case::an_id_without_sense("GET", "/api/v1/records/%zz", "", 400)]
+#[case::two_hosts("GET", "/api/v1/records/Au", "Host: other\r\n", 400)]
+#[case::nowhere("GET", "/nowhere", "", 404)]
+#[case::another_method("DELETE", "/api/v1/records", "", 405)]
+#[case::a_preflight(
+    "OPTIONS",
+    "/api/v1/records",
+    "Origin: https://a.example\r\nAccess-Control-Request-Method: GET\r\n",
+    200
+)]
+#[case::no_media_type("GET", "/api/v1/records/Au", "Accept: text/csv\r\n", 406)]
+#[case::another_state("GET", "/api/v1/records/Au", "If-Match: \"x\"\r\n", 412)]
+#[case::liveness("GET", "/livez", "", 200)]
+#[case::readiness("GET", "/readyz", "", 200)]
+#[case::metrics("GET", "/metrics", "", 200)]
+#[tokio::test]
+async fn no_response_may_be_taken_for_another_type(
+    #[case] method: &str,
+    #[case] path: &str,
+    #[case] headers: &str,
+    #[case] status: u16,
+) {
+    let store = memory(&[r#"{"_id": "Au"}"#]).await;
+    let server =
+        Server::set(store, |settings| *settings = settings.clone().cors_origins(["https://a.example"]).unwrap()).await;
+    let answer = server.request(method, path, headers).await;
+    assert_eq!((answer.status, answer.header("x-content-type-options")), (status, Some("nosniff")));
+    assert!(answer.header("x-request-id").is_some());
+}
