@@ -110,7 +110,7 @@ where
     service_fn(move |request: Request| {
         let (mut head, body) = request.into_parts();
         let in_flight = route.begin();
-        let id = RequestId::of(&head.headers);
+        let id = RequestId::from_headers(&head.headers);
         let context = RequestContext::new(&head, id, route.pattern, in_flight, app.settings.access_log);
         head.extensions.insert(context.id().clone());
         let is_timed = app.settings.server_timing || !context.span().is_disabled();

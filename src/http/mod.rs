@@ -10,7 +10,6 @@ mod compress;
 mod conditional;
 mod cors;
 mod health;
-mod hex;
 mod limits;
 mod list;
 mod metrics;

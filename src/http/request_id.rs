@@ -1,30 +1,27 @@
-//! The id that a request goes by in its answer, in the log and in problems.
+//! The id of a request: in its response, in its line of the log, and in problem details.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
-use bytes::Bytes;
-
-use super::hex;
 
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// The longest id that is taken over from a client, in bytes: a UUID, a trace id and then some.
-const REQUEST_ID_MAX: usize = 128;
+/// The longest id that is taken from a client, in bytes: enough for a UUID or a `traceparent`.
+const MAX_BYTES: usize = 128;
 
-/// The id that a request goes by in its answer and in the log. Handlers find it among the request's extensions.
+/// The id of a request. Handlers find it among the request's extensions.
 #[derive(Clone, Debug)]
 pub struct RequestId(HeaderValue);
 
 impl RequestId {
-    /// The client's own, if it is one that a log can show; else a new one.
-    pub fn of(headers: &HeaderMap) -> Self {
-        let usable = |value: &&HeaderValue| {
-            (1..=REQUEST_ID_MAX).contains(&value.len()) && value.as_bytes().iter().all(u8::is_ascii_graphic)
+    /// Takes the client's `x-request-id`, if that is visible ASCII of at most 128 bytes, or makes a new id.
+    pub fn from_headers(headers: &HeaderMap) -> Self {
+        let is_valid = |value: &&HeaderValue| {
+            (1..=MAX_BYTES).contains(&value.len()) && value.as_bytes().iter().all(u8::is_ascii_graphic)
         };
-        Self(headers.get(REQUEST_ID).filter(usable).cloned().unwrap_or_else(new_id))
+        Self(headers.get(REQUEST_ID).filter(is_valid).cloned().unwrap_or_else(new_id))
     }
 
     pub fn value(&self) -> &HeaderValue {
@@ -32,19 +29,17 @@ impl RequestId {
     }
 
     pub fn as_str(&self) -> &str {
-        // Visible ASCII, both the client's and ours.
+        // Visible ASCII always is a string.
         self.0.to_str().unwrap_or_default()
     }
 }
 
-/// Unique within a process by counting, and among processes by a random number drawn once: ids are for finding a line in
-/// a log, not for keeping secrets.
+/// A count, after a random number for the process: unique, and cheaper than a UUID. It is no secret.
 fn new_id() -> HeaderValue {
-    static PROCESS: LazyLock<[u8; 16]> = LazyLock::new(|| hex::digits(RandomState::new().hash_one(std::process::id())));
+    static PROCESS: LazyLock<String> =
+        LazyLock::new(|| format!("{:016x}", RandomState::new().hash_one(std::process::id())));
     static COUNT: AtomicU64 = AtomicU64::new(0);
-    let count = hex::digits(COUNT.fetch_add(1, Ordering::Relaxed));
-    // Eight digits, and more when they are needed.
-    let begin = count.iter().take_while(|digit| **digit == b'0').count().min(8);
-    let id = [PROCESS.as_slice(), b"-", &count[begin..]].concat();
-    HeaderValue::from_maybe_shared(Bytes::from(id)).unwrap_or(HeaderValue::from_static("-"))
+    let id = format!("{}-{:08x}", *PROCESS, COUNT.fetch_add(1, Ordering::Relaxed));
+    // Hexadecimal digits are a valid value.
+    HeaderValue::try_from(id).unwrap_or(HeaderValue::from_static("-"))
 }

@@ -1,16 +1,16 @@
-//! How many connections clients have: the server counts them, the metrics show them, and neither knows the other.
+//! The number of connections, which the server counts and the metrics show.
 
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-/// A clone is the same count.
+/// Counts the connections of clients. A clone counts in the same place.
 #[derive(Clone, Debug, Default)]
 pub struct Connections {
     open: Gauge,
     limit: Gauge,
 }
 
-/// Counts until it is dropped.
+/// An open connection, counted until this is dropped.
 #[derive(Debug)]
 pub struct Open(Gauge);
 
@@ -21,12 +21,12 @@ impl Connections {
         registry.register("http_connections_limit", "Connections of clients that are served at once; more wait", limit);
     }
 
-    /// Says how many there may be.
+    /// Sets the limit that the metrics show.
     pub fn bounded_by(&self, limit: usize) {
         self.limit.set(i64::try_from(limit).unwrap_or(i64::MAX));
     }
 
-    /// Counts one more.
+    /// Counts a connection.
     pub fn open(&self) -> Open {
         self.open.inc();
         Open(self.open.clone())
