@@ -37,7 +37,8 @@ const PLAIN: &[&str] = &["README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGEL
 const FOLDERS: &[&str] = &["src", "tests", "benches", "docs", "fuzz", "k8s", "seed", ".ci"];
 
 /// Flags of other programs.
-const FOREIGN_FLAGS: &[&str] = &["--build-arg", "--features", "--ipv", "--label", "--no-cache", "--profile", "--test"];
+const FOREIGN_FLAGS: &[&str] =
+    &["--build-arg", "--features", "--ipv", "--json", "--label", "--no-cache", "--pretty", "--profile", "--test"];
 
 type Outcome = Result<(), Failed>;
 
