@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::stream::{self, StreamExt};
+use records::http::AccessLog;
 use records::store::Error;
 use rstest::rstest;
 use tokio::sync::Notify;
@@ -73,6 +74,31 @@ async fn the_log_has_the_cause_once_under_the_request_id() {
     let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
     assert_eq!(text.matches(SECRET).count(), 1, "{text}");
     assert!(text.contains(answer.header("x-request-id").unwrap()), "{text}");
+}
+
+#[tokio::test]
+async fn an_access_log_of_errors_has_slow_requests_too() {
+    let log = Log::default();
+    let writer = log.clone();
+    let _guard =
+        tracing::subscriber::set_default(tracing_subscriber::fmt().with_writer(move || writer.clone()).finish());
+    let delays = Mutex::new(vec![Duration::ZERO, Duration::from_millis(1_100)]);
+    let store = Failing {
+        get: Box::new(move || {
+            let delay = delays.lock().unwrap().pop().unwrap();
+            Box::pin(async move {
+                tokio::time::sleep(delay).await;
+                Ok(Some(record(1)))
+            })
+        }),
+        list: Arc::new(|| stream::empty().boxed()),
+    };
+    let server = Server::set(Arc::new(store), |settings| settings.access_log = AccessLog::Errors).await;
+    let slow = server.get("/api/v1/records/1").await;
+    let fast = server.get("/api/v1/records/1").await;
+    let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    assert_eq!((slow.status, fast.status, text.matches("access_log").count()), (200, 200, 1), "{text}");
+    assert!(text.contains(slow.header("x-request-id").unwrap()) && text.contains("INFO"), "{text}");
 }
 
 #[tokio::test]
