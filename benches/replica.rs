@@ -20,6 +20,7 @@ async fn replica(primary: Arc<dyn Store>) -> Arc<dyn Store> {
         mode: Mode::Replica,
         timeout: Duration::from_millis(250),
         max_age: None,
+        first_snapshot_within: Duration::ZERO,
         snapshot_interval: Duration::from_secs(3_600),
         size_limit: u64::MAX,
         options: Options::default(),

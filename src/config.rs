@@ -296,6 +296,9 @@ fn store_of(shared: Shared, matches: &clap::ArgMatches) -> Result<Store, clap::E
     Ok(Store { url, file, options })
 }
 
+/// Spreads the first snapshots of instances that start together.
+const FIRST_SNAPSHOT_WITHIN: Duration = Duration::from_secs(1);
+
 fn fallback_of(
     flags: FallbackFlags,
     store: &Store,
@@ -321,6 +324,7 @@ fn fallback_of(
         mode: flags.fallback_mode,
         timeout: flags.fallback_timeout,
         max_age: flags.fallback_max_age,
+        first_snapshot_within: FIRST_SNAPSHOT_WITHIN,
         snapshot_interval: flags.fallback_snapshot_interval,
         size_limit: flags.fallback_size_limit as u64,
         options: store::Options::default(),

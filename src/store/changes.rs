@@ -30,8 +30,8 @@ pub struct ChangeBatch {
 /// Why a change stream ended.
 #[derive(Debug)]
 pub enum ChangeStreamError {
-    /// The store has no change streams: take a snapshot from time to time.
-    Unsupported,
+    /// The store has no change stream, for this reason: take a snapshot from time to time.
+    Unsupported(String),
     /// The changes from here on, or from the token on, are no longer available: take a snapshot.
     HistoryLost(String),
     /// The store is away or failed: resume from the last token, later.

@@ -70,6 +70,13 @@ pub struct ListResult {
     pub no_arrays: bool,
 }
 
+/// The rows of a snapshot.
+pub struct SnapshotRows {
+    pub rows: RowStream,
+    /// The rows are in the order of their keys, so that another snapshot can go on after any of them.
+    pub is_in_order: bool,
+}
+
 impl ListResult {
     pub fn empty() -> Self {
         futures::stream::empty().boxed().into()
@@ -79,6 +86,12 @@ impl ListResult {
 impl From<RowStream> for ListResult {
     fn from(rows: RowStream) -> Self {
         Self { rows, staleness: None, no_arrays: false }
+    }
+}
+
+impl fmt::Debug for SnapshotRows {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SnapshotRows").field("is_in_order", &self.is_in_order).finish_non_exhaustive()
     }
 }
 

@@ -24,7 +24,7 @@ use futures::future::{BoxFuture, ready};
 pub use changes::{Change, ChangeBatch, ChangeStream, ChangeStreamError, ResumeToken};
 pub use error::{Error, Kind, Result};
 pub use exec::{CHUNK_BYTES, CHUNK_DOCUMENTS, ChunkStream, Chunks, execute, execute_unordered};
-pub use list::{GetResult, ListRequest, ListResult, Row, RowStream};
+pub use list::{GetResult, ListRequest, ListResult, Row, RowStream, SnapshotRows};
 pub use memory_pool::{MemoryPool, MemoryReservation, UNCOUNTED_BYTES};
 pub use metric::{Histogram, Metric, MetricValue};
 pub use page::{PAGE_BYTES, Page, page};
@@ -91,15 +91,19 @@ pub trait Store: Debug + Send + Sync + 'static {
         Box::pin(async { self.ping().await.map(|()| Health::default()) })
     }
 
-    /// Lists every document for a replica, and only state that a failover cannot roll back.
-    fn snapshot(&self) -> BoxFuture<'_, Result<ListResult>> {
-        self.list(ListRequest::default())
+    /// Lists every document for a replica, and only state that a failover cannot roll back. With `after`, lists those after
+    /// the last document of a snapshot that was interrupted, if that one was in order.
+    fn snapshot(&self, after: Option<Key>) -> BoxFuture<'_, Result<SnapshotRows>> {
+        let _ = after;
+        let list = self.list(ListRequest::default());
+        Box::pin(async { Ok(SnapshotRows { rows: list.await?.rows, is_in_order: false }) })
     }
 
     /// Streams the changes from now on, or since the batch of `after`. Starts when the stream is first polled.
     fn changes(&self, after: Option<ResumeToken>) -> ChangeStream {
         let _ = after;
-        futures::stream::once(async { Err(ChangeStreamError::Unsupported) }).boxed()
+        let why = || ChangeStreamError::Unsupported("this store has no change stream".to_owned());
+        futures::stream::once(async move { Err(why()) }).boxed()
     }
 
     /// Connects by `url` from now on, once a server has answered by it. Calls in progress keep the connection they have. After an
@@ -113,7 +117,7 @@ pub trait Store: Debug + Send + Sync + 'static {
         Box::pin(ready(Err(Error::invalid("this store has no connection to replace"))))
     }
 
-    /// Returns the store's metrics, whose names begin with `store_`. Labels contain no record, id or secret.
+    /// Returns the store's metrics. Labels contain no record, id or secret.
     fn metrics(&self) -> Vec<Metric> {
         Vec::new()
     }

@@ -239,6 +239,7 @@ impl CaughtUp {
             mode,
             timeout: TIMEOUT,
             max_age: None,
+            first_snapshot_within: Duration::ZERO,
             snapshot_interval: Duration::from_millis(10),
             size_limit: u64::MAX,
             options: Options::default(),

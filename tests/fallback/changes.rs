@@ -9,7 +9,7 @@ use records::store::fallback::Mode;
 use records::store::{Change, ChangeBatch, ChangeStreamError, ListRequest, ResumeToken};
 
 use crate::cases;
-use crate::servers::mongod::Mongod;
+use crate::servers::mongod::{Mongod, document, element, text};
 use crate::support::*;
 
 cases! {
@@ -26,13 +26,16 @@ cases! {
     a_user_who_may_only_read_is_told_no_changes_from_a_token_either,
     a_collection_that_is_dropped_leaves_an_empty_copy,
     a_busy_collection_never_goes_back_and_ends_the_same,
+    a_set_with_a_key_file_has_a_replica_within_seconds_of_its_start,
+    another_kind_of_collection_that_takes_the_name_is_noticed,
+    a_collection_that_takes_the_name_by_a_rename_is_noticed,
 }
 
 async fn a_server_alone_has_no_changes_and_is_copied_again_and_again() {
     let server = filled().await;
     let primary = open(&server.url()).await;
     let first = primary.changes(None).next().await;
-    assert!(matches!(first, Some(Err(ChangeStreamError::Unsupported))), "{first:?}");
+    assert!(matches!(first, Some(Err(ChangeStreamError::Unsupported(_)))), "{first:?}");
     let store = over(&server.url(), settings(Mode::Replica)).await;
     ready(&*store).await;
     let written = Instant::now();
@@ -234,8 +237,9 @@ async fn a_feed_goes_on_from_its_token_with_the_last_state_of_each_record() {
 async fn a_token_that_means_nothing_is_lost() {
     let server = filled_set().await;
     let primary = open(&server.url()).await;
-    let data = crate::servers::mongod::element(0x02, "_data", &crate::servers::mongod::text("8200"));
-    let wrong = [crate::servers::mongod::document(&data), vec![5, 0, 0, 0, 0]];
+    let data = element(0x02, "_data", &text("8200"));
+    let of_the_server = [element(0x03, "token", &document(&data)), element(0x0a, "uuid", &[])].concat();
+    let wrong = [document(&of_the_server), document(&data), vec![5, 0, 0, 0, 0]];
     for token in wrong {
         let first = primary.changes(Some(ResumeToken(token.into()))).next().await;
         assert!(matches!(first, Some(Err(ChangeStreamError::HistoryLost(_)))), "{first:?}");
@@ -251,9 +255,11 @@ async fn a_user_who_may_only_read_is_told_no_changes_from_a_token_either() {
     let primary = open(&format!("mongodb://reader:secret@127.0.0.1:{}/?authSource=admin", server.port())).await;
     // The records it may have: the copy is made of these.
     assert_eq!(count(&*primary).await, 100);
-    for after in [None, Some(ResumeToken([5, 0, 0, 0, 0].into()))] {
+    let data = element(0x02, "_data", &text("8200"));
+    let token = [element(0x03, "token", &document(&data)), element(0x0a, "uuid", &[])].concat();
+    for after in [None, Some(ResumeToken(document(&token).into()))] {
         let first = primary.changes(after).next().await;
-        assert!(matches!(first, Some(Err(ChangeStreamError::Unsupported))), "{first:?}");
+        assert!(matches!(first, Some(Err(ChangeStreamError::Unsupported(_)))), "{first:?}");
     }
 }
 
@@ -334,4 +340,70 @@ async fn a_busy_collection_never_goes_back_and_ends_the_same() {
         same && get(&*store, "50").await.document.is_none()
     })
     .await;
+}
+
+/// For a moment after such a member has become primary, its replies carry no `operationTime`.
+async fn a_set_with_a_key_file_has_a_replica_within_seconds_of_its_start() {
+    let mut server = filled_set().await;
+    create_user(&server);
+    server.ask_for_passwords(true);
+    let url = format!("mongodb://reader:secret@127.0.0.1:{}/?replicaSet=rs0&authSource=admin", server.port());
+    for _ in 0..4 {
+        server.stop();
+        // The service starts first.
+        let store = over(&url, settings(Mode::Standby)).await;
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        server.run().expect("a server");
+        let took = ready(&*store).await;
+        assert!(took < Duration::from_secs(10), "{took:?}");
+        assert_eq!(metrics_of_state(&*store), "following");
+    }
+}
+
+/// A change stream on a name that does not exist stays open and silent whatever takes the name.
+async fn another_kind_of_collection_that_takes_the_name_is_noticed() {
+    for kind in ["view", "time series"] {
+        for existed in [false, true] {
+            let server = Mongod::start_replica_set().expect("a server");
+            let store = over(&server.url(), settings(Mode::Replica)).await;
+            if existed {
+                store.upsert(numbered(0..2)).await.expect("an upsert");
+                until("the records before", async || {
+                    health(&*store).await.degraded.is_none() && count(&*store).await == 2
+                })
+                .await;
+                drop_collection(&server);
+            } else {
+                ready(&*store).await;
+                // The stream has proven that there is nothing.
+                assert_eq!(count(&*store).await, 0);
+            }
+            let rows: Vec<_> = (0..4).map(|id| [integer("_id", id), element(0x09, "t", &[0; 8])].concat()).collect();
+            match kind {
+                "view" => {
+                    insert(&server, "others", &rows);
+                    create_view(&server, "others");
+                }
+                _ => {
+                    create_time_series(&server, "t");
+                    insert(&server, "records", &rows);
+                }
+            }
+            let took = until("the rows of the other kind", async || count(&*store).await == 4).await;
+            eprintln!("a {kind} was noticed after {took:?}");
+            assert!(get(&*store, "3").await.staleness.is_some());
+            assert_eq!(metrics_of_state(&*store), "refreshing");
+        }
+    }
+}
+
+async fn a_collection_that_takes_the_name_by_a_rename_is_noticed() {
+    let server = Mongod::start_replica_set().expect("a server");
+    let store = over(&server.url(), settings(Mode::Replica)).await;
+    ready(&*store).await;
+    insert(&server, "others", &[integer("_id", 1), integer("_id", 2)]);
+    rename_to_records(&server, "others");
+    until("its records", async || count(&*store).await == 2).await;
+    store.upsert(numbered(5..6)).await.expect("an upsert");
+    until("a change", async || count(&*store).await == 3).await;
 }

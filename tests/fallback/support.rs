@@ -45,6 +45,7 @@ pub fn settings(mode: Mode) -> Settings {
         mode,
         timeout: Duration::from_millis(250),
         max_age: None,
+        first_snapshot_within: Duration::ZERO,
         snapshot_interval: Duration::from_millis(500),
         size_limit: 1 << 30,
         options: Options::default(),
@@ -189,6 +190,18 @@ pub fn create_view(server: &Mongod, on: &str) {
     sent(server, &[element(0x02, "create", &text("records")), element(0x02, "viewOn", &text(on)), pipeline]);
 }
 
+/// Makes the records a time series by the field `time`.
+pub fn create_time_series(server: &Mongod, time: &str) {
+    let options = element(0x03, "timeseries", &document(&element(0x02, "timeField", &text(time))));
+    sent(server, &[element(0x02, "create", &text("records")), options]);
+}
+
+/// Gives the collection `from` the name of the records.
+pub fn rename_to_records(server: &Mongod, from: &str) {
+    let name = |collection: &str| text(&format!("{DATABASE}.{collection}"));
+    sent_to(server, "admin", &[element(0x02, "renameCollection", &name(from)), element(0x02, "to", &name("records"))]);
+}
+
 pub fn drop_collection(server: &Mongod) {
     sent(server, &[element(0x02, "drop", &text("records"))]);
 }
@@ -254,4 +267,14 @@ pub fn metrics(store: &dyn Store) -> String {
         }
     });
     lines.collect()
+}
+
+/// The state of the replication, as the metrics have it.
+pub fn metrics_of_state(store: &dyn Store) -> &'static str {
+    let metrics = store.metrics();
+    let state = metrics.iter().find(|metric| metric.name == "fallback_replica_sync_state").expect("a metric");
+    let MetricValue::Gauges { values, .. } = &state.value else { panic!("{state:?}") };
+    let current: Vec<_> = values.iter().filter(|(_, value)| *value == 1.0).collect();
+    assert_eq!(current.len(), 1, "{values:?}");
+    current[0].0
 }

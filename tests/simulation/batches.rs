@@ -94,6 +94,7 @@ async fn a_copy_in_memory_keeps_its_records_and_not_the_batches_they_came_in() {
         mode: Mode::Replica,
         timeout: Duration::from_millis(250),
         max_age: None,
+        first_snapshot_within: Duration::ZERO,
         snapshot_interval: Duration::from_secs(3_600),
         size_limit: u64::MAX,
         options: Options::default(),

@@ -56,6 +56,7 @@ impl Primary {
             mode,
             timeout: AFTER,
             max_age: None,
+            first_snapshot_within: Duration::ZERO,
             snapshot_interval: Duration::from_secs(3_600),
             size_limit: u64::MAX,
             options: Options::default(),
@@ -129,7 +130,7 @@ impl Store for Primary {
 
     fn changes(&self, _: Option<ResumeToken>) -> ChangeStream {
         if !matches!(self.fault, Fault::Panic | Fault::CatchUp) {
-            return stream::once(async { Err(ChangeStreamError::Unsupported) }).boxed();
+            return stream::once(async { Err(ChangeStreamError::Unsupported("none".to_owned())) }).boxed();
         }
         let feed = stream::unfold((self.clone(), false), |(primary, told)| async move {
             sleep(Duration::from_millis(5)).await;

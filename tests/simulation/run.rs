@@ -20,7 +20,7 @@ use crate::world::{Bug, Condition, KEYS, Primary};
 const TROUBLE: Duration = Duration::from_secs(6);
 
 /// How long the store may take to be as if nothing had happened.
-const RECOVERY: Duration = Duration::from_secs(3);
+const RECOVERY: Duration = Duration::from_secs(35);
 
 const READERS: usize = 3;
 
@@ -88,10 +88,13 @@ async fn simulate(seed: u64, bug: Bug) -> Result<Tally, String> {
         mode,
         timeout: AFTER,
         max_age,
+        first_snapshot_within: Duration::ZERO,
         snapshot_interval: refresh,
         size_limit: u64::MAX,
         options: Options::default(),
     };
+    // The pauses between the attempts of the replica are random.
+    fastrand::seed(seed);
     let store = fallback::over(Arc::new(primary.clone()), settings).await.map_err(|error| error.to_string())?;
     let store: Arc<dyn Store> = Arc::new(Buggy { store, bug, primary: primary.clone(), old: Mutex::new(None) });
     let (whole, over) = (Cell::new(false), Cell::new(false));

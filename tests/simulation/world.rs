@@ -10,7 +10,7 @@ use records::document::extended_json;
 use records::record::{Document, Key, RecordId};
 use records::store::{
     Change, ChangeBatch, ChangeStream, ChangeStreamError, Error, GetResult, ListRequest, ListResult, Result,
-    ResumeToken, RowStream, Store,
+    ResumeToken, RowStream, SnapshotRows, Store,
 };
 use tokio::time::{Instant, sleep};
 
@@ -161,8 +161,8 @@ impl Primary {
     }
 
     /// Record by record, each as it is at its own moment.
-    fn rows(&self) -> RowStream {
-        let steps = stream::unfold((self.clone(), Some(0)), |(primary, key)| async move {
+    fn rows(&self, from: i64) -> RowStream {
+        let steps = stream::unfold((self.clone(), Some(from)), |(primary, key)| async move {
             let key = key.filter(|key| *key < KEYS)?;
             match primary.way().await {
                 Ok(()) => {
@@ -188,7 +188,7 @@ impl Store for Primary {
 
     fn list(&self, _: ListRequest) -> BoxFuture<'_, Result<ListResult>> {
         Box::pin(async {
-            let mut rows = self.rows();
+            let mut rows = self.rows(0);
             match rows.next().await.transpose()? {
                 Some(first) => Ok(stream::iter([Ok(first)]).chain(rows).boxed().into()),
                 None => Ok(ListResult::empty()),
@@ -202,6 +202,11 @@ impl Store for Primary {
 
     fn ping(&self) -> BoxFuture<'_, Result<()>> {
         Box::pin(async { self.find(None).await.map(drop) })
+    }
+
+    fn snapshot(&self, after: Option<Key>) -> BoxFuture<'_, Result<SnapshotRows>> {
+        let from = after.map_or(0, |after| (0..KEYS).find(|key| Key::int64(*key) > after).unwrap_or(KEYS));
+        Box::pin(async move { Ok(SnapshotRows { rows: self.rows(from), is_in_order: true }) })
     }
 
     fn changes(&self, after: Option<ResumeToken>) -> ChangeStream {
@@ -243,7 +248,7 @@ impl Reader {
         let position = self.position;
         let opened = self.primary.with(|world| {
             if !world.has_changes {
-                return Err(ChangeStreamError::Unsupported);
+                return Err(ChangeStreamError::Unsupported("none".to_owned()));
             }
             if position.is_some_and(|position| position < world.expired) {
                 return Err(ChangeStreamError::HistoryLost("expired".to_owned()));

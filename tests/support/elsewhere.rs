@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use futures::future::{BoxFuture, ready};
-use records::record::{Document, RecordId};
-use records::store::{ChangeStream, Error, GetResult, ListRequest, ListResult, Result, ResumeToken, Store};
+use records::record::{Document, Key, RecordId};
+use records::store::{
+    ChangeStream, Error, GetResult, ListRequest, ListResult, Result, ResumeToken, SnapshotRows, Store,
+};
 
 /// A store that answers no lookup, list or ping. Writes, snapshots and changes go through, so that a replica stays current.
 #[derive(Debug)]
@@ -31,8 +33,8 @@ impl Store for Unreadable {
         away()
     }
 
-    fn snapshot(&self) -> BoxFuture<'_, Result<ListResult>> {
-        self.0.snapshot()
+    fn snapshot(&self, after: Option<Key>) -> BoxFuture<'_, Result<SnapshotRows>> {
+        self.0.snapshot(after)
     }
 
     fn changes(&self, after: Option<ResumeToken>) -> ChangeStream {

@@ -7,6 +7,7 @@
 use std::fs::File;
 use std::io::{Error, Read, Result, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -110,9 +111,11 @@ impl Mongod {
         if self.replica_set {
             command.args(["--replSet", "rs0"]);
         }
-        if self.auth {
-            command.arg("--auth");
-        }
+        match (self.auth, self.replica_set) {
+            (true, true) => command.arg("--keyFile").arg(self.key_file()?),
+            (true, false) => command.arg("--auth"),
+            (false, _) => &mut command,
+        };
         let output = File::create(&log)?;
         let server = command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output).spawn()?;
         let guard = Command::new("sh")
@@ -136,6 +139,21 @@ impl Mongod {
             std::thread::sleep(Duration::from_millis(20));
         }
         Ok(())
+    }
+
+    /// The secret that the members of a set share. The server refuses one that others may read.
+    fn key_file(&self) -> Result<PathBuf> {
+        let path = self.data.path().join("key");
+        if !path.exists() {
+            File::options()
+                .write(true)
+                .create(true)
+                .truncate(true)
+                .mode(0o600)
+                .open(&path)?
+                .write_all(b"not+a+secret")?;
+        }
+        Ok(path)
     }
 
     /// Whether, from the next start on, only known users are served.

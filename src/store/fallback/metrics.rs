@@ -4,30 +4,44 @@ use std::sync::atomic::Ordering;
 
 use super::super::{Metric, MetricValue};
 use super::circuit_breaker::{CircuitBreaker, State};
-use super::replica::Replica;
+use super::replica::{Replica, SyncState};
+
+/// One series for each state.
+fn enumeration<S: PartialEq, const N: usize>(
+    name: &'static str,
+    help: &'static str,
+    states: [(&'static str, S); N],
+    current: S,
+) -> Metric {
+    let values = states.into_iter().map(|(name, state)| (name, f64::from(u8::from(state == current)))).collect();
+    Metric { name, help, unit: None, value: MetricValue::Gauges { label: "state", values } }
+}
 
 pub fn metrics(replica: &Replica, breaker: &CircuitBreaker) -> Vec<Metric> {
     let gauge = |name, help, unit, value| Metric { name, help, unit, value: MetricValue::Gauge(value) };
     let is = |yes: bool| f64::from(u8::from(yes));
-    let state = breaker.state();
-    let states = [("closed", State::Closed), ("half_open", State::HalfOpen), ("open", State::Open)];
+    let breaker_states = [("closed", State::Closed), ("half_open", State::HalfOpen), ("open", State::Open)];
+    let sync_states = [
+        ("following", SyncState::Following),
+        ("refreshing", SyncState::Refreshing),
+        ("interrupted", SyncState::Interrupted),
+        ("too_large", SyncState::TooLarge),
+    ];
     let mut metrics = vec![
-        Metric {
-            name: "circuit_breaker_state",
-            help: "1 for the state of the circuit breaker of MongoDB, 0 for the others",
-            unit: None,
-            value: MetricValue::Gauges {
-                label: "state",
-                values: states.map(|(name, value)| (name, is(state == value))).into(),
-            },
-        },
-        gauge("fallback_replica_usable", "1 if the replica could answer now", None, is(replica.age().is_ok())),
-        gauge(
-            "fallback_replica_in_sync",
-            "1 while the replica follows the changes of MongoDB, or is refreshed by snapshots",
-            None,
-            is(replica.is_in_sync()),
+        enumeration(
+            "circuit_breaker_state",
+            "1 for the state of the circuit breaker of MongoDB, 0 for the others",
+            breaker_states,
+            breaker.state(),
         ),
+        enumeration(
+            "fallback_replica_sync_state",
+            "1 for the state of the replica, 0 for the others: it follows the changes of MongoDB, is refreshed by snapshots, \
+             is not updated, or exceeds its size limit",
+            sync_states,
+            replica.sync_state(),
+        ),
+        gauge("fallback_replica_usable", "1 if the replica could answer now", None, is(replica.age().is_ok())),
     ];
     if let Ok(served) = replica.served() {
         let age = replica.age_of(&served).as_secs_f64();

@@ -5,6 +5,7 @@
 //! - [`replica`] is the replica as readers see it: complete or unusable, and how old.
 //! - [`replicator`] updates the replica in a task of its own: by a snapshot and the changes since, or by one snapshot after
 //!   the other.
+//! - [`backoff`] is the pause between its attempts.
 //! - [`replica_dir`] holds the snapshots and the state that survives a restart; [`snapshot_dir`] is the directory of one.
 //! - [`circuit_breaker`] decides if requests go to the primary.
 //! - [`metrics`] reports the state.
@@ -20,6 +21,7 @@
 //!   mode the two take turns.
 //! - Writes go to the primary alone.
 
+mod backoff;
 mod circuit_breaker;
 mod metrics;
 mod replica;
@@ -69,6 +71,8 @@ pub struct Settings {
     pub timeout: Duration,
     /// The greatest age at which the replica still answers. `None`: any.
     pub max_age: Option<Duration>,
+    /// The time within which the first snapshot starts, at random: many instances may start together.
+    pub first_snapshot_within: Duration,
     /// The time from one snapshot to the next, where the primary has no change stream.
     pub snapshot_interval: Duration,
     /// The largest size of the replica: the bytes of the records' BSON, and [`replica::RECORD_BYTES`] for each.

@@ -5,21 +5,42 @@
 //! is not read before the stream has proven it to be current as of the moment when the last record was copied, or later. The
 //! snapshot before answers until then.
 //!
-//! A change is applied at once, so that memory does not grow with the changes in progress.
+//! - A change is applied at once, so that memory does not grow with the changes in progress.
+//! - A snapshot that was interrupted goes on after its last key, and the stream goes on from where it was opened.
+//! - A stream that proves nothing is not waited for: the snapshot is published as of the moment when it was begun, as where
+//!   there is no stream, and the next one is taken after the interval.
+//! - Attempts back off exponentially with full jitter, so that many instances do not read the primary at the same time.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use futures::FutureExt;
 use futures::stream::StreamExt;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::super::{CHUNK_BYTES, Change, ChangeBatch, ChangeStreamError, Error, Result, ResumeToken, Store};
 use super::Settings;
+use super::backoff::Backoff;
 use super::replica::{Replica, Snapshot, SyncState, Unusable};
 use super::replica_dir::{ReplicaDir, StoredReplica};
+use crate::record::Key;
 
-/// The pause after a failure. An attempt to open the stream also makes the driver look for its server.
+/// The longest pause between two attempts that read the primary, and between two that only open the change stream. The latter
+/// cost one command, and also make the driver look for its server.
+const SCAN_PAUSE: Duration = Duration::from_secs(30);
+const RECONNECT_PAUSE: Duration = Duration::from_secs(2);
+
+/// The time for which a replica must follow the stream before its earlier failures no longer count.
+const STABLE: Duration = Duration::from_secs(30);
+
+/// The time in which an open change stream must prove the replica to be current: without changes, and with changes that keep
+/// coming, as after a long outage.
+const PROOF_TIMEOUT: Duration = Duration::from_secs(8);
+const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The pause between two attempts to drop a replica that has outgrown its limit, while the primary is away.
 const PAUSE: Duration = Duration::from_millis(250);
 
 /// The time that a failed snapshot may take to free its space, and the time between two checks.
@@ -34,6 +55,9 @@ const CHUNK: usize = 1_000;
 const REMEMBER_CHANGES: Duration = Duration::from_secs(1);
 const REMEMBER_TIME: Duration = Duration::from_secs(10);
 
+/// The time after which a warning is repeated while its cause lasts.
+const WARN_AGAIN: Duration = Duration::from_secs(60);
+
 /// The half that keeps the replica from being updated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fault {
@@ -44,6 +68,10 @@ enum Fault {
 /// Why an attempt to follow the primary ended.
 enum End {
     Stream(ChangeStreamError),
+    /// A snapshot was interrupted.
+    Scan(Error),
+    /// The stream is open, and has not proven the replica to be current for this long.
+    Unproven(Duration),
     Replica(Error),
     TooLarge,
 }
@@ -59,11 +87,13 @@ struct PendingSnapshot {
     snapshot: Arc<Snapshot>,
     number: u64,
     begun: Instant,
+    /// The key after which the scan can go on.
+    last: Option<Key>,
     /// When the last record was copied. The snapshot is complete once it is known to be current as of then.
-    copied: Instant,
+    copied: Option<Instant>,
 }
 
-/// Marks the replica as no longer updated when the replicator ends, also by a panic.
+/// Marks the replica as no longer updated when the replicator ends.
 struct SyncGuard(Arc<Replica>);
 
 impl Drop for SyncGuard {
@@ -94,6 +124,7 @@ pub struct Replicator {
     primary: Arc<dyn Store>,
     replica: Arc<Replica>,
     directory: ReplicaDir,
+    first_snapshot_within: Duration,
     snapshot_interval: Duration,
     size_limit: u64,
     /// Where the changes resume, in the pending snapshot if there is one, else in the served one.
@@ -104,10 +135,14 @@ pub struct Replicator {
     remembered: Instant,
     /// There were changes since.
     has_changed: bool,
-    /// The fault that was logged last.
-    fault: Option<Fault>,
-    /// Failures of the replica since its last complete snapshot.
-    failures: u32,
+    /// The fault that was logged last, and when.
+    fault: Option<(Fault, Instant)>,
+    /// The size was logged as close to the limit.
+    is_nearly_full: bool,
+    /// When the served snapshot was published, unless its stability is known.
+    published: Option<Instant>,
+    reconnects: Backoff,
+    scans: Backoff,
 }
 
 impl Replicator {
@@ -128,20 +163,23 @@ impl Replicator {
             (token, number) = (stored.token, stored.number);
             replica.serve(Ok(stored.snapshot));
         }
-        let remembered = Instant::now();
         Self {
             primary,
             replica,
             directory,
+            first_snapshot_within: settings.first_snapshot_within,
             snapshot_interval: settings.snapshot_interval,
             size_limit: settings.size_limit,
             token,
             pending: None,
             number,
-            remembered,
+            remembered: Instant::now(),
             has_changed: false,
             fault: None,
-            failures: 0,
+            is_nearly_full: false,
+            published: None,
+            reconnects: Backoff::default(),
+            scans: Backoff::default(),
         }
     }
 
@@ -149,22 +187,59 @@ impl Replicator {
         let _guard = SyncGuard(self.replica.clone());
         loop {
             let began = Instant::now();
-            match self.follow().await {
-                End::Stream(ChangeStreamError::Unsupported) => self.snapshot_at_intervals(began).await,
-                End::Stream(ChangeStreamError::HistoryLost(why)) => {
-                    self.interrupted(Fault::Primary, &format!("changes were lost: {why}"));
+            let until = match AssertUnwindSafe(self.attempt(began)).catch_unwind().await {
+                Ok(until) => until,
+                Err(_) => {
+                    tracing::error!("fallback replication panicked; it starts again");
+                    // What the panic left half done is not known.
                     self.start_over();
-                    // A stream that loses its history at once must not cause a busy loop.
-                    sleep_until(began + PAUSE).await;
+                    self.interrupted(Fault::Primary, "a panic");
+                    Instant::now() + self.scans.next(SCAN_PAUSE)
                 }
-                End::Stream(ChangeStreamError::Unavailable(error)) => {
-                    self.interrupted(Fault::Primary, &error.report().to_string());
-                    sleep(PAUSE).await;
-                }
-                End::Replica(error) => self.replica_failed(&error).await,
-                End::TooLarge => self.give_up().await,
-            }
+            };
+            sleep_until(until).await;
         }
+    }
+
+    /// Follows the primary as long as possible. Returns the time of the next attempt.
+    async fn attempt(&mut self, began: Instant) -> Instant {
+        let end = match self.follow().await {
+            Err(End::Stream(ChangeStreamError::Unsupported(cause))) => self.refresh(began, &cause).await,
+            Err(End::Unproven(after)) => {
+                self.replica.interruptions.fetch_add(1, Ordering::Relaxed);
+                let cause =
+                    format!("the change stream has not proven for {} s that the replica is current", after.as_secs());
+                self.refresh(began, &cause).await
+            }
+            Err(end) => Err(end),
+            Ok(()) => {
+                Err(ChangeStreamError::Unavailable(Error::broken("a change stream ended without an error")).into())
+            }
+        };
+        let pause = match end {
+            Ok(until) => return until,
+            Err(End::Stream(ChangeStreamError::HistoryLost(cause))) => {
+                self.interrupted(Fault::Primary, &format!("changes were lost: {cause}"));
+                self.start_over();
+                self.scans.next(SCAN_PAUSE)
+            }
+            Err(End::Stream(ChangeStreamError::Unavailable(error))) => {
+                self.interrupted(Fault::Primary, &error.report().to_string());
+                self.reconnects.next(RECONNECT_PAUSE)
+            }
+            Err(End::Scan(error)) => {
+                self.interrupted(Fault::Primary, &error.report().to_string());
+                self.scans.next(SCAN_PAUSE)
+            }
+            Err(End::Replica(error)) => self.replica_failed(&error),
+            Err(End::TooLarge) => {
+                self.give_up().await;
+                self.snapshot_interval
+            }
+            // Each was answered above.
+            Err(End::Unproven(_) | End::Stream(ChangeStreamError::Unsupported(_))) => self.scans.next(SCAN_PAUSE),
+        };
+        Instant::now() + pause
     }
 
     fn start_over(&mut self) {
@@ -175,23 +250,35 @@ impl Replicator {
     }
 
     /// Follows the change stream until it ends.
-    async fn follow(&mut self) -> End {
-        match self.try_follow().await {
-            Ok(()) => ChangeStreamError::Unavailable(Error::broken("a change stream ended without an error")).into(),
-            Err(end) => end,
-        }
-    }
-
-    async fn try_follow(&mut self) -> std::result::Result<(), End> {
+    async fn follow(&mut self) -> std::result::Result<(), End> {
         let mut stream = self.primary.changes(self.token.clone());
         let Some(opened) = stream.next().await else { return Ok(()) };
         let mut batch = opened?;
         if self.token.is_none() {
             self.start_over();
-            self.pending = Some(self.take_snapshot().await?);
         }
+        let needs_scan = match &self.pending {
+            Some(pending) => pending.copied.is_none(),
+            None => self.token.is_none() || self.replica.served().is_err(),
+        };
+        if needs_scan {
+            // Its changes come before the scan, which reads a state that is at least as new.
+            self.begin_snapshot().await?;
+            self.apply(std::mem::take(&mut batch)).await?;
+            self.scan().await?;
+        }
+        let opened = Instant::now();
+        let (mut proven, mut progressed) = (opened, opened);
         loop {
-            self.apply(batch).await?;
+            let has_changes = !batch.changes.is_empty();
+            if self.apply(batch).await? {
+                (proven, progressed) = (Instant::now(), Instant::now());
+            } else if has_changes {
+                progressed = Instant::now();
+            }
+            if progressed.elapsed() >= PROOF_TIMEOUT || proven.elapsed() >= CATCH_UP_TIMEOUT {
+                return Err(End::Unproven(proven.elapsed()));
+            }
             batch = match stream.next().await {
                 Some(next) => next?,
                 None => return Ok(()),
@@ -199,8 +286,9 @@ impl Replicator {
         }
     }
 
-    /// Applies a batch, and publishes the pending snapshot once it is complete.
-    async fn apply(&mut self, batch: ChangeBatch) -> std::result::Result<(), End> {
+    /// Applies a batch, and publishes the pending snapshot once it is complete. Returns true if the batch proves that the
+    /// replica is current.
+    async fn apply(&mut self, batch: ChangeBatch) -> std::result::Result<bool, End> {
         let snapshot = match &self.pending {
             Some(pending) => pending.snapshot.clone(),
             None => match self.replica.served() {
@@ -223,20 +311,28 @@ impl Replicator {
             snapshot.mark_failed();
         }
         written?;
+        self.check_room(&snapshot);
         if let Some(token) = batch.token {
             self.token = Some(token);
         }
-        let Some(current) = batch.current else { return Ok(()) };
+        let Some(current) = batch.current else { return Ok(false) };
+        if let Some(pending) = self.pending.take_if(|pending| pending.copied.is_some_and(|copied| current >= copied)) {
+            self.replica.mark_current(&snapshot, current);
+            self.publish(pending).await.map_err(End::Replica)?;
+        } else if self.pending.is_some() {
+            return Ok(false);
+        }
         self.replica.mark_current(&snapshot, current);
-        match self.pending.take() {
-            Some(pending) if current >= pending.copied => self.publish(pending).await.map_err(End::Replica)?,
-            pending => self.pending = pending,
+        if self.set_sync_state(SyncState::Following) {
+            tracing::info!("fallback replica follows every change");
         }
-        if self.pending.is_none() {
-            self.set_sync_state(SyncState::Following);
-            self.remember_if_due().await.map_err(End::Replica)?;
+        self.reconnects.reset();
+        if self.published.is_some_and(|published| published.elapsed() >= STABLE) {
+            self.published = None;
+            self.scans.reset();
         }
-        Ok(())
+        self.remember_if_due().await.map_err(End::Replica)?;
+        Ok(true)
     }
 
     /// Writes a little at a time, or where blocking is allowed if the writes may wait for a disk.
@@ -265,6 +361,21 @@ impl Replicator {
             })
     }
 
+    /// Warns before the replica reaches its limit.
+    fn check_room(&mut self, snapshot: &Snapshot) {
+        let (size, limit) = (snapshot.size(), self.size_limit);
+        let is_nearly_full = size > limit - limit / 10;
+        if is_nearly_full && !self.is_nearly_full {
+            tracing::warn!(
+                bytes = size,
+                limit_bytes = limit,
+                "fallback replica has nearly reached its size limit; raise --fallback-size-limit"
+            );
+        }
+        // Not below the limit by a hair, or each change would warn again.
+        self.is_nearly_full = is_nearly_full || (self.is_nearly_full && size > limit - limit / 5);
+    }
+
     /// Removes a snapshot that has failed, to make room for a new one, as soon as the primary answers instead.
     async fn remove_failed(&mut self) -> std::result::Result<(), End> {
         let failed = self.replica.served().ok().filter(|served| served.has_failed());
@@ -286,39 +397,78 @@ impl Replicator {
         Ok(())
     }
 
-    /// Copies every record of the primary into a new snapshot.
-    async fn take_snapshot(&mut self) -> std::result::Result<PendingSnapshot, End> {
+    /// Creates a snapshot to copy the records into, unless there is one that was interrupted.
+    async fn begin_snapshot(&mut self) -> std::result::Result<(), End> {
+        if self.pending.as_ref().is_some_and(|pending| pending.last.is_some()) {
+            return Ok(());
+        }
+        let token = self.token.clone();
+        self.start_over();
+        self.token = token;
         self.remove_failed().await?;
+        // Instances that start together read the primary one after the other.
+        let within = std::mem::take(&mut self.first_snapshot_within);
+        if self.replica.served().is_err() {
+            sleep(within.mul_f64(fastrand::f64())).await;
+        }
         let begun = Instant::now();
         let (snapshot, number) = self.directory.create_snapshot().await.map_err(End::Replica)?;
-        if let Err(end) = self.fill(&snapshot).await {
-            if matches!(end, End::Replica(_)) {
-                snapshot.mark_failed();
-            }
-            snapshot.retire();
-            return Err(end);
-        }
-        Ok(PendingSnapshot { snapshot, number, begun, copied: Instant::now() })
+        self.pending = Some(PendingSnapshot { snapshot, number, begun, last: None, copied: None });
+        Ok(())
     }
 
-    async fn fill(&self, snapshot: &Arc<Snapshot>) -> std::result::Result<(), End> {
-        let failed = |error| End::Stream(ChangeStreamError::Unavailable(error));
-        let mut rows = self.primary.snapshot().await.map_err(failed)?.rows.ready_chunks(CHUNK);
+    /// Copies every record of the primary into the pending snapshot, from where it was interrupted.
+    async fn scan(&mut self) -> std::result::Result<(), End> {
+        let Some(mut pending) = self.pending.take() else { return Ok(()) };
+        let copied = self.copy_into(&mut pending).await;
+        match copied {
+            Ok(()) => pending.copied = Some(Instant::now()),
+            Err(End::Scan(_)) if pending.last.is_some() => {}
+            Err(ref end) => {
+                if matches!(end, End::Replica(_)) {
+                    pending.snapshot.mark_failed();
+                }
+                pending.snapshot.retire();
+                self.token = None;
+                return copied;
+            }
+        }
+        self.pending = Some(pending);
+        copied
+    }
+
+    async fn copy_into(&self, pending: &mut PendingSnapshot) -> std::result::Result<(), End> {
+        let scan = self.primary.snapshot(pending.last.clone()).await;
+        let scan = scan.inspect_err(|_| pending.last = None).map_err(End::Scan)?;
+        let mut rows = scan.rows.ready_chunks(CHUNK);
         let mut read = 0;
         while let Some(chunk) = rows.next().await {
-            let chunk: Result<Vec<_>> = chunk.into_iter().map(|row| row.map(|row| row.document)).collect();
-            let chunk = chunk.map_err(failed)?;
+            // The rows before an error count.
+            let mut failure = None;
+            let mut documents = Vec::with_capacity(chunk.len());
+            for row in chunk {
+                match row {
+                    Ok(row) => documents.push(row.document),
+                    Err(error) => failure = Some(error),
+                }
+            }
             // A replica holds one record for each `_id`: its lists would lack the others.
-            if chunk.iter().any(|document| document.key().is_missing()) {
+            if documents.iter().any(|document| document.key().is_missing()) {
                 return Err(End::Replica(Error::invalid(
                     "a record has no `_id`, so that no replica can hold all records",
                 )));
             }
-            read += chunk.len() as u64;
-            self.write(snapshot, chunk.into_iter().map(Change::Put).collect()).await?;
-            if snapshot.records() < read {
+            read += documents.len() as u64;
+            let last = documents.last().map(|document| document.key().clone());
+            self.write(&pending.snapshot, documents.into_iter().map(Change::Put).collect()).await?;
+            if scan.is_in_order {
+                pending.last = last.or(pending.last.take());
+            } else if pending.snapshot.records() < read {
                 let repeated = "several records have one `_id`, so that no replica can hold all records";
                 return Err(End::Replica(Error::invalid(repeated)));
+            }
+            if let Some(error) = failure {
+                return Err(End::Scan(error));
             }
         }
         Ok(())
@@ -335,7 +485,7 @@ impl Replicator {
             return Err(error);
         }
         (self.remembered, self.has_changed) = (Instant::now(), false);
-        (self.number, self.failures) = (number, 0);
+        (self.number, self.published) = (number, Some(Instant::now()));
         let (records, bytes) = (snapshot.records(), snapshot.size());
         let first = self.replica.served().is_err();
         self.replica.snapshots.fetch_add(1, Ordering::Relaxed);
@@ -355,8 +505,8 @@ impl Replicator {
             return Ok(());
         }
         let Ok(served) = self.replica.served() else { return Ok(()) };
-        let remembered =
-            self.directory.remember(&served, self.number, self.token.as_ref(), self.replica.age_of(&served)).await;
+        let age = self.replica.age_of(&served);
+        let remembered = self.directory.remember(&served, self.number, self.token.as_ref(), age).await;
         if remembered.is_err() {
             served.mark_failed();
         }
@@ -365,52 +515,54 @@ impl Replicator {
         Ok(())
     }
 
-    /// Takes one snapshot and waits for the next, where there is no change stream.
-    async fn snapshot_at_intervals(&mut self, began: Instant) {
-        self.start_over();
-        match self.take_snapshot().await {
-            Ok(pending) => {
-                // Every record was read after this moment.
-                self.replica.mark_current(&pending.snapshot, pending.begun);
-                match self.publish(pending).await {
-                    Ok(()) => {
-                        self.set_sync_state(SyncState::Refreshing);
-                        sleep_until(began + self.snapshot_interval).await;
-                    }
-                    Err(error) => self.replica_failed(&error).await,
-                }
-            }
-            Err(End::TooLarge) => self.give_up().await,
-            Err(End::Replica(error)) => self.replica_failed(&error).await,
-            Err(End::Stream(ChangeStreamError::Unavailable(error))) => {
-                self.interrupted(Fault::Primary, &error.report().to_string());
-                sleep(PAUSE).await;
-            }
-            Err(End::Stream(_)) => sleep(PAUSE).await,
+    /// Publishes a snapshot without the proof of a change stream. Returns the time of the next one.
+    async fn refresh(&mut self, began: Instant, cause: &str) -> std::result::Result<Instant, End> {
+        self.token = None;
+        if self.pending.as_ref().is_none_or(|pending| pending.copied.is_none()) {
+            self.begin_snapshot().await?;
+            self.scan().await?;
         }
+        if let Some(pending) = self.pending.take() {
+            // Every record was read after this moment.
+            self.replica.mark_current(&pending.snapshot, pending.begun);
+            self.publish(pending).await.map_err(End::Replica)?;
+        }
+        if self.set_sync_state(SyncState::Refreshing) {
+            let every_s = self.snapshot_interval.as_secs_f64();
+            tracing::warn!(cause, every_s, "no change stream can be used; fallback replica is refreshed by snapshots");
+        }
+        self.reconnects.reset();
+        self.scans.reset();
+        Ok(began + self.snapshot_interval)
     }
 
-    /// Drops the replica, until the primary holds less.
+    /// Drops the replica until the primary holds less. While the primary is away, the replica still answers.
     async fn give_up(&mut self) {
         self.start_over();
+        if self.set_sync_state(SyncState::TooLarge) {
+            let limit_bytes = self.size_limit;
+            tracing::error!(
+                limit_bytes,
+                "fallback replica exceeds its size limit and is dropped once MongoDB answers; raise --fallback-size-limit"
+            );
+        }
+        while self.replica.served().is_ok() && self.primary.ping().await.is_err() {
+            sleep(PAUSE).await;
+        }
         self.directory.forget();
         self.replica.serve(Err(Unusable::TooLarge));
-        self.set_sync_state(SyncState::TooLarge);
-        sleep(self.snapshot_interval).await;
     }
 
-    /// Waits before the next attempt, which is made in a new snapshot: a store on disk may fail every write after its first
-    /// failure. The served snapshot still answers; one that has failed itself answers only where the primary does not, and is
-    /// removed before the next attempt.
+    /// Returns the pause before the next attempt, which is made in a new snapshot: a store on disk may fail every write after
+    /// its first failure. The served snapshot still answers; one that has failed itself answers only where the primary does
+    /// not, and is removed before the next attempt.
     ///
     /// A full disk stays full for a while, and every attempt reads the whole primary, so attempts become as rare as snapshots
     /// where there is no change stream.
-    async fn replica_failed(&mut self, error: &Error) {
+    fn replica_failed(&mut self, error: &Error) -> Duration {
         self.start_over();
         self.interrupted(Fault::Replica, &error.report().to_string());
-        let pause = PAUSE.saturating_mul(4 << self.failures.min(16));
-        self.failures = self.failures.saturating_add(1);
-        sleep(pause.min(self.snapshot_interval.max(PAUSE))).await;
+        self.scans.next(self.snapshot_interval.max(PAUSE))
     }
 
     fn interrupted(&mut self, fault: Fault, cause: &str) {
@@ -420,31 +572,24 @@ impl Replicator {
             return;
         }
         self.replica.set_sync_state(SyncState::Interrupted);
-        let served = self.replica.served().is_ok();
-        let new = self.fault.replace(fault) != Some(fault);
-        match (new, served) {
-            (true, true) => tracing::warn!(cause, served, "fallback replica is no longer updated"),
-            (true, false) => tracing::warn!(cause, served, "fallback replica cannot be made yet"),
-            (false, _) => tracing::debug!(cause, served, "fallback replica cannot be updated"),
+        let is_known = self.fault.is_some_and(|(known, at)| known == fault && at.elapsed() < WARN_AGAIN);
+        if is_known {
+            tracing::debug!(cause, "fallback replica cannot be updated");
+            return;
+        }
+        self.fault = Some((fault, Instant::now()));
+        match self.replica.served() {
+            Ok(served) => {
+                let age_s = self.replica.age_of(&served).as_secs();
+                tracing::warn!(cause, age_s, "fallback replica is no longer updated");
+            }
+            Err(_) => tracing::warn!(cause, "fallback replica cannot be made yet"),
         }
     }
 
-    fn set_sync_state(&mut self, state: SyncState) {
+    /// Returns true if the state is another than before.
+    fn set_sync_state(&mut self, state: SyncState) -> bool {
         self.fault = None;
-        if self.replica.set_sync_state(state) == state {
-            return;
-        }
-        let (every_s, limit_bytes) = (self.snapshot_interval.as_secs_f64(), self.size_limit);
-        match state {
-            SyncState::Following => tracing::info!("fallback replica follows every change"),
-            SyncState::Refreshing => tracing::info!(
-                every_s,
-                "MongoDB offers no change stream; the fallback replica is refreshed by snapshots"
-            ),
-            SyncState::TooLarge => {
-                tracing::error!(limit_bytes, "fallback replica would be larger than allowed and is dropped")
-            }
-            SyncState::Interrupted => {}
-        }
+        self.replica.set_sync_state(state) != state
     }
 }

@@ -22,7 +22,11 @@
 //! This does not prove that a replica is current: the primary takes writes that no majority has yet, and never may while members
 //! are away. So the primary is asked as well, by a `ping`, whose `operationTime` is that of its last write. `$clusterTime` comes
 //! with every reply, but failed writes advance it too (a second insert of an `_id`, for example), after which the stream does not
-//! reach it until something else happens.
+//! reach it until something else happens. A member that has just become primary may send replies without `operationTime` for a
+//! moment: they prove nothing, and the next ones are waited for.
+//!
+//! The stream follows a name, and stays silent if the name does not exist, or if a view or a time series takes it. So the
+//! kind and the UUID of the collection belong to each proof, and to each resume token. Another UUID means another collection.
 //!
 //! The stream holds only what a majority of the members has, so that no failover takes it back. The same holds for a snapshot:
 //! it waits until a majority has what was written before the stream began, since the stream does not have that.
@@ -34,7 +38,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures::stream::{self, StreamExt};
-use mongodb::bson::{RawDocument, RawDocumentBuf, Timestamp, doc};
+use mongodb::bson::{Bson, RawDocument, Timestamp, doc};
 use mongodb::error::{Error as DriverError, ErrorKind};
 use mongodb::options::{ReadConcern, ReadPreference, SelectionCriteria};
 use mongodb::raw_batch_cursor::{RawBatch, RawBatchCursor};
@@ -49,6 +53,9 @@ use crate::store::{Change, ChangeBatch, ChangeStream, ChangeStreamError, Error, 
 /// The time that the server waits for an event before it sends an empty reply. A replica learns so often that it is current,
 /// and an event is held so long at most while nothing else writes.
 const AWAIT: Duration = Duration::from_millis(100);
+
+/// The longest time without an answer of the primary, after which the stream ends.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The memory for changes while a resumed stream catches up. With more of them, a new snapshot is cheaper.
 const CATCH_UP_BYTES: usize = 64 * 1024 * 1024;
@@ -96,17 +103,14 @@ pub fn watch(store: &MongoDb, after: Option<ResumeToken>) -> ChangeStream {
 
 async fn read(inner: Arc<Inner>, after: Option<ResumeToken>, batches: mpsc::Sender<Result<ChangeBatch>>) {
     let resumes = after.is_some();
-    let mut cursor = match open(&inner, after).await {
-        Ok(cursor) => cursor,
-        Err(error) => {
-            // The user may read only, perhaps since the replica was made.
-            let is_unauthorized = error::is_command(&error, UNAUTHORIZED);
-            let why = if is_unauthorized { ChangeStreamError::Unsupported } else { classify(error, resumes) };
+    let (mut cursor, identity) = match open(&inner, after).await {
+        Ok(opened) => opened,
+        Err(why) => {
             let _ = batches.send(Err(why)).await;
             return;
         }
     };
-    let mut events = Events::new(&inner, resumes);
+    let mut events = Events::new(&inner, identity, resumes);
     loop {
         events.ask_primary();
         let batch = match cursor.next().await {
@@ -122,29 +126,108 @@ async fn read(inner: Arc<Inner>, after: Option<ResumeToken>, batches: mpsc::Send
     }
 }
 
-async fn open(inner: &Inner, after: Option<ResumeToken>) -> mongodb::error::Result<RawBatchCursor> {
+async fn open(inner: &Inner, after: Option<ResumeToken>) -> Result<(RawBatchCursor, Identity)> {
+    let resumes = after.is_some();
     let mut stream = doc! { "fullDocument": "updateLookup" };
-    if let Some(token) = after.and_then(|token| RawDocumentBuf::from_bytes(token.0.into()).ok()) {
-        stream.insert("resumeAfter", mongodb::bson::Document::try_from(token)?);
+    let identity = match after {
+        // Asked before the stream is opened, so that a later change is noticed.
+        None => observe(inner).await.map_err(|error| classify(error, false))?.0,
+        Some(token) => {
+            let unknown = || ChangeStreamError::HistoryLost("the resume token cannot be read".to_owned());
+            let (token, identity) = decode_token(token).ok_or_else(unknown)?;
+            stream.insert("resumeAfter", token);
+            identity
+        }
+    };
+    if let Identity::Other(kind) = identity {
+        return Err(no_stream_of(&kind));
     }
     let fields = doc! { "operationType": 1, "documentKey": 1, "fullDocument": 1 };
-    inner
-        .collection()
-        .await?
-        .aggregate([doc! { "$changeStream": stream }, doc! { "$project": fields }])
-        .read_concern(ReadConcern::majority())
-        // A secondary may be far behind.
-        .selection_criteria(SelectionCriteria::ReadPreference(ReadPreference::Primary))
-        .max_await_time(AWAIT)
-        .batch()
-        .await
+    let cursor = async {
+        let collection = inner.collection().await?;
+        let stream = collection.aggregate([doc! { "$changeStream": stream }, doc! { "$project": fields }]);
+        stream
+            .read_concern(ReadConcern::majority())
+            // A secondary may be far behind.
+            .selection_criteria(SelectionCriteria::ReadPreference(ReadPreference::Primary))
+            .max_await_time(AWAIT)
+            .batch()
+            .await
+    };
+    match cursor.await {
+        Ok(cursor) => Ok((cursor, identity)),
+        // The user may read only, perhaps since the replica was made.
+        Err(error) if error::is_command(&error, UNAUTHORIZED) => {
+            Err(ChangeStreamError::Unsupported("the user lacks the right to open a change stream".to_owned()))
+        }
+        Err(error) => Err(classify(error, resumes)),
+    }
 }
 
-/// The time of the primary's last write; `None` when it does not say.
-async fn last_write(inner: &Inner) -> mongodb::error::Result<Option<ServerTime>> {
+fn no_stream_of(kind: &str) -> ChangeStreamError {
+    ChangeStreamError::Unsupported(format!("a {kind} has no change stream"))
+}
+
+/// The collection as the primary sees it.
+#[derive(Clone, Debug, PartialEq)]
+enum Identity {
+    /// The UUID. Null if there is no such collection, undefined if the user may not know it.
+    Collection(Bson),
+    /// A view or a time series, which have no change stream.
+    Other(String),
+}
+
+type Observation = (Identity, Option<ServerTime>);
+
+/// Asks the primary what the collection is, then for the time of its last write, which it may not tell yet.
+async fn observe(inner: &Inner) -> mongodb::error::Result<Observation> {
     let database = inner.client().await?.database(&inner.database);
-    let reply = database.run_command(doc! { "ping": 1 }).selection_criteria(ReadPreference::Primary.into()).await?;
-    Ok(reply.get_timestamp("operationTime").ok().map(server_time))
+    let on_primary = || SelectionCriteria::ReadPreference(ReadPreference::Primary);
+    let list = async |name_only: bool| {
+        let filter = doc! { "name": &inner.options.collection };
+        let list =
+            doc! { "listCollections": 1, "filter": filter, "nameOnly": name_only, "authorizedCollections": true };
+        database.run_command(list).selection_criteria(on_primary()).await
+    };
+    // A user who may only read the collection learns its kind, and not its UUID.
+    let listed = match list(false).await {
+        Err(error) if error::is_command(&error, UNAUTHORIZED) => list(true).await,
+        listed => listed,
+    };
+    let identity = match listed {
+        Ok(reply) => identity_of(&reply),
+        Err(error) if error::is_command(&error, UNAUTHORIZED) => Identity::Collection(Bson::Undefined),
+        Err(error) => return Err(error),
+    };
+    let reply = database.run_command(doc! { "ping": 1 }).selection_criteria(on_primary()).await?;
+    Ok((identity, reply.get_timestamp("operationTime").ok().map(server_time)))
+}
+
+fn identity_of(listed: &mongodb::bson::Document) -> Identity {
+    let batch = listed.get_document("cursor").and_then(|cursor| cursor.get_array("firstBatch"));
+    let found = batch.ok().and_then(|batch| batch.first()).and_then(Bson::as_document);
+    let Some(found) = found else { return Identity::Collection(Bson::Null) };
+    match found.get_str("type") {
+        Ok("collection") | Err(_) => {
+            let uuid = found.get_document("info").ok().and_then(|info| info.get("uuid"));
+            Identity::Collection(uuid.cloned().unwrap_or(Bson::Undefined))
+        }
+        Ok(other) => Identity::Other(other.to_owned()),
+    }
+}
+
+/// A resume token of the server, with the identity of the collection to which it belongs.
+fn encode_token(token: &RawDocument, identity: &Identity) -> Option<ResumeToken> {
+    let Identity::Collection(uuid) = identity else { return None };
+    let token = mongodb::bson::Document::try_from(token).ok()?;
+    let token = doc! { "token": token, "uuid": uuid.clone() }.to_vec().ok()?;
+    Some(ResumeToken(token.into()))
+}
+
+fn decode_token(token: ResumeToken) -> Option<(mongodb::bson::Document, Identity)> {
+    let mut token = mongodb::bson::Document::from_reader(token.0.as_ref()).ok()?;
+    let uuid = token.remove("uuid")?;
+    Some((token.get_document("token").ok()?.clone(), Identity::Collection(uuid)))
 }
 
 /// `has_begun`: the stream was open once, now or before it was resumed.
@@ -158,7 +241,10 @@ fn classify(error: DriverError, has_begun: bool) -> ChangeStreamError {
         code == UNAUTHORIZED || TRANSIENT.contains(&code) || labels.iter().any(|label| error.contains_label(label))
     };
     match code {
-        Some(NOT_A_REPLICA_SET | NOT_ON_A_VIEW) => ChangeStreamError::Unsupported,
+        Some(NOT_A_REPLICA_SET) => {
+            ChangeStreamError::Unsupported("a standalone server has no change streams".to_owned())
+        }
+        Some(NOT_ON_A_VIEW) => no_stream_of("view"),
         // The history is too short, the token unknown, an event too large: another attempt would fail in the same way, and a
         // new stream begins after it.
         Some(code) if has_begun && !is_transient(code) => {
@@ -183,20 +269,36 @@ struct Events<'a> {
     catch_up: Option<(HashMap<Key, Change>, usize)>,
     /// The time at which a resumed stream has caught up.
     target: Option<ServerTime>,
-    /// When the primary was asked for its last write, and its answer to come.
-    question: Option<(Instant, oneshot::Receiver<Option<ServerTime>>)>,
+    /// The collection that the stream follows.
+    identity: Identity,
+    has_begun: bool,
+    /// When the primary was asked, and its answer to come.
+    question: Option<(Instant, oneshot::Receiver<Observation>)>,
+    /// When the primary was asked first since its last answer. A stream goes on for a while on a member that is no longer the
+    /// primary.
+    unanswered_since: Option<Instant>,
     /// The primary's last write at a moment: once the stream has reached it, the replica is as current as that.
     goal: Option<(ServerTime, Instant)>,
 }
 
 impl<'a> Events<'a> {
-    fn new(inner: &'a Arc<Inner>, resumes: bool) -> Self {
-        let catch_up = resumes.then(Default::default);
-        Self { inner, looked_up: HashMap::new(), catch_up, target: None, question: None, goal: None }
+    fn new(inner: &'a Arc<Inner>, identity: Identity, resumes: bool) -> Self {
+        let (catch_up, looked_up) = (resumes.then(Default::default), HashMap::new());
+        Self {
+            inner,
+            looked_up,
+            catch_up,
+            target: None,
+            identity,
+            has_begun: false,
+            question: None,
+            unanswered_since: None,
+            goal: None,
+        }
     }
 
-    /// Asks the primary for its last write, unless that is known or was asked a short time ago. Changes do not wait for the
-    /// answer.
+    /// Asks the primary for its last write and the collection's identity, unless that is known or was asked a short time ago.
+    /// Changes do not wait for the answer.
     fn ask_primary(&mut self) {
         let is_recent = |(asked, _): &(Instant, _)| asked.elapsed() < self.inner.options.timeout;
         if self.goal.is_some() || self.question.as_ref().is_some_and(is_recent) {
@@ -204,36 +306,68 @@ impl<'a> Events<'a> {
         }
         let (sender, answer) = oneshot::channel();
         self.question = Some((Instant::now(), answer));
+        self.unanswered_since.get_or_insert_with(Instant::now);
         let inner = self.inner.clone();
         tokio::spawn(async move {
             // After a failure there is no answer, and the next batch asks again.
-            if let Ok(time) = last_write(&inner).await {
-                let _ = sender.send(time);
+            if let Ok(observed) = observe(&inner).await {
+                let _ = sender.send(observed);
             }
         });
     }
 
-    /// Takes the primary's answer, if there is one. A primary that does not say is taken to be at `majority`.
-    fn take_answer(&mut self, majority: ServerTime) {
-        let Some((asked, mut answer)) = self.question.take() else { return };
-        match answer.try_recv() {
-            Ok(time) => self.goal = Some((time.unwrap_or(majority), asked)),
+    /// Takes the primary's answer, if there is one.
+    fn take_answer(&mut self) -> Result<()> {
+        let Some((asked, mut answer)) = self.question.take() else { return Ok(()) };
+        let within = self.inner.options.timeout.min(ANSWER_TIMEOUT);
+        let answer_now = answer.try_recv();
+        if answer_now.is_ok() {
+            self.unanswered_since = None;
+        } else if self.unanswered_since.is_some_and(|since| since.elapsed() > within) {
+            let error = error::timed_out("the primary does not answer", within);
+            return Err(ChangeStreamError::Unavailable(error));
+        }
+        match answer_now {
+            Ok((Identity::Other(kind), _)) => return Err(no_stream_of(&kind)),
+            Ok((identity, _)) if identity != self.identity => {
+                let why = "the collection was created, dropped or replaced".to_owned();
+                return Err(ChangeStreamError::HistoryLost(why));
+            }
+            // Without a time, the next batch asks again.
+            Ok((_, time)) => self.goal = time.map(|time| (time, asked)),
             Err(TryRecvError::Empty) => self.question = Some((asked, answer)),
             Err(TryRecvError::Closed) => {}
         }
+        Ok(())
     }
 
     fn batch(&mut self, reply: &RawBatch) -> Result<ChangeBatch> {
         let whole = reply.as_raw_document();
-        let majority = whole.get_timestamp("operationTime").map_or(ServerTime::MAX, server_time);
         let token =
             whole.get_document("cursor").ok().and_then(|cursor| cursor.get_document("postBatchResumeToken").ok());
-        let position = token.and_then(time_of_token).unwrap_or(0);
+        let position = match token {
+            // An emulation of MongoDB may have tokens of its own.
+            Some(token) => time_of_token(token).ok_or_else(|| {
+                ChangeStreamError::Unsupported("the server's resume tokens do not tell the time".to_owned())
+            })?,
+            None => 0,
+        };
         // A stream begins after the primary's last write, which a majority may not have yet. Where it names the time of the
         // next write, that is one tick later.
-        if self.target.is_none() {
+        if !std::mem::replace(&mut self.has_begun, true) {
             self.inner.begun.store(position.saturating_sub(1), Ordering::Relaxed);
         }
+        let Ok(majority) = whole.get_timestamp("operationTime").map(server_time) else {
+            let mut events = reply.doc_slices().map_err(unreadable)?.into_iter();
+            return match events.next() {
+                None => Ok(ChangeBatch::default()),
+                // Without a time, the order of the lookups among these events is unknown.
+                Some(_) => {
+                    let error = Error::unavailable("MongoDB does not tell the time of its last write yet");
+                    Err(ChangeStreamError::Unavailable(error))
+                }
+            };
+        };
         // An earlier stream, perhaps on another member, looked up no later states than these.
         let seen = self.inner.seen.fetch_max(majority, Ordering::Relaxed).max(majority);
         let target = *self.target.get_or_insert(seen);
@@ -273,13 +407,13 @@ impl<'a> Events<'a> {
             changes.extend(last.into_values());
         }
 
-        self.take_answer(majority);
+        self.take_answer()?;
         let has_caught_up = self.catch_up.is_none();
         let reached = has_caught_up.then(|| self.goal.take_if(|(goal, _)| *goal <= position)).flatten();
         let current = reached.map(|(_, asked)| asked);
         // A stream that resumes with this token does not repeat held events.
         let is_complete = has_caught_up && self.looked_up.values().all(|looked_up| looked_up.held.is_none());
-        let token = token.filter(|_| is_complete).map(|token| ResumeToken(token.as_bytes().into()));
+        let token = token.filter(|_| is_complete).and_then(|token| encode_token(token, &self.identity));
         Ok(ChangeBatch { changes, token, current })
     }
 

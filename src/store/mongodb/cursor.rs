@@ -39,9 +39,13 @@ impl Cursor {
         Self { batches: Batches::Plain(batches), id: 0, on_secondary: None }
     }
 
-    /// A cursor on the primary, with the session in which it was opened.
-    pub fn in_session(batches: SessionRawBatchCursor, session: ClientSession) -> Self {
-        Self { batches: Batches::InSession(batches, Box::new(session)), id: 0, on_secondary: None }
+    /// A cursor that may be on a secondary, with the session in which it was opened.
+    pub fn in_session(
+        collection: &Collection<RawDocumentBuf>,
+        batches: SessionRawBatchCursor,
+        session: ClientSession,
+    ) -> Self {
+        Self { batches: Batches::InSession(batches, Box::new(session)), id: 0, on_secondary: Some(collection.clone()) }
     }
 
     pub async fn next(&mut self) -> mongodb::error::Result<Option<RawBatch>> {

@@ -17,7 +17,7 @@ use futures::future::BoxFuture;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use mongodb::bson::spec::ElementType;
 use mongodb::bson::{Document as Bdoc, doc};
-use mongodb::options::{Collation as CollationOption, ReadConcern, ReadPreference};
+use mongodb::options::{Collation as CollationOption, ReadConcern, ReadPreference, SelectionCriteria};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::timeout;
 
@@ -27,7 +27,7 @@ use super::reply::documents;
 use super::{Inner, MongoDb, changes, error, permit, pushdown};
 use crate::query::{Filter, Position, Projection, Sort, position};
 use crate::record::{Document, Key, Malformed, rank};
-use crate::store::{ChunkStream, Error, ListRequest, ListResult, Result, Row, exec};
+use crate::store::{ChunkStream, Error, ListRequest, ListResult, Result, Row, SnapshotRows, exec};
 
 /// The size of a batch: large enough that a round trip does not count.
 const BATCH_BYTES: usize = 512 * 1024;
@@ -35,6 +35,13 @@ const BATCH_DOCUMENTS: usize = 5_000;
 
 /// A collection up to this size is read at once.
 const SMALL_COLLECTION_BYTES: usize = 1024 * 1024;
+
+/// The size of a batch of a snapshot. A round trip may take much longer than the server takes for such a batch.
+const SNAPSHOT_BATCH_DOCUMENTS: usize = 1_000_000;
+const SNAPSHOT_BATCH_BYTES: usize = 16 * 1024 * 1024;
+
+/// The size of a document, where it is unknown.
+const DOCUMENT_BYTES: usize = 1024;
 
 /// The size of a batch while the size of the documents is unknown.
 const FIRST_BATCH_DOCUMENTS: usize = 100;
@@ -120,15 +127,23 @@ impl Inner {
         if !find.settled {
             return command.batch().await.map(|batches| Cursor::of(&collection, batches));
         }
-        let command = command.read_concern(ReadConcern::majority()).selection_criteria(ReadPreference::Primary.into());
+        let command = command.read_concern(ReadConcern::majority());
         match self.begun.load(Ordering::Relaxed) {
-            0 => command.batch().await.map(Cursor::of_primary),
+            0 => {
+                let command = command.selection_criteria(ReadPreference::Primary.into());
+                command.batch().await.map(Cursor::of_primary)
+            }
             begun => {
-                // The server waits until a majority has everything up to then.
+                // The server waits until it knows that a majority has everything up to then. So a secondary serves as well,
+                // unless it is too far behind: after a failure, the next attempt asks the primary.
+                let is_retry = self.snapshot_failures.load(Ordering::Relaxed) % 2 == 1;
+                let secondary = || ReadPreference::SecondaryPreferred { options: None };
+                let server = if is_retry { ReadPreference::Primary } else { secondary() };
                 let mut session = self.client().await?.start_session().causal_consistency(true).await?;
                 session.advance_operation_time(changes::timestamp(begun));
+                let command = command.selection_criteria(SelectionCriteria::ReadPreference(server));
                 let batches = command.session(&mut session).batch().await?;
-                Ok(Cursor::in_session(batches, session))
+                Ok(Cursor::in_session(&collection, batches, session))
             }
         }
     }
@@ -280,26 +295,46 @@ impl MongoDb {
         exec::execute_unordered(Arc::new(move |_, _| store.read(scan.clone(), false)), request).await
     }
 
-    /// Every document, as a majority of the members has it.
-    pub fn snapshot_rows(&self) -> BoxFuture<'_, Result<ListResult>> {
+    /// Every document after `after`, as a majority of the members has it.
+    pub fn snapshot_rows(&self, after: Option<Key>) -> BoxFuture<'_, Result<SnapshotRows>> {
         Box::pin(async move {
             let namespace = self.namespace().await?;
-            let find = Find {
+            let is_in_order = namespace.has_ids_in_key_order();
+            let mut find = Find {
                 clauses: Vec::new(),
                 // By the index of `_id`, whatever its collation. A view has none, and would be sorted.
                 sort: (namespace.kind == Kind::Collection).then(|| doc! { "_id": 1 }),
                 projection: None,
                 limit: None,
-                batch: self.batch_documents(&namespace, None),
+                batch: self.snapshot_batch(&namespace),
                 by_bytes: false,
                 settled: true,
                 is_timed: false,
                 is_resumable: false,
             };
+            if let Some(after) = after {
+                if !is_in_order {
+                    return Err(Error::unavailable("the snapshot cannot go on: the collection has changed"));
+                }
+                find.resume_after(&after);
+            }
             let rows =
                 self.read(find, false).map_ok(|batch| stream::iter(batch.into_iter().map(|each| Ok(each.into()))));
-            exec::peek(rows.try_flatten().boxed()).await
+            let list = exec::peek(rows.try_flatten().boxed()).await?;
+            Ok(SnapshotRows { rows: list.rows, is_in_order })
         })
+    }
+
+    /// As many documents as a reply can hold: the server ends it at 16 MiB. After failures fewer, since a slow link may not
+    /// transfer so much in the time of one call.
+    fn snapshot_batch(&self, namespace: &Namespace) -> usize {
+        match self.inner.snapshot_failures.load(Ordering::Relaxed) {
+            0 => SNAPSHOT_BATCH_DOCUMENTS,
+            failures => {
+                let bytes = self.inner.namespaces.document_bytes(namespace).unwrap_or(DOCUMENT_BYTES).max(1);
+                ((SNAPSHOT_BATCH_BYTES >> failures.min(6)) / bytes).max(1)
+            }
+        }
     }
 
     async fn namespace(&self) -> Result<Namespace> {
@@ -430,8 +465,14 @@ async fn read_batches(store: MongoDb, mut find: Find, mut requested: mpsc::Recei
                     find.resume_after(key);
                 }
             }
+            Ok(None) if find.settled => store.inner.snapshot_failures.store(0, Ordering::Relaxed),
             Ok(None) => {}
-            Err(error) => store.inner.failures.count(error),
+            Err(error) => {
+                store.inner.failures.count(error);
+                if find.settled {
+                    store.inner.snapshot_failures.fetch_add(1, Ordering::Relaxed);
+                }
+            }
         }
         let is_last = !matches!(batch, Ok(Some(_)));
         if batches.send(batch).await.is_err() || is_last {

@@ -31,7 +31,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use futures::future::BoxFuture;
 use mongodb::bson::spec::ElementType;
@@ -43,7 +43,7 @@ use tokio::time::timeout;
 
 use super::{
     ChangeStream, Error, GetResult, Health, ListRequest, ListResult, Metric, Opened, Options, Result, ResumeToken,
-    Store,
+    SnapshotRows, Store,
 };
 use crate::record::{Document, Key, RecordId, ValueRef, raw};
 use batcher::{BatchLoader, LookupBatcher};
@@ -95,6 +95,8 @@ struct Inner {
     seen: AtomicU64,
     /// The time that a snapshot must have reached, so that the change stream has everything later. 0 without a stream.
     begun: AtomicU64,
+    /// The snapshots that have failed since the last one was complete.
+    snapshot_failures: AtomicU32,
     /// A list has met documents without an `_id`.
     has_missing_ids: AtomicBool,
 }
@@ -143,6 +145,7 @@ impl Inner {
             lists: permits(pool.saturating_sub(NOT_FOR_LISTS).max(1)),
             seen: AtomicU64::new(0),
             begun: AtomicU64::new(0),
+            snapshot_failures: AtomicU32::new(0),
             has_missing_ids: AtomicBool::new(false),
         }
     }
@@ -341,8 +344,8 @@ impl Store for MongoDb {
         self.list_rows(request)
     }
 
-    fn snapshot(&self) -> BoxFuture<'_, Result<ListResult>> {
-        self.snapshot_rows()
+    fn snapshot(&self, after: Option<Key>) -> BoxFuture<'_, Result<SnapshotRows>> {
+        self.snapshot_rows(after)
     }
 
     fn changes(&self, after: Option<ResumeToken>) -> ChangeStream {

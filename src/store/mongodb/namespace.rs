@@ -41,6 +41,11 @@ pub enum Collation {
 }
 
 impl Namespace {
+    /// Returns true if the index of `_id` has the order in which keys compare, and each key once.
+    pub fn has_ids_in_key_order(&self) -> bool {
+        self.kind == Kind::Collection && self.collation == Collation::ByBytes && !self.ids_may_repeat
+    }
+
     /// A collection that does not exist, or of which the user may know nothing.
     fn missing(is_known: bool) -> Self {
         Self {

@@ -105,7 +105,7 @@ async fn a_collection_with_a_collation_is_listed_by_bytes_from_everywhere() {
     let expected = keys_of(&*store, request("n.eq=1")).await;
     assert!(expected.len() == 12 && expected.is_sorted());
     assert_eq!(keys_of(&*store, ListRequest::default()).await, expected);
-    let snapshot: Vec<Row> = store.snapshot().await.expect("a list").rows.try_collect().await.expect("rows");
+    let snapshot: Vec<Row> = store.snapshot(None).await.expect("a list").rows.try_collect().await.expect("rows");
     assert_eq!(snapshot.len(), 12);
     for (index, key) in expected.iter().enumerate() {
         assert_eq!(keys_of(&*store, after(key.clone())).await, expected[index + 1..], "after {key:?}");
