@@ -1,14 +1,14 @@
 // Writes every record to standard output, in the order of _id: a line of canonical Extended JSON each, and an empty line at
 // the end, without which a backup that was cut between two records would pass for a whole one.
 const fs = require('fs');
-const { administrator, collection } = require('/usr/local/share/records/common.js');
+const { service, collection } = require('/usr/local/share/records/common.js');
 
 const CHUNK = 1 << 20;
 
-// As they are: a JavaScript number would not tell 5 from 5.0. One point in time, whatever is written meanwhile, is not
-// promised: a server alone has no such reads.
+// Without promotion: a JavaScript number would not tell 5 from 5.0. The backup is no snapshot of one moment: MongoDB keeps those for
+// five minutes, and a large backup takes longer.
 const types = { promoteValues: false, promoteLongs: false, promoteBuffers: false };
-const records = connect(administrator()).getCollection(collection()).find({}, {}, types).sort({ _id: 1 });
+const records = connect(service()).getCollection(collection()).find({}, {}, types).sort({ _id: 1 });
 
 let text = '';
 function write() {
@@ -17,7 +17,7 @@ function write() {
     try {
       sent += fs.writeSync(1, bytes, sent);
     } catch (error) {
-      // A pipe that is full, whose reader is slow.
+      // The pipe is full because its reader is slow.
       if (error.code !== 'EAGAIN') throw error;
       sleep(10);
     }

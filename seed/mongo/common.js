@@ -1,4 +1,4 @@
-// What the scripts beside this one share.
+// Functions that the other scripts share.
 const fs = require('fs');
 const os = require('os');
 
@@ -35,9 +35,11 @@ module.exports = {
   canonical,
   database,
   collection,
-  // By the network's address, which the server does not listen on while the seed is being loaded.
-  service: (options) =>
-    `mongodb://${credentials('RECORDS_MONGO')}@${os.hostname()}:27017/${database()}?directConnection=true&${options}`,
+  // The service's user, over the network, where the server does not listen while the seed is being loaded.
+  service: (options = '') => {
+    const host = setting('RECORDS_MONGO_HOST', os.hostname());
+    return `mongodb://${credentials('RECORDS_MONGO')}@${host}:27017/${database()}?directConnection=true${options}`;
+  },
   administrator: () =>
     `mongodb://${credentials('MONGO_INITDB_ROOT')}@127.0.0.1:27017/${database()}?authSource=admin&directConnection=true`,
 };

@@ -1,10 +1,11 @@
 #!/bin/bash
-# In front of the public image's entrypoint, which initialises an empty data directory and takes any other for
+# Runs before the public image's entrypoint, which initialises an empty data directory and takes any other for
 # initialised. So a load that failed, or a container that was stopped during it, would pass for a whole database on the
-# next start. Two files in the data directory tell them apart:
+# next start. Three files in the data directory tell the states apart:
 #
-#   .records-loading   the directory was empty, and the load began: nothing in it is anybody's data yet
-#   .records-loaded    seed, user and marker are in the database
+#   .records-loading     the directory was empty, and the load began: it holds no data of yours yet
+#   .records-loaded      seed, user and marker are in the database
+#   .records-replicated  the server is a replica set of one member, which tells the service every change
 set -euo pipefail
 
 data=/data/db
@@ -30,8 +31,8 @@ case "${1:-mongod}" in
   *) exec docker-entrypoint.sh "$@" ;;
 esac
 
-# On every start: the public entrypoint turns authentication on only if it has a root user, and the health check asks as the
-# service's.
+# Both are needed on every start: the public entrypoint turns authentication on only if it has a root user, and the health
+# check reads as the service's user.
 for name in MONGO_INITDB_ROOT_USERNAME MONGO_INITDB_ROOT_PASSWORD RECORDS_MONGO_USERNAME RECORDS_MONGO_PASSWORD; do
   value=$(value_of "$name")
   [ -n "$value" ] || die "$name or ${name}_FILE must be set on every start"
@@ -41,7 +42,7 @@ done
 
 if [ -e "$data/.records-loading" ] && [ ! -e "$data/.records-loaded" ]; then
   echo 'records-mongo: the last load of the seed did not finish: beginning again' >&2
-  # Not the note of it: without that, what a stop in the middle of this left would pass for somebody's database.
+  # The file .records-loading stays: without it, what a stop in the middle of this leaves would pass for a whole database.
   find "$data" -mindepth 1 -maxdepth 1 ! -name lost+found ! -name .records-loading -exec rm -rf {} +
 fi
 
@@ -54,4 +55,33 @@ if [ ! -e "$data/.records-loaded" ]; then
   touch "$data/.records-loading"
 fi
 
-exec docker-entrypoint.sh "$@"
+# Members of a set prove by this file that they belong to it. The only one can make it for each start; mongod refuses a file that
+# others may read.
+key=/tmp/records-mongo.key
+rm -f "$key"
+(umask 0377; head -c 96 /dev/urandom | base64 -w 0 >"$key")
+
+[ "${1:-}" = mongod ] || set -- mongod "$@"
+# The default oplog takes 990 MiB at least. This one holds some hundred thousand changes.
+set -- "$@" --replSet records --keyFile "$key" --oplogSize 256
+
+# The shell stays process 1: it passes signals on, and reaps the initiator and what health checks leave.
+docker-entrypoint.sh "$@" &
+server=$!
+trap 'kill -TERM "$server" 2>/dev/null' TERM INT QUIT HUP
+
+if [ ! -e "$data/.records-replicated" ]; then
+  if [ -e "$data/.records-loaded" ]; then
+    echo 'records-mongo: the data is of a server alone: it becomes a replica set of one member, with all of it kept' >&2
+  fi
+  records-mongo-initiate "$server" &
+fi
+
+status=0
+wait "$server" || status=$?
+# A signal ends a wait early.
+while kill -0 "$server" 2>/dev/null; do
+  status=0
+  wait "$server" || status=$?
+done
+exit "$status"

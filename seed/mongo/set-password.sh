@@ -1,6 +1,6 @@
 #!/bin/bash
 # Gives a user the password that is the first line of standard input: the service's or, with the argument `root`, MongoDB's
-# administrator. Until this container is made anew with the new password, its own commands have the old one.
+# administrator. The container's own commands use the password that its settings have: write it into the file that they name, too.
 set -euo pipefail
 case "$*" in
   '') export RECORDS_MONGO_WHOSE=RECORDS_MONGO ;;

@@ -1,0 +1,42 @@
+const { administrator } = require('/usr/local/share/records/common.js');
+
+// The name by which the member finds itself. It never changes, whatever the container is called, and takes no DNS. Clients
+// do not follow it as long as their URI says `directConnection=true`.
+const HOST = 'localhost:27017';
+
+// Codes of the server's errors.
+const ALREADY_INITIALIZED = 23;
+const NO_REPLICATION_ENABLED = 76;
+
+const isThere = (process_id) => {
+  try {
+    return process.kill(process_id, 0);
+  } catch (error) {
+    return false;
+  }
+};
+
+// True when the server is a member of a set. The server that loads the seed is none, and comes first.
+function initiated() {
+  let connection;
+  try {
+    connection = connect(`${administrator()}&serverSelectionTimeoutMS=2000`).getMongo();
+    connection.getDB('admin').runCommand({ replSetInitiate: { _id: 'records', members: [{ _id: 0, host: HOST }] } });
+    return true;
+  } catch (error) {
+    return error.code === ALREADY_INITIALIZED || error;
+  } finally {
+    if (connection) connection.close();
+  }
+}
+
+let told = '';
+for (let result; (result = initiated()) !== true; sleep(100)) {
+  if (!isThere(Number(process.env.RECORDS_MONGO_SERVER))) throw new Error('the server has ended');
+  // It does not listen yet, or it is the one that loads the seed.
+  const isEarly = result.code === NO_REPLICATION_ENABLED || /ECONNREFUSED|Authentication failed/.test(String(result));
+  const text = String(result.message);
+  if (!isEarly && text !== told) print(`records-mongo: the replica set cannot be initiated yet: ${text}`);
+  told = text;
+}
+print('records-mongo: the server is a replica set of one member');
