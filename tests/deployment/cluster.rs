@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use crate::Outcome;
 use crate::compose::{is_whole, secret};
 use crate::http;
-use crate::run::{self, Finally, ROOT, ensure, wait};
+use crate::outages::{self, Deployment, Secrets};
+use crate::run::{self, Finally, ROOT, ensure, podman, wait};
 
 pub fn whole_life() -> Outcome {
     let program = std::env::var_os("TEST_KUBE_PLAY").unwrap_or_default();
@@ -22,14 +23,31 @@ pub fn whole_life() -> Outcome {
     ensure(said.contains("secret.env"), || format!("without passwords it says: {said}"))?;
 
     let write = |name: &str, text: String| std::fs::write(overlay.join(name), text).map_err(|error| error.to_string());
-    let password = secret()?;
-    write("store.secret.env", format!("RECORDS_STORE=mongodb://records:{password}@records-mongo:27017/records\n"))?;
-    write("mongo.secret.env", format!("MONGO_ROOT_PASSWORD={}\nRECORDS_MONGO_PASSWORD={password}\n", secret()?))?;
+    let (password, root) = (secret()?, secret()?);
+    write(
+        "store.secret.env",
+        format!("RECORDS_STORE=mongodb://records:{password}@records-mongo:27017/records?directConnection=true\n"),
+    )?;
+    write("mongo.secret.env", format!("MONGO_ROOT_PASSWORD={root}\nRECORDS_MONGO_PASSWORD={password}\n"))?;
     let file = overlay.join("kustomization.yaml");
     let text = std::fs::read_to_string(&file).map_err(|error| error.to_string())?;
     let text = text.replace("newName: localhost/records\n", "newName: localhost/records-test\n");
     let text = text.replace("newName: localhost/records-mongo\n", "newName: localhost/records-mongo-test\n");
-    write("kustomization.yaml", text.replace("newTag: latest", "newTag: first"))?;
+    let text = text.replace("newTag: latest", "newTag: first");
+    // Podman 4.3 mounts no Secret, and no kubelet is here to replace its files: folders of the host take their place.
+    let secrets =
+        Secrets::create(&folder.path().join("secrets"), ["store", "RECORDS_MONGO_PASSWORD", "MONGO_ROOT_PASSWORD"])?;
+    secrets.write("records-mongo", &password, Some(&root))?;
+    let mounted = |kind: &str, volume: &str, path: &Path| {
+        format!(
+            "  - target: {{kind: {kind}}}\n    patch: |-\n      - op: replace\n        path: /spec/template/spec/volumes/0\n        \
+             value: {{name: {volume}, hostPath: {{path: {}, type: Directory}}}}\n",
+            path.display()
+        )
+    };
+    let patches =
+        [mounted("Deployment", "store", &secrets.records), mounted("StatefulSet", "passwords", &secrets.mongo)];
+    write("kustomization.yaml", text + &patches.concat())?;
 
     let port = http::free_port()?;
     let play = || Command::new(&program);
@@ -41,6 +59,18 @@ pub fn whole_life() -> Outcome {
     wait("a record", Duration::from_secs(120), || http::status(port, "/api/v1/records/Fe") == 200)?;
     let ready = begin.elapsed();
     is_whole(port)?;
+    // Another sandbox with another address, as when the pod is scheduled again.
+    let pod = "records-mongo-pod";
+    let replace = || podman(["pod", "stop", "--time", "60", pod]).and_then(|_| podman(["pod", "start", pod])).map(drop);
+    let found = outages::all(&Deployment {
+        port,
+        app: "records-pod-records",
+        mongo: "records-mongo-pod-mongo",
+        host: "records-mongo",
+        network: "kube-play",
+        secrets: &secrets,
+        replace: &replace,
+    })?;
     run::output(play().arg("down").arg(&overlay))?;
-    Ok(format!("ready {:.1} s after it was applied", ready.as_secs_f32()))
+    Ok(format!("ready {:.1} s after it was applied{found}", ready.as_secs_f32()))
 }

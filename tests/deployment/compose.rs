@@ -11,12 +11,13 @@ use std::time::{Duration, Instant};
 
 use crate::http::{self, Connection, Failure};
 use crate::images::{MONGO, RECORDS};
+use crate::outages::{self, Deployment, Secrets};
 use crate::run::{self, Finally, ROOT, ensure, podman, unique, wait};
 use crate::{Outcome, backup};
 
-const LIST: &str = "/api/v1/records";
-const HIT: &str = "/api/v1/records/Fe";
-const MISS: &str = "/api/v1/records/none";
+pub const LIST: &str = "/api/v1/records";
+pub const HIT: &str = "/api/v1/records/Fe";
+pub const MISS: &str = "/api/v1/records/none";
 
 /// How much earlier than its database the service starts.
 const EARLIER: Duration = Duration::from_secs(30);
@@ -35,15 +36,12 @@ pub fn whole_life() -> Outcome {
         command.current_dir(folder.path()).args(["-p", &project]).args(arguments);
         command
     };
-    let said = run::failure(&mut compose(&["config"]))?;
-    ensure(said.contains(".env.sample"), || format!("without passwords it says: {said}"))?;
     let settings = format!(
-        "RECORDS_IMAGE={RECORDS}\nRECORDS_MONGO_IMAGE={MONGO}\nRECORDS_PUBLISH=127.0.0.1:{port}\n\
-         MONGO_ROOT_PASSWORD={}\nRECORDS_MONGO_PASSWORD={}\n",
-        secret()?,
-        secret()?,
+        "RECORDS_IMAGE={RECORDS}\nRECORDS_MONGO_IMAGE={MONGO}\nRECORDS_PUBLISH=127.0.0.1:{port}\nRECORDS_LOG_FORMAT=json\n"
     );
     std::fs::write(folder.path().join(".env"), settings).map_err(|error| error.to_string())?;
+    let secrets = Secrets::create(&folder.path().join("secrets"), ["store", "records-password", "root-password"])?;
+    secrets.write("mongo", &secret()?, Some(&secret()?))?;
 
     let (app, mongo) = (format!("{project}_records_1"), format!("{project}_mongo_1"));
     let _down = Finally(|| drop(run::output(&mut compose(&["down", "--volumes"]))));
@@ -55,6 +53,10 @@ pub fn whole_life() -> Outcome {
     let _ = write!(found, "first 200 after {:.1} s", begin.elapsed().as_secs_f32());
 
     is_whole(port)?;
+    for path in ["/livez", "/readyz", "/metrics"] {
+        let status = http::status(port, path);
+        ensure(status == 404, || format!("{path} on the port that is published: {status}"))?;
+    }
     is_confined(&app, &mongo)?;
     health(&app)?;
     health(&mongo)?;
@@ -73,19 +75,23 @@ pub fn whole_life() -> Outcome {
     health(&mongo)?;
     never_open(&format!("{project}_data"))?;
 
-    podman(["kill", &mongo])?;
-    wait("503 without a database", Duration::from_secs(10), || http::status(port, "/readyz") == 503)?;
-    for path in [LIST, HIT, MISS] {
-        let status = http::status(port, path);
-        ensure(status == 503, || format!("{path} without a database: {status}"))?;
-    }
-    podman(["start", &mongo])?;
-    let back = wait("200 after the database was killed", Duration::from_secs(60), || http::status(port, LIST) == 200)?;
-    is_whole(port)?;
-    let _ = write!(found, "; back {:.1} s after the start of a killed database", back.as_secs_f32());
-
-    let _ = write!(found, "; {}", start_early(&app, &mongo)?);
-    let _ = write!(found, "; {}", stop_under_load(&app, &mongo)?);
+    let network = format!("{project}_records");
+    let replace = || {
+        podman(["rm", "--force", "--time", "60", &mongo])?;
+        run::output(&mut compose(&["up", "--detach", "--no-build"])).map(drop)
+    };
+    let deployment = Deployment {
+        port,
+        app: &app,
+        mongo: &mongo,
+        host: "mongo",
+        network: &network,
+        secrets: &secrets,
+        replace: &replace,
+    };
+    found += &outages::all(&deployment)?;
+    let _ = write!(found, "; {}", start_early(&deployment)?);
+    let _ = write!(found, "; {}", stop_under_load(&deployment)?);
     run::output(&mut compose(&["down", "--volumes"]))?;
     for (kind, left) in [
         ("container", podman(["ps", "--all", "--quiet", "--filter", &format!("name={project}")])?),
@@ -102,14 +108,26 @@ pub fn secret() -> Result<String, String> {
     Ok(String::from_utf8_lossy(&bytes).trim().replace('-', ""))
 }
 
-/// Every record, to the byte as the reference store has it, a hit and a miss.
+/// Every record, to the byte as the reference store has it, a hit and a miss. MongoDB must answer, not a replica that may be a
+/// moment behind.
 pub fn is_whole(port: u16) -> Result<(), String> {
-    let list = http::get(port, LIST)?;
+    let fresh = |path| {
+        let mut answer = http::get(port, path);
+        wait("an answer of MongoDB", Duration::from_secs(30), || {
+            answer = http::get(port, path);
+            answer.as_ref().is_ok_and(|answer| !answer.is_stale)
+        })?;
+        answer
+    };
     let reference = Reference::start()?;
-    ensure(list == http::get(reference.port, LIST)?, || "the list differs from the reference store's".to_owned())?;
-    let hit = http::get(port, HIT)?;
-    ensure(hit == http::get(reference.port, HIT)?, || format!("{HIT} differs from the reference store's"))?;
-    let miss = http::get(port, MISS)?;
+    for path in [LIST, HIT] {
+        let (found, right) = (fresh(path)?, http::get(reference.port, path)?);
+        ensure(found == right, || {
+            let body = String::from_utf8_lossy(&found.body).chars().take(2_000).collect::<String>();
+            format!("{path} differs from the reference store's: {} {body}", found.status)
+        })?;
+    }
+    let miss = fresh(MISS)?;
     ensure(miss.status == 204 && miss.body.is_empty(), || format!("{MISS}: {miss:?}"))
 }
 
@@ -162,7 +180,7 @@ fn health(container: &str) -> Result<(), String> {
 /// The service's user may not write, nor read another database.
 fn reads_only(mongo: &str) -> Result<(), String> {
     let script = r#"
-        const url = `mongodb://records:${process.env.RECORDS_MONGO_PASSWORD}@${require('os').hostname()}/records`;
+        const url = `mongodb://records:${require('fs').readFileSync(process.env.RECORDS_MONGO_PASSWORD_FILE, 'utf8').trim()}@${require('os').hostname()}/records`;
         const mine = connect(url);
         for (const forbidden of [
             () => mine.records.insertOne({ _id: 'x' }),
@@ -193,26 +211,13 @@ fn never_open(volume: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Another container of the service on the same network: Podman starts the one of the compose file after its database only.
-fn another(app: &str, mongo: &str, name: &str, flags: &[&str]) -> Result<u16, String> {
-    let port = http::free_port()?;
-    let network =
-        podman(["inspect", "--format", "{{range $name, $_ := .NetworkSettings.Networks}}{{$name}}{{end}}", mongo])?;
-    let settings = podman(["inspect", "--format", "{{range .Config.Env}}{{println .}}{{end}}", app])?;
-    let store = settings.lines().find(|line| line.starts_with("RECORDS_STORE=")).ok_or("no RECORDS_STORE")?;
-    let mut command = Command::new("podman");
-    command.args(["run", "--detach", "--name", name, "--network", &network, "--read-only", "--cap-drop", "all"]);
-    command.args(["-e", store, "-p", &format!("127.0.0.1:{port}:8080")]).args(flags).arg(RECORDS);
-    run::output(&mut command)?;
-    Ok(port)
-}
-
-/// Half a minute before its database.
-fn start_early(app: &str, mongo: &str) -> Outcome {
+/// Starts a service half a minute before its database, with a replica to be made as soon as there is one.
+fn start_early(deployment: &Deployment) -> Outcome {
+    let mongo = deployment.mongo;
     podman(["stop", "--time", "60", mongo])?;
     let name = unique("records-early");
     let _remove = Finally(|| drop(podman(["rm", "--force", &name])));
-    let port = another(app, mongo, &name, &[])?;
+    let port = outages::without_replica(deployment, &name, &["-e", "RECORDS_FALLBACK=memory:"])?;
     let begin = Instant::now();
     wait("alive without a database", Duration::from_secs(10), || http::status(port, "/livez") == 200)?;
     while begin.elapsed() < EARLIER {
@@ -228,18 +233,23 @@ fn start_early(app: &str, mongo: &str) -> Outcome {
     })?;
     let late = wait("200 after the database was ready", SOON, || http::status(port, LIST) == 200)?;
     is_whole(port)?;
-    Ok(format!("started {} s too early, serves {} ms after its database", EARLIER.as_secs(), late.as_millis()))
+    let whole = outages::replica_follows(&name, Duration::from_secs(10))?;
+    let (late, whole) = (late.as_millis(), (late + whole).as_millis());
+    Ok(format!(
+        "started {} s too early, serves {late} ms after its database, from a replica after {whole} ms",
+        EARLIER.as_secs()
+    ))
 }
 
 /// SIGTERM while 64 clients ask without a pause.
 ///
 /// With a drain delay as in Kubernetes: until that is over nothing may fail. After that connections end, but only between
 /// two answers.
-fn stop_under_load(app: &str, mongo: &str) -> Outcome {
+fn stop_under_load(deployment: &Deployment) -> Outcome {
     let delay = Duration::from_secs(3);
     let name = unique("records-drain");
     let _remove = Finally(|| drop(podman(["rm", "--force", &name])));
-    let port = another(app, mongo, &name, &["-e", "RECORDS_DRAIN_DELAY=3s"])?;
+    let port = outages::without_replica(deployment, &name, &["-e", "RECORDS_DRAIN_DELAY=3s"])?;
     wait("a service to stop", Duration::from_secs(30), || http::status(port, "/readyz") == 200)?;
 
     let (over, ended) = (&OnceLock::new(), &AtomicBool::new(false));

@@ -13,6 +13,8 @@ pub fn free_port() -> Result<u16, String> {
 pub struct Answer {
     pub status: u16,
     pub body: Vec<u8>,
+    /// It says its age, as an answer of the replica does.
+    pub is_stale: bool,
     /// The server closes the connection after it.
     pub last: bool,
 }
@@ -48,13 +50,14 @@ impl Connection {
 
     fn rest(&mut self, line: &str) -> io::Result<Answer> {
         let status = line.split(' ').nth(1).and_then(|code| code.parse().ok()).ok_or(io::ErrorKind::InvalidData)?;
-        let (mut length, mut chunked, mut last) = (0, false, false);
+        let (mut length, mut chunked, mut last, mut is_stale) = (0, false, false, false);
         loop {
             let header = self.line()?.to_ascii_lowercase();
             match header.split_once(':').map(|(name, value)| (name, value.trim())) {
                 None => break,
                 Some(("content-length", value)) => length = value.parse().map_err(|_| io::ErrorKind::InvalidData)?,
                 Some(("transfer-encoding", value)) => chunked = value == "chunked",
+                Some(("age", _)) => is_stale = true,
                 Some(("connection", value)) => last = value == "close",
                 Some(_) => {}
             }
@@ -62,14 +65,14 @@ impl Connection {
         let mut body = Vec::new();
         if !chunked {
             self.part(&mut body, length)?;
-            return Ok(Answer { status, body, last });
+            return Ok(Answer { status, body, is_stale, last });
         }
         loop {
             let size = usize::from_str_radix(&self.line()?, 16).map_err(|_| io::ErrorKind::InvalidData)?;
             self.part(&mut body, size)?;
             self.line()?;
             if size == 0 {
-                return Ok(Answer { status, body, last });
+                return Ok(Answer { status, body, is_stale, last });
             }
         }
     }

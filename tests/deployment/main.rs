@@ -9,6 +9,7 @@
 //! - `TEST_KUBE_PLAY` names a program that runs a kustomization: `up [--publish SERVICE=PORT] FOLDER`, `down`.
 //! - `TEST_WOODPECKER_EXEC` names one that runs a Woodpecker file: `--event EVENT [--list] [--only STEP] FILE`. With
 //!   `TEST_WOODPECKER=full` every step runs, for every event, which takes an hour; without, the quick ones.
+//! - `TEST_TAKEOVER_FROM` names the commit that is upgraded from: the one before unless set, and with `image` alone.
 //!
 //! The trials build on one another, and run in their order, one at a time. What they start they end, also when they fail.
 
@@ -17,7 +18,9 @@ mod cluster;
 mod compose;
 mod http;
 mod images;
+mod outages;
 mod run;
+mod takeover;
 mod woodpecker;
 
 use std::process::ExitCode;
@@ -39,6 +42,11 @@ const CHECKS: &[Check] = &[
     Check { name: "database_that_was_not_loaded", needs: &["podman"], run: images::refuse },
     Check { name: "compose", needs: &["podman", "podman-compose"], run: compose::whole_life },
     Check { name: "kubernetes", needs: &["podman", "kubectl", "TEST_KUBE_PLAY"], run: cluster::whole_life },
+    Check {
+        name: "takeover",
+        needs: &["podman", "podman-compose", "kubectl", "git"],
+        run: takeover::of_the_commit_before,
+    },
     Check { name: "woodpecker", needs: &["podman", "TEST_WOODPECKER_EXEC"], run: woodpecker::every_event },
     Check { name: "same_digest_twice", needs: &["podman"], run: images::build_again },
 ];
@@ -62,7 +70,10 @@ fn main() -> ExitCode {
         Trial::test(check.name, run).with_ignored_flag(
             asked.is_empty()
                 || (missing.is_some() && asked != "all")
-                || (check.name == "same_digest_twice" && !images::are_real()),
+                || (check.name == "same_digest_twice" && !images::are_real())
+                || (check.name == "takeover"
+                    && !images::are_real()
+                    && std::env::var_os("TEST_TAKEOVER_FROM").is_none()),
         )
     });
     let conclusion = libtest_mimic::run(&arguments, trials.collect());

@@ -1,0 +1,279 @@
+//! MongoDB is killed, hung, restarted and replaced, its password rotated and a backup restored, all while clients ask. With a
+//! replica no request may fail; without one the service may refuse, but never give a wrong answer.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::Outcome;
+use crate::compose::{HIT, LIST, MISS, secret};
+use crate::http::{self, Answer, Connection, Failure};
+use crate::images::RECORDS;
+use crate::run::{self, Finally, ensure, podman, unique, wait};
+
+const CLIENTS: usize = 12;
+const CLIENTS_WITHOUT_REPLICA: usize = 2;
+
+const KILLED_FOR: Duration = Duration::from_secs(6);
+const HUNG_FOR: Duration = Duration::from_secs(8);
+
+/// How long the service may take to find MongoDB again, and to follow a new password.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A deployment that runs, with the folders of secrets that its containers mount.
+pub struct Deployment<'a> {
+    pub port: u16,
+    pub app: &'a str,
+    pub mongo: &'a str,
+    /// The name of MongoDB in a URI.
+    pub host: &'a str,
+    pub network: &'a str,
+    pub secrets: &'a Secrets,
+    /// Replaces MongoDB's container, or its pod's sandbox, by another one.
+    pub replace: &'a dyn Fn() -> Result<(), String>,
+}
+
+/// Two folders, in which files are replaced as the kubelet does it: by the swap of a link.
+pub struct Secrets {
+    pub records: PathBuf,
+    pub mongo: PathBuf,
+    names: [&'static str; 3],
+}
+
+impl Secrets {
+    /// `names` are the files of the store's URL, of the service's password and of the administrator's.
+    pub fn create(folder: &Path, names: [&'static str; 3]) -> Result<Self, String> {
+        let secrets = Self { records: folder.join("records"), mongo: folder.join("mongo"), names };
+        for folder in [&secrets.records, &secrets.mongo] {
+            fs::create_dir_all(folder).map_err(|error| error.to_string())?;
+        }
+        Ok(secrets)
+    }
+
+    pub fn write(&self, host: &str, user: &str, root: Option<&str>) -> Result<(), String> {
+        let url = format!("mongodb://records:{user}@{host}:27017/records?directConnection=true");
+        let [url_name, user_name, root_name] = self.names;
+        replace(&self.records, url_name, &url)?;
+        replace(&self.mongo, user_name, user)?;
+        root.map_or(Ok(()), |root| replace(&self.mongo, root_name, root))
+    }
+}
+
+fn replace(folder: &Path, name: &str, content: &str) -> Result<(), String> {
+    let swap = || {
+        let version = unique(&format!("..{name}-{}", content.len())) + &secret().unwrap_or_default();
+        fs::create_dir(folder.join(&version))?;
+        fs::write(folder.join(&version).join(name), format!("{content}\n"))?;
+        let (next, data) = (folder.join(format!("..next-{name}")), format!("..data-{name}"));
+        std::os::unix::fs::symlink(&version, &next)?;
+        fs::rename(&next, folder.join(&data))?;
+        if !folder.join(name).exists() {
+            std::os::unix::fs::symlink(format!("{data}/{name}"), folder.join(name))?;
+        }
+        Ok(())
+    };
+    swap().map_err(|error: std::io::Error| format!("{}: {error}", folder.display()))
+}
+
+/// Another container of the service on the same network, which has no replica.
+pub fn without_replica(deployment: &Deployment, name: &str, flags: &[&str]) -> Result<u16, String> {
+    let port = http::free_port()?;
+    let secrets = format!("{}:/run/secrets/records:ro", deployment.secrets.records.display());
+    let store = format!("RECORDS_STORE_FILE=/run/secrets/records/{}", deployment.secrets.names[0]);
+    let mut command = Command::new("podman");
+    command.args(["run", "--detach", "--name", name, "--network", deployment.network, "--read-only", "--cap-drop"]);
+    command.args(["all", "-v", &secrets, "-e", &store, "-p", &format!("127.0.0.1:{port}:8080")]);
+    run::output(command.args(flags).arg(RECORDS))?;
+    Ok(port)
+}
+
+/// The replica of a deployment that has just started is complete, and follows the changes of its MongoDB.
+pub fn replica_follows(app: &str, within: Duration) -> Result<Duration, String> {
+    wait("a replica that follows every change", within, || logged(app, "fallback replica follows every change") > 0)
+}
+
+fn logged(container: &str, text: &str) -> usize {
+    let output = Command::new("podman").args(["logs", container]).output();
+    output.map_or(0, |output| {
+        let count = |bytes: &[u8]| String::from_utf8_lossy(bytes).matches(text).count();
+        count(&output.stdout) + count(&output.stderr)
+    })
+}
+
+pub fn all(deployment: &Deployment) -> Outcome {
+    let Deployment { app, mongo, .. } = *deployment;
+    let name = unique("records-without-replica");
+    let _remove = Finally(|| drop(podman(["rm", "--force", &name])));
+    let without = without_replica(deployment, &name, &[])?;
+    wait("200 without a replica", PATIENCE, || http::status(without, LIST) == 200)?;
+    replica_follows(app, PATIENCE)?;
+    let identity = || podman(["inspect", "--format", "{{.Id}} {{.State.StartedAt}}", app]);
+    let started = identity()?;
+    let load = Load { port: deployment.port, without, expected: expected(deployment.port)? };
+    let podman = |arguments: &[&str]| run::output(Command::new("podman").args(arguments)).map(drop);
+
+    let mut found = load.during("killed for 6 s", Away::Yes, || {
+        podman(&["kill", mongo])?;
+        thread::sleep(KILLED_FOR);
+        podman(&["start", mongo])
+    })?;
+    found += &load.during("hung for 8 s", Away::Yes, || {
+        podman(&["pause", mongo])?;
+        thread::sleep(HUNG_FOR);
+        podman(&["unpause", mongo])
+    })?;
+    found += &load.during("restarted", Away::Yes, || podman(&["restart", "--time", "60", mongo]))?;
+    found += &load.during("replaced", Away::Yes, deployment.replace)?;
+    found += &load.during("password rotated", Away::No, || rotate(deployment, &name))?;
+    // Connections outlive their password. After this one all are made by the new one.
+    found += &load.during("replaced after the rotation", Away::Yes, deployment.replace)?;
+    run::output(Command::new("podman").args(["exec", mongo, "records-mongo-healthcheck"]))?;
+    let backup = run::exact(Command::new("podman").args(["exec", mongo, "records-mongo-backup"]), Stdio::null())?;
+    found += &load.during("backup restored", Away::No, || {
+        let file = tempfile::NamedTempFile::new().map_err(|error| error.to_string())?;
+        fs::write(file.path(), &backup).map_err(|error| error.to_string())?;
+        let input = file.reopen().map_err(|error| error.to_string())?;
+        let mut restore = Command::new("podman");
+        run::fed(restore.args(["exec", "--interactive", mongo, "records-mongo-restore"]), input.into()).map(drop)
+    })?;
+    ensure(identity()? == started, || "the service was restarted".to_owned())?;
+    Ok(found)
+}
+
+/// As docs say it: MongoDB's user first, then the files.
+fn rotate(deployment: &Deployment, without: &str) -> Result<(), String> {
+    let password = secret()?;
+    let file = tempfile::NamedTempFile::new().map_err(|error| error.to_string())?;
+    fs::write(file.path(), format!("{password}\n")).map_err(|error| error.to_string())?;
+    let input = file.reopen().map_err(|error| error.to_string())?;
+    let mut set = Command::new("podman");
+    run::fed(set.args(["exec", "--interactive", deployment.mongo, "records-mongo-set-password"]), input.into())?;
+    deployment.secrets.write(deployment.host, &password, None)?;
+    for container in [deployment.app, without] {
+        wait("the new password in use", PATIENCE, || logged(container, "has changed, and is in use") > 0)?;
+    }
+    Ok(())
+}
+
+/// Whether an event takes MongoDB away for so long that the replica must have answered.
+#[derive(Clone, Copy, PartialEq)]
+enum Away {
+    Yes,
+    No,
+}
+
+/// The paths that clients ask for, and what each must be answered as long as nothing is written.
+fn expected(port: u16) -> Result<Vec<(&'static str, Answer)>, String> {
+    [HIT, HIT, HIT, MISS, HIT, HIT, HIT, LIST].into_iter().map(|path| Ok((path, http::get(port, path)?))).collect()
+}
+
+struct Load {
+    port: u16,
+    /// Of a service without a replica.
+    without: u16,
+    expected: Vec<(&'static str, Answer)>,
+}
+
+#[derive(Default)]
+struct Seen {
+    answers: usize,
+    from_replica: usize,
+    refused: usize,
+    times: Vec<Duration>,
+}
+
+impl Load {
+    /// Lets clients ask while `event` happens and until MongoDB answers again. Every answer is checked.
+    fn during(&self, what: &str, away: Away, event: impl FnOnce() -> Result<(), String>) -> Outcome {
+        let stop = &AtomicBool::new(false);
+        let (happened, with, without) = thread::scope(|scope| {
+            let clients = |count, port, may_refuse| {
+                (0..count).map(|_| scope.spawn(move || self.client(port, may_refuse, stop))).collect::<Vec<_>>()
+            };
+            let with = clients(CLIENTS, self.port, false);
+            let without = clients(CLIENTS_WITHOUT_REPLICA, self.without, true);
+            thread::sleep(Duration::from_secs(1));
+            let happened = event().and_then(|()| {
+                let again = |port| http::get(port, HIT).is_ok_and(|answer| answer.status == 200 && !answer.is_stale);
+                wait("MongoDB's answers again", PATIENCE, || again(self.port) && again(self.without))
+            });
+            thread::sleep(Duration::from_secs(1));
+            stop.store(true, Ordering::Relaxed);
+            let joined = |clients: Vec<thread::ScopedJoinHandle<'_, Result<Seen, String>>>| {
+                let seen = clients.into_iter().map(|client| client.join().unwrap_or(Err("a client panicked".into())));
+                seen.collect::<Result<Vec<Seen>, String>>()
+            };
+            (happened, joined(with), joined(without))
+        });
+        let back = happened.map_err(|error| format!("{what}: {error}"))?;
+        let with = summed(with.map_err(|error| format!("{what}, with a replica: {error}"))?);
+        let without = summed(without.map_err(|error| format!("{what}, without a replica: {error}"))?);
+        if away == Away::Yes {
+            ensure(with.from_replica > 0, || format!("{what}: no answer is said to be the replica's"))?;
+            ensure(without.refused > 0, || format!("{what}: without a replica nothing was refused"))?;
+        }
+        ensure(without.from_replica == 0, || format!("{what}: without a replica something was said to be of it"))?;
+        let mut line =
+            format!("\n  {what}: 0 of {} requests failed, {} answered by the replica", with.answers, with.from_replica);
+        let (p99, slowest) = (with.times.len() * 99 / 100, with.times.len() - 1);
+        let _ =
+            write!(line, ", p99 {} ms, slowest {} ms", with.times[p99].as_millis(), with.times[slowest].as_millis());
+        let _ = write!(line, ", MongoDB's answers back after {:.1} s", back.as_secs_f32());
+        let _ =
+            write!(line, "; without a replica {} of {} were 503", without.refused, without.answers + without.refused);
+        Ok(line)
+    }
+
+    fn client(&self, port: u16, may_refuse: bool, stop: &AtomicBool) -> Result<Seen, String> {
+        let mut seen = Seen::default();
+        let mut asked = self.expected.iter().cycle();
+        while !stop.load(Ordering::Relaxed) {
+            let mut connection = Connection::open(port).map_err(|error| format!("no connection: {error}"))?;
+            while !stop.load(Ordering::Relaxed) {
+                let Some((path, right)) = asked.next() else { break };
+                let begin = Instant::now();
+                let answer = match connection.get(path) {
+                    Ok(answer) => answer,
+                    // A list that breaks off is an honest answer, where there is no other.
+                    Err(Failure::Cut(_)) if may_refuse => {
+                        seen.refused += 1;
+                        break;
+                    }
+                    Err(Failure::Cut(how)) => return Err(format!("{path} was cut {how}")),
+                    Err(Failure::Unanswered) => return Err(format!("{path} was not answered")),
+                };
+                seen.times.push(begin.elapsed());
+                if answer.status == 503 && may_refuse {
+                    seen.refused += 1;
+                } else if answer.status == right.status && answer.body == right.body {
+                    seen.answers += 1;
+                    seen.from_replica += usize::from(answer.is_stale);
+                } else {
+                    let body = String::from_utf8_lossy(&answer.body).chars().take(300).collect::<String>();
+                    return Err(format!("{path} after {:?}: {} {body}", begin.elapsed(), answer.status));
+                }
+                if answer.last {
+                    break;
+                }
+                thread::sleep(Duration::from_millis(2));
+            }
+        }
+        Ok(seen)
+    }
+}
+
+fn summed(clients: Vec<Seen>) -> Seen {
+    let mut sum = Seen::default();
+    for mut seen in clients {
+        sum.answers += seen.answers;
+        sum.from_replica += seen.from_replica;
+        sum.refused += seen.refused;
+        sum.times.append(&mut seen.times);
+    }
+    sum.times.sort_unstable();
+    sum
+}
