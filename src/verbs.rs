@@ -46,7 +46,7 @@ impl<E: Display> From<E> for Failure {
 type Outcome = Result<ExitCode, Failure>;
 
 pub fn serve(settings: Serve) -> ExitCode {
-    let threads = settings.worker_threads.unwrap_or_else(usual_threads);
+    let threads = settings.worker_threads.unwrap_or_else(processors);
     let format = settings.log.format;
     let outcome = start(&settings.log, settings.otlp_endpoint.as_deref(), threads).and_then(|(telemetry, runtime)| {
         let outcome = runtime.block_on(serving(settings, telemetry.dropped_lines()));
@@ -124,12 +124,6 @@ fn print(text: &[u8]) -> Result<(), Failure> {
         }
         _ => Ok(()),
     }
-}
-
-/// One less than there are processors: two thirds of a request are the kernel's work, some is the log's, and MongoDB or a proxy
-/// may be neighbours. A thread too many costs more than it brings, by being woken and sent to sleep: see BENCHMARKS.md.
-fn usual_threads() -> usize {
-    processors().saturating_sub(1).max(1)
 }
 
 fn processors() -> usize {
@@ -249,11 +243,11 @@ async fn serving(mut settings: Serve, dropped_lines: ErrorCounter) -> Outcome {
         Some(admin) => {
             tracing::info!("health and metrics on http://{}", admin.local_addr()?);
             let (service, operations) = http::services(store, answers, draining.clone());
-            let beside = server::Beside::start(admin, operations, limits.clone());
+            let admin_server = server::AdminServer::start(admin, operations, limits.clone());
             listening();
             let cut = server::run(listener, service, limits, stops, begin_drain).await;
             // Last, so that a probe can see that it is not ready until there is nothing left to see.
-            cut + beside.stop().await
+            cut + admin_server.stop().await
         }
     };
     tracing::info!(cut, "stopped");

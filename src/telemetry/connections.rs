@@ -1,5 +1,6 @@
 //! The number of connections, which the server counts and the metrics show.
 
+use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
@@ -8,6 +9,7 @@ use prometheus_client::registry::Registry;
 pub struct Connections {
     open: Gauge,
     limit: Gauge,
+    write_timeouts: Counter,
 }
 
 /// An open connection, counted until this is dropped.
@@ -16,14 +18,21 @@ pub struct Open(Gauge);
 
 impl Connections {
     pub fn register(&self, registry: &mut Registry) {
-        let Self { open, limit } = self.clone();
+        let Self { open, limit, write_timeouts } = self.clone();
         registry.register("http_connections_open", "Connections of clients, idle ones included", open);
         registry.register("http_connections_limit", "Connections of clients that are served at once; more wait", limit);
+        let help = "Connections, and streams of HTTP/2, closed because the client read nothing for --write-timeout";
+        registry.register("http_write_timeouts", help, write_timeouts);
     }
 
     /// Sets the limit that the metrics show.
     pub fn bounded_by(&self, limit: usize) {
         self.limit.set(i64::try_from(limit).unwrap_or(i64::MAX));
+    }
+
+    /// Counts a client that read nothing for too long.
+    pub fn count_write_timeout(&self) {
+        self.write_timeouts.inc();
     }
 
     /// Counts a connection.

@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use bson::doc;
 use bytes::Bytes;
+use records::http::Settings;
 use records::record::{Document, Key};
 use records::server::Limits;
 use tokio::sync::Notify;
+use tokio::time::timeout;
 
 use crate::support::{Failing, PATIENCE, Server, embedded, limits, memory, request_at};
 
@@ -32,6 +34,57 @@ async fn a_connection_that_stays_idle_is_closed() {
 }
 
 #[tokio::test]
+async fn a_client_that_closes_its_sending_half_gets_its_whole_answer() {
+    let store = memory(&[&format!(r#"{{"_id":1,"text":"{}"}}"#, "x".repeat(8_000_000)), r#"{"_id":"Au"}"#]).await;
+    let server = Server::over(store).await;
+    for path in ["/readyz", "/api/v1/records/Au", "/api/v1/records/none", "/api/v1/records?limit=2", "/api/v1/records"]
+    {
+        for (version, header) in [("1.1", "Connection: close\r\n"), ("1.1", ""), ("1.0", "")] {
+            let whole = server.get(path).await;
+            let mut half = server.connect().await;
+            half.send(&format!("GET {path} HTTP/{version}\r\nHost: test\r\n{header}\r\n")).await;
+            half.close_sending_half().await;
+            let (answer, in_order) = half.read_to_an_end().await;
+            let (head, status) = (String::from_utf8_lossy(&answer[..answer.len().min(40)]), whole.status);
+            assert!(in_order && head.contains(&format!(" {status} ")), "{path} over HTTP/{version}: {head:?}");
+            assert!(answer.len() > whole.body.len(), "{path} over HTTP/{version}: {} bytes", answer.len());
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_closes_its_sending_half_gets_an_answer_that_takes_time() {
+    let (go, asked) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let server = Server::over(Failing::until(go.clone(), asked.clone())).await;
+    let mut half = server.connect().await;
+    half.send("GET /api/v1/records/1 HTTP/1.1\r\nHost: test\r\n\r\n").await;
+    timeout(PATIENCE, asked.notified()).await.unwrap();
+    half.close_sending_half().await;
+    // The end has arrived when another client has been served.
+    server.get("/livez").await;
+    go.notify_one();
+    let answer = String::from_utf8(half.read_to_end().await).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with(r#"{"_id":1}"#), "{answer}");
+}
+
+#[tokio::test]
+async fn work_for_a_client_that_has_left_ends_at_the_request_timeout() {
+    let (go, asked) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let (server, admin) = {
+        let settings = Settings::from(Duration::from_millis(300));
+        Server::apart_with(Failing::until(go, asked.clone()), settings, limits()).await
+    };
+    let mut leaver = server.connect().await;
+    leaver.send("GET /api/v1/records/1 HTTP/1.1\r\nHost: test\r\n\r\n").await;
+    timeout(PATIENCE, asked.notified()).await.unwrap();
+    drop(leaver);
+    let ended = async {
+        while !request_at(admin, "GET", "/metrics", "").await.body.contains("records_http_connections_open 0\n") {}
+    };
+    timeout(PATIENCE, ended).await.expect("the connection is closed");
+}
+
+#[tokio::test]
 async fn a_head_that_is_too_long_is_431() {
     let server = Server::over(memory(&[]).await).await;
     let mut connection = server.connect().await;
@@ -44,7 +97,7 @@ async fn a_head_that_is_too_long_is_431() {
 async fn what_is_not_http_is_refused_and_the_next_client_served() {
     let server = Server::over(memory(&[]).await).await;
     for garbage in
-        ["\0\0\0\0\r\n\r\n", "GET\r\n\r\n", "\u{16}\u{3}\u{1}\u{2}\r\n\r\n", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"]
+        ["\0\0\0\0\r\n\r\n", "GET\r\n\r\n", "\u{16}\u{3}\u{1}\u{2}\r\n\r\n", "PRI * HTTP/3.0\r\n\r\nSM\r\n\r\n"]
     {
         let mut connection = server.connect().await;
         connection.send(garbage).await;
@@ -88,7 +141,7 @@ async fn requests_beyond_the_limit_are_told_to_come_back_at_once() {
     let server = Server::set(Failing::until(go.clone(), asked.clone()), |settings| settings.max_requests = 1).await;
     let mut first = server.connect().await;
     first.send("GET /api/v1/records/1 HTTP/1.1\r\nHost: test\r\n\r\n").await;
-    tokio::time::timeout(PATIENCE, asked.notified()).await.unwrap();
+    timeout(PATIENCE, asked.notified()).await.unwrap();
     for path in ["/api/v1/records/1", "/api/v1/records"] {
         let refused = server.get(path).await;
         assert_eq!((refused.status, refused.header("retry-after")), (503, Some("1")), "{path}");

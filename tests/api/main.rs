@@ -7,6 +7,7 @@ mod caching;
 mod cors;
 mod errors;
 mod formats;
+mod http2;
 mod limits;
 mod metrics;
 mod pages;

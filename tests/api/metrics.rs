@@ -139,13 +139,13 @@ async fn a_list_that_is_aborted_is_counted_and_one_that_fails_before_it_begins_i
 }
 
 #[tokio::test]
-async fn a_request_whose_client_has_gone_is_counted() {
+async fn a_request_whose_client_resets_its_connection_is_counted() {
     let (go, asked) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let server = Server::over(Failing::until(go, asked.clone())).await;
     let mut impatient = server.connect().await;
     impatient.send("GET /api/v1/records/1 HTTP/1.1\r\nHost: test\r\n\r\n").await;
     timeout(PATIENCE, asked.notified()).await.unwrap();
-    drop(impatient);
+    impatient.reset();
     let gone = "records_http_requests_total{route=\"/api/v1/records/{id}\",status=\"499\"}";
     let text = server.metrics_with(gone, 1.0).await;
     assert_eq!(

@@ -12,7 +12,7 @@ use futures::stream::{self, BoxStream};
 use records::document::extended_json;
 use records::http::{self, Draining, Settings};
 use records::record::{Document, RecordId};
-use records::server::{self, Beside, Limits};
+use records::server::{self, AdminServer, Limits};
 use records::store::{self, CHUNK_DOCUMENTS, EmbeddedStore, Error, GetResult, ListRequest, ListResult, Opened, Store};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -76,6 +76,10 @@ impl Server {
 
     /// The records on one address, health and metrics on another, as the binary runs them.
     pub async fn apart(store: Arc<dyn Store>, limits: Limits) -> (Self, SocketAddr) {
+        Self::apart_with(store, Settings::from(PATIENCE), limits).await
+    }
+
+    pub async fn apart_with(store: Arc<dyn Store>, mut settings: Settings, limits: Limits) -> (Self, SocketAddr) {
         let (listener, admin) =
             (TcpListener::bind("127.0.0.1:0").await.unwrap(), TcpListener::bind("127.0.0.1:0").await.unwrap());
         let (address, admin_address) = (listener.local_addr().unwrap(), admin.local_addr().unwrap());
@@ -84,17 +88,16 @@ impl Server {
         let state = Draining::default();
         let draining = Arc::new(Notify::new());
         let begun = draining.clone();
-        let mut settings = Settings::from(PATIENCE);
         settings.connections = Some(limits.connections.clone());
         let (service, operations) = http::services(store, settings, state.clone());
-        let beside = Beside::start(admin, operations, limits.clone());
+        let admin_server = AdminServer::start(admin, operations, limits.clone());
         let task = tokio::spawn(async move {
             let begin = || {
                 state.begin();
                 begun.notify_one();
             };
             let cut = server::run(listener, service, limits, received, begin).await;
-            cut + beside.stop().await
+            cut + admin_server.stop().await
         });
         (Self { address, stops, draining, task }, admin_address)
     }
@@ -142,6 +145,16 @@ pub struct Connection(TcpStream);
 impl Connection {
     pub async fn send(&mut self, text: &str) {
         self.0.write_all(text.as_bytes()).await.unwrap();
+    }
+
+    /// Ends what this client sends; it goes on reading.
+    pub async fn close_sending_half(&mut self) {
+        self.0.shutdown().await.unwrap();
+    }
+
+    /// Ends the connection by a reset, as a process does that is killed with unread bytes.
+    pub fn reset(self) {
+        self.0.set_zero_linger().unwrap();
     }
 
     /// Whether nothing has come so far, not even an end.

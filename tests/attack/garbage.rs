@@ -29,8 +29,8 @@ pub async fn what_is_not_http_is_refused_or_closed() {
         b"GET /api/v1/records/1 HTTP/9.9\r\n\r\n".into(),
         b"GET /api/v1/records/1 HTTP/1.1 extra\r\nHost: test\r\n\r\n".into(),
         b"GET /api/v1/records/1 http/1.1\r\nHost: test\r\n\r\n".into(),
-        // HTTP/2 without asking first; a TLS client; SSH, Redis and MongoDB clients.
-        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0".into(),
+        // Almost HTTP/2; a TLS client; SSH, Redis and MongoDB clients.
+        b"PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n\0\0\0\x04\0\0\0\0\0".into(),
         [&b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"[..], &[7; 507]].concat(),
         b"SSH-2.0-OpenSSH_9.2\r\n\r\n".into(),
         b"*1\r\n$4\r\nPING\r\n\r\n".into(),

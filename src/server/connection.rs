@@ -1,0 +1,150 @@
+//! One connection: HTTP/1.0, HTTP/1.1 or HTTP/2, within its limits, until it ends or the server does.
+
+use std::convert::Infallible;
+use std::error::Error;
+use std::future::pending;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::FutureExt;
+use hyper::body::{Body, Incoming};
+use hyper::{Request, Response};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::TcpStream;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower::{Service, ServiceExt};
+
+use super::client_stream::ClientStream;
+use super::http2::{ResponseBody, StreamExecutor};
+use super::usage::Usage;
+use super::{DRAIN_GRACE, Limits};
+
+/// The longest head of a request (request line and headers), in bytes; a longer one is a 431. Enough for an id of several
+/// kilobytes and for the cookies of other services on the same host.
+const HEAD_MAX_BYTES: usize = 16 * 1024;
+
+/// Concurrent streams of one HTTP/2 connection: the fewest that
+/// [RFC 9113, section 6.5.2](https://www.rfc-editor.org/rfc/rfc9113#section-6.5.2) recommends.
+const MAX_CONCURRENT_STREAMS: u32 = 100;
+
+/// What a client may send of its requests' bodies before it must wait, on one stream and on all: HTTP/2's least. No request has
+/// a body that is read.
+const RECEIVE_WINDOW_BYTES: u32 = 65_535;
+
+/// What one stream may hold of its response while its client reads slowly.
+const STREAM_SEND_BUFFER_BYTES: usize = 64 * 1024;
+
+/// Streams that a client may reset before they were served, or make the server reset, before its connection is closed.
+const MAX_PENDING_RESETS: usize = 20;
+const MAX_ERROR_RESETS: usize = 100;
+
+/// How often a client of HTTP/2 is asked whether it is still there, and how long it may take to answer.
+const PING_INTERVAL: Duration = Duration::from_secs(30);
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Serves `stream` until the client or a time-out ends it, or, once `draining`, until no request is left on it.
+pub async fn serve<S, B>(stream: TcpStream, service: S, limits: Arc<Limits>, draining: CancellationToken)
+where
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible, Future: Send> + Clone + Send + 'static,
+    B: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Send + Unpin + 'static,
+{
+    let usage = Arc::new(Usage::default());
+    let service = service
+        .map_request({
+            let usage = usage.clone();
+            move |request: Request<Incoming>| {
+                usage.record(request.version());
+                request
+            }
+        })
+        .map_response(|response: Response<B>| response.map(ResponseBody::new));
+    let streams = TaskTracker::new();
+    // So that waiting for them ends whenever none is left.
+    streams.close();
+    let http = builder(&limits, streams.clone());
+    let stream = ClientStream::new(stream, limits.write_timeout, usage.clone(), limits.connections.clone());
+    let mut connection = pin!(http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service)));
+    // hyper would close at once a connection on which nothing was read yet, and lose a request that waits there.
+    let grace_over = draining.cancelled().then(|()| sleep(DRAIN_GRACE));
+    let result = tokio::select! {
+        biased;
+        result = connection.as_mut() => result,
+        () = grace_over => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+        () = idle(&usage, &streams, limits.header_timeout) => {
+            connection.as_mut().graceful_shutdown();
+            tokio::select! {
+                result = connection => result,
+                () = lingering(&usage, &streams, limits.write_timeout) => Ok(()),
+            }
+        }
+    };
+    if let Err(error) = result {
+        // Nearly always the client's doing: it closed the connection, was too slow, or does not speak HTTP. A list that the
+        // store aborted was logged where it happened.
+        tracing::debug!(%error, "connection ended early");
+    }
+}
+
+fn builder(limits: &Limits, streams: TaskTracker) -> auto::Builder<StreamExecutor> {
+    let executor =
+        StreamExecutor { streams, write_timeout: limits.write_timeout, connections: limits.connections.clone() };
+    let mut builder = auto::Builder::new(executor);
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.header_timeout)
+        .max_buf_size(HEAD_MAX_BYTES)
+        // RFC 9112, section 9.6: a client may close its sending half and wait for the response.
+        .half_close(true);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_header_list_size(HEAD_MAX_BYTES as u32)
+        .max_concurrent_streams(MAX_CONCURRENT_STREAMS)
+        .initial_stream_window_size(RECEIVE_WINDOW_BYTES)
+        .initial_connection_window_size(RECEIVE_WINDOW_BYTES)
+        .max_send_buf_size(STREAM_SEND_BUFFER_BYTES)
+        .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
+        .max_local_error_reset_streams(MAX_ERROR_RESETS)
+        .keep_alive_interval(PING_INTERVAL)
+        .keep_alive_timeout(PING_TIMEOUT);
+    builder
+}
+
+/// Waits until a connection without a request for `header_timeout` has to end: one on which no request was begun, or one of
+/// HTTP/2. hyper ends those of HTTP/1.
+async fn idle(usage: &Usage, streams: &TaskTracker, header_timeout: Duration) {
+    loop {
+        streams.wait().await;
+        let requests = usage.requests();
+        sleep(header_timeout).await;
+        if usage.is_http1() {
+            return pending().await;
+        }
+        if usage.requests() == requests {
+            return;
+        }
+    }
+}
+
+/// Waits until a connection that is shutting down since it is idle has to be cut: at once if it had no request; later if the
+/// client does not read the rest of its responses, all of which HTTP/2 has buffered.
+async fn lingering(usage: &Usage, streams: &TaskTracker, write_timeout: Duration) {
+    if usage.requests() == 0 {
+        return;
+    }
+    sleep(write_timeout).await;
+    if usage.is_http1() {
+        return pending().await;
+    }
+    streams.wait().await;
+}

@@ -1,0 +1,266 @@
+//! HTTP/2 without TLS, by prior knowledge, on the port of HTTP/1.1.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::{StreamExt, stream};
+use h2::client::{Connection, SendRequest};
+use hyper::{Request, Response};
+use records::server::Limits;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use crate::support::{Failing, PATIENCE, Server, embedded, limits, memory, record, request_at, try_request_at};
+
+/// A client and the task that drives its connection, which ends when the connection does.
+struct Client {
+    requests: SendRequest<Bytes>,
+    connection: JoinHandle<Result<(), h2::Error>>,
+}
+
+impl Client {
+    async fn connect(server: &Server) -> Self {
+        Self::connect_with(server, &mut h2::client::Builder::new()).await
+    }
+
+    async fn connect_with(server: &Server, builder: &mut h2::client::Builder) -> Self {
+        let stream = TcpStream::connect(server.address).await.unwrap();
+        let (requests, connection): (_, Connection<_, Bytes>) = builder.handshake(stream).await.unwrap();
+        Self { requests, connection: tokio::spawn(connection) }
+    }
+
+    async fn begin(&mut self, path: &str) -> h2::client::ResponseFuture {
+        self.send(Request::get(format!("http://test{path}")).body(()).unwrap()).await
+    }
+
+    async fn send(&mut self, request: Request<()>) -> h2::client::ResponseFuture {
+        self.requests = self.requests.clone().ready().await.unwrap();
+        self.requests.send_request(request, true).unwrap().0
+    }
+
+    async fn get(&mut self, path: &str) -> Response<Bytes> {
+        let response = timeout(PATIENCE, self.begin(path).await).await.expect("an answer").unwrap();
+        whole(response).await.unwrap()
+    }
+
+    /// Waits until the server has closed the connection.
+    async fn closed(self) {
+        let closed = timeout(PATIENCE, self.connection).await.expect("the server closes the connection");
+        // An error, a reset for one, ends it as well.
+        let _ = closed.unwrap();
+    }
+}
+
+/// Reads the body as a client does that has room for all of it.
+async fn whole(response: Response<h2::RecvStream>) -> Result<Response<Bytes>, h2::Error> {
+    let (head, mut body) = response.into_parts();
+    let mut bytes = Vec::new();
+    while let Some(data) = timeout(PATIENCE, body.data()).await.expect("the body goes on") {
+        let data = data?;
+        body.flow_control().release_capacity(data.len())?;
+        bytes.extend(data);
+    }
+    Ok(Response::from_parts(head, bytes.into()))
+}
+
+fn long_record() -> String {
+    format!(r#"{{"_id":1,"text":"{}"}}"#, "x".repeat(1_000_000))
+}
+
+#[tokio::test]
+async fn records_and_lists_are_as_over_http_1() {
+    let server = Server::over(memory(&[&long_record(), r#"{"_id":2}"#]).await).await;
+    let mut client = Client::connect(&server).await;
+    for path in ["/api/v1/records", "/api/v1/records/1", "/api/v1/records/3", "/api/v1/records?limit=1"] {
+        let (over_2, over_1) = (client.get(path).await, server.get(path).await);
+        assert_eq!(over_2.status().as_u16(), over_1.status, "{path}");
+        assert!(over_2.body() == over_1.body.as_bytes(), "{path} has another body");
+        for name in ["content-type", "content-length", "etag", "link", "cache-control"] {
+            let value = over_2.headers().get(name).map(|value| value.to_str().unwrap());
+            assert_eq!(value, over_1.header(name), "{name} of {path}");
+        }
+        for name in ["connection", "transfer-encoding", "keep-alive"] {
+            assert!(!over_2.headers().contains_key(name), "{path} has `{name}`, which HTTP/2 forbids");
+        }
+    }
+}
+
+#[tokio::test]
+async fn many_requests_are_served_at_once_on_one_connection() {
+    let (go, asked) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let server = Server::over(Failing::until(go.clone(), asked.clone())).await;
+    let mut client = Client::connect(&server).await;
+    let mut answers = Vec::new();
+    for _ in 0..50 {
+        answers.push(client.begin("/api/v1/records/1").await);
+        timeout(PATIENCE, asked.notified()).await.expect("none waits for another");
+    }
+    go.notify_waiters();
+    for answer in answers {
+        assert_eq!(timeout(PATIENCE, answer).await.unwrap().unwrap().status(), 200);
+    }
+}
+
+#[tokio::test]
+async fn a_list_that_fails_half_way_is_reset() {
+    let server = Server::over(Failing::after(100_000)).await;
+    let mut client = Client::connect(&server).await;
+    let response = timeout(PATIENCE, client.begin("/api/v1/records").await).await.unwrap().unwrap();
+    assert_eq!(response.status(), 200);
+    let error = whole(response).await.unwrap_err();
+    assert!(error.is_reset() && error.is_remote(), "{error}");
+    assert_eq!(client.get("/livez").await.status(), 200, "other requests go on");
+}
+
+#[tokio::test]
+async fn a_request_under_way_is_answered_before_the_server_stops() {
+    let (go, asked) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let server = Server::over(Failing::until(go.clone(), asked.clone())).await;
+    let (mut busy, mut idle) = (Client::connect(&server).await, Client::connect(&server).await);
+    assert_eq!(idle.get("/livez").await.status(), 200);
+    let answer = busy.begin("/api/v1/records/1").await;
+    timeout(PATIENCE, asked.notified()).await.unwrap();
+    server.stop();
+    idle.closed().await;
+    go.notify_one();
+    let answer = whole(timeout(PATIENCE, answer).await.unwrap().unwrap()).await.unwrap();
+    assert_eq!((answer.status().as_u16(), answer.body().as_ref()), (200, &br#"{"_id":1}"#[..]));
+    busy.closed().await;
+    assert_eq!(server.stopped().await, 0);
+}
+
+#[tokio::test]
+async fn during_the_drain_delay_requests_are_served_without_a_header_that_http_2_forbids() {
+    let limits = Limits { drain_delay: Duration::from_secs(3_600), ..limits() };
+    let server = Server::start(memory(&[r#"{"_id": 1}"#]).await, PATIENCE, limits).await;
+    let mut client = Client::connect(&server).await;
+    server.stop();
+    timeout(PATIENCE, server.draining.notified()).await.unwrap();
+    let answer = client.get("/api/v1/records/1").await;
+    assert_eq!(answer.status(), 200);
+    assert!(!answer.headers().contains_key("connection"), "{answer:?}");
+    assert_eq!(client.get("/readyz").await.status(), 503);
+    server.stop();
+    server.stopped().await;
+    client.closed().await;
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_closed_and_one_with_a_request_is_not() {
+    let (go, asked) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let limits = Limits { header_timeout: Duration::from_millis(200), ..limits() };
+    let server = Server::start(Failing::until(go.clone(), asked.clone()), PATIENCE, limits).await;
+    let mut busy = Client::connect(&server).await;
+    let answer = busy.begin("/api/v1/records/1").await;
+    timeout(PATIENCE, asked.notified()).await.unwrap();
+    let mut idle = Client::connect(&server).await;
+    assert_eq!(idle.get("/livez").await.status(), 200);
+    idle.closed().await;
+    go.notify_one();
+    assert_eq!(timeout(PATIENCE, answer).await.unwrap().unwrap().status(), 200);
+    busy.closed().await;
+}
+
+#[tokio::test]
+async fn a_connection_that_never_begins_is_closed() {
+    let limits = Limits { header_timeout: Duration::from_millis(200), ..limits() };
+    let server = Server::start(memory(&[]).await, PATIENCE, limits).await;
+    for begun in ["", "PRI * HT", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"] {
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        stream.write_all(begun.as_bytes()).await.unwrap();
+        let closed = timeout(PATIENCE, stream.read_to_end(&mut Vec::new())).await;
+        assert!(closed.is_ok(), "{begun:?} holds its connection");
+    }
+}
+
+#[tokio::test]
+async fn a_stream_whose_client_reads_nothing_is_reset_while_others_are_served() {
+    let limits = Limits { write_timeout: Duration::from_millis(300), ..limits() };
+    let (server, admin) = Server::apart(memory(&[&long_record(), r#"{"_id":2}"#]).await, limits).await;
+    let mut builder = h2::client::Builder::new();
+    let mut client = Client::connect_with(&server, builder.initial_window_size(16_000)).await;
+    for path in ["/api/v1/records", "/api/v1/records/1", "/api/v1/records?limit=1"] {
+        let stalled = timeout(PATIENCE, client.begin(path).await).await.unwrap().unwrap();
+        let mut body = stalled.into_body();
+        let ended = async {
+            // What is read is never given back to the window.
+            while let Some(data) = body.data().await {
+                data?;
+                assert_eq!(client.get("/api/v1/records/2").await.status(), 200);
+            }
+            Ok::<_, h2::Error>(())
+        };
+        let error = timeout(PATIENCE, ended).await.expect("the stream ends").expect_err("a reset");
+        assert!(error.is_reset() && error.is_remote(), "{path}: {error}");
+        assert_eq!(client.get("/api/v1/records/2").await.status(), 200);
+    }
+    let metrics = request_at(admin, "GET", "/metrics", "").await.body;
+    assert!(metrics.contains("records_http_write_timeouts_total 3\n"), "{metrics}");
+}
+
+#[tokio::test]
+async fn a_stream_that_is_read_slowly_gets_everything() {
+    let limits = Limits { write_timeout: Duration::from_secs(2), ..limits() };
+    let server = Server::start(memory(&[&long_record()]).await, PATIENCE, limits).await;
+    let mut builder = h2::client::Builder::new();
+    let mut client = Client::connect_with(&server, builder.initial_window_size(65_535)).await;
+    let response = timeout(PATIENCE, client.begin("/api/v1/records").await).await.unwrap().unwrap();
+    let (mut body, mut bytes) = (response.into_body(), 0);
+    while let Some(data) = timeout(PATIENCE, body.data()).await.unwrap() {
+        let length = data.unwrap().len();
+        bytes += length;
+        // 4 s in all, for a million bytes.
+        tokio::time::sleep(Duration::from_micros(4 * length as u64)).await;
+        body.flow_control().release_capacity(length).unwrap();
+    }
+    assert!(bytes > 1_000_000, "{bytes}");
+}
+
+#[tokio::test]
+async fn a_list_that_waits_for_the_store_is_not_taken_for_a_client_that_reads_nothing() {
+    let go = Arc::new(Notify::new());
+    let waits = go.clone();
+    let store = Failing {
+        get: Box::new(|| Box::pin(async { Ok(None) })),
+        list: Arc::new(move || {
+            let go = waits.clone();
+            let later = stream::once(async move {
+                go.notified().await;
+                Ok(record(2))
+            });
+            stream::iter([Ok(record(1))]).chain(later).boxed()
+        }),
+    };
+    let limits = Limits { write_timeout: Duration::from_millis(100), ..limits() };
+    let server = Server::start(Arc::new(store), PATIENCE, limits).await;
+    let mut client = Client::connect(&server).await;
+    let response = timeout(PATIENCE, client.begin("/api/v1/records").await).await.unwrap().unwrap();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    go.notify_one();
+    assert_eq!(whole(response).await.unwrap().body().as_ref(), br#"[{"_id":1},{"_id":2}]"#);
+}
+
+#[tokio::test]
+async fn a_head_that_is_too_long_is_431_and_the_connection_goes_on() {
+    let server = Server::over(memory(&[]).await).await;
+    let mut client = Client::connect(&server).await;
+    let request = Request::get("http://test/livez").header("x-long", "x".repeat(20_000)).body(()).unwrap();
+    let answer = client.send(request).await;
+    assert_eq!(timeout(PATIENCE, answer).await.unwrap().unwrap().status(), 431);
+    assert_eq!(client.get("/livez").await.status(), 200);
+}
+
+#[tokio::test]
+async fn an_upgrade_of_http_1_is_ignored_and_both_versions_share_the_port() {
+    let server = Server::over(embedded().await).await;
+    let upgrade = "Upgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n";
+    let mut client = Client::connect(&server).await;
+    assert_eq!(client.get("/livez").await.status(), 200);
+    assert_eq!(server.request("GET", "/livez", upgrade).await.status, 200);
+    let answer = try_request_at(server.address, "GET", "/livez", "").await.unwrap();
+    assert_eq!(answer.status, 200);
+}
