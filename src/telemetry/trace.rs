@@ -15,6 +15,7 @@ pub const TARGET: &str = "records::trace";
 ///
 /// Attributes are those of the [semantic conventions](https://opentelemetry.io/docs/specs/semconv/http/http-spans/) without
 /// `url.path`, which has the ids of records.
+#[cfg_attr(not(feature = "otlp"), expect(unused_variables))]
 pub fn request_span(headers: &HeaderMap, method: &str, route: Option<&str>) -> Span {
     let span = tracing::info_span!(
         target: TARGET,
@@ -30,8 +31,6 @@ pub fn request_span(headers: &HeaderMap, method: &str, route: Option<&str>) -> S
     );
     #[cfg(feature = "otlp")]
     super::otlp::set_parent(&span, headers);
-    #[cfg(not(feature = "otlp"))]
-    let _ = headers;
     span
 }
 
@@ -56,12 +55,12 @@ pub fn store_span(request: &Span) -> Span {
 }
 
 /// The id of the trace that `span` belongs to; of a span that is not exported, the id in the request's `traceparent`.
+#[cfg_attr(not(feature = "otlp"), expect(unused_variables))]
 pub fn trace_id(span: &Span, headers: &HeaderMap) -> Option<String> {
     #[cfg(feature = "otlp")]
     if let Some(id) = super::otlp::trace_id(span) {
         return Some(id);
     }
-    let _ = span;
     parent_trace_id(headers.get("traceparent")?.to_str().ok()?).map(str::to_owned)
 }
 

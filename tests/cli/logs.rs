@@ -1,4 +1,4 @@
-//! The log: what a line has, what it never has, and what happens when nobody reads it.
+//! The log: the fields of a line, the values that no line has, and a standard error that is not read.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -13,7 +13,7 @@ use crate::support::{Serving, code, directory, finish, records, run, stderr};
 
 const SEED: &str = r#"{"_id": "a-private-id", "name": "a private name"}"#;
 
-/// Asks `paths` of a server that was started with `arguments`, and stops it. The lines of its log.
+/// Returns the log of a server that is started with `arguments`, serves `paths` and stops.
 fn log_of(arguments: &[&str], paths: &[&str]) -> Vec<String> {
     let directory = directory();
     std::fs::write(directory.path().join("seed"), SEED).unwrap();
@@ -128,7 +128,7 @@ fn the_access_log_has_the_requests_that_the_operator_wants(#[case] setting: &[&s
 }
 
 #[test]
-fn that_a_server_which_stops_is_not_ready_is_no_failure() {
+fn a_probe_during_the_drain_is_no_failure() {
     let arguments = ["--store", "memory:", "--log-format", "json", "--drain-delay", "1h"];
     let serving = Serving::start(&directory(), &arguments);
     serving.signal("TERM");
@@ -143,7 +143,7 @@ fn that_a_server_which_stops_is_not_ready_is_no_failure() {
 }
 
 #[test]
-fn that_there_is_no_place_for_more_connections_is_said_and_not_for_each_of_them() {
+fn a_full_server_is_logged_and_not_for_each_connection() {
     let serving =
         Serving::start(&directory(), &["--store", "memory:", "--log-format", "json", "--max-connections", "1"]);
     for _ in 0..5 {
@@ -241,7 +241,7 @@ fn a_clients_request_id_does_not_look_like_more_fields(#[values("text", "json")]
 }
 
 #[test]
-fn a_format_that_there_is_not_is_named() {
+fn an_unknown_format_is_refused_with_the_known_ones() {
     let output = run(&directory(), &["--store", "memory:", "--log-format", "xml"], "");
     assert_eq!(code(&output), 2);
     assert!(stderr(&output).contains("text or json"), "{}", stderr(&output));
@@ -266,7 +266,7 @@ fn why_it_does_not_start_is_an_object_too(#[case] arguments: &[&str], #[case] sa
 }
 
 #[test]
-fn a_log_that_nobody_reads_costs_lines_and_holds_up_nobody() {
+fn a_stuck_standard_error_costs_lines_and_delays_no_request_and_no_exit() {
     // More lines than the pipe and the queue hold together.
     const REQUESTS: usize = 10_000;
     let directory = directory();
@@ -290,7 +290,9 @@ fn a_log_that_nobody_reads_costs_lines_and_holds_up_nobody() {
     let lost = metrics.lines().find_map(|line| line.strip_prefix("records_log_lines_lost_total "));
     assert!(lost.and_then(|lost| lost.parse::<u64>().ok()).unwrap() > 0, "{metrics}");
     serving.signal("TERM");
+    let began = Instant::now();
     assert_eq!(serving.wait_unread().code(), Some(0));
+    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
 }
 
 #[test]
