@@ -142,8 +142,8 @@ impl fmt::Display for Secret {
                 None => f.write_str(place),
             };
         };
-        // A password with an unescaped `/` or `?` is wrong, and is hidden all the same: up to the last `@`.
-        let (secret, place) = rest.rsplit_once('@').map_or(("", rest), |(_, place)| ("***@", place));
+        let (user_info, place) = rest.split_at(store::url::user_info_len(rest));
+        let secret = if user_info.is_empty() { "" } else { "***@" };
         let place = place.split('?').next().unwrap_or_default();
         write!(f, "{scheme}://{secret}{place}")
     }

@@ -3,6 +3,7 @@
 //! A file is read twice, once to check all of it, once to store it. An input that can be read only once (standard input, a
 //! pipe) is kept in between: in memory, and beyond `KEPT_BYTES` in a temporary file.
 
+use std::fmt;
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
 use std::path::Path;
@@ -15,6 +16,7 @@ use crate::document::MissingId;
 use crate::document::reader::{Documents, InvalidDocument};
 use crate::record::Document;
 use crate::store::{self, EmbeddedStore, Store};
+use crate::wire;
 
 /// The limits of a batch, which goes to the store in one call: large enough that the cost of a call does not matter.
 const BATCH_DOCUMENTS: usize = 2_000;
@@ -62,8 +64,61 @@ pub enum Error {
          the store's directory away"
     )]
     Part(String),
-    #[error("{} documents were stored, then the store failed: {}. Try again: nothing is stored twice", .0, .1.report())]
-    Store(u64, #[source] store::Error),
+    #[error("{0}")]
+    Store(StoreFailure),
+}
+
+/// A store that failed during an import.
+#[derive(Debug)]
+pub struct StoreFailure {
+    /// The documents that were certainly stored.
+    pub stored: u64,
+    /// Some of the documents got their `_id` here, and would get another one the next time.
+    pub has_generated_ids: bool,
+    pub error: store::Error,
+}
+
+impl StoreFailure {
+    fn new(stored_before: u64, has_generated_ids: bool, error: store::Error) -> Self {
+        let stored = error.outcome().map_or(0, |outcome| outcome.stored as u64);
+        Self { stored: stored_before + stored, has_generated_ids, error }
+    }
+}
+
+/// The number of refused documents that are reported one by one.
+const SHOWN_REFUSED: usize = 10;
+
+impl fmt::Display for StoreFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { stored, has_generated_ids, error } = self;
+        write!(f, "{stored} documents were stored, then the store failed: {}", error.report())?;
+        if let Some(outcome) = error.outcome() {
+            for refused in outcome.refused.iter().take(SHOWN_REFUSED) {
+                let id = refused.document.as_ref().and_then(|document| wire::id(document.bson()));
+                write!(f, "\n  refused: _id {}: {}", id.as_deref().unwrap_or("unknown"), refused.reason)?;
+            }
+            match outcome.refused.len().saturating_sub(SHOWN_REFUSED) {
+                0 => {}
+                more => write!(f, "\n  and {more} more")?,
+            }
+            if outcome.unknown > 0 {
+                write!(f, ". Another {} may or may not be stored", outcome.unknown)?;
+            }
+            if !outcome.refused.is_empty() {
+                f.write_str("\nThe documents after that batch were not tried")?;
+            }
+        }
+        let twice = match has_generated_ids {
+            true => "documents without an `_id` would be stored a second time",
+            false => "nothing is stored twice",
+        };
+        match (error.remedy(), error.kind()) {
+            (Some(remedy), _) => write!(f, ". {remedy}, and import again: {twice}"),
+            (None, store::Kind::Unavailable) => write!(f, ". Try again: {twice}"),
+            (None, store::Kind::Invalid) => write!(f, ". Correct the input, and import again: {twice}"),
+            (None, store::Kind::Broken) => Ok(()),
+        }
+    }
 }
 
 /// Receives the progress of an import, on another thread than the one that waits for the import.
@@ -90,7 +145,7 @@ pub async fn run(
     options: ImportOptions,
     progress: impl Progress,
 ) -> Result<ImportSummary, Error> {
-    let missing_id = if options.require_id { MissingId::Refuse } else { MissingId::Generate };
+    let missing_id = if options.require_id { MissingId::Refuse } else { MissingId::Generate { count: 0 } };
     storing(store, Reading { input, skip_invalid: options.skip_invalid, missing_id }, progress, async |_| Ok(())).await
 }
 
@@ -108,9 +163,10 @@ async fn storing(
     while let Some(step) = next.recv().await {
         match step {
             Step::Checked(hash) => checked(hash).await?,
-            Step::Batch(batch) => {
-                let count = batch.len() as u64;
-                store.upsert(batch).await.map_err(|error| Error::Store(stored, error))?;
+            Step::Batch { documents, has_generated_ids } => {
+                let count = documents.len() as u64;
+                let failed = |error| Error::Store(StoreFailure::new(stored, has_generated_ids, error));
+                store.upsert(documents).await.map_err(failed)?;
                 stored += count;
             }
         }
@@ -155,7 +211,11 @@ impl Input {
 enum Step {
     /// All documents are valid, and this is the hash of the input.
     Checked(u64),
-    Batch(Vec<Document>),
+    Batch {
+        documents: Vec<Document>,
+        /// So far, in this batch or an earlier one.
+        has_generated_ids: bool,
+    },
 }
 
 enum ReadError {
@@ -281,14 +341,17 @@ fn load(
         if batch.len() == BATCH_DOCUMENTS || size >= BATCH_BYTES {
             size = 0;
             // The receiver is gone: the store failed, and the caller reports that.
-            if steps.blocking_send(Step::Batch(std::mem::take(&mut batch))).is_err() {
+            let has_generated_ids = documents.has_generated_ids();
+            let step = Step::Batch { documents: std::mem::take(&mut batch), has_generated_ids };
+            if steps.blocking_send(step).is_err() {
                 return Ok(skipped);
             }
             progress.at(documents.bytes());
         }
     }
     if !batch.is_empty() {
-        let _ = steps.blocking_send(Step::Batch(batch));
+        let has_generated_ids = documents.has_generated_ids();
+        let _ = steps.blocking_send(Step::Batch { documents: batch, has_generated_ids });
     }
     progress.end();
     Ok(skipped)
@@ -352,7 +415,7 @@ pub struct Seed {
 /// When the seed is invalid, which leaves the store as it was, or cannot be stored. When the store holds a part of another
 /// seed: the documents that only the other one has would stay.
 pub async fn seed(store: &dyn EmbeddedStore, seed: Option<Seed>) -> Result<u64, Error> {
-    let failed = |error| Error::Store(0, error);
+    let failed = |error| Error::Store(StoreFailure::new(0, false, error));
     let noted = store.loading().map_err(failed)?;
     let is_empty = store.is_empty().map_err(failed)?;
     if noted.is_none() && (seed.is_none() || !is_empty) {
@@ -378,7 +441,7 @@ pub async fn seed(store: &dyn EmbeddedStore, seed: Option<Seed>) -> Result<u64, 
         (None, Some((_, part))) => return Err(Error::Part(part.to_owned())),
         (None, None) => {}
     }
-    store.set_loading(None).await.map_err(|error| Error::Store(stored, error))?;
+    store.set_loading(None).await.map_err(|error| Error::Store(StoreFailure::new(stored, false, error)))?;
     Ok(stored)
 }
 

@@ -61,8 +61,8 @@ pub enum ValidationError {
 pub enum MissingId {
     /// They are invalid.
     Refuse,
-    /// They get a new ObjectId, as from any client of MongoDB.
-    Generate,
+    /// They get a new ObjectId, as from any client of MongoDB; `count` is the number of those that did.
+    Generate { count: u64 },
     /// They get an ObjectId that depends on this number and on how many were derived before: the same ones each time that the
     /// same file is read.
     Derive { file: u32, count: u64 },
@@ -72,7 +72,10 @@ impl MissingId {
     fn object_id(&mut self) -> Result<ObjectId, ValidationError> {
         match self {
             Self::Refuse => Err(ValidationError::NoId),
-            Self::Generate => Ok(ObjectId::new()),
+            Self::Generate { count } => {
+                *count += 1;
+                Ok(ObjectId::new())
+            }
             Self::Derive { file, count } => {
                 let mut bytes = [0; 12];
                 bytes[..4].copy_from_slice(&file.to_be_bytes());
@@ -194,6 +197,22 @@ fn operator_name(document: &[u8], is_document: bool) -> raw::Result<Option<&[u8]
     Ok(None)
 }
 
+/// Whether the second length of the old subtype of binary data is right.
+fn has_old_length(value: ValueRef<'_>) -> bool {
+    match value.bytes {
+        [_, _, _, _, 2, a, b, c, d, payload @ ..] => {
+            usize::try_from(i32::from_le_bytes([*a, *b, *c, *d])) == Ok(payload.len())
+        }
+        [_, _, _, _, 2, ..] => false,
+        _ => true,
+    }
+}
+
+/// The number of levels.
+///
+/// # Errors
+///
+/// At a value that MongoDB would not take from a client, although it can be read.
 fn depth(document: &[u8]) -> raw::Result<usize> {
     let mut deepest = 0;
     for element in Elements::new(document)? {
@@ -201,6 +220,12 @@ fn depth(document: &[u8]) -> raw::Result<usize> {
         deepest = deepest.max(match value.kind {
             ElementType::EmbeddedDocument | ElementType::Array => depth(value.bytes)?,
             ElementType::JavaScriptCodeWithScope => 1 + depth(value.code_with_scope()?.1)?,
+            ElementType::Boolean if !matches!(value.bytes, [0 | 1]) => {
+                return Err(Malformed("a boolean is neither true nor false"));
+            }
+            ElementType::Binary if !has_old_length(value) => {
+                return Err(Malformed("binary data is not as long as it says"));
+            }
             _ => 0,
         });
     }

@@ -111,6 +111,11 @@ impl<'a> Documents<'a> {
         self.window.raw_bytes.get()
     }
 
+    /// Some of the documents so far got an `_id` that they will not get the next time.
+    pub fn has_generated_ids(&self) -> bool {
+        matches!(self.missing_id, MissingId::Generate { count: 1.. })
+    }
+
     /// Finds out the format, and prepares for it.
     fn start(&mut self) -> io::Result<Option<InvalidDocument>> {
         let mut is_compressed = false;

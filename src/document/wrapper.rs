@@ -208,7 +208,10 @@ fn is_one(value: &Bson) -> bool {
 
 fn timestamp(value: &Bson) -> Option<Bson> {
     let Bson::Document(inner) = value else { return None };
-    let part = |name| u32::try_from(integer(inner.get(name)?)?).ok();
+    let part = |name| {
+        let number = inner.get(name).filter(|value| !matches!(value, Bson::String(_)))?;
+        u32::try_from(integer(number)?).ok()
+    };
     (inner.len() == 2).then_some(Bson::Timestamp(Timestamp { time: part("t")?, increment: part("i")? }))
 }
 
@@ -270,19 +273,14 @@ fn binary(value: &Bson, v1_type: Option<&Bson>) -> Result<Bson, String> {
         (Bson::String(_), Some(subtype)) => (Some(value), Some(subtype)),
         _ => (None, None),
     };
-    let (Some(Bson::String(base64)), Some(subtype)) = (base64, subtype) else {
+    let (Some(Bson::String(base64)), Some(Bson::String(subtype))) = (base64, subtype) else {
         return Err("`$binary` must be an object of `base64` and `subType`, two strings".into());
     };
     let bytes = BASE64.decode(base64).map_err(|error| format!("`$binary`: {error}"))?;
-    let subtype = match subtype {
-        Bson::String(text) if matches!(text.len(), 1 | 2) && text.bytes().all(|byte| byte.is_ascii_hexdigit()) => {
-            u8::from_str_radix(text, 16).ok()
-        }
-        // A number without quotes is decimal.
-        Bson::String(_) => None,
-        _ => integer(subtype).and_then(|subtype| u8::try_from(subtype).ok()),
-    };
-    let subtype = subtype.ok_or("`$binary`: the subtype must be one or two hex digits in quotes")?;
+    let subtype = Some(subtype.as_str())
+        .filter(|text| matches!(text.len(), 1 | 2) && text.bytes().all(|byte| byte.is_ascii_hexdigit()))
+        .and_then(|text| u8::from_str_radix(text, 16).ok())
+        .ok_or("`$binary`: the subtype must be one or two hex digits")?;
     Ok(Bson::Binary(Binary { subtype: subtype.into(), bytes }))
 }
 

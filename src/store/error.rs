@@ -4,6 +4,8 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
 
+use crate::record::Document;
+
 /// Each kind is a decision of the caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -14,6 +16,23 @@ pub enum Kind {
     Invalid,
     /// The store, or what it holds, is damaged, or this program is wrong: give up and tell the operator.
     Broken,
+}
+
+/// The documents of a write that failed in part. The others were not tried.
+#[derive(Clone, Debug, Default)]
+pub struct WriteOutcome {
+    pub stored: usize,
+    pub refused: Vec<RefusedDocument>,
+    /// Sent to the store, which did not say what became of them.
+    pub unknown: usize,
+}
+
+/// A document that the store refused.
+#[derive(Clone, Debug)]
+pub struct RefusedDocument {
+    pub document: Option<Document>,
+    /// In the store's words, without a part of the document.
+    pub reason: String,
 }
 
 /// A store's failure: its [`Kind`], what was being done, and the cause.
@@ -27,6 +46,8 @@ pub struct Error {
     message: String,
     rejected: Option<&'static str>,
     out_of_memory: bool,
+    remedy: Option<&'static str>,
+    outcome: Option<Arc<WriteOutcome>>,
     source: Option<Arc<dyn StdError + Send + Sync>>,
 }
 
@@ -34,7 +55,15 @@ pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), rejected: None, out_of_memory: false, source: None }
+        Self {
+            kind,
+            message: message.into(),
+            rejected: None,
+            out_of_memory: false,
+            remedy: None,
+            outcome: None,
+            source: None,
+        }
     }
 
     pub fn unavailable(message: impl Into<String>) -> Self {
@@ -72,6 +101,26 @@ impl Error {
     pub fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         self.source = Some(source.into().into());
         self
+    }
+
+    /// Says what would make the call succeed, where another try cannot.
+    pub fn with_remedy(mut self, remedy: &'static str) -> Self {
+        self.remedy = Some(remedy);
+        self
+    }
+
+    pub fn remedy(&self) -> Option<&'static str> {
+        self.remedy
+    }
+
+    /// Says what became of the documents of a write.
+    pub fn with_outcome(mut self, outcome: WriteOutcome) -> Self {
+        self.outcome = Some(Arc::new(outcome));
+        self
+    }
+
+    pub fn outcome(&self) -> Option<&WriteOutcome> {
+        self.outcome.as_deref()
     }
 
     pub fn kind(&self) -> Kind {

@@ -12,6 +12,7 @@ mod list;
 mod memory_pool;
 mod metric;
 mod page;
+pub mod url;
 
 use std::fmt::Debug;
 use std::path::PathBuf;
@@ -22,7 +23,7 @@ use futures::StreamExt;
 use futures::future::{BoxFuture, ready};
 
 pub use changes::{Change, ChangeBatch, ChangeStream, ChangeStreamError, ResumeToken};
-pub use error::{Error, Kind, Result};
+pub use error::{Error, Kind, RefusedDocument, Result, WriteOutcome};
 pub use exec::{CHUNK_BYTES, CHUNK_DOCUMENTS, ChunkStream, Chunks, execute, execute_unordered};
 pub use list::{GetResult, ListRequest, ListResult, Row, RowStream, SnapshotRows};
 pub use memory_pool::{MemoryPool, MemoryReservation, UNCOUNTED_BYTES};

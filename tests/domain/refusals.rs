@@ -261,7 +261,7 @@ fn every_other_id_is_taken(#[case] id: &str, #[case] value: Bson) {
 #[case::bad_base64(r#"{"$binary":{"base64":"A*==","subType":"00"}}"#, "`$binary`: Invalid symbol 42, offset 1.")]
 #[case::bad_subtype(
     r#"{"$binary":{"base64":"","subType":"+1"}}"#,
-    "`$binary`: the subtype must be one or two hex digits in quotes"
+    "`$binary`: the subtype must be one or two hex digits"
 )]
 #[case::among_others(
     r#"{"a":1,"$oid":"507f1f77bcf86cd799439011"}"#,

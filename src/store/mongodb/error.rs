@@ -1,12 +1,15 @@
-//! The driver's errors, sorted by what the caller can do. The driver's own text may quote the server's reply, so it stays
-//! in the cause, which is logged and never sent.
+//! The driver's errors, classified by what the caller can do. What the server says may quote filters and records, so the cause,
+//! which is logged, has its code, its name and its text without the quoted parts.
 
+use std::fmt;
 use std::time::Duration;
 
-use mongodb::bson::Document;
+use mongodb::bson::Document as Bdoc;
 use mongodb::error::{CommandError, Error as DriverError, ErrorKind, WriteFailure};
 
-use crate::store::{Error, Kind, Result};
+use super::uri;
+use crate::record::Document;
+use crate::store::{Error, Kind, RefusedDocument, Result, WriteOutcome};
 
 /// Codes of the server ([error_codes.yml](https://github.com/mongodb/mongo/blob/master/src/mongo/base/error_codes.yml)) that
 /// say something about the command, not about the server's state: it would fail again.
@@ -26,35 +29,113 @@ const BAD_VALUE: i32 = 2;
 
 const NO_QUERY_EXECUTION_PLANS: i32 = 291;
 
-/// The server's error behind one of ours.
-fn command(error: &Error) -> Option<&CommandError> {
-    let cause: &DriverError = std::error::Error::source(error)?.downcast_ref()?;
-    match cause.kind.as_ref() {
-        ErrorKind::Command(command) => Some(command),
-        _ => None,
+/// Codes that say something about the server's state, which passes: the same command may succeed later.
+const TRANSIENT: [i32; 21] = [
+    6, 7, 24, 50, 63, 64, 89, 91, 112, 150, 189, 202, 262, 290, 9001, 10_107, 11_600, 11_602, 13_388, 13_435, 13_436,
+];
+
+/// Codes about the rights of the user: Unauthorized, AuthenticationFailed, and those of Atlas.
+const UNAUTHORIZED: [i32; 4] = [13, 18, 8_000, 8_030];
+
+/// An error of the server, without what it quotes.
+#[derive(Debug)]
+struct ServerError {
+    code: i32,
+    name: String,
+    text: String,
+}
+
+impl ServerError {
+    fn new(code: i32, name: &str, text: &str) -> Self {
+        Self { code, name: name.to_owned(), text: without_quoted(text) }
     }
+}
+
+impl fmt::Display for ServerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "code {}", self.code)?;
+        if !self.name.is_empty() {
+            write!(f, " ({})", self.name)?;
+        }
+        write!(f, ": {}", self.text)
+    }
+}
+
+impl std::error::Error for ServerError {}
+
+impl From<&CommandError> for ServerError {
+    fn from(error: &CommandError) -> Self {
+        Self::new(error.code, &error.code_name, &error.message)
+    }
+}
+
+/// The text of a server's error without what it quotes: a quotation reaches from the first sign that opens one to the last that
+/// closes one, since a value may have such signs in it. Numbers and dates may be ids, and names of fields end with a colon.
+fn without_quoted(text: &str) -> String {
+    let text = ["First element:", "_id:"].iter().fold(text, |text, mark| text.split(mark).next().unwrap_or_default());
+    let opens = |(at, sign): &(usize, char)| match sign {
+        '{' | '[' | '(' | '"' | '`' => true,
+        // Not an apostrophe.
+        '\'' => !text[..*at].ends_with(char::is_alphanumeric),
+        _ => false,
+    };
+    let closes = |(at, sign): &(usize, char)| match sign {
+        '}' | ']' | ')' | '"' | '`' => true,
+        '\'' => !text[*at + 1..].starts_with(char::is_alphanumeric),
+        _ => false,
+    };
+    let text = match text.char_indices().find(opens) {
+        None => text.to_owned(),
+        Some((begin, _)) => {
+            let end = text.char_indices().rev().find(closes).map_or(begin, |(end, _)| end);
+            let rest = if end > begin { &text[end + 1..] } else { "" };
+            format!("{}…{rest}", &text[..begin])
+        }
+    };
+    let is_value = |word: &str| word.starts_with(|first: char| first.is_ascii_digit() || first == '-') && word.len() > 1;
+    let words = text.split_whitespace().map(|word| if is_value(word) { "…" } else { word });
+    words.collect::<Vec<_>>().join(" ")
+}
+
+/// The cause to log. Errors of the driver itself quote no records, but for those about BSON that it could not read.
+fn cause(error: DriverError) -> Box<dyn std::error::Error + Send + Sync> {
+    match error.kind.as_ref() {
+        ErrorKind::Command(command) => ServerError::from(command).into(),
+        ErrorKind::Write(WriteFailure::WriteError(write)) => {
+            ServerError::new(write.code, write.code_name.as_deref().unwrap_or_default(), &write.message).into()
+        }
+        ErrorKind::Write(WriteFailure::WriteConcernError(concern)) => {
+            ServerError::new(concern.code, &concern.code_name, &concern.message).into()
+        }
+        // Its Display has the reply of the server in it.
+        kind => without_quoted(&kind.to_string()).into(),
+    }
+}
+
+fn server_error(error: &Error) -> Option<&ServerError> {
+    std::error::Error::source(error)?.downcast_ref()
 }
 
 /// Whether the server refused an option because the collection is a view: one with a collation takes no other.
 pub fn is_of_a_view(error: &Error) -> bool {
-    command(error).is_some_and(|command| OF_A_VIEW.contains(&command.code))
+    server_error(error).is_some_and(|error| OF_A_VIEW.contains(&error.code))
 }
 
 /// Whether the server refused to sort because two sort fields are arrays in one document, or a position is a field too.
 pub fn is_unsortable(error: &Error) -> bool {
-    command(error).is_some_and(|command| {
-        command.code == AMBIGUOUS_PATH || (command.code == BAD_VALUE && command.message.contains("parallel arrays"))
+    server_error(error).is_some_and(|error| {
+        error.code == AMBIGUOUS_PATH || (error.code == BAD_VALUE && error.text.contains("parallel arrays"))
     })
 }
 
 /// Whether the server refuses what no index serves (`notablescan`).
 pub fn has_no_plan(error: &Error) -> bool {
-    command(error).is_some_and(|command| command.code == NO_QUERY_EXECUTION_PLANS)
+    server_error(error).is_some_and(|error| error.code == NO_QUERY_EXECUTION_PLANS)
 }
 
 /// Whether the server has used up the time that a command may take.
 pub fn has_exceeded_time(error: &Error) -> bool {
-    command(error).is_some_and(|command| command.code == MAX_TIME_EXPIRED)
+    server_error(error).is_some_and(|error| error.code == MAX_TIME_EXPIRED)
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -82,9 +163,9 @@ pub fn classify(error: DriverError) -> Error {
             (Kind::Unavailable, "the connection to MongoDB broke")
         }
         ErrorKind::DnsResolve { .. } => (Kind::Unavailable, "the DNS does not say where MongoDB is"),
-        // Whoever changes the rights, or the password, makes the same call succeed: nothing is wrong with the call.
+        // With other rights, or another password, the same call succeeds: nothing is wrong with the call.
         ErrorKind::Authentication { .. } => (Kind::Unavailable, "MongoDB refuses the credentials"),
-        ErrorKind::Command(command) if command.code == 13 || command.code == 18 => {
+        ErrorKind::Command(command) if UNAUTHORIZED.contains(&command.code) => {
             (Kind::Unavailable, "MongoDB refuses: the user lacks the right")
         }
         ErrorKind::Command(command) if is_input(command.code) => (Kind::Invalid, "MongoDB refuses the input"),
@@ -103,47 +184,122 @@ pub fn classify(error: DriverError) -> Error {
         // The enum grows with the driver. What is new is logged with its cause, and tried again.
         _ => (Kind::Unavailable, "MongoDB did not answer"),
     };
-    Error::new(kind, message).with_source(error)
+    let remedy = remedy(&error);
+    let error = Error::new(kind, message).with_source(cause(error));
+    match remedy {
+        Some(remedy) => error.with_remedy(remedy),
+        None => error,
+    }
+}
+
+/// What would make a write succeed, where another try cannot.
+fn remedy(error: &DriverError) -> Option<&'static str> {
+    match error.kind.as_ref() {
+        ErrorKind::Authentication { .. } => Some("Correct the user or the password in the URI"),
+        ErrorKind::Command(command) if UNAUTHORIZED.contains(&command.code) => {
+            Some("Grant the user the role readWrite")
+        }
+        ErrorKind::Command(command) if OF_A_VIEW.contains(&command.code) => {
+            Some("It is a view: import into the collection that it shows")
+        }
+        ErrorKind::Command(command) if !TRANSIENT.contains(&command.code) => Some("Correct what MongoDB refuses"),
+        ErrorKind::Write(WriteFailure::WriteError(write)) if !TRANSIENT.contains(&write.code) => {
+            Some("Correct what MongoDB refuses")
+        }
+        ErrorKind::InvalidTlsConfig { .. } => Some("Correct the TLS options of the URI"),
+        _ => None,
+    }
 }
 
 fn is_input(code: i32) -> bool {
     code == DUPLICATE_KEY || DOCUMENT_INVALID.contains(&code) || TOO_LARGE.contains(&code)
 }
 
-/// A bulk command succeeds even when every single write of it failed: the failures stand in its reply.
-pub fn refusals(reply: &Document) -> Result<()> {
-    let text = |error: &Document| error.get_str("errmsg").unwrap_or("no reason given").to_owned();
+/// The documents of a bulk command that the server refused: the command succeeds all the same, and says so in its reply.
+///
+/// # Errors
+///
+/// When a document was refused, with the [`WriteOutcome`]; or when the write concern was not met.
+pub fn refusals(reply: &Bdoc, documents: &[Document]) -> Result<()> {
     let errors = reply.get_array("writeErrors").map(Vec::as_slice).unwrap_or_default();
-    if let Some(first) = errors.first().and_then(|error| error.as_document()) {
-        let kind = if is_input(first.get_i32("code").unwrap_or_default()) { Kind::Invalid } else { Kind::Unavailable };
-        let count = errors.len();
-        return Err(Error::new(kind, format!("MongoDB refused {count} of the documents")).with_source(text(first)));
+    let mut kind = Kind::Invalid;
+    let mut refused = Vec::new();
+    for error in errors.iter().filter_map(|error| error.as_document()) {
+        let code = error.get_i32("code").unwrap_or_default();
+        if TRANSIENT.contains(&code) {
+            kind = Kind::Unavailable;
+        }
+        let name = error.get_str("codeName").unwrap_or(if code == DUPLICATE_KEY { "DuplicateKey" } else { "" });
+        let text = error.get_str("errmsg").unwrap_or("no reason given");
+        let index = error.get_i32("index").ok().and_then(|index| usize::try_from(index).ok());
+        let reason = ServerError::new(code, name, text).to_string();
+        refused.push(RefusedDocument { document: index.and_then(|index| documents.get(index)).cloned(), reason });
+    }
+    if !refused.is_empty() {
+        let count = refused.len();
+        let first = refused[0].reason.clone();
+        let outcome = WriteOutcome { stored: documents.len() - count.min(documents.len()), refused, unknown: 0 };
+        let error = Error::new(kind, format!("MongoDB refused {count} of the documents")).with_source(first);
+        let error = error.with_outcome(outcome);
+        return Err(if kind == Kind::Invalid { error.with_remedy("Correct them") } else { error });
     }
     match reply.get_document("writeConcernError") {
         Ok(error) => {
-            Err(Error::unavailable("MongoDB wrote, but not as safely as the write concern asks")
-                .with_source(text(error)))
+            let name = error.get_str("codeName").unwrap_or_default();
+            let cause = ServerError::new(
+                error.get_i32("code").unwrap_or_default(),
+                name,
+                error.get_str("errmsg").unwrap_or("no reason given"),
+            );
+            Err(Error::unavailable("MongoDB wrote, but not as safely as the write concern asks").with_source(cause))
         }
         Err(_) => Ok(()),
     }
 }
 
-/// What the driver says of a URI, unless it repeats a part of it that may be secret: the user, the password, and the values
-/// of options. A password with an unescaped `/` or `@` can turn up as what it takes for a host.
+/// The driver's text about a URI, unless it repeats a part that may be secret.
 pub fn redact(error: &DriverError, uri: &str) -> String {
     let text = match error.kind.as_ref() {
         ErrorKind::InvalidArgument { message, .. } => message.clone(),
         _ => error.kind.to_string(),
     };
-    let after_scheme = uri.split_once("://").map_or(uri, |(_, rest)| rest);
-    let (rest, options) = after_scheme.split_once('?').unwrap_or((after_scheme, ""));
-    let user = rest.rsplit_once('@').map_or("", |(user, _)| user);
-    let values = options.split('&').filter_map(|option| option.split_once('=')).map(|(_, value)| value);
-    let secrets = std::iter::once(user).chain(values).flat_map(|text| text.split(|c: char| !c.is_alphanumeric()));
-    // Shorter parts stand in any text, and give nothing away.
-    if secrets.filter(|part| part.len() > 2).any(|part| text.contains(part)) {
-        "write it as mongodb://USER:PASSWORD@HOST:PORT/DATABASE, with %-escapes in user and password".to_owned()
+    if uri::secrets(uri).any(|secret| text.contains(secret)) {
+        "it cannot be read: write it as mongodb://USER:PASSWORD@HOST:PORT/DATABASE, with %-escapes for the signs @ : / ? # [ ] % \
+         in user and password"
+            .to_owned()
     } else {
         text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::without_quoted;
+
+    #[test]
+    fn a_text_of_the_server_loses_what_it_quotes() {
+        for (text, shown) in [
+            (
+                r#"not authorized on app to execute command { find: "r", filter: { _id: "secret" }, $db: "app" }"#,
+                "not authorized on app to execute command …",
+            ),
+            (
+                r#"E11000 duplicate key error collection: x.uq index: e_1 dup key: { e: "secret" }"#,
+                "E11000 duplicate key error collection: x.uq index: e_1 dup key: …",
+            ),
+            ("E11000 duplicate key error index: e_1 dup key: { : 471100 }", "E11000 duplicate key error index: e_1 dup key: …"),
+            (
+                "BSONObj size: 17000000 (0x1036640) is invalid. Size must be between 0 and 16793600(16MB) First element: _id: \
+                 \"secret\"",
+                "BSONObj size: … …",
+            ),
+            ("Cannot create field 'a' in element {b: \"secret } 'x'\"}", "Cannot create field …"),
+            ("the field isn't there, said user's \"sec", "the field isn't there, said user's …"),
+            ("was found to have been altered to _id: 471100", "was found to have been altered to"),
+            ("value 471100 and 2024-01-01T00:00:00 are -5", "value … and … are …"),
+            ("cannot sort with keys that are parallel arrays", "cannot sort with keys that are parallel arrays"),
+        ] {
+            assert_eq!(without_quoted(text), shown, "{text}");
+        }
     }
 }

@@ -26,6 +26,7 @@ mod lists;
 mod namespace;
 mod pushdown;
 mod reply;
+mod uri;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -43,7 +44,7 @@ use tokio::time::timeout;
 
 use super::{
     ChangeStream, Error, GetResult, Health, ListRequest, ListResult, Metric, Opened, Options, Result, ResumeToken,
-    SnapshotRows, Store,
+    SnapshotRows, Store, WriteOutcome,
 };
 use crate::record::{Document, Key, RecordId, ValueRef, raw};
 use batcher::{BatchLoader, LookupBatcher};
@@ -103,7 +104,7 @@ struct Inner {
 
 /// Reads the URI, and connects to nothing.
 pub async fn open(url: String, options: Options) -> Result<Opened> {
-    let uri = parse(&url).await?;
+    let uri = parse_and_warn(&url).await?;
     let pool = uri.max_pool_size.filter(|size| *size > 0).unwrap_or(DEFAULT_POOL_SIZE);
     let database = database_of(&uri);
     let inner = Inner::new(uri, options, database, OnceCell::new(), pool);
@@ -118,16 +119,25 @@ fn database_of(uri: &ConnectionString) -> String {
     uri.default_database.clone().unwrap_or_else(|| DEFAULT_DATABASE.to_owned())
 }
 
-async fn parse(url: &str) -> Result<ConnectionString> {
-    let invalid = |error: mongodb::error::Error| {
-        Error::invalid(format!("the MongoDB URI is wrong: {}", error::redact(&error, url)))
-    };
-    let uri = ConnectionString::parse(url).map_err(invalid)?;
-    if !matches!(uri.host_info, HostInfo::DnsRecord(_)) {
-        // Refuses now what the driver would refuse later. With `mongodb+srv` this needs the DNS, so it is left for later.
-        ClientOptions::parse(uri.clone()).await.map_err(invalid)?;
+async fn parse_and_warn(url: &str) -> Result<ConnectionString> {
+    let (uri, warnings) = parse(url).await?;
+    for warning in warnings {
+        tracing::warn!("an option of the MongoDB URI: {warning}");
     }
     Ok(uri)
+}
+
+/// The URI, and the warnings about it.
+async fn parse(url: &str) -> Result<(ConnectionString, Vec<String>)> {
+    let invalid = |reason: String| Error::invalid(format!("the MongoDB URI is wrong: {reason}"));
+    let uri::Prepared { uri, warnings } = uri::prepare(url).map_err(invalid)?;
+    let refused = |error: mongodb::error::Error| invalid(error::redact(&error, url));
+    let uri = ConnectionString::parse(uri).map_err(refused)?;
+    if !matches!(uri.host_info, HostInfo::DnsRecord(_)) {
+        // Refuses now what the driver would refuse later. With `mongodb+srv` this needs the DNS, so it is left for later.
+        ClientOptions::parse(uri.clone()).await.map_err(refused)?;
+    }
+    Ok((uri, warnings))
 }
 
 impl Inner {
@@ -179,7 +189,11 @@ impl Inner {
             command.append(cstr!("writeConcern"), serialize_to_raw_document_buf(&concern)?);
             client.database(&self.database).run_raw_command(command).await
         };
-        error::refusals(&run.await.map_err(error::classify)?)
+        let unknown = |error: Error| {
+            error.with_outcome(WriteOutcome { unknown: documents.len(), ..WriteOutcome::default() })
+        };
+        let reply = run.await.map_err(error::classify).map_err(unknown)?;
+        error::refusals(&reply, documents)
     }
 }
 
@@ -357,25 +371,36 @@ impl Store for MongoDb {
             // A command has each key once, since the server may change the order within it: the last document stays.
             let last: HashMap<_, _> =
                 documents.iter().enumerate().map(|(index, document)| (document.key().clone(), index)).collect();
-            let mut command = Vec::new();
-            let mut bytes = 0;
+            let mut commands: Vec<Vec<Document>> = Vec::new();
+            let (mut bytes, mut stored) = (0, documents.len() - last.len());
             for (index, document) in documents.into_iter().enumerate() {
                 if last.get(document.key()) != Some(&index) {
                     continue;
                 }
                 let size = document.bson().len();
-                if !command.is_empty() && (bytes + size > COMMAND_BYTES || command.len() == COMMAND_DOCUMENTS) {
-                    let full = std::mem::take(&mut command);
-                    self.bounded(|inner| async move { inner.replace(&full).await }).await?;
-                    bytes = 0;
+                match commands.last_mut() {
+                    Some(command) if bytes + size <= COMMAND_BYTES && command.len() < COMMAND_DOCUMENTS => {
+                        command.push(document);
+                        bytes += size;
+                    }
+                    _ => {
+                        commands.push(vec![document]);
+                        bytes = size;
+                    }
                 }
-                bytes += size;
-                command.push(document);
             }
-            if command.is_empty() {
-                return Ok(());
+            for command in commands {
+                let count = command.len();
+                let replaced = self.bounded(|inner| async move { inner.replace(&command).await }).await;
+                replaced.map_err(|error| {
+                    // A call that ran out of time says nothing about its documents.
+                    let unknown = WriteOutcome { unknown: count, ..WriteOutcome::default() };
+                    let outcome = error.outcome().cloned().unwrap_or(unknown);
+                    error.with_outcome(WriteOutcome { stored: stored + outcome.stored, ..outcome })
+                })?;
+                stored += count;
             }
-            self.bounded(|inner| async move { inner.replace(&command).await }).await
+            Ok(())
         })
     }
 
@@ -389,7 +414,7 @@ impl Store for MongoDb {
 
     fn reconnect(&self, url: String) -> BoxFuture<'_, Result<()>> {
         Box::pin(async move {
-            let uri = parse(&url).await?;
+            let uri = parse_and_warn(&url).await?;
             if database_of(&uri) != self.inner.database {
                 return Err(Error::invalid(
                     "the MongoDB URI names another database: restart the service to serve that",
