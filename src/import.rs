@@ -3,6 +3,7 @@
 //! A file is read twice, once to check all of it, once to store it. An input that can be read only once (standard input, a
 //! pipe) is kept in between: in memory, and beyond `KEPT_BYTES` in a temporary file.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
@@ -85,7 +86,7 @@ impl StoreFailure {
     }
 }
 
-/// The number of refused documents that are reported one by one.
+/// The number of refused documents that are named for each cause.
 const SHOWN_REFUSED: usize = 10;
 
 impl fmt::Display for StoreFailure {
@@ -93,19 +94,27 @@ impl fmt::Display for StoreFailure {
         let Self { stored, has_generated_ids, error } = self;
         write!(f, "{stored} documents were stored, then the store failed: {}", error.report())?;
         if let Some(outcome) = error.outcome() {
-            for refused in outcome.refused.iter().take(SHOWN_REFUSED) {
+            let mut causes: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+            for refused in &outcome.refused {
                 let id = refused.document.as_ref().and_then(|document| wire::id(document.bson()));
-                write!(f, "\n  refused: _id {}: {}", id.as_deref().unwrap_or("unknown"), refused.reason)?;
+                causes.entry(&refused.reason).or_default().push(id.unwrap_or_else(|| "unknown".to_owned()));
             }
-            match outcome.refused.len().saturating_sub(SHOWN_REFUSED) {
-                0 => {}
-                more => write!(f, "\n  and {more} more")?,
+            for (reason, ids) in causes {
+                write!(
+                    f,
+                    "\n  {} refused: {reason}: _id {}",
+                    ids.len(),
+                    ids[..ids.len().min(SHOWN_REFUSED)].join(", ")
+                )?;
+                if ids.len() > SHOWN_REFUSED {
+                    f.write_str(", …")?;
+                }
             }
             if outcome.unknown > 0 {
-                write!(f, ". Another {} may or may not be stored", outcome.unknown)?;
+                write!(f, "\n  {} may be stored or not: the store did not say", outcome.unknown)?;
             }
             if !outcome.refused.is_empty() {
-                f.write_str("\nThe documents after that batch were not tried")?;
+                f.write_str("\nThe documents after them were not tried")?;
             }
         }
         let twice = match has_generated_ids {

@@ -217,6 +217,11 @@ async fn serving(mut settings: Serve, dropped_lines: ErrorCounter) -> Outcome {
             return Ok(ExitCode::SUCCESS);
         }
     };
+    // The store logs what it finds, such as a collection that does not exist.
+    tokio::spawn({
+        let store = store.clone();
+        async move { store.health().await.map(drop) }
+    });
     let listener = taken.listen()?;
     let admin = admin.map(Taken::listen).transpose()?;
     let draining = http::Draining::default();

@@ -9,6 +9,7 @@ mod api;
 mod lists;
 #[path = "../support/proxy.rs"]
 mod proxy;
+mod refused;
 #[path = "../support/servers.rs"]
 mod servers;
 mod store_file;
@@ -25,6 +26,7 @@ use records::document::extended_json;
 use records::query::Selection;
 use records::record::Document;
 use records::store::{BACKENDS, Error, Kind, ListRequest, Options, Result, Row, RowStream, Store};
+use refused::no_value_of_a_refused_request_is_logged;
 use servers::mongod::{self, Mongod};
 use store_file::a_store_file_that_changes_is_used_without_a_restart;
 use tokio::runtime::Runtime;
@@ -69,6 +71,7 @@ cases! {
     an_upsert_that_failed_can_be_made_again,
     a_replica_set_is_a_store_as_any_other,
     a_store_file_that_changes_is_used_without_a_restart,
+    no_value_of_a_refused_request_is_logged,
 }
 
 fn main() -> ExitCode {

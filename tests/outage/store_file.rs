@@ -11,21 +11,21 @@ use std::time::{Duration, Instant};
 use crate::servers::mongod::{Mongod, document, element, text};
 use crate::{RECOVERY, numbered, open};
 
-const DATABASE: &str = "outage";
+pub const DATABASE: &str = "outage";
 
-struct Service {
+pub struct Service {
     child: Child,
     address: SocketAddr,
-    log: Arc<Mutex<String>>,
+    pub log: Arc<Mutex<String>>,
 }
 
 impl Service {
-    fn start(file: &Path) -> Self {
+    pub fn start(file: &Path, filter: &str) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_records"));
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("RECORDS_")) {
             command.env_remove(name);
         }
-        command.arg("--store-file").arg(file).args(["--listen", "127.0.0.1:0", "--log", "info,records::http=off"]);
+        command.arg("--store-file").arg(file).args(["--listen", "127.0.0.1:0", "--log", filter]);
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("it starts");
         let log = Arc::new(Mutex::new(String::new()));
         let lines = log.clone();
@@ -43,8 +43,12 @@ impl Service {
     }
 
     fn status(&self) -> u16 {
+        self.status_of("/api/v1/records/1")
+    }
+
+    pub fn status_of(&self, target: &str) -> u16 {
         let mut stream = TcpStream::connect(self.address).expect("a connection");
-        stream.write_all(b"GET /api/v1/records/1 HTTP/1.0\r\n\r\n").expect("a request");
+        write!(stream, "GET {target} HTTP/1.0\r\n\r\n").expect("a request");
         let mut answer = String::new();
         stream.read_to_string(&mut answer).expect("an answer");
         answer.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status")
@@ -70,7 +74,7 @@ impl Drop for Service {
     }
 }
 
-fn until<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
+pub fn until<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
     let begin = Instant::now();
     loop {
         if let Some(found) = check() {
@@ -81,7 +85,7 @@ fn until<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-fn command(server: &Mongod, elements: &[Vec<u8>]) {
+pub fn command(server: &Mongod, elements: &[Vec<u8>]) {
     let reply = server.command(DATABASE, &elements.concat()).expect("a reply");
     let ok = element(0x01, "ok", &1.0_f64.to_le_bytes());
     assert!(reply.windows(ok.len()).any(|part| part == ok), "{}", String::from_utf8_lossy(&reply));
@@ -92,7 +96,7 @@ fn create_user(server: &Mongod, name: &str) {
     command(server, &[element(0x02, "createUser", &text(name)), element(0x02, "pwd", &text("password")), roles]);
 }
 
-fn restart(server: &mut Mongod, with_passwords: bool) {
+pub fn restart(server: &mut Mongod, with_passwords: bool) {
     server.stop();
     server.ask_for_passwords(with_passwords);
     server.run().expect("a server");
@@ -120,7 +124,7 @@ pub async fn a_store_file_that_changes_is_used_without_a_restart() {
     };
     write("1", &url("first", "password", DATABASE));
     symlink("data/url", at("url")).expect("a link");
-    let service = Service::start(&at("url"));
+    let service = Service::start(&at("url"), "info,records::http=off");
     until("the first user's answers", || (service.status() == 200).then_some(()));
 
     let kept = "keeping the last one";

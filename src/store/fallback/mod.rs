@@ -207,23 +207,22 @@ impl Inner {
     }
 
     async fn health(&self) -> Result<Health> {
-        let ping = async {
-            match timeout(self.timeout * PATIENCE, self.primary.ping()).await {
+        let health = async {
+            match timeout(self.timeout * PATIENCE, self.primary.health()).await {
                 Ok(answer) => answer,
                 Err(_) => Err(Error::unavailable("MongoDB does not answer in time")),
             }
         };
         let primary = match self.breaker.is_closed() {
-            true => ping.await,
+            true => health.await,
             false => Err(Error::unavailable("the circuit breaker is open")),
         };
         let seconds = |age: Duration| age.as_secs();
+        let of_primary = primary.as_ref().ok().and_then(|health| health.degraded.clone());
         let degraded = match (primary, self.replica.age()) {
-            (Ok(()), Ok(_)) if self.replica.is_in_sync() => None,
-            (Ok(()), Ok(age)) => {
-                Some(format!("the fallback replica is from {} s ago and is not updated", seconds(age)))
-            }
-            (Ok(()), Err(unusable)) => Some(format!("MongoDB answers, but {unusable}")),
+            (Ok(_), Ok(_)) if self.replica.is_in_sync() => None,
+            (Ok(_), Ok(age)) => Some(format!("the fallback replica is from {} s ago and is not updated", seconds(age))),
+            (Ok(_), Err(unusable)) => Some(format!("MongoDB answers, but {unusable}")),
             (Err(_), Ok(age)) => {
                 Some(format!("MongoDB is unreachable; the fallback replica from {} s ago answers", seconds(age)))
             }
@@ -231,7 +230,8 @@ impl Inner {
                 return Err(Error::unavailable(format!("MongoDB does not answer, and {unusable}")).with_source(error));
             }
         };
-        Ok(Health { degraded })
+        let reasons: Vec<String> = of_primary.into_iter().chain(degraded).collect();
+        Ok(Health { degraded: (!reasons.is_empty()).then(|| reasons.join("; ")) })
     }
 }
 

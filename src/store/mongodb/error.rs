@@ -37,6 +37,8 @@ const TRANSIENT: [i32; 21] = [
 /// Codes about the rights of the user: Unauthorized, AuthenticationFailed, and those of Atlas.
 const UNAUTHORIZED: [i32; 4] = [13, 18, 8_000, 8_030];
 
+const IMPORT_ELSEWHERE: &str = "It is a view: name the collection that it shows";
+
 /// An error of the server, without what it quotes.
 #[derive(Debug)]
 struct ServerError {
@@ -72,7 +74,6 @@ impl From<&CommandError> for ServerError {
 /// The text of a server's error without what it quotes: a quotation reaches from the first sign that opens one to the last that
 /// closes one, since a value may have such signs in it. Numbers and dates may be ids, and names of fields end with a colon.
 fn without_quoted(text: &str) -> String {
-    let text = ["First element:", "_id:"].iter().fold(text, |text, mark| text.split(mark).next().unwrap_or_default());
     let opens = |(at, sign): &(usize, char)| match sign {
         '{' | '[' | '(' | '"' | '`' => true,
         // Not an apostrophe.
@@ -93,6 +94,9 @@ fn without_quoted(text: &str) -> String {
         }
     };
     let is_value = |word: &str| word.starts_with(|first: char| first.is_ascii_digit() || first == '-') && word.len() > 1;
+    // These marks come before a value without signs around it.
+    let marks = ["First element:", "_id:"].iter();
+    let text = marks.fold(&*text, |text, mark| text.split(mark).next().unwrap_or_default());
     let words = text.split_whitespace().map(|word| if is_value(word) { "…" } else { word });
     words.collect::<Vec<_>>().join(" ")
 }
@@ -200,7 +204,7 @@ fn remedy(error: &DriverError) -> Option<&'static str> {
             Some("Grant the user the role readWrite")
         }
         ErrorKind::Command(command) if OF_A_VIEW.contains(&command.code) => {
-            Some("It is a view: import into the collection that it shows")
+            Some(IMPORT_ELSEWHERE)
         }
         ErrorKind::Command(command) if !TRANSIENT.contains(&command.code) => Some("Correct what MongoDB refuses"),
         ErrorKind::Write(WriteFailure::WriteError(write)) if !TRANSIENT.contains(&write.code) => {
@@ -223,12 +227,14 @@ fn is_input(code: i32) -> bool {
 pub fn refusals(reply: &Bdoc, documents: &[Document]) -> Result<()> {
     let errors = reply.get_array("writeErrors").map(Vec::as_slice).unwrap_or_default();
     let mut kind = Kind::Invalid;
+    let mut is_view = false;
     let mut refused = Vec::new();
     for error in errors.iter().filter_map(|error| error.as_document()) {
         let code = error.get_i32("code").unwrap_or_default();
         if TRANSIENT.contains(&code) {
             kind = Kind::Unavailable;
         }
+        is_view |= OF_A_VIEW.contains(&code);
         let name = error.get_str("codeName").unwrap_or(if code == DUPLICATE_KEY { "DuplicateKey" } else { "" });
         let text = error.get_str("errmsg").unwrap_or("no reason given");
         let index = error.get_i32("index").ok().and_then(|index| usize::try_from(index).ok());
@@ -241,7 +247,11 @@ pub fn refusals(reply: &Bdoc, documents: &[Document]) -> Result<()> {
         let outcome = WriteOutcome { stored: documents.len() - count.min(documents.len()), refused, unknown: 0 };
         let error = Error::new(kind, format!("MongoDB refused {count} of the documents")).with_source(first);
         let error = error.with_outcome(outcome);
-        return Err(if kind == Kind::Invalid { error.with_remedy("Correct them") } else { error });
+        return Err(match kind {
+            Kind::Invalid if is_view => error.with_remedy(IMPORT_ELSEWHERE),
+            Kind::Invalid => error.with_remedy("Correct them"),
+            _ => error,
+        });
     }
     match reply.get_document("writeConcernError") {
         Ok(error) => {

@@ -435,10 +435,19 @@ impl Store for MongoDb {
     fn health(&self) -> BoxFuture<'_, Result<Health>> {
         Box::pin(async {
             self.ping().await?;
-            let degraded = self.inner.has_missing_ids.load(Ordering::Relaxed);
-            let degraded =
-                degraded.then(|| "some records have no `_id`: they are listed, and have no pages".to_owned());
-            Ok(Health { degraded })
+            let missing = self.bounded(|inner| async move {
+                match inner.namespace().await {
+                    Ok(namespace) if namespace.is_missing => Ok(Some(inner.missing_collection().await)),
+                    // A user without the right to look is served all the same.
+                    _ => Ok(None),
+                }
+            });
+            let missing = missing.await.unwrap_or_default();
+            let without_id = || {
+                let is_so = self.inner.has_missing_ids.load(Ordering::Relaxed);
+                is_so.then(|| "some records have no `_id`: they are listed, and have no pages".to_owned())
+            };
+            Ok(Health { degraded: missing.or_else(without_id) })
         })
     }
 

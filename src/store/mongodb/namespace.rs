@@ -1,6 +1,6 @@
 //! The kind of the collection, which decides what a list can ask the server for.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -15,6 +15,8 @@ const VALID_FOR: Duration = Duration::from_secs(5);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Namespace {
     pub kind: Kind,
+    /// The server knows no such collection.
+    pub is_missing: bool,
     pub collation: Collation,
     /// Two documents may have one `_id`: in views, in time series, and on several shards.
     pub ids_may_repeat: bool,
@@ -50,6 +52,7 @@ impl Namespace {
     fn missing(is_known: bool) -> Self {
         Self {
             kind: Kind::Collection,
+            is_missing: is_known,
             collation: if is_known { Collation::ByBytes } else { Collation::Unknown },
             ids_may_repeat: !is_known,
             document_bytes: None,
@@ -72,6 +75,7 @@ impl Namespace {
         };
         Self {
             kind,
+            is_missing: false,
             collation,
             ids_may_repeat: is_sharded || kind != Kind::Collection,
             document_bytes: None,
@@ -86,6 +90,7 @@ pub struct NamespaceCache {
     seen: Mutex<Option<(Instant, Namespace)>>,
     /// The average size of the documents that a list read last, in bytes; 0 before that.
     document_bytes: AtomicUsize,
+    was_missing: AtomicBool,
 }
 
 impl NamespaceCache {
@@ -170,8 +175,62 @@ impl Inner {
             }
         }
         *self.namespaces.lock() = Some((Instant::now(), namespace));
+        if namespace.is_missing != self.namespaces.was_missing.swap(namespace.is_missing, Ordering::Relaxed) {
+            match namespace.is_missing {
+                true => tracing::warn!("{}: nothing is served", self.missing_collection().await),
+                false => tracing::info!("the collection {name} of the database {} exists now", self.database),
+            }
+        }
         Ok(namespace)
     }
+
+    /// Says that the collection does not exist, and which names come closest.
+    pub async fn missing_collection(&self) -> String {
+        let (database, collection) = (&self.database, &self.options.collection);
+        let (of, wanted, names) = match self.collection_names().await {
+            Ok(names) if names.is_empty() => ("databases", database, self.database_names().await),
+            names => ("collections", collection, names),
+        };
+        let similar = similar(wanted, names.unwrap_or_default());
+        let hint = match &*similar {
+            [] => String::new(),
+            names => format!(" (there are {of} with similar names: {})", names.join(", ")),
+        };
+        format!("there is no collection {collection} in the database {database}{hint}")
+    }
+
+    async fn collection_names(&self) -> mongodb::error::Result<Vec<String>> {
+        let list = doc! { "listCollections": 1, "nameOnly": true, "authorizedCollections": true };
+        let reply = self.client().await?.database(&self.database).run_command(list).await?;
+        Ok(names(reply.get_document("cursor").and_then(|cursor| cursor.get_array("firstBatch")).ok()))
+    }
+
+    async fn database_names(&self) -> mongodb::error::Result<Vec<String>> {
+        let list = doc! { "listDatabases": 1, "nameOnly": true };
+        let reply = self.client().await?.database("admin").run_command(list).await?;
+        Ok(names(reply.get_array("databases").ok()))
+    }
+}
+
+/// The names in a reply.
+fn names(array: Option<&Vec<Bson>>) -> Vec<String> {
+    let documents = array.into_iter().flatten().filter_map(Bson::as_document);
+    documents.filter_map(|document| document.get_str("name").ok().map(str::to_owned)).collect()
+}
+
+/// The names that come closest, at most three.
+fn similar(wanted: &str, names: Vec<String>) -> Vec<String> {
+    const LIKELY: f64 = 0.75;
+    let wanted = wanted.to_lowercase();
+    let mut scored: Vec<(f64, String)> = names
+        .into_iter()
+        .filter(|name| !name.starts_with("system.") && !matches!(&**name, "admin" | "config" | "local"))
+        .map(|name| (strsim::jaro_winkler(&wanted, &name.to_lowercase()), name))
+        .filter(|(score, _)| *score >= LIKELY)
+        .collect();
+    scored.sort_by(|a, b| b.0.total_cmp(&a.0));
+    scored.truncate(3);
+    scored.into_iter().map(|(_, name)| name).collect()
 }
 
 fn is_command(error: &mongodb::error::Error) -> bool {

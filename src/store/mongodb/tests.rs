@@ -13,4 +13,5 @@ mod connections;
 mod failures;
 mod lists;
 mod lookups;
+mod names;
 mod plans;

@@ -5,7 +5,7 @@ use mongodb::options::Collation;
 use super::super::*;
 use super::servers::{mongod, url};
 
-async fn stored(name: &str) -> (Option<mongod::Mongod>, Arc<dyn Store>, mongodb::Database) {
+pub async fn stored(name: &str) -> (Option<mongod::Mongod>, Arc<dyn Store>, mongodb::Database) {
     let name = format!("{name}_{}", std::process::id());
     let server = mongod::program().map(|_| mongod::Mongod::start().expect("a server"));
     let url = server
@@ -13,6 +13,12 @@ async fn stored(name: &str) -> (Option<mongod::Mongod>, Arc<dyn Store>, mongodb:
         .map_or_else(|| url("mongodb", &name).expect("TEST_MONGODB_URL"), |server| format!("{}/{name}", server.url()));
     let database = Client::with_uri_str(&url).await.expect("a client").database(&name);
     (server, open(url, Options::default()).await.expect("a store").into_store(), database)
+}
+
+/// The URL of the server that [`stored`] used, without a path.
+pub fn server_url(server: &Option<mongod::Mongod>) -> String {
+    let url = server.as_ref().map_or_else(|| url("mongodb", "").expect("TEST_MONGODB_URL"), mongod::Mongod::url);
+    url.trim_end_matches('/').to_owned()
 }
 
 #[tokio::test]
