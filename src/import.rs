@@ -74,6 +74,8 @@ pub enum Error {
 pub struct StoreFailure {
     /// The documents that were certainly stored.
     pub stored: u64,
+    /// The documents of the input, if they were counted before.
+    pub documents: Option<u64>,
     /// Some of the documents got their `_id` here, and would get another one the next time.
     pub has_generated_ids: bool,
     pub error: store::Error,
@@ -82,7 +84,7 @@ pub struct StoreFailure {
 impl StoreFailure {
     fn new(stored_before: u64, has_generated_ids: bool, error: store::Error) -> Self {
         let stored = error.outcome().map_or(0, |outcome| outcome.stored as u64);
-        Self { stored: stored_before + stored, has_generated_ids, error }
+        Self { stored: stored_before + stored, documents: None, has_generated_ids, error }
     }
 }
 
@@ -91,8 +93,12 @@ const SHOWN_REFUSED: usize = 10;
 
 impl fmt::Display for StoreFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { stored, has_generated_ids, error } = self;
-        write!(f, "{stored} documents were stored, then the store failed: {}", error.report())?;
+        let Self { stored, documents, has_generated_ids, error } = self;
+        write!(f, "{stored} documents were stored, then the store failed: ")?;
+        match error.outcome().is_some_and(|outcome| !outcome.refused.is_empty()) {
+            true => write!(f, "{error}")?,
+            false => write!(f, "{}", error.report())?,
+        }
         if let Some(outcome) = error.outcome() {
             let mut causes: BTreeMap<&str, Vec<String>> = BTreeMap::new();
             for refused in &outcome.refused {
@@ -113,8 +119,11 @@ impl fmt::Display for StoreFailure {
             if outcome.unknown > 0 {
                 write!(f, "\n  {} may be stored or not: the store did not say", outcome.unknown)?;
             }
-            if !outcome.refused.is_empty() {
-                f.write_str("\nThe documents after them were not tried")?;
+            let tried = stored + outcome.refused.len() as u64 + outcome.unknown as u64;
+            match documents.map(|documents| documents.saturating_sub(tried)) {
+                Some(0) => {}
+                Some(others) => write!(f, "\n  {others} not tried")?,
+                None => f.write_str("\n  the rest of the input not tried")?,
             }
         }
         let twice = match has_generated_ids {
@@ -168,13 +177,18 @@ async fn storing(
     // One batch waits while one is stored and one is read.
     let (steps, mut next) = mpsc::channel(1);
     let reader = tokio::task::spawn_blocking(move || reading.run(progress, &steps));
-    let mut stored = 0;
+    let (mut stored, mut all) = (0, None);
     while let Some(step) = next.recv().await {
         match step {
-            Step::Checked(hash) => checked(hash).await?,
+            Step::Checked { hash, documents } => {
+                all = Some(documents);
+                checked(hash).await?;
+            }
             Step::Batch { documents, has_generated_ids } => {
                 let count = documents.len() as u64;
-                let failed = |error| Error::Store(StoreFailure::new(stored, has_generated_ids, error));
+                let failed = |error| {
+                    Error::Store(StoreFailure { documents: all, ..StoreFailure::new(stored, has_generated_ids, error) })
+                };
                 store.upsert(documents).await.map_err(failed)?;
                 stored += count;
             }
@@ -218,8 +232,8 @@ impl Input {
 
 /// A message from the thread that reads.
 enum Step {
-    /// All documents are valid, and this is the hash of the input.
-    Checked(u64),
+    /// All documents are valid; with the hash of the input.
+    Checked { hash: u64, documents: u64 },
     Batch {
         documents: Vec<Document>,
         /// So far, in this batch or an earlier one.
@@ -254,8 +268,8 @@ impl Reading {
         match input {
             Input::File(file) => {
                 let length = length(&file);
-                let hash = check(&file, length, missing_id, &mut progress, steps)?;
-                load_checked(file, hash, length, missing_id, progress, steps)
+                let checked = check(&file, length, missing_id, &mut progress, steps)?;
+                load_checked(file, checked, length, missing_id, progress, steps)
             }
             Input::Stream(stream) => {
                 let mut tee = Tee { stream, copy: SpooledTempFile::new(KEPT_BYTES), length: 0, failure: None };
@@ -269,17 +283,17 @@ impl Reading {
     }
 }
 
-/// Stores an input whose documents are all valid.
+/// Stores an input whose documents are all valid: their hash and their number are `checked`.
 fn load_checked(
     mut input: impl Read + Seek,
-    hash: u64,
+    (hash, documents): (u64, u64),
     length: Option<u64>,
     missing_id: MissingId,
     progress: impl Progress,
     steps: &mpsc::Sender<Step>,
 ) -> Result<u64, ReadError> {
     // If the receiver is gone, the first batch notices.
-    let _ = steps.blocking_send(Step::Checked(hash));
+    let _ = steps.blocking_send(Step::Checked { hash, documents });
     input.rewind().map_err(ReadError::Input)?;
     let missing_id = match missing_id {
         MissingId::Derive { .. } => MissingId::Derive { file: (hash >> 32) as u32, count: 0 },
@@ -292,14 +306,14 @@ fn length(file: &File) -> Option<u64> {
     file.metadata().ok().map(|metadata| metadata.len())
 }
 
-/// Checks all documents, and returns the hash of the input.
+/// Checks all documents, and returns the hash of the input and their number.
 fn check(
     input: impl Read,
     length: Option<u64>,
     missing_id: MissingId,
     progress: &mut impl Progress,
     steps: &mpsc::Sender<Step>,
-) -> Result<u64, ReadError> {
+) -> Result<(u64, u64), ReadError> {
     progress.begin("checking", length);
     let mut input = HashingReader { input, hasher: RapidStreamHasherV3::new(&SECRETS) };
     let mut documents = Documents::with_missing_id(&mut input, missing_id);
@@ -320,7 +334,7 @@ fn check(
     }
     drop(documents);
     progress.end();
-    if bad > 0 { Err(ReadError::Invalid { bad, all }) } else { Ok(input.hasher.finish()) }
+    if bad > 0 { Err(ReadError::Invalid { bad, all }) } else { Ok((input.hasher.finish(), all)) }
 }
 
 fn load(

@@ -7,6 +7,7 @@ use ::mongodb::bson::{Bson, Document as Tree, RawDocumentBuf, doc};
 use ::mongodb::options::ClientOptions;
 use ::mongodb::{Client, Database};
 use futures::TryStreamExt;
+use records::query::{Cursor, Position};
 use records::record::{Document, Key, RecordId};
 use records::store::{ListRequest, Store, page};
 
@@ -300,6 +301,9 @@ async fn a_view_without_ids_is_listed_and_has_no_pages(context: &Context) {
     assert_eq!(numbers.len(), 10);
     assert_eq!(get(&*store, "1").await, None);
     assert_eq!(get(&*store, "null").await, None);
+    let after = Some(Cursor { position: Position::of_key(&Key::int64(3)), no_arrays: false });
+    let error = store.list(ListRequest { after, ..ListRequest::default() }).await.expect_err("no ids, none after one");
+    assert_eq!(error.rejection().map(|(parameter, _)| parameter), Some("after_id"), "{}", error.report());
     for parameters in [&[][..], &[("sort", "n")], &[("n.gt", "5")]] {
         let error = page(&*store, &request(parameters), 3, &mut reservation()).await.expect_err("no ids, no pages");
         assert_eq!(error.rejection().map(|(parameter, _)| parameter), Some("limit"), "{}", error.report());

@@ -1,5 +1,7 @@
 //! The log of a service whose requests MongoDB refuses, with texts that quote them.
 
+use std::process::Command;
+
 use crate::servers::mongod::{Mongod, document, element, text};
 use crate::store_file::{DATABASE, Service, command, restart, until};
 
@@ -30,4 +32,30 @@ pub async fn no_value_of_a_refused_request_is_logged() {
     until("a cause for each request", || (causes() >= targets.len()).then_some(()));
     let log = service.log.lock().expect("a log").clone();
     assert!(!log.contains("4711") && !log.contains("RawDocumentBuf"), "{log}");
+}
+
+pub async fn an_import_that_is_refused_in_part_says_what_was_stored() {
+    let server = Mongod::start().expect("a server");
+    let validator = document(&element(0x03, "a", &document(&element(0x02, "$type", &text("int")))));
+    command(&server, &[element(0x02, "create", &text("records")), element(0x03, "validator", &validator)]);
+    let folder = tempfile::tempdir().expect("a directory");
+    let file = folder.path().join("documents.jsonl");
+    let import = |lines: &str| {
+        std::fs::write(&file, lines).expect("a file");
+        let mut import = Command::new(env!("CARGO_BIN_EXE_records"));
+        import.arg("import").arg(&file).args(["--store", &format!("{}/{DATABASE}", server.url())]);
+        let output = import.output().expect("it runs");
+        (output.status.code(), String::from_utf8(output.stderr).expect("text"))
+    };
+    let (code, errors) =
+        import("{\"_id\":1,\"a\":1}\n{\"_id\":\"two\",\"a\":\"x\"}\n{\"_id\":3,\"a\":\"x\"}\n{\"_id\":4,\"a\":4}\n");
+    assert_eq!(code, Some(1));
+    assert!(errors.contains("2 documents were stored"), "{errors}");
+    let cause = "2 refused: code 121 (DocumentValidationFailure): Document failed validation: _id \"two\", 3";
+    assert!(errors.contains(cause) && !errors.contains("not tried"), "{errors}");
+    assert!(errors.contains("Correct them, and import again: nothing is stored twice"), "{errors}");
+    assert!(!errors.contains("Try again"), "{errors}");
+    // A second time, a document without an `_id` is another one.
+    let (_, errors) = import("{\"a\":1}\n{\"_id\":2,\"a\":\"x\"}\n");
+    assert!(errors.contains("documents without an `_id` would be stored a second time"), "{errors}");
 }

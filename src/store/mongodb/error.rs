@@ -30,9 +30,8 @@ const BAD_VALUE: i32 = 2;
 const NO_QUERY_EXECUTION_PLANS: i32 = 291;
 
 /// Codes that say something about the server's state, which passes: the same command may succeed later.
-const TRANSIENT: [i32; 21] = [
-    6, 7, 24, 50, 63, 64, 89, 91, 112, 150, 189, 202, 262, 290, 9001, 10_107, 11_600, 11_602, 13_388, 13_435, 13_436,
-];
+const TRANSIENT: [i32; 21] =
+    [6, 7, 24, 50, 63, 64, 89, 91, 112, 150, 189, 202, 262, 290, 9001, 10_107, 11_600, 11_602, 13_388, 13_435, 13_436];
 
 /// Codes about the rights of the user: Unauthorized, AuthenticationFailed, and those of Atlas.
 const UNAUTHORIZED: [i32; 4] = [13, 18, 8_000, 8_030];
@@ -93,7 +92,8 @@ fn without_quoted(text: &str) -> String {
             format!("{}…{rest}", &text[..begin])
         }
     };
-    let is_value = |word: &str| word.starts_with(|first: char| first.is_ascii_digit() || first == '-') && word.len() > 1;
+    let is_value =
+        |word: &str| word.starts_with(|first: char| first.is_ascii_digit() || first == '-') && word.len() > 1;
     // These marks come before a value without signs around it.
     let marks = ["First element:", "_id:"].iter();
     let text = marks.fold(&*text, |text, mark| text.split(mark).next().unwrap_or_default());
@@ -203,9 +203,7 @@ fn remedy(error: &DriverError) -> Option<&'static str> {
         ErrorKind::Command(command) if UNAUTHORIZED.contains(&command.code) => {
             Some("Grant the user the role readWrite")
         }
-        ErrorKind::Command(command) if OF_A_VIEW.contains(&command.code) => {
-            Some(IMPORT_ELSEWHERE)
-        }
+        ErrorKind::Command(command) if OF_A_VIEW.contains(&command.code) => Some(IMPORT_ELSEWHERE),
         ErrorKind::Command(command) if !TRANSIENT.contains(&command.code) => Some("Correct what MongoDB refuses"),
         ErrorKind::Write(WriteFailure::WriteError(write)) if !TRANSIENT.contains(&write.code) => {
             Some("Correct what MongoDB refuses")
@@ -217,6 +215,19 @@ fn remedy(error: &DriverError) -> Option<&'static str> {
 
 fn is_input(code: i32) -> bool {
     code == DUPLICATE_KEY || DOCUMENT_INVALID.contains(&code) || TOO_LARGE.contains(&code)
+}
+
+/// The names of the usual codes, which a server does not tell of single writes.
+fn name_of(code: i32) -> &'static str {
+    match code {
+        2 => "BadValue",
+        61 => "ShardKeyNotFound",
+        66 => "ImmutableField",
+        121 => "DocumentValidationFailure",
+        166 => "CommandNotSupportedOnView",
+        DUPLICATE_KEY => "DuplicateKey",
+        _ => "",
+    }
 }
 
 /// The documents of a bulk command that the server refused: the command succeeds all the same, and says so in its reply.
@@ -235,7 +246,7 @@ pub fn refusals(reply: &Bdoc, documents: &[Document]) -> Result<()> {
             kind = Kind::Unavailable;
         }
         is_view |= OF_A_VIEW.contains(&code);
-        let name = error.get_str("codeName").unwrap_or(if code == DUPLICATE_KEY { "DuplicateKey" } else { "" });
+        let name = error.get_str("codeName").unwrap_or_else(|_| name_of(code));
         let text = error.get_str("errmsg").unwrap_or("no reason given");
         let index = error.get_i32("index").ok().and_then(|index| usize::try_from(index).ok());
         let reason = ServerError::new(code, name, text).to_string();
@@ -297,7 +308,10 @@ mod tests {
                 r#"E11000 duplicate key error collection: x.uq index: e_1 dup key: { e: "secret" }"#,
                 "E11000 duplicate key error collection: x.uq index: e_1 dup key: …",
             ),
-            ("E11000 duplicate key error index: e_1 dup key: { : 471100 }", "E11000 duplicate key error index: e_1 dup key: …"),
+            (
+                "E11000 duplicate key error index: e_1 dup key: { : 471100 }",
+                "E11000 duplicate key error index: e_1 dup key: …",
+            ),
             (
                 "BSONObj size: 17000000 (0x1036640) is invalid. Size must be between 0 and 16793600(16MB) First element: _id: \
                  \"secret\"",

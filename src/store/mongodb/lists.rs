@@ -10,6 +10,7 @@
 //! ahead of the consumer while batches are small, and ends when the consumer has gone.
 
 use std::collections::HashSet;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -181,10 +182,29 @@ impl MongoDb {
             if listed.as_ref().is_err_and(error::is_of_a_view) {
                 // A view with a collation, of which the user may not know.
                 self.inner.namespaces.has_other_collation();
-                listed = self.list_once(request).await;
+                listed = self.list_once(request.clone()).await;
             }
-            listed
+            match listed {
+                Ok(list) if request.after.is_some() && request.sort.is_empty() => {
+                    self.unless_ids_are_missing(list).await
+                }
+                listed => listed,
+            }
         })
+    }
+
+    /// The end of a list looks like a list after an id in a view that has no ids, which no id comes after.
+    async fn unless_ids_are_missing(&self, list: ListResult) -> Result<ListResult> {
+        let mut rows = list.rows.peekable();
+        if Pin::new(&mut rows).peek().await.is_none()
+            && self.namespace().await?.kind == Kind::View
+            && !self.find_some(doc! { "_id": { "$exists": false } }, 1).await?.is_empty()
+        {
+            self.inner.has_missing_ids.store(true, Ordering::Relaxed);
+            let detail = "Records without an `_id` have no pages: leave `limit`, `sort`, `after` and `after_id` out.";
+            return Err(Error::rejected("after_id", detail));
+        }
+        Ok(ListResult { rows: rows.boxed(), ..list })
     }
 
     async fn list_once(&self, request: ListRequest) -> Result<ListResult> {

@@ -43,8 +43,8 @@ use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use super::{
-    ChangeStream, Error, GetResult, Health, ListRequest, ListResult, Metric, Opened, Options, Result, ResumeToken,
-    SnapshotRows, Store, WriteOutcome,
+    ChangeStream, Error, GetResult, Health, Kind, ListRequest, ListResult, Metric, Opened, Options, Result,
+    ResumeToken, SnapshotRows, Store, WriteOutcome,
 };
 use crate::record::{Document, Key, RecordId, ValueRef, raw};
 use batcher::{BatchLoader, LookupBatcher};
@@ -189,9 +189,8 @@ impl Inner {
             command.append(cstr!("writeConcern"), serialize_to_raw_document_buf(&concern)?);
             client.database(&self.database).run_raw_command(command).await
         };
-        let unknown = |error: Error| {
-            error.with_outcome(WriteOutcome { unknown: documents.len(), ..WriteOutcome::default() })
-        };
+        let unknown =
+            |error: Error| error.with_outcome(WriteOutcome { unknown: documents.len(), ..WriteOutcome::default() });
         let reply = run.await.map_err(error::classify).map_err(unknown)?;
         error::refusals(&reply, documents)
     }
@@ -434,7 +433,11 @@ impl Store for MongoDb {
 
     fn health(&self) -> BoxFuture<'_, Result<Health>> {
         Box::pin(async {
-            self.ping().await?;
+            // A view with a pipeline that fails answers no lookup, whatever the input.
+            self.ping().await.map_err(|error| match error.kind() {
+                Kind::Invalid => Error::unavailable("MongoDB cannot read the collection").with_source(error),
+                _ => error,
+            })?;
             let missing = self.bounded(|inner| async move {
                 match inner.namespace().await {
                     Ok(namespace) if namespace.is_missing => Ok(Some(inner.missing_collection().await)),

@@ -91,7 +91,8 @@ const OPTIONS: &[(&str, Values)] = &[
 ];
 
 /// Options with other names in older versions.
-const OLD_NAMES: &[(&str, &str)] = &[("wtimeout", "wTimeoutMS"), ("j", "journal"), ("sslcertificateauthorityfile", "tlsCAFile")];
+const OLD_NAMES: &[(&str, &str)] =
+    &[("wtimeout", "wTimeoutMS"), ("j", "journal"), ("sslcertificateauthorityfile", "tlsCAFile")];
 
 /// The mechanisms of authentication that the build has.
 const MECHANISMS: [&str; 4] = ["SCRAM-SHA-256", "SCRAM-SHA-1", "MONGODB-X509", "PLAIN"];
@@ -141,9 +142,13 @@ pub fn prepare(uri: &str) -> Result<Prepared, String> {
                 }
                 pairs.push((known, value));
             }
-            None if is_name(name) => warnings.push(format!("{name} is ignored: there is no such option{}", similar(&lower))),
+            None if is_name(name) => {
+                warnings.push(format!("{name} is ignored: there is no such option{}", similar(&lower)))
+            }
             // Perhaps a part of a password.
-            None => return Err("an option has a name that no option has: escape `?` in user and password as %3F".into()),
+            None => {
+                return Err("an option has a name that no option has: escape `?` in user and password as %3F".into());
+            }
         }
     }
     contradictions(before, &pairs)?;
@@ -171,7 +176,8 @@ fn is_name(name: &str) -> bool {
 }
 
 fn similar(name: &str) -> String {
-    let closest = OPTIONS.iter().map(|(known, _)| (strsim::damerau_levenshtein(&known.to_lowercase(), name), *known)).min();
+    let closest =
+        OPTIONS.iter().map(|(known, _)| (strsim::damerau_levenshtein(&known.to_lowercase(), name), *known)).min();
     match closest {
         Some((distance, known)) if distance <= 1 + name.len() / 4 => format!(" (is it {known}?)"),
         _ => String::new(),
@@ -218,7 +224,8 @@ fn as_driver_takes_it(kind: Values, value: &str) -> String {
 }
 
 fn contradictions(before: &str, pairs: &[(&'static str, &str)]) -> Result<(), String> {
-    let values = |name: &str| pairs.iter().filter(|(found, _)| *found == name).map(|(_, value)| *value).collect::<Vec<_>>();
+    let values =
+        |name: &str| pairs.iter().filter(|(found, _)| *found == name).map(|(_, value)| *value).collect::<Vec<_>>();
     let has = |name: &str| !values(name).is_empty();
     let is_true = |name: &str| values(name).first() == Some(&"true");
     let both = |one: &str, other: &str| Err(format!("{one} and {other} contradict each other: leave one out"));
@@ -283,7 +290,8 @@ fn contradictions(before: &str, pairs: &[(&'static str, &str)]) -> Result<(), St
 pub fn secrets(uri: &str) -> impl Iterator<Item = &str> {
     let (_, rest) = uri.split_once("://").unwrap_or(("", uri));
     let (user_info, rest) = rest.split_at(url::user_info_len(rest));
-    let options = rest.split_once('?').map_or("", |(_, options)| options).split('&').filter_map(|option| option.split_once('='));
+    let options =
+        rest.split_once('?').map_or("", |(_, options)| options).split('&').filter_map(|option| option.split_once('='));
     let secret = options.filter(|(name, _)| {
         let name = name.to_ascii_lowercase();
         name.contains("password") || name == "authmechanismproperties"
@@ -304,16 +312,32 @@ mod tests {
     #[test]
     fn an_option_without_use_is_ignored_with_its_reason() {
         for (options, kept, why) in [
-            ("compressors=zstd,snappy&w=1", "?w=1", "compressors is ignored: this build talks to MongoDB without compression"),
+            (
+                "compressors=zstd,snappy&w=1",
+                "?w=1",
+                "compressors is ignored: this build talks to MongoDB without compression",
+            ),
             ("socketTimeoutMS=5000", "", "socketTimeoutMS is ignored: --store-timeout bounds every call"),
-            ("tls=true&tlsAllowInvalidHostnames=true", "?tls=true", "tlsAllowInvalidHostnames is ignored: the names in certificates are always checked"),
+            (
+                "tls=true&tlsAllowInvalidHostnames=true",
+                "?tls=true",
+                "tlsAllowInvalidHostnames is ignored: the names in certificates are always checked",
+            ),
             ("connectTimeoutMS=soon", "", "connectTimeoutMS is ignored: its value must be a whole number, at least 0"),
             ("maxIdleTimeMS=", "", "maxIdleTimeMS is ignored: it has no value"),
-            ("replicaset=a&replicaSet=b", "?replicaSet=a", "replicaSet stands there several times: the first one counts"),
+            (
+                "replicaset=a&replicaSet=b",
+                "?replicaSet=a",
+                "replicaSet stands there several times: the first one counts",
+            ),
             ("wtimeout=5", "?wTimeoutMS=5", "wtimeout is an old name of wTimeoutMS"),
             ("autSource=admin", "", "autSource is ignored: there is no such option (is it authSource?)"),
             ("colour=red", "", "colour is ignored: there is no such option"),
-            ("readPreference=secondary&readPreferenceTags=dc:a&readPreferenceTags=dc:b", "?readPreference=secondary&readPreferenceTags=dc:a&readPreferenceTags=dc:b", ""),
+            (
+                "readPreference=secondary&readPreferenceTags=dc:a&readPreferenceTags=dc:b",
+                "?readPreference=secondary&readPreferenceTags=dc:a&readPreferenceTags=dc:b",
+                "",
+            ),
         ] {
             assert_eq!(warnings(options), why);
             let uri = prepare(&format!("mongodb://127.0.0.1/x?{options}")).expect("a URI").uri;
@@ -324,13 +348,28 @@ mod tests {
     #[test]
     fn a_contradiction_is_named_without_a_value() {
         for (uri, why) in [
-            ("mongodb://a,b/x?directConnection=true", "directConnection=true is for one host, and the URI names several"),
-            ("mongodb://a/x?loadBalanced=true&replicaSet=rs0", "loadBalanced=true and replicaSet contradict each other: leave one out"),
-            ("mongodb://a/?tls=true&ssl=false", "tls (or ssl) as true and as false contradict each other: leave one out"),
-            ("mongodb://u:p@a/?authMechanism=MONGODB-AWS", "the mechanism in authMechanism is not supported: use one of SCRAM-SHA-256, SCRAM-SHA-1, MONGODB-X509, PLAIN, or leave it out"),
+            (
+                "mongodb://a,b/x?directConnection=true",
+                "directConnection=true is for one host, and the URI names several",
+            ),
+            (
+                "mongodb://a/x?loadBalanced=true&replicaSet=rs0",
+                "loadBalanced=true and replicaSet contradict each other: leave one out",
+            ),
+            (
+                "mongodb://a/?tls=true&ssl=false",
+                "tls (or ssl) as true and as false contradict each other: leave one out",
+            ),
+            (
+                "mongodb://u:p@a/?authMechanism=MONGODB-AWS",
+                "the mechanism in authMechanism is not supported: use one of SCRAM-SHA-256, SCRAM-SHA-1, MONGODB-X509, PLAIN, or leave it out",
+            ),
             ("mongodb://a/?tls=yes", "tls must be true or false"),
             ("mongodb://u:p?w@a/x", "option 1 has no value: write NAME=VALUE"),
-            ("mongodb://u:p?s!3=cret@a/x", "an option has a name that no option has: escape `?` in user and password as %3F"),
+            (
+                "mongodb://u:p?s!3=cret@a/x",
+                "an option has a name that no option has: escape `?` in user and password as %3F",
+            ),
         ] {
             assert_eq!(prepare(uri).expect_err("a contradiction"), why);
         }

@@ -16,14 +16,19 @@ async fn open_as(server: &str, database: &str, collection: &str) -> Arc<dyn Stor
 #[tokio::test]
 #[ignore = "needs TEST_MONGOD or TEST_MONGODB_URL"]
 async fn a_collection_or_database_that_does_not_exist_is_named_with_similar_names() {
-    let (_server, store, database) = stored("shop").await;
+    let (server, store, database) = stored("shop").await;
     let name = database.name().to_owned();
     assert_eq!(degraded(&*store).await, Some(format!("there is no collection records in the database {name}")));
     database.collection("orders").insert_one(doc! { "_id": 1 }).await.expect("a document");
-    let url = super::lookups::server_url(&_server);
+    let url = super::lookups::server_url(&server);
     let typo = open_as(&url, &name, "ordes").await;
     let said = degraded(&*typo).await.expect("a reason");
-    assert_eq!(said, format!("there is no collection ordes in the database {name} (there are collections with similar names: orders)"));
+    assert_eq!(
+        said,
+        format!(
+            "there is no collection ordes in the database {name} (there are collections with similar names: orders)"
+        )
+    );
     let typo = open_as(&url, &format!("x{name}"), "orders").await;
     let said = degraded(&*typo).await.expect("a reason");
     assert!(said.contains("(there are databases with similar names: ") && said.contains(&name), "{said}");
