@@ -10,9 +10,9 @@ use super::problem::Problem;
 /// A format of records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MediaType {
-    /// One array.
+    /// An array.
     Json,
-    /// One record a line.
+    /// A record a line.
     Ndjson,
 }
 
@@ -48,7 +48,7 @@ impl MediaType {
         })
     }
 
-    /// How closely `range` matches, from 1 to 3: `*/*`, `application/*`, by name.
+    /// Ranks the match of `range`, from 1 to 3: `*/*`, `application/*`, by name.
     fn specificity(self, range: &str) -> Option<u8> {
         let other_name = self == Self::Ndjson && range.eq_ignore_ascii_case("application/ndjson");
         match range {

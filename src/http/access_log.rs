@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use axum::http::request::Parts;
+use axum::extract::Request;
 use axum::http::{Method, StatusCode};
 use tracing::Span;
 
@@ -55,15 +55,21 @@ macro_rules! log {
 
 impl RequestContext {
     /// `route` is a pattern, such as `/api/v1/records/{id}`.
-    pub fn new(head: &Parts, id: RequestId, route: &'static str, in_flight: InFlight, access_log: AccessLog) -> Self {
-        let method = method(&head.method);
+    pub fn new(
+        request: &Request,
+        id: RequestId,
+        route: &'static str,
+        in_flight: InFlight,
+        access_log: AccessLog,
+    ) -> Self {
+        let method = method(request.method());
         let is_traced = !PROBES.contains(&route);
         let span = if is_traced {
-            trace::request_span(&head.headers, method, (route != NONE).then_some(route))
+            trace::request_span(request.headers(), method, (route != NONE).then_some(route))
         } else {
             Span::none()
         };
-        let trace_id = trace::trace_id(&span, &head.headers);
+        let trace_id = trace::trace_id(&span, request.headers());
         Self { begun: Instant::now(), method, route, id, span, trace_id, access_log, in_flight: Some(in_flight) }
     }
 

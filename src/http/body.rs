@@ -19,7 +19,7 @@ use crate::wire;
 /// count, and little compared with what a socket buffers. A larger record goes out in one piece.
 const CHUNK_BYTES: usize = 64 * 1024;
 
-/// How long a stream may wait for the memory of a large record once its status was sent.
+/// The time that a stream may wait for the memory of a large record once its status was sent.
 const MEMORY_TIMEOUT: Duration = Duration::from_secs(5);
 
 const MEMORY_POLL: Duration = Duration::from_millis(50);
@@ -140,7 +140,7 @@ impl RecordBody {
         Ok(stream::iter(first.map(Ok)).chain(rest))
     }
 
-    /// The next bytes to send; `None` at the end. `patience` is how long it may wait for memory.
+    /// Returns the next bytes to send, or `None` at the end. Waits for memory for at most `patience`.
     async fn next_chunk(&mut self, patience: Duration) -> store::Result<Option<Bytes>> {
         // A large record counts apart from what every stream has, until the chunk with it is sent.
         let mut reservation = self.memory.reservation();
@@ -169,7 +169,7 @@ impl RecordBody {
             self.encoder.push(&mut self.chunk, &row.document).map_err(malformed)?;
             if self.chunk.len() > 2 * CHUNK_BYTES {
                 self.chunk.shrink_to_fit();
-                // What the store has read ahead is as large, perhaps: the bytes of the document stay counted.
+                // The document stays counted: what the store has read ahead may be as large.
                 grow(&mut reservation, bytes + self.chunk.len(), patience).await?;
             }
         }

@@ -11,7 +11,7 @@ use super::response::CACHE_STATUS;
 use super::settings::Settings;
 use super::timing::SERVER_TIMING;
 
-/// How long a browser may keep the answer to a preflight: the longest that any browser does.
+/// The time that a browser may keep the answer to a preflight: the longest that any browser does.
 const MAX_AGE: Duration = Duration::from_secs(2 * 60 * 60);
 
 /// Answers preflights, and tells browsers which origins may read the responses. `None` when no origin may.

@@ -24,16 +24,16 @@ const STREAM_BYTES: usize = 1024 * 1024;
 ///
 /// tower-http's `TimeoutLayer` would register a timer for each request, since it polls its timer first; its `CatchPanicLayer`
 /// would box the body of each response.
-pub async fn bounded(
-    deadline: Duration,
-    response: impl Future<Output = Result<Response, Infallible>>,
-) -> Result<Response, Infallible> {
-    match timeout(deadline, AssertUnwindSafe(response).catch_unwind()).await {
+pub fn bounded<F>(deadline: Duration, response: F) -> impl Future<Output = F::Output>
+where
+    F: Future<Output = Result<Response, Infallible>>,
+{
+    timeout(deadline, AssertUnwindSafe(response).catch_unwind()).map(|result| match result {
         Ok(Ok(response)) => response,
         // The panic hook has logged its text.
         Ok(Err(_)) => Ok(Problem::panicked().into_response()),
         Err(_) => Ok(Problem::timeout().into_response()),
-    }
+    })
 }
 
 /// The right to stream a list, and the memory for it. Released when it is dropped.

@@ -33,8 +33,8 @@ use crate::store::{self, ListRequest};
 /// A `Link` that the server would take again as a request, whose head may have 16 KiB.
 const LINK_MAX: usize = 8 * 1024;
 
-/// What stands in a query as it is: enough that a link can be read.
-const PLAIN: &AsciiSet =
+/// The characters that a query needs to encode. The others keep a link readable.
+const ENCODED: &AsciiSet =
     &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~').remove(b':').remove(b',');
 
 pub async fn list(
@@ -54,7 +54,7 @@ pub async fn list(
     }
 }
 
-/// How many records to send, if not all.
+/// Returns the number of records to send, or `None` for all.
 fn limit(settings: &Settings, selection: &Selection) -> Result<Option<usize>, Problem> {
     let largest = settings.largest_limit();
     match selection.limit {
@@ -179,7 +179,7 @@ fn link(settings: &Settings, parameters: &[(String, String)], cursor: &str) -> R
     };
     for (name, value) in parameters.iter().filter(|(name, _)| name != "after" && name != "after_id") {
         // Writing to a String cannot fail.
-        let _ = write!(text, "{}={}&", utf8_percent_encode(name, PLAIN), utf8_percent_encode(value, PLAIN));
+        let _ = write!(text, "{}={}&", utf8_percent_encode(name, ENCODED), utf8_percent_encode(value, ENCODED));
     }
     let _ = write!(text, "after={cursor}>; rel=\"next\"");
     HeaderValue::try_from(text).ok().filter(|link| link.len() <= LINK_MAX).ok_or_else(|| {

@@ -3,17 +3,17 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 
+use axum::Router;
 use axum::extract::Request;
+use axum::handler::Handler;
 use axum::http::header::{CONNECTION, CONTENT_LENGTH, HOST, X_CONTENT_TYPE_OPTIONS};
-use axum::http::request::Parts;
 use axum::http::{HeaderValue, StatusCode, Version};
 use axum::response::{IntoResponse, Response};
-use axum::routing::MethodRouter;
-use axum::{BoxError, Router};
-use bytes::Bytes;
+use axum::routing::get_service;
+use futures::TryFutureExt;
 use futures::future::{Either, ready};
-use hyper::body::Body as HttpBody;
 use tower::layer::layer_fn;
+use tower::util::MapResponse;
 use tower::{Service, ServiceBuilder, service_fn};
 use tower_http::cors::CorsLayer;
 use tower_http::set_header::SetResponseHeaderLayer;
@@ -27,6 +27,9 @@ use super::{App, cors, limits, not_found, path};
 
 const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
 const CLOSE: HeaderValue = HeaderValue::from_static("close");
+
+/// The service for a connection: a `tower::Service` of requests with any body.
+pub type HttpService = MapResponse<Router, fn(Response) -> Response>;
 
 /// A router whose handlers all have the middleware.
 pub struct Routes {
@@ -44,83 +47,85 @@ impl Routes {
         Self { app: app.clone(), router: Router::new(), cors: None }
     }
 
-    /// Serves `handlers` at `paths`. Metrics, log and spans name the route by its `pattern`.
-    ///
-    /// `HEAD` comes with `get`; the response to any other method names the ones that there are.
-    pub fn add(mut self, pattern: &'static str, paths: &[&str], handlers: MethodRouter<App>) -> Self {
-        let handlers = self.layered(pattern, handlers.fallback(not_found::method_not_allowed));
+    /// Serves `GET` and `HEAD` of `paths` by `handler`, and tells other methods that there is nothing else. Metrics, log and
+    /// spans name the route by its `pattern`.
+    pub fn add<T: 'static>(
+        mut self,
+        pattern: &'static str,
+        paths: &[&str],
+        handler: impl Handler<T, App> + Sync,
+    ) -> Self {
+        let not_allowed = self.layered(pattern, not_found::method_not_allowed);
+        let methods = get_service(self.layered(pattern, handler)).fallback_service(not_allowed);
         for path in paths {
-            self.router = self.router.route(path, handlers.clone());
+            self.router = self.router.route(path, methods.clone());
         }
         self
     }
 
-    /// Serves `handlers` at every other path.
-    pub fn fallback(mut self, handlers: MethodRouter<App>) -> Self {
-        let handlers = self.layered(path::NONE, handlers);
-        self.router = self.router.fallback(handlers);
+    /// Serves every other path.
+    pub fn fallback<T: 'static>(mut self, handler: impl Handler<T, App> + Sync) -> Self {
+        let fallback = self.layered(path::NONE, handler);
+        self.router = self.router.fallback_service(fallback);
         self
     }
 
-    pub fn into_service<B>(
-        self,
-    ) -> impl Service<Request<B>, Response = Response, Error = Infallible, Future: Send> + Clone + Send + 'static
-    where
-        B: HttpBody<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
-    {
+    pub fn into_service(self) -> HttpService {
         // Around the router, which gives every response a length after its layers.
-        let router: Router = self.router.with_state(self.app);
-        ServiceBuilder::new().map_response(without_length_of_nothing).service(router)
+        let layer = ServiceBuilder::new().map_response(without_length_of_nothing as fn(_) -> _);
+        layer.service(self.router.with_state(self.app))
     }
 
-    /// `handlers` within the layers, the outermost first.
+    /// `handler` within the layers, the outermost first.
     ///
-    /// Layered here rather than by `Router::layer`: a layer that belongs to one route knows its pattern and has its counters at
-    /// hand. `MatchedPath` would cost an extension and a look-up by name for each request.
-    fn layered(&self, pattern: &'static str, handlers: MethodRouter<App>) -> MethodRouter<App> {
-        let (app, draining, deadline) = (self.app.clone(), self.app.draining.clone(), self.app.settings.deadline);
+    /// Around the handler rather than by `Router::layer`, which would box the handler, and not by `MatchedPath`, which would cost
+    /// an extension and a look-up by name for each request: the layers of a route know its pattern and have its counters.
+    fn layered<T: 'static>(
+        &self,
+        pattern: &'static str,
+        handler: impl Handler<T, App> + Sync,
+    ) -> impl Service<Request, Response = Response, Error = Infallible, Future: Send + 'static> + Clone + Send + Sync + 'static
+    {
+        let (app, deadline) = (self.app.clone(), self.app.settings.deadline);
         let route = Arc::new(app.metrics.route(pattern));
-        let layers = ServiceBuilder::new()
+        ServiceBuilder::new()
             .layer(SetResponseHeaderLayer::overriding(X_CONTENT_TYPE_OPTIONS, NOSNIFF))
-            // A client that keeps its connection would lose it at the end of the drain, perhaps with a request on it.
-            .layer(SetResponseHeaderLayer::overriding(CONNECTION, move |_: &Response| {
-                draining.has_begun().then_some(CLOSE)
-            }))
             .layer(layer_fn(move |inner| observe(app.clone(), route.clone(), inner)))
             .option_layer(self.cors.clone())
             .layer(layer_fn(require_host))
-            .map_future(move |response| limits::bounded(deadline, response));
-        handlers.layer(layers)
+            .map_future(move |response| limits::bounded(deadline, response))
+            .service(handler.with_state(self.app.clone()))
     }
 }
 
 /// Gives the request its id, writes the body of a problem, which has that id, and counts and logs how the request ended.
 ///
-/// tower-http's `SetRequestIdLayer` and `PropagateRequestIdLayer` would take any id from a client, and cost four allocations
-/// for each request. Its `TraceLayer` would enter a span for each request and wrap each body, and it does not see a client that
-/// leaves before the response.
+/// tower-http's `TraceLayer` would wrap each body, and does not see a client that leaves before the response.
 fn observe<S>(
     app: App,
     route: Arc<RouteMetrics>,
     mut inner: S,
 ) -> impl Service<Request, Response = Response, Error = Infallible, Future: Send> + Clone + Send + Sync + 'static
 where
-    S: Service<Request, Response = Response, Error = Infallible, Future: Send> + Clone + Send + Sync + 'static,
+    S: Service<Request, Response = Response, Error = Infallible, Future: Send + 'static>
+        + Clone
+        + Send
+        + Sync
+        + 'static,
 {
-    service_fn(move |request: Request| {
-        let (mut head, body) = request.into_parts();
+    service_fn(move |mut request: Request| {
         let in_flight = route.begin();
-        let id = RequestId::from_headers(&head.headers);
-        let context = RequestContext::new(&head, id, route.pattern, in_flight, app.settings.access_log);
-        head.extensions.insert(context.id().clone());
+        let id = RequestId::from_headers(request.headers());
+        let context = RequestContext::new(&request, id, route.pattern, in_flight, app.settings.access_log);
+        request.extensions_mut().insert(context.id().clone());
         let is_timed = app.settings.server_timing || !context.span().is_disabled();
         let store_time = is_timed.then(|| StoreTime::new(context.span().clone()));
         if let Some(time) = &store_time {
-            head.extensions.insert(time.clone());
+            request.extensions_mut().insert(time.clone());
         }
-        let response = inner.call(Request::from_parts(head, body));
         let app = app.clone();
-        async move { response.await.map(|response| finish(&app, context, store_time, response)) }
+        // Mapped rather than awaited: an `async` block would have room for the inner future twice.
+        inner.call(request).map_ok(move |response| finish(&app, context, store_time, response))
     })
 }
 
@@ -133,6 +138,10 @@ fn finish(app: &App, context: RequestContext, store_time: Option<StoreTime>, mut
         }
     }
     response.headers_mut().insert(REQUEST_ID, context.id().value().clone());
+    if app.draining.has_begun() {
+        // A client that keeps its connection would lose it at the end of the drain, perhaps with a request on it.
+        response.headers_mut().insert(CONNECTION, CLOSE);
+    }
     if app.settings.server_timing {
         let spent = store_time.and_then(|time| time.spent());
         response.headers_mut().insert(SERVER_TIMING, timing::header(spent, context.elapsed()));
@@ -147,12 +156,15 @@ fn require_host<S>(
     mut inner: S,
 ) -> impl Service<Request, Response = Response, Error = Infallible, Future: Send> + Clone + Send + Sync + 'static
 where
-    S: Service<Request, Response = Response, Error = Infallible, Future: Send> + Clone + Send + Sync + 'static,
+    S: Service<Request, Response = Response, Error = Infallible, Future: Send + 'static>
+        + Clone
+        + Send
+        + Sync
+        + 'static,
 {
     service_fn(move |request: Request| {
-        let (head, body) = request.into_parts();
-        if has_valid_host(&head) {
-            return Either::Left(inner.call(Request::from_parts(head, body)));
+        if has_valid_host(&request) {
+            return Either::Left(inner.call(request));
         }
         let problem =
             Problem::bad("Host", "Send one `Host` header, with the name of this server as the client knows it.");
@@ -160,16 +172,16 @@ where
     })
 }
 
-fn has_valid_host(head: &Parts) -> bool {
-    let mut hosts = head.headers.get_all(HOST).iter();
+fn has_valid_host(request: &Request) -> bool {
+    let mut hosts = request.headers().get_all(HOST).iter();
     match (hosts.next(), hosts.next()) {
         (Some(host), None) => host.as_bytes().iter().all(is_host_byte),
-        (None, _) => head.version != Version::HTTP_11,
+        (None, _) => request.version() != Version::HTTP_11,
         (Some(_), Some(_)) => false,
     }
 }
 
-/// Whether the byte may stand in a host with its port ([RFC 3986, section 3.2.2](https://www.rfc-editor.org/rfc/rfc3986#section-3.2.2)).
+/// Says if the byte may stand in a host with its port ([RFC 3986, section 3.2.2](https://www.rfc-editor.org/rfc/rfc3986#section-3.2.2)).
 fn is_host_byte(byte: &u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-._~%:[]!$&'()*+,;=".contains(byte)
 }

@@ -24,23 +24,16 @@ mod response;
 mod settings;
 mod timing;
 
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use axum::BoxError;
-use axum::http::Request;
-use axum::response::Response;
-use axum::routing::{any, get};
-use bytes::Bytes;
-use hyper::body::Body as HttpBody;
 use tokio::sync::Semaphore;
-use tower::Service;
 
 pub use settings::{AccessLog, Settings};
 
 use crate::store::{MemoryPool, Store};
 use metrics::Metrics;
+pub use middleware::HttpService;
 use middleware::Routes;
 
 /// State that all handlers share.
@@ -53,9 +46,9 @@ struct AppState {
     // Builds without pages do not read it.
     #[allow(dead_code)]
     separate_admin: bool,
-    /// One for each request for records, until its response begins.
+    /// Held by each request for records, until its response begins.
     request_permits: Semaphore,
-    /// One for each streamed list, until it is sent.
+    /// Held by each streamed list, until it is sent.
     stream_permits: Arc<Semaphore>,
     /// Memory that responses hold until they are sent.
     memory: MemoryPool,
@@ -83,35 +76,22 @@ impl Draining {
 ///
 /// A response begins within the deadline of `settings` (a `Duration` alone will do), or is a 503. The time that its body
 /// takes depends on the client.
-pub fn service<B>(
-    store: Arc<dyn Store>,
-    settings: impl Into<Settings>,
-    draining: Draining,
-) -> impl Service<Request<B>, Response = Response, Error = Infallible, Future: Send> + Clone + Send + 'static
-where
-    B: HttpBody<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
-{
+pub fn service(store: Arc<dyn Store>, settings: impl Into<Settings>, draining: Draining) -> HttpService {
     let app = AppState::new(store, settings.into(), draining, false);
     let routes = with_admin(with_records(Routes::new(&app)));
-    routes.fallback(any(not_found::not_found_with_admin)).into_service()
+    routes.fallback(not_found::not_found_with_admin).into_service()
 }
 
-/// As [`service`], in two: the first has the records and the pages; the second has health and metrics, for an address that
-/// only operators can reach. Both are counted in the same metrics.
-pub fn services<B>(
+/// Returns two services: the first has the records and the pages; the second has health and metrics, for an address that only
+/// operators can reach. Both are counted in the same metrics.
+pub fn services(
     store: Arc<dyn Store>,
     settings: impl Into<Settings>,
     draining: Draining,
-) -> (
-    impl Service<Request<B>, Response = Response, Error = Infallible, Future: Send> + Clone + Send + 'static,
-    impl Service<Request<B>, Response = Response, Error = Infallible, Future: Send> + Clone + Send + 'static,
-)
-where
-    B: HttpBody<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
-{
+) -> (HttpService, HttpService) {
     let app = AppState::new(store, settings.into(), draining, true);
-    let records = with_records(Routes::new(&app)).fallback(any(not_found::not_found));
-    let admin = with_admin(Routes::without_cors(&app)).fallback(any(not_found::not_found_in_admin));
+    let records = with_records(Routes::new(&app)).fallback(not_found::not_found);
+    let admin = with_admin(Routes::without_cors(&app)).fallback(not_found::not_found_in_admin);
     (records.into_service(), admin.into_service())
 }
 
@@ -127,15 +107,16 @@ impl AppState {
 
 fn with_records(routes: Routes) -> Routes {
     let routes = routes
-        .add(path::LIST, &[path::LIST], get(list::list))
+        .add(path::LIST, &[path::LIST], list::list)
         // A catch-all, and the path without an id: the handler tells the client how an id is written.
-        .add(path::RECORD, &["/api/v1/records/{*id}", path::RECORD_PREFIX], get(record::record));
+        .add(path::RECORD, &["/api/v1/records/{*id}", path::RECORD_PREFIX], record::record);
     pages::add(routes)
 }
 
 fn with_admin(routes: Routes) -> Routes {
-    routes
-        .add(path::LIVEZ, &[path::LIVEZ], get(health::live))
-        .add(path::READYZ, &[path::READYZ], get(health::ready))
-        .add(path::METRICS, &[path::METRICS], get(metrics::metrics))
+    routes.add(path::LIVEZ, &[path::LIVEZ], health::live).add(path::READYZ, &[path::READYZ], health::ready).add(
+        path::METRICS,
+        &[path::METRICS],
+        metrics::metrics,
+    )
 }

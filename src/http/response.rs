@@ -17,9 +17,13 @@ pub const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 /// (`fwd`), even if MongoDB was asked first.
 const FROM_REPLICA: HeaderValue = HeaderValue::from_static("records; hit; detail=copy");
 
+/// Room for the headers of a response with records, so that the map need not grow.
+const HEADERS: usize = 10;
+
 pub fn record_response(settings: &Settings, media_type: MediaType, body: impl Into<Body>) -> Response {
     let mut response = Response::new(body.into());
     let headers = response.headers_mut();
+    headers.reserve(HEADERS);
     headers.insert(CONTENT_TYPE, media_type.header_value());
     headers.insert(VARY, HeaderValue::from_static(compress::VARY));
     if let Some(value) = &settings.cache_control {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use axum::http::uri::{Scheme, Uri};
 use axum::http::{HeaderName, HeaderValue};
+use percent_encoding::percent_decode_str;
 use serde_json::Value;
 
 use crate::telemetry::{Connections, ErrorCounter};
@@ -144,7 +145,7 @@ impl Settings {
             is_http && uri.host().is_some_and(|host| !host.is_empty()) && !text.contains(['@', '?', '#', '<', '>', '"'])
         });
         if !is_url {
-            // Not shown: it may hold a password.
+            // The text stays out of the message: it may hold a password.
             return Err(
                 "it must be the URL that clients use, as in https://example.com/shop, without user or query".into()
             );
@@ -203,7 +204,7 @@ fn rebase_references(schema: &mut Value, file: &Value) -> Result<(), String> {
                         "its `$ref` {reference:?} leads out of the file: copy what it names into `$defs`"
                     ));
                 };
-                if file.pointer(pointer).is_none() {
+                if file.pointer(&percent_decode_str(pointer).decode_utf8_lossy()).is_none() {
                     return Err(format!("its `$ref` {reference:?} leads nowhere: write it as in \"#/$defs/name\""));
                 }
                 *reference = format!("#/components/schemas/Record{pointer}");

@@ -45,7 +45,8 @@ pub fn encode_response(coding: Coding, memory: &MemoryPool, response: Response) 
     let body = if size.is_some_and(|size| size <= PIECE_BYTES as u64) {
         // A body whose size is known is at hand.
         let whole = body.next().now_or_never().flatten().and_then(Result::ok).unwrap_or_default();
-        Body::from(coding.encode(&whole).map_err(failed)?)
+        let mut encoder = coding.encoder().map_err(failed)?;
+        Body::from(encoder.write_all(&whole).and_then(|()| encoder.finish()).map_err(failed)?)
     } else {
         let mut reservation = memory.reservation();
         reservation.try_grow(coding.memory_bytes())?;
@@ -63,7 +64,7 @@ pub fn encode_response(coding: Coding, memory: &MemoryPool, response: Response) 
 }
 
 impl Coding {
-    /// The memory that an encoder takes, by the resident memory of many of them.
+    /// The memory that an encoder takes, measured as resident memory of many of them.
     fn memory_bytes(self) -> usize {
         match self {
             Self::Identity => 0,
@@ -75,10 +76,10 @@ impl Coding {
         }
     }
 
-    fn encoder(self) -> io::Result<Encoder> {
+    fn encoder(self) -> io::Result<Box<dyn Encoder>> {
         Ok(match self {
-            Self::Identity => Encoder::Identity(Vec::new()),
-            Self::Gzip => Encoder::Gzip(GzEncoder::new(Vec::new(), flate2::Compression::default())),
+            Self::Identity => Box::new(Vec::new()),
+            Self::Gzip => Box::new(GzEncoder::new(Vec::new(), flate2::Compression::default())),
             #[cfg(feature = "compression")]
             Self::Brotli => {
                 let params = brotli::enc::BrotliEncoderParams {
@@ -86,74 +87,51 @@ impl Coding {
                     lgwin: BROTLI_WINDOW_LOG,
                     ..Default::default()
                 };
-                Encoder::Brotli(Box::new(brotli::CompressorWriter::with_params(Vec::new(), BUFFER_BYTES, &params)))
+                Box::new(brotli::CompressorWriter::with_params(Vec::new(), BUFFER_BYTES, &params))
             }
             #[cfg(feature = "compression")]
             Self::Zstd => {
                 let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), ZSTD_LEVEL)?;
                 encoder.window_log(ZSTD_WINDOW_LOG)?;
-                Encoder::Zstd(encoder)
+                Box::new(encoder)
             }
         })
     }
-
-    /// All of `bytes`, compressed.
-    fn encode(self, bytes: &[u8]) -> io::Result<Vec<u8>> {
-        let mut encoder = self.encoder()?;
-        encoder.writer().write_all(bytes)?;
-        encoder.finish()
-    }
 }
 
-enum Encoder {
-    Identity(Vec<u8>),
-    Gzip(GzEncoder<Vec<u8>>),
-    #[cfg(feature = "compression")]
-    Brotli(Box<brotli::CompressorWriter<Vec<u8>>>),
-    #[cfg(feature = "compression")]
-    Zstd(zstd::stream::write::Encoder<'static, Vec<u8>>),
-}
-
-impl Encoder {
-    fn writer(&mut self) -> &mut dyn Write {
-        match self {
-            Self::Identity(out) => out,
-            Self::Gzip(encoder) => encoder,
-            #[cfg(feature = "compression")]
-            Self::Brotli(encoder) => encoder,
-            #[cfg(feature = "compression")]
-            Self::Zstd(encoder) => encoder,
-        }
-    }
-
+trait Encoder: Write + Send {
     /// The bytes that are ready to be sent.
-    fn output(&mut self) -> &mut Vec<u8> {
-        match self {
-            Self::Identity(out) => out,
-            Self::Gzip(encoder) => encoder.get_mut(),
-            #[cfg(feature = "compression")]
-            Self::Brotli(encoder) => encoder.get_mut(),
-            #[cfg(feature = "compression")]
-            Self::Zstd(encoder) => encoder.get_mut(),
-        }
-    }
+    fn output(&mut self) -> &mut Vec<u8>;
 
-    fn finish(self) -> io::Result<Vec<u8>> {
-        match self {
-            Self::Identity(out) => Ok(out),
-            Self::Gzip(encoder) => encoder.finish(),
-            #[cfg(feature = "compression")]
-            Self::Brotli(encoder) => Ok(encoder.into_inner()),
-            #[cfg(feature = "compression")]
-            Self::Zstd(encoder) => encoder.finish(),
-        }
-    }
+    /// The rest of the bytes.
+    fn finish(self: Box<Self>) -> io::Result<Vec<u8>>;
 }
+
+macro_rules! encoder {
+    ($encoder:ty, $output:ident, $finish:expr) => {
+        impl Encoder for $encoder {
+            fn output(&mut self) -> &mut Vec<u8> {
+                self.$output()
+            }
+
+            fn finish(self: Box<Self>) -> io::Result<Vec<u8>> {
+                $finish(*self)
+            }
+        }
+    };
+}
+
+encoder!(Vec<u8>, as_mut, Ok);
+encoder!(GzEncoder<Vec<u8>>, get_mut, Self::finish);
+#[cfg(feature = "compression")]
+encoder!(brotli::CompressorWriter<Vec<u8>>, get_mut, |encoder: Self| Ok(encoder.into_inner()));
+#[cfg(feature = "compression")]
+encoder!(zstd::stream::write::Encoder<'static, Vec<u8>>, get_mut, Self::finish);
 
 /// The bytes of `body`, compressed a piece at a time: a record may have 16 MiB, which takes seconds.
 fn encoded(
     body: BodyDataStream,
-    encoder: Encoder,
+    encoder: Box<dyn Encoder>,
     reservation: MemoryReservation,
 ) -> impl Stream<Item = Result<Bytes, BoxError>> {
     let start = Encoded { body, rest: Bytes::new(), encoder, _reservation: reservation };
@@ -168,7 +146,7 @@ fn encoded(
             }
             let length = state.rest.len().min(PIECE_BYTES);
             let piece = state.rest.split_to(length);
-            state.encoder.writer().write_all(&piece)?;
+            state.encoder.write_all(&piece)?;
             tokio::task::yield_now().await;
             let output = std::mem::take(state.encoder.output());
             if !output.is_empty() {
@@ -182,6 +160,6 @@ struct Encoded {
     body: BodyDataStream,
     /// The part of the last data that is not compressed yet.
     rest: Bytes,
-    encoder: Encoder,
+    encoder: Box<dyn Encoder>,
     _reservation: MemoryReservation,
 }
