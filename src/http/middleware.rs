@@ -49,12 +49,7 @@ impl Routes {
 
     /// Serves `GET` and `HEAD` of `paths` by `handler`, and tells other methods that there is nothing else. Metrics, log and
     /// spans name the route by its `pattern`.
-    pub fn add<T: 'static>(
-        mut self,
-        pattern: &'static str,
-        paths: &[&str],
-        handler: impl Handler<T, App> + Sync,
-    ) -> Self {
+    pub fn add<T: 'static>(mut self, pattern: &'static str, paths: &[&str], handler: impl Handler<T, App>) -> Self {
         let not_allowed = self.layered(pattern, not_found::method_not_allowed);
         let methods = get_service(self.layered(pattern, handler)).fallback_service(not_allowed);
         for path in paths {
@@ -64,7 +59,7 @@ impl Routes {
     }
 
     /// Serves every other path.
-    pub fn fallback<T: 'static>(mut self, handler: impl Handler<T, App> + Sync) -> Self {
+    pub fn fallback<T: 'static>(mut self, handler: impl Handler<T, App>) -> Self {
         let fallback = self.layered(path::NONE, handler);
         self.router = self.router.fallback_service(fallback);
         self
@@ -80,12 +75,7 @@ impl Routes {
     ///
     /// Around the handler rather than by `Router::layer`, which would box the handler, and not by `MatchedPath`, which would cost
     /// an extension and a look-up by name for each request: the layers of a route know its pattern and have its counters.
-    fn layered<T: 'static>(
-        &self,
-        pattern: &'static str,
-        handler: impl Handler<T, App> + Sync,
-    ) -> impl Service<Request, Response = Response, Error = Infallible, Future: Send + 'static> + Clone + Send + Sync + 'static
-    {
+    fn layered<T: 'static>(&self, pattern: &'static str, handler: impl Handler<T, App>) -> impl Layered {
         let (app, deadline) = (self.app.clone(), self.app.settings.deadline);
         let route = Arc::new(app.metrics.route(pattern));
         ServiceBuilder::new()
@@ -98,21 +88,25 @@ impl Routes {
     }
 }
 
-/// Gives the request its id, writes the body of a problem, which has that id, and counts and logs how the request ended.
-///
-/// tower-http's `TraceLayer` would wrap each body, and does not see a client that leaves before the response.
-fn observe<S>(
-    app: App,
-    route: Arc<RouteMetrics>,
-    mut inner: S,
-) -> impl Service<Request, Response = Response, Error = Infallible, Future: Send> + Clone + Send + Sync + 'static
-where
+/// A handler within layers.
+trait Layered:
+    Service<Request, Response = Response, Error = Infallible, Future: Send + 'static> + Clone + Send + Sync + 'static
+{
+}
+
+impl<S> Layered for S where
     S: Service<Request, Response = Response, Error = Infallible, Future: Send + 'static>
         + Clone
         + Send
         + Sync
-        + 'static,
+        + 'static
 {
+}
+
+/// Gives the request its id, writes the body of a problem, which has that id, and counts and logs how the request ended.
+///
+/// tower-http's `TraceLayer` would wrap each body, and does not see a client that leaves before the response.
+fn observe(app: App, route: Arc<RouteMetrics>, mut inner: impl Layered) -> impl Layered {
     service_fn(move |mut request: Request| {
         let in_flight = route.begin();
         let id = RequestId::from_headers(request.headers());
@@ -152,16 +146,7 @@ fn finish(app: &App, context: RequestContext, store_time: Option<StoreTime>, mut
 
 /// Refuses a request of HTTP/1.1 without a `Host`, with two, or with one that cannot be a host, which hyper lets pass
 /// ([RFC 9112, section 3.2](https://www.rfc-editor.org/rfc/rfc9112#section-3.2)).
-fn require_host<S>(
-    mut inner: S,
-) -> impl Service<Request, Response = Response, Error = Infallible, Future: Send> + Clone + Send + Sync + 'static
-where
-    S: Service<Request, Response = Response, Error = Infallible, Future: Send + 'static>
-        + Clone
-        + Send
-        + Sync
-        + 'static,
-{
+fn require_host(mut inner: impl Layered) -> impl Layered {
     service_fn(move |request: Request| {
         if has_valid_host(&request) {
             return Either::Left(inner.call(request));
