@@ -1,15 +1,11 @@
 //! The documents: their links lead somewhere, what they name exists, and their commands do what they say.
 //!
-//! A fenced block is run if its info string says so; the blocks of a document run in order, in one empty directory:
-//!
-//! - `sh test`: a script, which must succeed.
-//! - `console test`: commands after `$ `, each with its output; `…` stands for any text. A request by `curl` is repeated until
-//!   the output is right, since servers need a moment to notice something.
-//! - `sh test server`: one command, which runs until the document ends.
-//!
+//! The commands of a document run in order, in one empty directory: see `support/markdown.rs` for the blocks that have them.
 //! `cargo run` and `records` run the program that was built for this test, `mongod` the one that `TEST_MONGOD` names. Documents
 //! that need it are ignored without it, as are those that need a store which this build does not have.
 
+#[path = "support/markdown.rs"]
+mod markdown;
 #[path = "support/servers.rs"]
 mod servers;
 
@@ -22,10 +18,8 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use libtest_mimic::{Arguments, Failed, Trial};
+use markdown::{Block, Kind, PATIENCE, matches};
 use records::store::{BACKENDS, DEFAULT_URL};
-
-/// The time within which a server must listen and an output must become right.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Words for which there are plainer ones.
 const UNWANTED: &[&str] = &["nobody", "whoever", "anew", "beside", "in vain", "by way of", "all the same", "is none"];
@@ -54,16 +48,15 @@ fn main() -> ExitCode {
         Trial::test("an_output_that_differs_is_found", an_output_that_differs_is_found),
     ];
     for document in documents() {
-        let blocks = blocks(&document.text);
+        let blocks = markdown::blocks(&document.text, "");
         if blocks.is_empty() {
             continue;
         }
         let needs_mongodb = blocks.iter().any(|block| block.code.contains("mongod"));
-        let is_required = servers::required().iter().any(|name| name == "mongodb");
         let is_runnable = DEFAULT_URL.is_some()
             && (!needs_mongodb
                 || BACKENDS.iter().any(|backend| backend.name == "mongodb")
-                    && (is_required || servers::mongod::program().is_some()));
+                    && (servers::must_be_breakable("mongodb") || servers::mongod::program().is_some()));
         let name = format!("commands::{}", document.name);
         trials.push(Trial::test(name, move || run(&blocks)).with_ignored_flag(!is_runnable));
     }
@@ -261,64 +254,6 @@ fn words_are_plain() -> Outcome {
     none(found)
 }
 
-#[derive(Clone, Copy, PartialEq)]
-enum Kind {
-    Script,
-    Console,
-    Server,
-}
-
-struct Block {
-    kind: Kind,
-    code: String,
-}
-
-/// The blocks that are marked to be run.
-fn blocks(text: &str) -> Vec<Block> {
-    let mut blocks = Vec::new();
-    let mut lines = text.lines();
-    while let Some(line) = lines.next() {
-        let Some(info) = line.strip_prefix("```") else { continue };
-        let code: Vec<_> = lines.by_ref().take_while(|line| *line != "```").collect();
-        let kind = match info {
-            "sh test" => Kind::Script,
-            "console test" => Kind::Console,
-            "sh test server" => Kind::Server,
-            _ => continue,
-        };
-        blocks.push(Block { kind, code: code.join("\n") });
-    }
-    blocks
-}
-
-/// The commands of a console, each with the output that is expected.
-fn commands(console: &str) -> Vec<(String, String)> {
-    let mut commands: Vec<(String, String)> = Vec::new();
-    for line in console.lines() {
-        match (line.strip_prefix("$ "), commands.last_mut()) {
-            (Some(command), _) => commands.push((command.to_owned(), String::new())),
-            (None, Some((command, _))) if command.ends_with('\\') => *command += &format!("\n{line}"),
-            (None, Some((_, output))) => *output += &format!("{line}\n"),
-            (None, None) => panic!("output without a command: {line}"),
-        }
-    }
-    commands
-}
-
-/// Whether `text` is `pattern`, in which `…` stands for any text, and a line of it for any number of lines.
-fn matches(text: &str, pattern: &str) -> bool {
-    let (text, pattern) = (text.trim(), pattern.trim().replace("\n…\n", "\n…"));
-    let mut parts = pattern.split('…');
-    let Some(mut rest) = text.strip_prefix(parts.next().unwrap_or_default()) else { return false };
-    let mut parts: Vec<_> = parts.collect();
-    let Some(last) = parts.pop() else { return rest.is_empty() };
-    for part in parts {
-        let Some((_, after)) = rest.split_once(part) else { return false };
-        rest = after;
-    }
-    rest.ends_with(last)
-}
-
 fn an_output_that_differs_is_found() -> Outcome {
     for (text, pattern, expected) in [
         ("a\nb\n", "a\nb", true),
@@ -360,9 +295,7 @@ fn run(blocks: &[Block]) -> Outcome {
         match block.kind {
             Kind::Script => drop(terminal.script(&format!("set -e\n{code}"))?),
             Kind::Server => terminal.serve(&code)?,
-            Kind::Console => {
-                commands(&code).iter().try_for_each(|(command, output)| terminal.expect(command, output))?
-            }
+            Kind::Console => markdown::check(&code, |command| terminal.script(command))?,
         }
     }
     Ok(())
@@ -400,7 +333,7 @@ impl Terminal {
         code.replace("mongodb://127.0.0.1/", &format!("mongodb://127.0.0.1:{}/", self.mongod))
     }
 
-    fn bash(&self, script: &str) -> Result<Command, Failed> {
+    fn bash(&self, script: &str) -> Command {
         let bin = self.directory.path().join("bin");
         let mut command = Command::new("bash");
         command.args(["-c", script]).current_dir(self.directory.path()).stdin(Stdio::null());
@@ -408,38 +341,22 @@ impl Terminal {
         {
             command.env_remove(name);
         }
-        let inherited = std::env::var_os("PATH").unwrap_or_default();
-        let path = std::env::join_paths([bin.clone()].into_iter().chain(std::env::split_paths(&inherited)))?;
+        let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap_or_default());
         command.env("PATH", path).env("CURL_HOME", bin).env("RECORDS_LISTEN", format!("127.0.0.1:{}", self.records));
-        Ok(command)
+        command
     }
 
     /// Runs a script, and returns what it prints to standard output and standard error.
-    fn script(&self, script: &str) -> Result<String, Failed> {
-        let output = self.bash(&format!("exec 2>&1\n{script}"))?.output()?;
-        let text = String::from_utf8(output.stdout)?.replace('\r', "");
-        if output.status.success() { Ok(text) } else { Err(format!("{script}\n{}\n{text}", output.status).into()) }
-    }
-
-    fn expect(&self, command: &str, expected: &str) -> Outcome {
-        let begin = Instant::now();
-        loop {
-            let found = self.script(command);
-            if found.as_ref().is_ok_and(|text| matches(text, expected)) {
-                return Ok(());
-            }
-            if !command.starts_with("curl") || begin.elapsed() > PATIENCE {
-                let found = found.unwrap_or_else(|failed| failed.message().unwrap_or_default().to_owned());
-                return Err(format!("{command}\nshould print\n{expected}\nand prints\n{found}").into());
-            }
-            sleep(Duration::from_millis(100));
-        }
+    fn script(&self, script: &str) -> Result<String, String> {
+        let output = self.bash(&format!("exec 2>&1\n{script}")).output().map_err(|error| error.to_string())?;
+        let text = String::from_utf8_lossy(&output.stdout).replace('\r', "");
+        if output.status.success() { Ok(text) } else { Err(format!("{script}\n{}\n{text}", output.status)) }
     }
 
     fn serve(&mut self, command: &str) -> Outcome {
         let port = if command.starts_with("mongod") { self.mongod } else { self.records };
         let log = fs::File::create(self.directory.path().join("log"))?;
-        let server = self.bash(&format!("exec {command}"))?.stdout(log.try_clone()?).stderr(log).spawn()?;
+        let server = self.bash(&format!("exec {command}")).stdout(log.try_clone()?).stderr(log).spawn()?;
         self.servers.push(server);
         let begin = Instant::now();
         while TcpStream::connect(("127.0.0.1", port)).is_err() {

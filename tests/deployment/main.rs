@@ -16,12 +16,16 @@
 mod backup;
 mod cluster;
 mod compose;
+mod documents;
 mod http;
 mod images;
 mod outages;
 mod run;
 mod takeover;
 mod woodpecker;
+
+#[path = "../support/markdown.rs"]
+mod markdown;
 
 use std::process::ExitCode;
 
@@ -41,6 +45,7 @@ const CHECKS: &[Check] = &[
     Check { name: "images", needs: &["podman"], run: images::build },
     Check { name: "database_that_was_not_loaded", needs: &["podman"], run: images::refuse },
     Check { name: "compose", needs: &["podman", "podman-compose"], run: compose::whole_life },
+    Check { name: "guides", needs: &["podman", "podman-compose", "curl"], run: documents::guides },
     Check { name: "kubernetes", needs: &["podman", "kubectl", "TEST_KUBE_PLAY"], run: cluster::whole_life },
     Check {
         name: "takeover",
