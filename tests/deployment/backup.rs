@@ -1,4 +1,4 @@
-//! Backup and restore, as README.md has them.
+//! Backup and restore.
 
 use std::process::{Command, Stdio};
 

@@ -36,7 +36,7 @@ fn head() -> Outcome {
     git(&["rev-parse", "HEAD"])
 }
 
-/// Each as README.md says, but for the name and, where it is asked for, the profile.
+/// Builds one image as docs/reference/deployment-files.md says, but for the name and, where it is asked for, the profile.
 fn build_one(file: &str, image: &str, flags: &[&str]) -> Result<(), String> {
     let time = git(&["log", "-1", "--format=%ct"])?;
     let revision = format!("org.opencontainers.image.revision={}", head()?);
