@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use records::store::fallback::{self, Mode, Settings};
 use records::store::{BACKENDS, BackendKind, Kind, Options};
@@ -14,6 +15,7 @@ cases! {
     what_is_no_part_of_a_copy_is_left_as_it_was,
     a_directory_of_the_version_before_is_taken_over,
     a_copy_that_cannot_be_opened_stays_until_there_can_be_a_new_one,
+    a_clock_that_was_set_back_makes_no_stored_copy_younger,
 }
 
 fn lasting() -> impl Iterator<Item = &'static str> {
@@ -151,5 +153,39 @@ async fn a_copy_that_cannot_be_opened_stays_until_there_can_be_a_new_one() {
         ready(&*store).await;
         let after = generations(&path);
         assert!(after.len() == 1 && after != before, "{after:?}");
+    }
+}
+
+async fn a_clock_that_was_set_back_makes_no_stored_copy_younger() {
+    for scheme in lasting() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("copy");
+        let mut server = filled_set().await;
+        with_copy(scheme, &path, &server).await;
+        server.kill();
+        let written = std::time::Instant::now();
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        let state = path.join("replica.json");
+        let mut edited: serde_json::Value = serde_json::from_slice(&fs::read(&state).expect("a state")).expect("JSON");
+        let age = async |edited: &serde_json::Value, max_age: Option<Duration>| {
+            fs::write(&state, edited.to_string()).expect("a state");
+            let settings = Settings { mode: Mode::Replica, max_age, ..beside(scheme, &path) };
+            let mut store = None;
+            until("a free directory", async || {
+                store = fallback::over(open(&server.url()).await, settings.clone()).await.ok();
+                store.is_some()
+            })
+            .await;
+            store.expect("a store").get(&"1".into()).await.map(|found| found.staleness.expect("an age"))
+        };
+        // An hour later than now, as if the clock had been set back by an hour since.
+        let clock = &mut edited["written"]["clock"];
+        *clock = (clock.as_u64().expect("a time") + 3_600_000).into();
+        let known = age(&edited, None).await.expect("an answer");
+        assert!(known >= Duration::from_secs(3) && known <= written.elapsed() + Duration::from_secs(60), "{known:?}");
+        // And the machine was booted in between.
+        edited["written"]["uptime"]["boot"] = "another".into();
+        assert!(age(&edited, None).await.expect("an answer") > Duration::from_secs(1_000_000_000));
+        assert!(age(&edited, Some(Duration::from_secs(3_600))).await.is_err());
     }
 }

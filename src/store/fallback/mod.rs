@@ -6,7 +6,8 @@
 //! - [`replicator`] updates the replica in a task of its own: by a snapshot and the changes since, or by one snapshot after
 //!   the other.
 //! - [`backoff`] is the pause between its attempts.
-//! - [`replica_dir`] holds the snapshots and the state that survives a restart; [`snapshot_dir`] is the directory of one.
+//! - [`replica_dir`] holds the snapshots and the state that survives a restart; [`snapshot_dir`] is the directory of one,
+//!   and [`moment`] a time that a later process understands.
 //! - [`circuit_breaker`] decides if requests go to the primary.
 //! - [`metrics`] reports the state.
 //!
@@ -24,6 +25,7 @@
 mod backoff;
 mod circuit_breaker;
 mod metrics;
+mod moment;
 mod replica;
 mod replica_dir;
 mod replicator;
@@ -35,7 +37,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{Error, GetResult, Health, ListRequest, ListResult, Metric, Options, Result, Store};
@@ -48,6 +50,8 @@ use replicator::Replicator;
 
 /// The time that a list may take to begin, and a ping to be answered, in units of the time of a lookup.
 const PATIENCE: u32 = 4;
+
+const TOO_SLOW: &str = "MongoDB is too slow";
 
 /// The half that answers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -137,20 +141,21 @@ impl Inner {
         &self,
         call: &mut (impl Future<Output = Result<T>> + Unpin),
         within: Duration,
-        on_timeout: impl FnOnce(),
+        on_timeout: impl FnOnce(Instant),
     ) -> Raced<Result<T>> {
+        let began = Instant::now();
         let give_up = async {
             tokio::select! {
                 biased;
                 () = self.breaker.wait_until_open() => {}
-                () = tokio::time::sleep(within) => on_timeout(),
+                () = tokio::time::sleep(within) => on_timeout(began),
             }
         };
         tokio::select! {
             biased;
             answer = call => {
                 match &answer {
-                    Err(error) if error.is_unavailable() => self.breaker.record_failure(&error.report().to_string()),
+                    Err(error) if error.is_unavailable() => self.breaker.record_failure(began, &error.report().to_string()),
                     // Any other error is an answer too.
                     _ => self.breaker.record_success(),
                 }
@@ -165,17 +170,18 @@ impl Inner {
     fn probe_primary(&self) {
         let (primary, breaker, within) = (self.primary.clone(), self.breaker.clone(), self.timeout * PATIENCE);
         tokio::spawn(async move {
+            let began = Instant::now();
             match timeout(within, primary.ping()).await {
                 Ok(Ok(())) => {}
-                Ok(Err(error)) => breaker.record_failure(&error.report().to_string()),
-                Err(_) => breaker.record_failure("it is too slow"),
+                Ok(Err(error)) => breaker.record_failure(began, &error.report().to_string()),
+                Err(_) => breaker.record_failure(began, TOO_SLOW),
             }
         });
     }
 
     async fn get(&self, id: &RecordId) -> Result<GetResult> {
         let mut call = self.primary.get(id);
-        match self.race_primary(&mut call, self.timeout, || self.breaker.record_failure("it is too slow")).await {
+        match self.race_primary(&mut call, self.timeout, |began| self.breaker.record_failure(began, TOO_SLOW)).await {
             Raced::Answered(Err(error)) if error.is_unavailable() => self.replica.get(id, false).ok_or(error),
             Raced::Answered(answer) => answer,
             Raced::StillPending => match self.replica.get(id, false) {
@@ -193,7 +199,7 @@ impl Inner {
             return list;
         }
         let mut first = self.primary.list(request.clone());
-        let begun = match self.race_primary(&mut first, self.timeout * PATIENCE, || self.probe_primary()).await {
+        let begun = match self.race_primary(&mut first, self.timeout * PATIENCE, |_| self.probe_primary()).await {
             Raced::Answered(answer) => answer,
             Raced::StillPending => match self.replica.list(request.clone(), false).await {
                 Some(list) => return list,
@@ -206,33 +212,36 @@ impl Inner {
         }
     }
 
+    /// Returns `Ok` if a lookup would be answered now, as [`get`](Self::get) does it: by the replica if it can answer, else by
+    /// the primary, which is waited for however slow it is and whatever the breaker says.
     async fn health(&self) -> Result<Health> {
-        let health = async {
-            match timeout(self.timeout * PATIENCE, self.primary.health()).await {
-                Ok(answer) => answer,
-                Err(_) => Err(Error::unavailable("MongoDB does not answer in time")),
+        let age = match self.replica.age() {
+            Ok(age) => age.as_secs(),
+            Err(unusable) => {
+                let health = self.primary.health().await.map_err(|error| {
+                    Error::unavailable(format!("MongoDB does not answer, and {unusable}")).with_source(error)
+                })?;
+                let warning = format!("MongoDB answers, but {unusable}");
+                return Ok(Health { degraded: join([health.degraded, Some(warning)]) });
             }
         };
         let primary = match self.breaker.is_closed() {
-            true => health.await,
-            false => Err(Error::unavailable("the circuit breaker is open")),
+            true => timeout(self.timeout * PATIENCE, self.primary.health()).await.ok().and_then(Result::ok),
+            false => None,
         };
-        let seconds = |age: Duration| age.as_secs();
-        let of_primary = primary.as_ref().ok().and_then(|health| health.degraded.clone());
-        let degraded = match (primary, self.replica.age()) {
-            (Ok(_), Ok(_)) if self.replica.is_in_sync() => None,
-            (Ok(_), Ok(age)) => Some(format!("the fallback replica is from {} s ago and is not updated", seconds(age))),
-            (Ok(_), Err(unusable)) => Some(format!("MongoDB answers, but {unusable}")),
-            (Err(_), Ok(age)) => {
-                Some(format!("MongoDB is unreachable; the fallback replica from {} s ago answers", seconds(age)))
-            }
-            (Err(error), Err(unusable)) => {
-                return Err(Error::unavailable(format!("MongoDB does not answer, and {unusable}")).with_source(error));
-            }
+        let Some(health) = primary else {
+            let degraded = format!("MongoDB is unreachable; the fallback replica from {age} s ago answers");
+            return Ok(Health { degraded: Some(degraded) });
         };
-        let reasons: Vec<String> = of_primary.into_iter().chain(degraded).collect();
-        Ok(Health { degraded: (!reasons.is_empty()).then(|| reasons.join("; ")) })
+        let is_stale = !self.replica.is_in_sync();
+        let warning = is_stale.then(|| format!("the fallback replica is from {age} s ago and is not updated"));
+        Ok(Health { degraded: join([health.degraded, warning]) })
     }
+}
+
+fn join(warnings: [Option<String>; 2]) -> Option<String> {
+    let warnings: Vec<_> = warnings.into_iter().flatten().collect();
+    (!warnings.is_empty()).then(|| warnings.join("; "))
 }
 
 impl Store for Fallback {

@@ -16,7 +16,7 @@ use std::fs::{self, File, TryLockError};
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -24,6 +24,7 @@ use futures::TryStreamExt;
 use serde::{Deserialize, Serialize};
 
 use super::Settings;
+use super::moment::Moment;
 use super::replica::{Replica, Snapshot};
 use super::snapshot_dir::SnapshotDir;
 use crate::store::{self, BackendKind, Error, ListRequest, Opened, Options, Result, ResumeToken};
@@ -41,6 +42,9 @@ const OLD_STATES: [&str; 2] = ["copy.json", "copy.json.new"];
 
 /// The layout of the directory and of the stores in it.
 const FORMAT: u32 = 4;
+
+/// The age that a replica has if it cannot be known: the greatest that HTTP has (RFC 9111, section 1.2.2).
+const UNKNOWN_AGE: Duration = Duration::from_secs(1 << 31);
 
 pub struct ReplicaDir {
     url: String,
@@ -65,8 +69,9 @@ struct State {
     source: String,
     snapshot: u64,
     token: Option<String>,
-    /// Milliseconds since 1970.
-    current: u64,
+    /// The age of the replica when this was written, in milliseconds.
+    age: u64,
+    written: Moment,
 }
 
 /// A replica of an earlier run.
@@ -139,9 +144,14 @@ impl ReplicaDir {
             bytes += row.document.bson().len() as u64;
         }
         snapshot.set_counts(records, bytes);
-        let then = UNIX_EPOCH + Duration::from_millis(state.current);
-        // A clock that was set back says nothing; what it says is the best there is.
-        replica.mark_current_since(&snapshot, SystemTime::now().duration_since(then).unwrap_or_default());
+        let age = match state.written.elapsed() {
+            Some(since) => Duration::from_millis(state.age).saturating_add(since),
+            None => {
+                tracing::warn!("the clock was set back; the age of the stored fallback replica is unknown");
+                UNKNOWN_AGE
+            }
+        };
+        replica.mark_current_since(&snapshot, age);
         let token = state.token.as_ref().and_then(|token| BASE64_STANDARD.decode(token).ok());
         Ok(StoredReplica { snapshot, number: state.snapshot, token: token.map(|token| ResumeToken(token.into())) })
     }
@@ -210,14 +220,15 @@ impl ReplicaDir {
     ) -> Result<()> {
         let Some(directory) = &self.directory else { return Ok(()) };
         // Taken before the flush: the flushed records are at least as new.
-        let current = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().saturating_sub(age);
+        let written = Moment::now();
         snapshot.store()?.flush().await?;
         let state = State {
             format: FORMAT,
             source: directory.source.clone(),
             snapshot: number,
             token: token.map(|token| BASE64_STANDARD.encode(&token.0)),
-            current: current.as_millis() as u64,
+            age: age.as_millis() as u64,
+            written,
         };
         let path = directory.path.clone();
         let written = tokio::task::spawn_blocking(move || write(&path, &state)).await;

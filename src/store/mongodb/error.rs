@@ -181,8 +181,9 @@ pub fn classify(error: DriverError) -> Error {
         ErrorKind::Write(_) => (Kind::Unavailable, "MongoDB could not write"),
         ErrorKind::InvalidTlsConfig { .. } => (Kind::Unavailable, "the TLS settings for MongoDB do not work"),
         ErrorKind::InvalidArgument { .. } => (Kind::Broken, "the MongoDB driver refuses an argument"),
+        // Another server has the port, or a proxy is broken: the same call may succeed later.
         ErrorKind::InvalidResponse { .. } | ErrorKind::BsonDeserialization(_) | ErrorKind::Bson(_) => {
-            (Kind::Broken, "MongoDB sent a reply that cannot be read")
+            (Kind::Unavailable, "MongoDB sent a reply that cannot be read")
         }
         ErrorKind::IncompatibleServer { .. } => (Kind::Broken, "this version of MongoDB is not supported"),
         // The enum grows with the driver. What is new is logged with its cause, and tried again.

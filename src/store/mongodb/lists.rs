@@ -271,6 +271,8 @@ impl MongoDb {
             seen: HashSet::new(),
             read: 0,
             dropped: 0,
+            is_whole: request.filter.is_empty() && request.after.is_none() && request.limit.is_none(),
+            has_missing_ids: false,
         };
         let no_arrays = async {
             match explain {
@@ -551,6 +553,9 @@ struct Rows {
     /// The documents that the current `find` has returned, and how many of them were dropped.
     read: usize,
     dropped: usize,
+    /// The list has every document.
+    is_whole: bool,
+    has_missing_ids: bool,
 }
 
 impl Rows {
@@ -567,6 +572,9 @@ impl Rows {
         let Some(batch) = self.batches.next().await.transpose()? else {
             let may_have_more = self.find.limit.is_some_and(|limit| self.read >= limit) && self.dropped > 0;
             if !may_have_more {
+                if self.is_whole && !self.has_missing_ids {
+                    self.store.inner.has_missing_ids.store(false, Ordering::Relaxed);
+                }
                 return Ok(None);
             }
             // The limit was used up by rows that do not belong here: read on without one.
@@ -616,6 +624,7 @@ impl Rows {
             }
         }
         if document.key().is_missing() {
+            self.has_missing_ids = true;
             self.store.inner.has_missing_ids.store(true, Ordering::Relaxed);
         } else if !self.ids_repeat && !self.is_new(document.key()) {
             return Ok(None);
@@ -641,5 +650,5 @@ impl Rows {
 }
 
 fn malformed(error: Malformed) -> Error {
-    Error::broken("MongoDB sent a document that cannot be read").with_source(error)
+    Error::unavailable("MongoDB sent a document that cannot be read").with_source(error)
 }

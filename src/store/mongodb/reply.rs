@@ -20,7 +20,7 @@ impl AsRef<[u8]> for Reply {
 ///
 /// # Errors
 ///
-/// `Broken` when the server sent something that is not BSON.
+/// `Unavailable` when the server sent something that is not BSON.
 pub fn documents(batch: RawBatch) -> Result<Vec<Document>> {
     let array = batch.doc_slices().map_err(unreadable)?.as_bytes();
     let start = array.as_ptr() as usize - batch.as_raw_document().as_bytes().as_ptr() as usize;
@@ -37,5 +37,5 @@ pub fn documents(batch: RawBatch) -> Result<Vec<Document>> {
 const NOT_A_DOCUMENT: Malformed = Malformed("a batch holds something other than documents");
 
 pub fn unreadable(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
-    Error::broken("MongoDB sent a reply that cannot be read").with_source(error)
+    Error::unavailable("MongoDB sent a reply that cannot be read").with_source(error)
 }

@@ -1,0 +1,340 @@
+//! A primary that is slow, away, cut off or silent, and the replica that is made of it all the same.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures::future::{BoxFuture, join_all, pending};
+use futures::stream::{self, StreamExt};
+use records::document::extended_json;
+use records::record::{Document, Key, RecordId};
+use records::store::fallback::{self, Mode, Settings};
+use records::store::{
+    Change, ChangeBatch, ChangeStream, ChangeStreamError, Error, GetResult, ListRequest, ListResult, MetricValue,
+    Options, Result, ResumeToken, SnapshotRows, Store,
+};
+use tokio::time::{Instant, sleep};
+
+const AFTER: Duration = Duration::from_millis(250);
+const RECORDS: i64 = 5_000;
+
+/// The faults of the primary, which a test sets as it goes on.
+#[derive(Default)]
+struct Faults {
+    is_away: AtomicBool,
+    /// Lookups and pings take longer than the fallback waits.
+    is_slow: AtomicBool,
+    /// Lookups are never answered.
+    stalls: AtomicBool,
+    /// Every second lookup fails.
+    fails_half: AtomicBool,
+    /// The change stream panics.
+    panics: AtomicBool,
+    /// The change stream is silent: it proves nothing.
+    is_silent: AtomicBool,
+    /// The change stream loses its history at once.
+    loses_history: AtomicBool,
+    /// A snapshot ends with an error after so many rows; 0 for none.
+    cut_after: AtomicU64,
+}
+
+#[derive(Default)]
+struct World {
+    faults: Faults,
+    changes: Mutex<Vec<Change>>,
+    scans: Mutex<Vec<Instant>>,
+    rows: AtomicU64,
+    lookups: AtomicU64,
+}
+
+#[derive(Clone, Default)]
+struct Primary(Arc<World>);
+
+fn record(id: i64) -> Document {
+    extended_json::parse(format!(r#"{{"_id":{id},"text":"some text"}}"#).as_bytes()).expect("a document")
+}
+
+fn on(fault: &AtomicBool) -> bool {
+    fault.load(Ordering::Relaxed)
+}
+
+fn set(fault: &AtomicBool, is_on: bool) {
+    fault.store(is_on, Ordering::Relaxed);
+}
+
+impl Primary {
+    async fn over(&self, mode: Mode, size_limit: u64) -> Arc<dyn Store> {
+        fastrand::seed(7);
+        let settings = Settings {
+            url: "memory:".to_owned(),
+            source: "simulation".to_owned(),
+            mode,
+            timeout: AFTER,
+            max_age: None,
+            first_snapshot_within: Duration::ZERO,
+            snapshot_interval: Duration::from_secs(60),
+            size_limit,
+            options: Options::default(),
+        };
+        fallback::over(Arc::new(self.clone()), settings).await.expect("a fallback")
+    }
+
+    fn faults(&self) -> &Faults {
+        &self.0.faults
+    }
+
+    async fn call(&self) -> Result<()> {
+        sleep(Duration::from_millis(if on(&self.faults().is_slow) { 300 } else { 1 })).await;
+        if on(&self.faults().is_away) { Err(Error::unavailable("away")) } else { Ok(()) }
+    }
+
+    fn scans_within(&self, time: Duration) -> usize {
+        let scans = self.0.scans.lock().unwrap();
+        scans.iter().filter(|at| at.duration_since(scans[0]) < time).count()
+    }
+}
+
+impl Store for Primary {
+    fn get<'a>(&'a self, _: &'a RecordId) -> BoxFuture<'a, Result<GetResult>> {
+        Box::pin(async {
+            let number = self.0.lookups.fetch_add(1, Ordering::Relaxed);
+            if on(&self.faults().stalls) {
+                pending::<()>().await;
+            }
+            self.call().await?;
+            match on(&self.faults().fails_half) && number % 2 == 0 {
+                true => Err(Error::unavailable("half")),
+                false => Ok(Some(record(1)).into()),
+            }
+        })
+    }
+
+    fn list(&self, _: ListRequest) -> BoxFuture<'_, Result<ListResult>> {
+        Box::pin(async { Err(Error::unavailable("no list is asked for")) })
+    }
+
+    fn upsert(&self, _: Vec<Document>) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async { Err(Error::broken("nobody writes here")) })
+    }
+
+    fn ping(&self) -> BoxFuture<'_, Result<()>> {
+        Box::pin(self.call())
+    }
+
+    fn snapshot(&self, after: Option<Key>) -> BoxFuture<'_, Result<SnapshotRows>> {
+        Box::pin(async move {
+            self.call().await?;
+            self.0.scans.lock().unwrap().push(Instant::now());
+            let from = after.map_or(0, |after| (0..RECORDS).find(|id| Key::int64(*id) > after).unwrap_or(RECORDS));
+            let (primary, cut) = (self.clone(), self.faults().cut_after.load(Ordering::Relaxed) as i64);
+            let row = move |id: i64| {
+                primary.0.rows.fetch_add(1, Ordering::Relaxed);
+                match cut > 0 && id >= from + cut {
+                    true => Err(Error::unavailable("cut off")),
+                    false => Ok(record(id).into()),
+                }
+            };
+            // Nothing follows the error.
+            let end = if cut > 0 { RECORDS.min(from + cut + 1) } else { RECORDS };
+            let rows = stream::iter(from..end).map(row);
+            Ok(SnapshotRows { rows: rows.boxed(), is_in_order: true })
+        })
+    }
+
+    fn changes(&self, after: Option<ResumeToken>) -> ChangeStream {
+        let begin = (self.clone(), false, after.is_some());
+        let batches = stream::unfold(Some(begin), |state| async move {
+            let (primary, is_open, resumes) = state?;
+            sleep(Duration::from_millis(if is_open { 100 } else { 5 })).await;
+            let faults = primary.faults();
+            assert!(!on(&faults.panics), "a bug");
+            if on(&faults.is_away) {
+                return Some((Err(ChangeStreamError::Unavailable(Error::unavailable("away"))), None));
+            }
+            if on(&faults.loses_history) && (is_open || resumes) {
+                return Some((Err(ChangeStreamError::HistoryLost("a test".to_owned())), None));
+            }
+            let changes = if is_open { std::mem::take(&mut *primary.0.changes.lock().unwrap()) } else { Vec::new() };
+            let is_silent = !is_open || on(&faults.is_silent);
+            let batch =
+                ChangeBatch { changes, token: Some(ResumeToken([1].into())), current: (!is_silent).then(Instant::now) };
+            Some((Ok(batch), Some((primary, true, resumes))))
+        });
+        batches.boxed()
+    }
+}
+
+impl fmt::Debug for Primary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a primary")
+    }
+}
+
+async fn degraded(store: &dyn Store) -> Option<String> {
+    store.health().await.expect("health").degraded
+}
+
+async fn until_ready(store: &dyn Store) -> Duration {
+    let begin = Instant::now();
+    while degraded(store).await.is_some() {
+        assert!(begin.elapsed() < Duration::from_secs(300), "{:?}", degraded(store).await);
+        sleep(Duration::from_millis(50)).await;
+    }
+    begin.elapsed()
+}
+
+/// The state whose series is 1.
+fn state_of(store: &dyn Store, name: &str) -> &'static str {
+    let metric = store.metrics().into_iter().find(|metric| metric.name == name).expect("a metric");
+    let MetricValue::Gauges { values, .. } = metric.value else { panic!("{metric:?}") };
+    let current: Vec<_> = values.iter().filter(|(_, value)| *value == 1.0).map(|(name, _)| *name).collect();
+    assert_eq!(current.len(), 1, "{values:?}");
+    current[0]
+}
+
+async fn get(store: &dyn Store) -> Result<GetResult> {
+    store.get(&"1".into()).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_primary_that_is_slow_is_ready_as_long_as_lookups_are_answered() {
+    let primary = Primary::default();
+    // The replica is larger than allowed.
+    let store = primary.over(Mode::Standby, 1_000).await;
+    set(&primary.faults().is_slow, true);
+    sleep(Duration::from_secs(5)).await;
+    for _ in 0..40 {
+        assert!(get(&*store).await.is_ok());
+        let degraded = degraded(&*store).await;
+        assert!(degraded.is_some_and(|degraded| degraded.contains("MongoDB answers, but")));
+    }
+    set(&primary.faults().is_away, true);
+    assert!(get(&*store).await.is_err());
+    assert!(store.health().await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_round_trip_that_stalls_is_one_failure_however_many_lookups_wait_for_it() {
+    let primary = Primary::default();
+    let store = primary.over(Mode::Standby, u64::MAX).await;
+    until_ready(&*store).await;
+    set(&primary.faults().stalls, true);
+    let batch = join_all((0..128).map(|_| get(&*store)));
+    for found in batch.await {
+        assert!(found.expect("an answer").staleness.is_some());
+    }
+    assert_eq!(state_of(&*store, "circuit_breaker_state"), "closed");
+    set(&primary.faults().stalls, false);
+    assert_eq!(get(&*store).await.expect("an answer").staleness, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_breaker_opens_if_half_of_the_round_trips_fail_and_closes_after_two_probes() {
+    let primary = Primary::default();
+    let store = primary.over(Mode::Standby, u64::MAX).await;
+    until_ready(&*store).await;
+    set(&primary.faults().fails_half, true);
+    for _ in 0..20 {
+        assert!(get(&*store).await.is_ok());
+        sleep(Duration::from_millis(50)).await;
+        if state_of(&*store, "circuit_breaker_state") != "closed" {
+            break;
+        }
+    }
+    assert_ne!(state_of(&*store, "circuit_breaker_state"), "closed");
+    set(&primary.faults().fails_half, false);
+    sleep(Duration::from_millis(300)).await;
+    assert_eq!(state_of(&*store, "circuit_breaker_state"), "half_open");
+    sleep(Duration::from_millis(300)).await;
+    assert_eq!(state_of(&*store, "circuit_breaker_state"), "closed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_snapshot_that_is_cut_off_goes_on_after_its_last_key() {
+    let primary = Primary::default();
+    primary.faults().cut_after.store(1_500, Ordering::Relaxed);
+    let store = primary.over(Mode::Replica, u64::MAX).await;
+    until_ready(&*store).await;
+    assert_eq!(store.list(ListRequest::default()).await.expect("a list").rows.count().await, RECORDS as usize);
+    // Each record once, and an error for each cut.
+    assert_eq!(primary.0.rows.load(Ordering::Relaxed), RECORDS as u64 + 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn snapshots_that_keep_failing_become_rare() {
+    let primary = Primary::default();
+    primary.faults().cut_after.store(1, Ordering::Relaxed);
+    set(&primary.faults().loses_history, true);
+    let _store = primary.over(Mode::Standby, u64::MAX).await;
+    sleep(Duration::from_secs(600)).await;
+    let (first, all) = (primary.scans_within(Duration::from_secs(10)), primary.scans_within(Duration::from_secs(600)));
+    eprintln!("{first} scans in the first 10 s, {all} in 10 minutes");
+    assert!((2..=10).contains(&first), "{first} scans in the first 10 s");
+    assert!((20..=80).contains(&all), "{all} scans in 10 minutes");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_history_that_is_lost_again_and_again_does_not_cause_a_scan_each_time() {
+    let primary = Primary::default();
+    set(&primary.faults().loses_history, true);
+    let store = primary.over(Mode::Standby, u64::MAX).await;
+    sleep(Duration::from_secs(10)).await;
+    let scans = primary.scans_within(Duration::from_secs(10));
+    assert!((2..=10).contains(&scans), "{scans} scans in 10 s");
+    set(&primary.faults().loses_history, false);
+    assert!(until_ready(&*store).await < Duration::from_secs(31));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_stream_that_proves_nothing_leaves_a_replica_that_is_refreshed() {
+    let primary = Primary::default();
+    set(&primary.faults().is_silent, true);
+    let store = primary.over(Mode::Replica, u64::MAX).await;
+    assert!(until_ready(&*store).await < Duration::from_secs(10));
+    assert_eq!(state_of(&*store, "fallback_replica_sync_state"), "refreshing");
+    let age = async || get(&*store).await.expect("an answer").staleness.expect("an age").as_secs();
+    assert!((8..=10).contains(&age().await), "{}", age().await);
+    sleep(Duration::from_secs(300)).await;
+    // Never older than the interval and the wait for a proof.
+    assert!(age().await <= 75, "{}", age().await);
+    assert!((4..=7).contains(&primary.scans_within(Duration::from_secs(300))));
+    set(&primary.faults().is_silent, false);
+    sleep(Duration::from_secs(75)).await;
+    assert_eq!(state_of(&*store, "fallback_replica_sync_state"), "following");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replicator_that_panicked_starts_again() {
+    let primary = Primary::default();
+    let store = primary.over(Mode::Standby, u64::MAX).await;
+    until_ready(&*store).await;
+    set(&primary.faults().panics, true);
+    sleep(Duration::from_secs(20)).await;
+    assert_eq!(state_of(&*store, "fallback_replica_sync_state"), "interrupted");
+    set(&primary.faults().panics, false);
+    assert!(until_ready(&*store).await < Duration::from_secs(31));
+    assert_eq!(state_of(&*store, "fallback_replica_sync_state"), "following");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replica_that_outgrows_its_limit_answers_until_the_primary_does() {
+    let primary = Primary::default();
+    let store = primary.over(Mode::Replica, 2_000_000).await;
+    until_ready(&*store).await;
+    set(&primary.faults().is_slow, true);
+    // The last changes before the primary is away.
+    let grown = (RECORDS..4 * RECORDS).map(|id| Change::Put(record(id))).collect();
+    *primary.0.changes.lock().unwrap() = grown;
+    sleep(Duration::from_millis(150)).await;
+    set(&primary.faults().is_away, true);
+    for _ in 0..60 {
+        sleep(Duration::from_secs(1)).await;
+        assert!(get(&*store).await.expect("the replica's answer").staleness.is_some());
+    }
+    assert_eq!(state_of(&*store, "fallback_replica_sync_state"), "too_large");
+    set(&primary.faults().is_away, false);
+    sleep(Duration::from_secs(3)).await;
+    assert_eq!(get(&*store).await.expect("the primary's answer").staleness, None);
+    assert!(degraded(&*store).await.is_some_and(|degraded| degraded.contains("larger than allowed")));
+}
