@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use futures::StreamExt;
 use futures::future::{FutureExt, join_all};
 use records::store::fallback::{self, Mode, Settings};
-use records::store::{BACKENDS, BackendKind, ListRequest, Store};
+use records::store::{BACKENDS, BackendKind, Kind, ListRequest, Store};
 
 use crate::servers::mongod::{Mongod, document, element, text};
 use crate::support::*;
@@ -28,6 +28,7 @@ cases! {
     a_lasting_copy_whose_records_are_gone_is_made_anew,
     a_replica_behind_a_network_that_swallows_everything_follows_again,
     a_server_that_refuses_the_password_is_answered_for_until_it_takes_it,
+    bytes_that_are_no_bson_are_answered_for_as_if_the_server_were_away,
     a_right_that_is_revoked_on_open_connections_is_answered_for_until_it_is_given_back,
 }
 
@@ -384,4 +385,31 @@ async fn a_replica_behind_a_network_that_swallows_everything_follows_again() {
     ready(&*store).await;
     let metrics = metrics(&*store);
     assert!(metrics.contains("fallback_replica_snapshots_total 1\n"), "it was copied anew:\n{metrics}");
+}
+
+/// Another server has the port, or a proxy is broken.
+async fn bytes_that_are_no_bson_are_answered_for_as_if_the_server_were_away() {
+    let server = filled_set().await;
+    // Garbage from the first byte on; behind the header of each message; and within its first document.
+    for kept in [0, 16, 60] {
+        let network = proxy::Proxy::to(server.port()).await.expect("a port");
+        let url = format!("mongodb://127.0.0.1:{}/?directConnection=true", network.port());
+        let (plain, store) = (open(&url).await, over(&url, settings(Mode::Standby)).await);
+        ready(&*store).await;
+        assert!(plain.get(&"1".into()).await.is_ok());
+        network.garble(kept);
+        for _ in 0..20 {
+            let found = get(&*store, "1").await;
+            assert!(found.staleness.is_some() && found.document.is_some(), "{kept}");
+            let list = store.list(ListRequest::default()).await.expect("a list");
+            assert!(list.staleness.is_some(), "{kept}");
+            assert_eq!(list.rows.count().await, 100, "{kept}");
+        }
+        let error = plain.get(&"1".into()).await.expect_err("garbage");
+        assert_eq!(error.kind(), Kind::Unavailable, "{kept}: {}", error.report());
+        let error = plain.list(ListRequest::default()).await.expect_err("garbage");
+        assert_eq!(error.kind(), Kind::Unavailable, "{kept}: {}", error.report());
+        network.mend();
+        until("the server's answers", async || get(&*store, "1").await.staleness.is_none()).await;
+    }
 }

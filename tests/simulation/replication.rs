@@ -103,7 +103,7 @@ impl Store for Primary {
                 pending::<()>().await;
             }
             self.call().await?;
-            match on(&self.faults().fails_half) && number % 2 == 0 {
+            match on(&self.faults().fails_half) && number.is_multiple_of(2) {
                 true => Err(Error::unavailable("half")),
                 false => Ok(Some(record(1)).into()),
             }

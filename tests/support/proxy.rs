@@ -34,6 +34,8 @@ struct State {
     delay: Duration,
     /// The total number of bytes from the server after which the proxy resets.
     until: Option<u64>,
+    /// Replaces the bytes of every piece from the server, but so many at its beginning.
+    garbles_after: Option<usize>,
 }
 
 impl Proxy {
@@ -71,6 +73,11 @@ impl Proxy {
         self.state.send_modify(|state| state.until = until);
     }
 
+    /// From now on, the server's pieces are garbage after their first `kept` bytes.
+    pub fn garble(&self, kept: usize) {
+        self.state.send_modify(|state| state.garbles_after = Some(kept));
+    }
+
     /// Every piece takes so much longer, in both directions.
     pub fn slow_down(&self, delay: Duration) {
         self.state.send_modify(|state| state.delay = delay);
@@ -84,6 +91,12 @@ impl Proxy {
     /// The number of bytes received from the server.
     pub fn received(&self) -> u64 {
         self.from_server.load(Ordering::Relaxed)
+    }
+}
+
+fn garble(piece: &mut [u8], state: State) {
+    if let Some(kept) = state.garbles_after {
+        piece.iter_mut().skip(kept).for_each(|byte| *byte = b'G');
     }
 }
 
@@ -111,8 +124,8 @@ impl Link {
         let (from_client, to_client) = client.into_split();
         let (from_server, to_server) = server.into_split();
         tokio::join!(
-            self.forward(from_client, to_server, begun, |_| false),
-            self.forward(from_server, to_client, begun, |count| {
+            self.forward(from_client, to_server, begun, |_, _| {}, |_| false),
+            self.forward(from_server, to_client, begun, garble, |count| {
                 let sent = self.from_server.fetch_add(count, Ordering::Relaxed) + count;
                 self.state.borrow().until.is_some_and(|until| sent > until)
             })
@@ -125,6 +138,7 @@ impl Link {
         mut from: OwnedReadHalf,
         mut to: OwnedWriteHalf,
         begun: State,
+        change: impl Fn(&mut [u8], State),
         enough: impl Fn(u64) -> bool,
     ) {
         let mut state = self.state.subscribe();
@@ -145,6 +159,7 @@ impl Link {
                 self.state.send_modify(State::reset);
                 break;
             }
+            change(&mut buffer[..count], now);
             if to.write_all(&buffer[..count]).await.is_err() {
                 break;
             }
