@@ -1,19 +1,11 @@
-//! The command line: reads the settings, wires the rooms together, says how it went by the exit status.
+//! The command line: reads the settings, connects the modules, reports the outcome by the exit status.
 
 #![forbid(unsafe_code)]
 
-mod verbs;
+mod commands;
 
 use std::process::ExitCode;
 
-use records::config::{self, Command};
-
 fn main() -> ExitCode {
-    match config::read() {
-        Command::Serve(serve) => verbs::serve(*serve),
-        Command::Import(import) => verbs::import(import),
-        Command::Healthcheck(healthcheck) => verbs::healthcheck(healthcheck),
-        Command::Config(serve, text) => verbs::config(&serve, &text),
-        Command::Completions(shell) => verbs::completions(shell),
-    }
+    commands::run(records::config::read())
 }

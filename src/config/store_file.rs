@@ -51,6 +51,6 @@ fn url_in(path: &Path) -> Result<Secret, String> {
         std::fs::read_to_string(path).map_err(|error| format!("cannot read the store's URL out of {at}: {error}"))?;
     match text.trim() {
         "" => Err(format!("{at} is empty: it must hold the store's URL")),
-        url => Ok(Secret(url.to_owned())),
+        url => Ok(Secret::new(url.to_owned())),
     }
 }

@@ -1,74 +1,66 @@
-//! What the text of a setting means, and which texts mean nothing.
+//! The values of settings: which texts they accept.
 
-use std::net::SocketAddr;
+use std::fmt;
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::num::NonZero;
+use std::str::FromStr;
+use std::thread::available_parallelism;
 use std::time::Duration;
 
-use clap::parser::ValueSource;
-use clap::{Arg, ArgMatches, CommandFactory};
+use bytesize::ByteSize;
+use clap::builder::RangedU64ValueParser;
 
-use super::flags::Cli;
-use super::wrong;
-use crate::store::fallback;
-use crate::telemetry::{Format, trace};
-
-/// Where health and metrics are, if not at `listen` too.
-pub fn admin_of(
-    admin: Option<SocketAddr>,
-    listen: SocketAddr,
-    matches: &ArgMatches,
-) -> Result<Option<SocketAddr>, clap::Error> {
-    if admin == Some(listen) && listen.port() != 0 {
-        let (admin, both) = (named("admin_listen", matches), named("listen", matches));
-        return Err(wrong(format!("{admin} and {both} are both {listen}: leave {admin} out to have one port")));
-    }
-    Ok(admin)
+/// A port, and the host name or the IP address of the interface to listen on. An empty host is every interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenAddress {
+    host: String,
+    pub port: u16,
 }
 
-/// A setting, as whoever has set it knows it.
-pub fn named(id: &str, matches: &ArgMatches) -> String {
-    let matches = matches.subcommand().map_or(matches, |(_, matches)| matches);
-    let flag = format!("--{}", id.replace('_', "-"));
-    let command = Cli::command();
-    let variable = command.get_arguments().find(|arg| arg.get_id() == id).and_then(Arg::get_env);
-    match variable {
-        Some(variable) if matches.value_source(id) == Some(ValueSource::EnvVariable) => {
-            format!("{} ({flag})", variable.display())
+impl ListenAddress {
+    /// Returns the socket addresses that it may be, the preferred one first. A name may have several: IPv4 is preferred.
+    ///
+    /// # Errors
+    ///
+    /// When the name has no address.
+    pub fn resolve(&self) -> io::Result<Vec<SocketAddr>> {
+        if self.host.is_empty() {
+            // A socket of IPv6 takes IPv4 too, where the system has IPv6.
+            return Ok(vec![(Ipv6Addr::UNSPECIFIED, self.port).into(), (Ipv4Addr::UNSPECIFIED, self.port).into()]);
         }
-        _ => flag,
+        let mut addresses: Vec<_> = (self.host.as_str(), self.port).to_socket_addrs()?.collect();
+        addresses.sort_by_key(SocketAddr::is_ipv6);
+        Ok(addresses)
     }
 }
 
-/// The collector of traces. The URL is checked when the export starts: a wrong one is a warning.
-pub fn otlp_of(url: Option<String>, matches: &ArgMatches) -> Result<Option<String>, clap::Error> {
-    let matches = matches.subcommand().map_or(matches, |(_, matches)| matches);
-    if !trace::CAN_EXPORT && matches.value_source("otlp_endpoint") == Some(ValueSource::CommandLine) {
-        return Err(wrong("this build cannot export traces: rebuild with --features otlp".into()));
-    }
-    Ok(url)
-}
+impl FromStr for ListenAddress {
+    type Err = &'static str;
 
-pub fn mode(text: &str) -> Result<fallback::Mode, String> {
-    match text {
-        "standby" => Ok(fallback::Mode::Standby),
-        "replica" => Ok(fallback::Mode::Replica),
-        _ => Err("it is standby or replica".into()),
-    }
-}
-
-pub fn format(text: &str) -> Result<Format, String> {
-    match text {
-        "text" => Ok(Format::Text),
-        "json" => Ok(Format::Json),
-        _ => Err("it is text or json".into()),
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let is_name = |host: &str| host.chars().all(|c| c.is_alphanumeric() || "-._".contains(c));
+        let parsed = text.rsplit_once(':').and_then(|(host, port)| {
+            let host = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+                Some(address) => address.parse::<Ipv6Addr>().ok()?.to_string(),
+                None => Some(host).filter(|host| is_name(host))?.to_owned(),
+            };
+            Some(Self { host, port: port.parse().ok()? })
+        });
+        parsed.ok_or("it must be a host and a port, as in 127.0.0.1:8080, localhost:8080, [::1]:8080 or :8080")
     }
 }
 
-/// No name: it may have several addresses, of which the first may not be the one that clients use.
-pub fn address(text: &str) -> Result<SocketAddr, String> {
-    text.parse().map_err(|_| "it must be an IP address and a port, as in 127.0.0.1:8080 or [::1]:8080".into())
+impl fmt::Display for ListenAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.host.contains(':') {
+            true => write!(f, "[{}]:{}", self.host, self.port),
+            false => write!(f, "{}:{}", self.host, self.port),
+        }
+    }
 }
 
-/// As long as any setting is. What is added to it, and to the time of day, has room behind it.
+/// Leaves room for what is added to it, and to the time of day.
 const TIME_MAX: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 
 pub fn time(text: &str) -> Result<Duration, String> {
@@ -86,47 +78,17 @@ pub fn positive(text: &str) -> Result<Duration, String> {
     }
 }
 
-pub fn limit(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        // A list of one more is asked for, to see whether there is more.
-        Ok(limit @ 1..=1_000_000_000) => Ok(limit),
-        _ => Err("it must be a whole number from 1 to 1000000000".into()),
-    }
+pub fn size(text: &str) -> Result<ByteSize, &'static str> {
+    let is_addressable = |size: &ByteSize| (1..=isize::MAX as u64).contains(&size.as_u64());
+    text.parse().ok().filter(is_addressable).ok_or("it must be a size, 1 byte or more, as in 67108864, 64MiB or 1GiB")
 }
 
-pub fn count(text: &str) -> Result<usize, String> {
-    text.parse().ok().filter(|count| *count > 0).ok_or_else(|| "it must be a whole number, 1 or more".into())
+/// Accepts whole numbers from 1 to `max`.
+pub fn up_to(max: u64) -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(1..=max)
 }
 
-/// Bytes, also in units of 1024: `65536`, `64KiB`, `64 MiB`, `1GiB`.
-pub fn size(text: &str) -> Result<usize, String> {
-    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-    let (number, unit) = text.split_at(digits);
-    let unit: Option<usize> = match unit.trim_start().to_ascii_lowercase().as_str() {
-        "" | "b" => Some(1),
-        "kib" => Some(1 << 10),
-        "mib" => Some(1 << 20),
-        "gib" => Some(1 << 30),
-        _ => None,
-    };
-    let bytes = number.parse::<usize>().ok().zip(unit).and_then(|(number, unit)| number.checked_mul(unit));
-    bytes
-        .filter(|bytes| *bytes > 0)
-        .ok_or_else(|| "it must be a size in bytes, 1 or more, as in 67108864 or 64MiB".into())
-}
-
-pub fn threads(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        // More than any machine has processors.
-        Ok(count @ 1..=1_024) => Ok(count),
-        _ => Err("it must be a whole number from 1 to 1024".into()),
-    }
-}
-
-pub fn connections(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        // More would be refused by the semaphore that counts them, and by any system.
-        Ok(count @ 1..=1_000_000) => Ok(count),
-        _ => Err("it must be a whole number from 1 to 1000000".into()),
-    }
+/// Counts the processors that the process may use, by its affinity and the quota of its cgroup.
+pub fn processors() -> usize {
+    available_parallelism().map_or(1, NonZero::get)
 }

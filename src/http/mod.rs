@@ -29,6 +29,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::Semaphore;
 
+pub use pages::COMPILED as HAS_PAGES;
 pub use settings::{AccessLog, Settings};
 
 use crate::store::{MemoryPool, Store};

@@ -7,6 +7,9 @@ mod openapi;
 
 use super::middleware::Routes;
 
+/// This build has pages.
+pub const COMPILED: bool = cfg!(feature = "pages");
+
 /// Adds the pages of this build.
 #[cfg(feature = "pages")]
 pub fn add(routes: Routes) -> Routes {

@@ -31,7 +31,7 @@ pub const VERSION: &str = match option_env!("RECORDS_VERSION") {
 const BUFFERED_LINES: usize = 8 * 1024;
 
 /// The format of a line.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Format {
     #[default]
     Text,

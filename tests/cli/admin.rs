@@ -60,7 +60,7 @@ fn a_port_that_is_taken_keeps_it_from_starting() {
 }
 
 #[rstest]
-#[case::no_address("9090", "an IP address and a port, as in 127.0.0.1:8080")]
+#[case::no_address("9090", "a host and a port, as in 127.0.0.1:8080")]
 #[case::the_same_twice("127.0.0.1:8080", "both 127.0.0.1:8080")]
 fn a_wrong_address_is_named(#[case] address: &str, #[case] says: &str, #[values("serve", "config")] verb: &str) {
     let output = run(&directory(), &[verb, "--store", "memory:", "--admin-listen", address], "");

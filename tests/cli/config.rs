@@ -49,7 +49,7 @@ fn a_secret_is_hidden_wherever_it_comes_from() {
     of_environment.env("RECORDS_STORE", url);
     for (command, source) in [
         (records(&directory, &["config", "--store", url]), "flag --store"),
-        (records(&directory, &["--store", url, "config"]), "flag --store"),
+        (records(&directory, &["config", &format!("--store={url}")]), "flag --store"),
         (of_environment, "environment RECORDS_STORE"),
         (records(&directory, &["config", "--store-file", "url"]), "file url"),
     ] {

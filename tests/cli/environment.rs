@@ -1,4 +1,4 @@
-//! Variables: which of them count, and for whom. `config.rs` says where each setting comes from.
+//! Variables: which of them count, and for whom. `config_file.rs` tests the order of the sources.
 
 use records::store::{BACKENDS, BackendKind};
 use rstest::rstest;
@@ -35,10 +35,11 @@ const WRONG: &[(&str, &str)] = &[
 ];
 
 #[rstest]
-#[case::before_the_verb(&["--store-timeout", "5s", "config", "--store", "memory:"])]
-#[case::behind_the_verb(&["config", "--store", "memory:", "--store-timeout", "5s"])]
-fn a_flag_wins_over_a_variable_that_is_wrong(#[case] arguments: &[&str]) {
-    let (status, text) = told(&[("RECORDS_STORE_TIMEOUT", "wrong")], arguments);
+#[case("5s")]
+#[case("1h 30m")]
+fn a_flag_wins_over_a_variable_that_is_wrong(#[case] time: &str) {
+    let arguments = ["config", "--store", "memory:", "--store-timeout", time];
+    let (status, text) = told(&[("RECORDS_STORE_TIMEOUT", "wrong")], &arguments);
     assert_eq!(status, 0, "{text}");
     assert!(text.contains("flag --store-timeout"), "{text}");
 }
@@ -61,7 +62,8 @@ fn a_flag_of_any_verb_wins_over_its_variable(#[case] variable: &str, #[case] fla
 }
 
 #[rstest]
-#[case("RECORDS_LISTEN", "localhost:8080", "--listen", "an IP address and a port, as in 127.0.0.1:8080")]
+#[case("RECORDS_LISTEN", "localhost", "--listen", "a host and a port, as in 127.0.0.1:8080")]
+#[case("RECORDS_FALLBACK_MODE", "both", "--fallback-mode", "possible values: standby, replica")]
 #[case("RECORDS_STORE_TIMEOUT", "5", "--store-timeout", "500ms, 5s or 2m")]
 #[case("RECORDS_MAX_LIMIT", "4", "--max-limit", "RECORDS_DEFAULT_LIMIT (--default-limit) is 5")]
 #[case("RECORDS_ADMIN_LISTEN", "127.0.0.1:8080", "--admin-listen", "and --listen are both")]
@@ -164,16 +166,25 @@ fn a_part_of_no_fallback_is_refused_by_those_that_would_have_one() {
 #[case::help_of_a_verb(&["config", "--help"])]
 fn help_names_the_variables(#[case] arguments: &[&str]) {
     let text = stdout(&run(&directory(), arguments, ""));
-    for variable in ["RECORDS_STORE]", "RECORDS_STORE_TIMEOUT=]", "RECORDS_LISTEN=]", "RECORDS_FALLBACK]"] {
+    for variable in ["RECORDS_STORE]", "RECORDS_STORE_TIMEOUT]", "RECORDS_LISTEN]", "RECORDS_FALLBACK]"] {
         assert!(text.contains(variable), "help does not say {variable} {text}");
     }
 }
 
 #[test]
-fn a_flag_of_serve_before_another_verb_is_still_refused() {
+fn a_flag_before_a_command_is_refused() {
     let (status, text) = told(&[], &["--fallback-mode", "replica", "config", "--store", "memory:"]);
     assert_eq!(status, 2, "{text}");
-    assert!(text.contains("--fallback-mode stands before the verb"), "{text}");
+    assert!(text.contains("unexpected argument 'config'"), "{text}");
+}
+
+#[test]
+fn an_empty_variable_counts_as_unset() {
+    let empty = ["RECORDS_LISTEN", "RECORDS_STORE", "RECORDS_MAX_LIMIT", "RECORDS_CONFIG", "RECORDS_SERVER_TIMING"];
+    let variables: Vec<_> = empty.iter().map(|name| (*name, "")).collect();
+    let (status, text) = told(&variables, &["config", "--store", "memory:"]);
+    assert_eq!(status, 0, "{text}");
+    assert!(!text.contains("environment"), "{text}");
 }
 
 #[rstest]

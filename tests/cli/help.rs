@@ -36,6 +36,20 @@ fn help_names_every_verb_and_every_setting() {
 }
 
 #[test]
+fn short_help_fits_a_screen_with_the_ten_settings_that_matter() {
+    let directory = directory();
+    for arguments in [&["-h"][..], &["serve", "-h"]] {
+        let mut command = records(&directory, arguments);
+        command.env("COLUMNS", "80");
+        let text = stdout(&finish(command, ""));
+        assert!(text.lines().count() <= 40 && text.lines().all(|line| line.chars().count() <= 80), "{text}");
+        let settings = text.lines().filter(|line| line.starts_with("      --"));
+        assert_eq!(settings.count(), 10, "{text}");
+        assert!(!text.contains("--drain-delay"), "{text}");
+    }
+}
+
+#[test]
 fn help_of_import_says_what_the_exit_status_means() {
     let output = run(&directory(), &["import", "--help"], "");
     assert!(stdout(&output).contains("Exit status") && stdout(&output).contains("--skip-invalid"));
@@ -65,16 +79,22 @@ fn completions_are_printed_for_every_shell(#[values("bash", "zsh", "fish", "elvi
 #[case::address_without_port(&["--listen", "127.0.0.1"], 2, "--listen")]
 #[case::time_without_unit(&["--request-timeout", "5"], 2, "500ms, 5s or 2m")]
 #[case::a_time_without_end(&["--fallback", "memory:", "--fallback-timeout", "10000000000000000000s"], 2, "a year at most")]
-#[case::a_limit_without_end(&["--max-limit", "18446744073709551615"], 2, "from 1 to 1000000000")]
+#[case::a_limit_without_end(&["--max-limit", "18446744073709551615"], 2, "not in 1..=1000000000")]
 #[case::no_time(&["--request-timeout", "0s"], 2, "longer than nothing")]
-#[case::no_connections(&["--max-connections", "0"], 2, "1 to 1000000")]
-#[case::no_threads(&["--worker-threads", "0"], 2, "1 to 1024")]
+#[case::no_connections(&["--max-connections", "0"], 2, "not in 1..=1000000")]
+#[case::no_threads(&["--worker-threads", "0"], 2, "not in 1..=1024")]
 #[case::requests_to_log(&["--access-log", "some"], 2, "possible values: all, errors, off")]
 #[case::log_filter(&["--store", "memory:", "--log", "records=loud"], 1, "log filter")]
 #[case::seed_that_is_not_there(&["--store", "memory:", "--seed", "nothing.jsonl"], 1, "nothing.jsonl")]
 #[case::address_of_another_machine(&["--store", "memory:", "--listen", "192.0.2.1:1"], 1, "cannot listen on 192.0.2.1:1")]
+#[case::address_of_no_machine(&["--store", "memory:", "--listen", "nowhere.invalid:1"], 1, "cannot listen on nowhere.invalid:1 (--listen)")]
+#[case::address_without_brackets(&["--listen", "::1:8080"], 2, "[::1]:8080")]
+#[case::a_size_of_nothing(&["--response-memory-limit", "0"], 2, "64MiB")]
+#[case::a_size_in_no_unit(&["--response-memory-limit", "64 apples"], 2, "64MiB")]
+#[case::a_size_below_nothing(&["--response-memory-limit=-1MiB"], 2, "--response-memory-limit")]
+#[case::more_memory_than_there_is(&["--store", "memory:", "--response-memory-limit", "1PiB"], 2, "1.0 PiB for responses + ")]
 #[case::fallback_of_a_store_here(&["--store", "memory:", "--fallback", "memory:"], 2, "leave --fallback out")]
-#[case::fallback_of_no_kind(&["--store", "memory:", "--fallback", "memory:", "--fallback-mode", "both"], 2, "standby or replica")]
+#[case::fallback_of_no_kind(&["--store", "memory:", "--fallback", "memory:", "--fallback-mode", "both"], 2, "possible values: standby, replica")]
 #[case::fallback_of_no_size(&["--store", "memory:", "--fallback", "memory:", "--fallback-size-limit", "0"], 2, "--fallback-size-limit")]
 #[case::part_of_no_fallback(&["--store", "memory:", "--fallback-mode", "replica"], 2, "--fallback <URL>")]
 #[case::file_with_the_url_not_there(&["--store-file", "nothing"], 2, "nothing")]
@@ -92,6 +112,7 @@ fn a_mistake_is_named_in_words_that_say_what_to_do(
 #[case::not_here(&["--fallback", "{url}"], 2, "must be in this process")]
 #[case::of_no_such_store(&["--fallback", "paper:"], 1, "there is no \"paper\" store")]
 #[case::a_name_for_memory(&["--fallback", "memory:mine"], 1, "memory:")]
+#[case::of_more_than_fits(&["--fallback", "memory:", "--fallback-size-limit", "1PiB"], 2, "2.25 × 1.0 PiB for the replica + ")]
 #[case::without_time_to_answer(&["--fallback", "memory:", "--fallback-timeout", "3s", "--request-timeout", "5s"], 2, "half")]
 fn a_mistake_about_the_fallback_is_named(#[case] arguments: &[&str], #[case] status: i32, #[case] says: &str) {
     // Of stores that can be away; the offline flavour has none.

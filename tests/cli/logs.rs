@@ -244,7 +244,7 @@ fn a_clients_request_id_does_not_look_like_more_fields(#[values("text", "json")]
 fn an_unknown_format_is_refused_with_the_known_ones() {
     let output = run(&directory(), &["--store", "memory:", "--log-format", "xml"], "");
     assert_eq!(code(&output), 2);
-    assert!(stderr(&output).contains("text or json"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("possible values: text, json"), "{}", stderr(&output));
 }
 
 #[rstest]

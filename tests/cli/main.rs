@@ -2,6 +2,7 @@
 
 mod admin;
 mod config;
+mod config_file;
 mod environment;
 mod help;
 mod import;

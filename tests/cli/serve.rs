@@ -43,7 +43,7 @@ fn the_verb_serve_may_be_left_out() {
 
 #[cfg(target_os = "linux")]
 #[rstest]
-#[case::unless_set(&[], std::thread::available_parallelism().unwrap().get().saturating_sub(1).max(1))]
+#[case::unless_set(&[], std::thread::available_parallelism().unwrap().get())]
 #[case::as_set(&["--worker-threads", "3"], 3)]
 fn as_many_threads_serve(#[case] arguments: &[&str], #[case] expected: usize) {
     let directory = directory();
@@ -61,6 +61,20 @@ fn as_many_threads_serve(#[case] arguments: &[&str], #[case] expected: usize) {
         std::thread::sleep(Duration::from_millis(10));
     }
     assert_eq!(workers(), expected);
+}
+
+#[rstest]
+#[case::a_name("localhost:0", "127.0.0.1")]
+#[case::every_address(":0", "127.0.0.1")]
+#[case::ipv6("[::1]:0", "::1")]
+fn it_listens_on_names_and_on_every_address(#[case] listen: &str, #[case] host: &str) {
+    let directory = directory();
+    let serving = Serving::spawn(records(&directory, &["--store", "memory:", "--listen", listen]));
+    let host: std::net::IpAddr = host.parse().unwrap();
+    assert_eq!(serving.get_at((host, serving.address.port()).into(), "/livez").0, 200);
+    let asked = listen.replace(":0", &format!(":{}", serving.address.port()));
+    let output = run(&directory, &["healthcheck", "--listen", &asked], "");
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
 }
 
 #[test]

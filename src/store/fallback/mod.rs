@@ -54,7 +54,7 @@ const PATIENCE: u32 = 4;
 const TOO_SLOW: &str = "MongoDB is too slow";
 
 /// The half that answers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Mode {
     /// The primary, and the replica when the primary does not answer.
     #[default]

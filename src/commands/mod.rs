@@ -1,0 +1,100 @@
+//! The commands. Belongs to the binary: it prints, and decides the exit status.
+
+mod import;
+mod serve;
+
+use std::fmt::Display;
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use records::config::{self, Command, Healthcheck, LogArgs, Serve, Store};
+use records::healthcheck;
+use records::store::{self, Opened};
+use records::telemetry::{self, Format, Telemetry};
+use tokio::runtime::{self, Runtime};
+
+/// The time that a process that ends waits for threads that wait for the disk, or for a pipe.
+const BLOCKED_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// The reason why a command failed, for the person who ran it.
+struct CliError(String);
+
+impl<E: Display> From<E> for CliError {
+    fn from(error: E) -> Self {
+        Self(error.to_string())
+    }
+}
+
+type Outcome = Result<ExitCode, CliError>;
+
+/// Runs `command` to its end.
+pub fn run(command: Command) -> ExitCode {
+    let format = match &command {
+        Command::Serve(settings) => settings.args.log.log_format,
+        Command::Import(settings) => settings.log.log_format,
+        _ => Format::Text,
+    };
+    let outcome = match command {
+        Command::Serve(settings) => serve::run(*settings),
+        Command::Import(settings) => import::run(settings),
+        Command::Healthcheck(settings) => check_health(&settings),
+        Command::Config(settings, text) => print_config(&settings, &text),
+        Command::Completions(shell) => print(&config::completions(shell)),
+    };
+    outcome.unwrap_or_else(|CliError(text)| {
+        telemetry::report_error(format, &text);
+        ExitCode::FAILURE
+    })
+}
+
+fn check_health(settings: &Healthcheck) -> Outcome {
+    let path = if settings.live { "/livez" } else { "/readyz" };
+    let cannot = |error| CliError(format!("cannot find {}: {error}", settings.address));
+    // A server that listens by IPv6 on every address answers by IPv4 too.
+    let address = settings.address.resolve().map_err(cannot)?.into_iter().min_by_key(|address| address.is_ipv6());
+    let address = address.ok_or_else(|| CliError(format!("{} has no address", settings.address)))?;
+    healthcheck::ask(address, path, settings.timeout)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Prints `text`, unless `serve` would refuse the settings that it describes.
+fn print_config(settings: &Serve, text: &str) -> Outcome {
+    telemetry::parse_filter(&settings.args.log.log)?;
+    serve::http_settings(settings)?;
+    // The driver parses URLs on one.
+    let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(serve::check(settings))?;
+    print(text.as_bytes())
+}
+
+/// Prints to standard output. A reader that closes its end, as `head` does, has read enough.
+fn print(text: &[u8]) -> Outcome {
+    let mut out = io::stdout().lock();
+    match out.write_all(text).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(CliError(format!("cannot write to standard output: {error}")))
+        }
+        _ => Ok(ExitCode::SUCCESS),
+    }
+}
+
+/// Starts the log, the export of traces, and a runtime for `command`, and runs that.
+fn run_logged(
+    log: &LogArgs,
+    otlp_endpoint: Option<&str>,
+    threads: usize,
+    command: impl FnOnce(&Runtime, &Telemetry) -> Outcome,
+) -> Outcome {
+    let telemetry = telemetry::start(&log.log, log.log_format, otlp_endpoint)?;
+    let runtime = runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?;
+    let outcome = command(&runtime, &telemetry);
+    // Bounded: a thread may wait for ever for a pipe that it reads. Before the log, which may have its last lines.
+    runtime.shutdown_timeout(BLOCKED_TIMEOUT);
+    outcome
+}
+
+async fn open(settings: &Store) -> Result<Opened, CliError> {
+    let opened = store::open(settings.url.expose(), settings.options.clone()).await;
+    opened.map_err(|error| CliError(error.report().to_string()))
+}

@@ -1,0 +1,275 @@
+//! `records serve`.
+
+use std::io::{self, Cursor, IsTerminal};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use records::config::{ListenAddress, Seed, Serve, StoreFile};
+use records::import::{self, Input};
+use records::store::{self, BackendKind, EmbeddedStore, Opened, Store};
+use records::telemetry::{Connections, ErrorCounter, VERSION};
+use records::{http, server};
+use tokio::net::{TcpListener, TcpSocket};
+use tokio::task::spawn_blocking;
+
+use super::{CliError, Outcome, open, print, run_logged};
+
+/// The time between two looks at the file with the store's URL. It is polled because a mounted secret changes by the swap of a
+/// symbolic link in a directory above, which a watch on the file does not see.
+const STORE_FILE_INTERVAL: Duration = Duration::from_secs(2);
+
+pub fn run(settings: Serve) -> Outcome {
+    let (log, endpoint) = (settings.args.log.clone(), settings.args.otlp_endpoint.clone());
+    run_logged(&log, endpoint.as_deref(), settings.args.server.worker_threads, |runtime, telemetry| {
+        runtime.block_on(serve(settings, telemetry.dropped_lines()))
+    })
+}
+
+/// Checks the settings, as far as that needs neither a connection nor new files.
+pub async fn check(settings: &Serve) -> Result<(), CliError> {
+    let report = |error: store::Error| CliError(error.report().to_string());
+    let url = settings.store.url.expose();
+    store::check(url).await.map_err(report)?;
+    if let Some(fallback) = &settings.fallback {
+        store::fallback::check(&fallback.url).await.map_err(report)?;
+    }
+    match &settings.seed {
+        // Opening a pipe would wait for its writer, and take from `serve` the data that it writes.
+        Seed::File(path) if std::fs::metadata(path).is_ok_and(|file| !file.is_file() && !file.is_dir()) => Ok(()),
+        // The service does not fill a store elsewhere.
+        Seed::File(path) if store::kind(url) != Some(BackendKind::Remote) => open_seed(path).map(drop),
+        _ => Ok(()),
+    }
+}
+
+fn open_seed(path: &Path) -> Result<Input, CliError> {
+    let cannot = |error| CliError(format!("cannot read the seed {}: {error}", path.display()));
+    Input::open(Some(path)).map_err(cannot)
+}
+
+/// Connects `store` by each URL that `file` comes to hold, and tries one that does not work again until it does or is replaced.
+async fn follow(mut file: StoreFile, store: Arc<dyn Store>) {
+    let mut reported = String::new();
+    loop {
+        tokio::time::sleep(STORE_FILE_INTERVAL).await;
+        let read = spawn_blocking(move || (file.changed(), file)).await;
+        let Ok((changed, returned)) = read else { return };
+        file = returned;
+        let failure = match changed {
+            Ok(None) => {
+                reported.clear();
+                continue;
+            }
+            Ok(Some(url)) => match store.reconnect(url.expose().to_owned()).await {
+                Ok(()) => {
+                    tracing::info!("the URL in {file} has changed, and is in use");
+                    file.set_used(url);
+                    continue;
+                }
+                // Without its causes, the text stays the same for as long as the reason does.
+                Err(error) => (error.to_string(), error.report().to_string()),
+            },
+            Err(text) => (text.clone(), text),
+        };
+        if reported != failure.0 {
+            tracing::warn!("the URL in {file} has changed, and cannot be used; keeping the last one: {}", failure.1);
+            reported = failure.0;
+        }
+    }
+}
+
+async fn serve(mut settings: Serve, dropped_lines: ErrorCounter) -> Outcome {
+    // Listened for from the beginning: a stop while the seed is loaded is a stop, and the next start loads it again.
+    let mut stops = server::signals()?;
+    let mut http_settings = http_settings(&settings)?;
+    http_settings.dropped_lines = Some(dropped_lines);
+    let connections = Connections::default();
+    http_settings.connections = Some(connections.clone());
+    check(&settings).await?;
+    // Before the store is opened, which takes long and makes files. Clients are refused until the service listens.
+    let args = &settings.args.server;
+    let bound = bind("listen", &args.listen)?;
+    let admin = args.admin_listen.as_ref().map(|admin| bind("admin-listen", admin)).transpose()?;
+    let limits = server::Limits {
+        header_timeout: args.header_timeout,
+        write_timeout: args.write_timeout,
+        max_connections: server::connections_within(args.max_connections),
+        connections,
+        drain_delay: args.drain_delay,
+        drain_timeout: args.drain_timeout,
+    };
+    let store_file = settings.store.file.take();
+    let prepared = async {
+        let opened = open(&settings.store).await?;
+        if let (Opened::Remote(store), Some(file)) = (&opened, store_file) {
+            tokio::spawn(follow(file, store.clone()));
+        }
+        match (opened, settings.fallback) {
+            (Opened::Embedded(store), _) => {
+                fill(&*store, &settings.seed).await?;
+                Ok(Opened::Embedded(store).into_store())
+            }
+            (Opened::Remote(store), None) => Ok(store),
+            (Opened::Remote(store), Some(fallback)) => {
+                let over = store::fallback::over(store, *fallback).await;
+                over.map_err(|error| CliError(error.report().to_string()))
+            }
+        }
+    };
+    let store = tokio::select! {
+        biased;
+        store = prepared => store?,
+        Some(()) = stops.next() => {
+            tracing::info!("stopped before the store was ready");
+            return Ok(ExitCode::SUCCESS);
+        }
+    };
+    // The store logs what it finds, such as a collection that does not exist.
+    tokio::spawn({
+        let store = store.clone();
+        async move { store.health().await.map(drop) }
+    });
+    let listener = bound.listen()?;
+    let admin = admin.map(Bound::listen).transpose()?;
+    let draining = http::Draining::default();
+    let address = listener.local_addr()?;
+    let public_url = settings.args.api.public_url;
+    let report_listening = || {
+        tracing::info!(version = VERSION, store = %settings.store.url, "listening on http://{address}");
+        if io::stdout().is_terminal() {
+            // A terminal that is gone needs no addresses.
+            let _ = print(addresses(address, public_url.as_deref()).as_bytes());
+        }
+    };
+    let begin_drain = || {
+        tracing::info!("stopping: no longer ready");
+        draining.begin();
+    };
+    let cut = match admin {
+        None => {
+            let service = http::service(store, http_settings, draining.clone());
+            report_listening();
+            server::run(listener, service, limits, stops, begin_drain).await
+        }
+        Some(admin) => {
+            tracing::info!("health and metrics on http://{}", admin.local_addr()?);
+            let (service, operations) = http::services(store, http_settings, draining.clone());
+            let admin_server = server::AdminServer::start(admin, operations, limits.clone());
+            report_listening();
+            let cut = server::run(listener, service, limits, stops, begin_drain).await;
+            // Last, so that a probe sees that the service is not ready for as long as it drains.
+            cut + admin_server.stop().await
+        }
+    };
+    tracing::info!(cut, "stopped");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The URLs of the service, for the person who started it on a terminal.
+fn addresses(address: SocketAddr, public_url: Option<&str>) -> String {
+    let is_every = address.ip().is_unspecified();
+    let host = if is_every { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { address.ip() };
+    let base = public_url.map_or_else(|| format!("http://{}", SocketAddr::new(host, address.port())), str::to_owned);
+    let mut text = format!("\n  API   {base}/api/v1/records\n");
+    if http::HAS_PAGES {
+        text += &format!("  Page  {base}/\n  Docs  {base}/docs/\n");
+    }
+    text + "\n  Ctrl-C stops it.\n\n"
+}
+
+/// An address that is bound, and not listened on yet.
+struct Bound {
+    name: String,
+    socket: TcpSocket,
+}
+
+fn bind(setting: &str, address: &ListenAddress) -> Result<Bound, CliError> {
+    let name = format!("{address} (--{setting})");
+    let mut failure = io::Error::new(io::ErrorKind::NotFound, "this name has no address");
+    for address in address.resolve().map_err(|error| cannot_listen(&name, &error))? {
+        match server::bind(address) {
+            Ok(socket) => return Ok(Bound { name, socket }),
+            Err(error) => failure = error,
+        }
+    }
+    Err(cannot_listen(&name, &failure))
+}
+
+impl Bound {
+    fn listen(self) -> Result<TcpListener, CliError> {
+        server::listen(self.socket).map_err(|error| cannot_listen(&self.name, &error))
+    }
+}
+
+fn cannot_listen(name: &str, error: &io::Error) -> CliError {
+    CliError(format!("cannot listen on {name}: {error}"))
+}
+
+/// Returns the settings of the HTTP service.
+pub fn http_settings(settings: &Serve) -> Result<http::Settings, CliError> {
+    let api = &settings.args.api;
+    let names = |texts: &[String]| texts.iter().filter(|text| !text.is_empty()).cloned().collect::<Vec<_>>();
+    let named = |flag, variable| move |error| CliError(format!("--{flag} ({variable}): {error}"));
+    let cache_control = if api.cache_control == "none" { "" } else { &api.cache_control };
+    let mut http = http::Settings::from(settings.args.server.request_timeout)
+        .cache_control(cache_control)
+        .map_err(named("cache-control", "RECORDS_CACHE_CONTROL"))?
+        .cors_origins(names(&api.cors_origin).iter().map(String::as_str))
+        .map_err(named("cors-origin", "RECORDS_CORS_ORIGIN"))?;
+    let headers = names(&api.cors_headers);
+    if !headers.is_empty() {
+        let headers = headers.iter().map(String::as_str);
+        http = http.cors_headers(headers).map_err(named("cors-headers", "RECORDS_CORS_HEADERS"))?;
+    }
+    if let Some(url) = &api.public_url {
+        http = http.public_url(url).map_err(named("public-url", "RECORDS_PUBLIC_URL"))?;
+    }
+    if let Some(file) = &api.schema {
+        let schema = std::fs::read(file).map_err(|error| error.to_string());
+        let http_with = schema.and_then(|schema| http.record_schema(&schema));
+        let in_file = |error| format!("{}: {error}", file.display());
+        http = http_with.map_err(in_file).map_err(named("schema", "RECORDS_SCHEMA"))?;
+    }
+    http.access_log = settings.args.access_log;
+    http.default_limit = api.default_limit;
+    http.max_limit = api.max_limit;
+    http.max_requests = api.max_requests;
+    http.max_streams = api.max_streams;
+    http.response_memory_limit = usize::try_from(api.response_memory_limit.as_u64())?;
+    http.server_timing = api.server_timing;
+    Ok(http)
+}
+
+async fn fill(store: &dyn EmbeddedStore, seed: &Seed) -> Result<(), CliError> {
+    let (shown, seed) = match (seed, store::SEED) {
+        (Seed::None, _) | (Seed::BuiltIn, None) => ("none".to_owned(), None),
+        (Seed::BuiltIn, Some(seed)) => {
+            let name = "the sample data".to_owned();
+            (name.clone(), Some(import::Seed { name, input: Input::Stream(Box::new(Cursor::new(seed))) }))
+        }
+        (Seed::File(path), _) => {
+            let shown = path.display().to_string();
+            let whole = std::path::absolute(path).unwrap_or_else(|_| path.clone());
+            // On another thread: opening a named pipe waits for its writer.
+            let input = spawn_blocking({
+                let path = path.clone();
+                move || open_seed(&path)
+            });
+            let input = input.await??;
+            (shown, Some(import::Seed { name: whole.display().to_string(), input }))
+        }
+    };
+    match import::seed(store, seed).await {
+        Ok(0) => Ok(()),
+        Ok(records) => {
+            tracing::info!(records, "filled the store with {shown}");
+            Ok(())
+        }
+        Err(part @ import::Error::Part(_)) => Err(part.into()),
+        Err(error) => Err(CliError(format!("the seed {shown}: {error}"))),
+    }
+}

@@ -1,0 +1,240 @@
+//! The settings, and the only place that reads them: from flags, variables and files.
+
+mod file;
+mod flags;
+mod memory;
+mod secret;
+mod sources;
+mod store_file;
+mod values;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub use clap_complete::Shell;
+
+use crate::store::{self, BackendKind, fallback};
+pub use file::valid_type;
+pub use flags::{LogArgs, ServeArgs};
+use flags::{StoreArgs, Subcommands};
+use memory::MemoryLimit;
+pub use secret::Secret;
+use sources::{Source, Sources, invalid};
+pub use sources::{documented, settings};
+pub use store_file::StoreFile;
+pub use values::{ListenAddress, processors};
+
+/// A command, with its settings.
+#[derive(Debug)]
+pub enum Command {
+    /// Boxed: it has many more settings than the others.
+    Serve(Box<Serve>),
+    Import(Import),
+    Healthcheck(Healthcheck),
+    Completions(Shell),
+    /// The settings of `serve`, and the text that describes them.
+    Config(Box<Serve>, String),
+}
+
+#[derive(Debug)]
+pub struct Serve {
+    pub args: ServeArgs,
+    pub store: Store,
+    pub fallback: Option<Box<fallback::Settings>>,
+    pub seed: Seed,
+}
+
+#[derive(Debug)]
+pub struct Import {
+    pub store: Store,
+    /// `None` is standard input.
+    pub file: Option<PathBuf>,
+    pub skip_invalid: bool,
+    pub require_id: bool,
+    pub log: LogArgs,
+}
+
+#[derive(Debug)]
+pub struct Healthcheck {
+    pub address: ListenAddress,
+    pub live: bool,
+    pub timeout: Duration,
+}
+
+/// A store, and how to use it.
+#[derive(Debug)]
+pub struct Store {
+    pub url: Secret,
+    /// The file that `url` was read from.
+    pub file: Option<StoreFile>,
+    pub options: store::Options,
+}
+
+/// The data that an empty embedded store is filled with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Seed {
+    /// The sample data compiled into the binary, if there is any.
+    BuiltIn,
+    File(PathBuf),
+    None,
+}
+
+/// Reads the command and its settings. On a wrong one, on `--help` and on `--version` it prints and exits.
+pub fn read() -> Command {
+    let command = sources::read().and_then(|(parsed, sources)| command(parsed, &sources));
+    command.unwrap_or_else(|error| error.exit())
+}
+
+/// Returns the completion script for `shell`.
+pub fn completions(shell: Shell) -> Vec<u8> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut documented(), "records", &mut script);
+    script
+}
+
+fn command(parsed: Subcommands, sources: &Sources) -> Result<Command, clap::Error> {
+    Ok(match parsed {
+        Subcommands::Serve(args) => Command::Serve(Box::new(serve(args, sources)?)),
+        Subcommands::Config(args) => {
+            let serve = serve(args, sources)?;
+            let text = describe(&serve, sources);
+            Command::Config(Box::new(serve), text)
+        }
+        Subcommands::Import(args) => Command::Import(Import {
+            store: store(&args.store, sources)?,
+            file: (args.file.as_os_str() != "-").then_some(args.file),
+            skip_invalid: args.skip_invalid,
+            require_id: args.require_id,
+            log: args.log,
+        }),
+        Subcommands::Healthcheck(args) => {
+            let is_flag = |id| sources.source(id) == Source::Flag;
+            let admin = args.admin_listen.filter(|_| is_flag("admin_listen") || !is_flag("listen"));
+            Command::Healthcheck(Healthcheck {
+                address: admin.unwrap_or(args.listen),
+                live: args.live,
+                timeout: args.timeout,
+            })
+        }
+        Subcommands::Completions { shell } => Command::Completions(shell),
+    })
+}
+
+fn serve(args: ServeArgs, sources: &Sources) -> Result<Serve, clap::Error> {
+    let name = |id| sources.name(id);
+    let listen = &args.server.listen;
+    if args.server.admin_listen.as_ref() == Some(listen) && listen.port != 0 {
+        let (admin, both) = (name("admin_listen"), name("listen"));
+        return Err(invalid(format!("{admin} and {both} are both {listen}: leave {admin} out to have one port")));
+    }
+    if let (Some(default), Some(max)) = (args.api.default_limit, args.api.max_limit)
+        && default > max
+    {
+        let (default_name, max_name) = (name("default_limit"), name("max_limit"));
+        return Err(invalid(format!("{default_name} is {default}, and {max_name} is {max}: it must not be less")));
+    }
+    if !crate::telemetry::trace::CAN_EXPORT && sources.source("otlp_endpoint") == Source::Flag {
+        return Err(invalid("this build cannot export traces: rebuild with --features otlp".into()));
+    }
+    let store = store(&args.store, sources)?;
+    Ok(Serve {
+        fallback: fallback(&args, &store, sources)?.map(Box::new),
+        seed: match args.seed.as_deref() {
+            None => Seed::BuiltIn,
+            Some("none") => Seed::None,
+            Some(file) => Seed::File(file.into()),
+        },
+        store,
+        args,
+    })
+}
+
+fn store(args: &StoreArgs, sources: &Sources) -> Result<Store, clap::Error> {
+    let (by_url, by_file) = (sources.source("store"), sources.source("store_file"));
+    let (url, file) = match (&args.store, &args.store_file) {
+        (Some(_), Some(_)) if by_url == by_file => {
+            return Err(invalid("the store is named twice: by a URL and by a file. Set only one of the two".into()));
+        }
+        (Some(url), file) if file.is_none() || by_url > by_file => (Secret::new(url.clone()), None),
+        (_, Some(path)) => {
+            let file = StoreFile::open(path.clone());
+            let file = file.map_err(|error| invalid(format!("{}: {error}", sources.name("store_file"))))?;
+            (file.used().clone(), Some(file))
+        }
+        _ => {
+            let sample =
+                "this build serves no sample data: name the store by --store, RECORDS_STORE or RECORDS_STORE_FILE";
+            (Secret::new(store::DEFAULT_URL.ok_or_else(|| invalid(sample.into()))?.to_owned()), None)
+        }
+    };
+    let options =
+        store::Options { collection: args.collection.clone(), timeout: args.store_timeout, ..Default::default() };
+    Ok(Store { url, file, options })
+}
+
+/// Spreads the first snapshots of instances that start together.
+const FIRST_SNAPSHOT_WITHIN: Duration = Duration::from_secs(1);
+
+fn fallback(args: &ServeArgs, store: &Store, sources: &Sources) -> Result<Option<fallback::Settings>, clap::Error> {
+    let flags = &args.fallback;
+    let responses = args.api.response_memory_limit.as_u64();
+    let memory = MemoryLimit::read();
+    let fits = |replica| memory.map_or(Ok(()), |memory| memory.check(responses, replica)).map_err(invalid);
+    let Some(url) = flags.fallback.clone() else {
+        let parts =
+            ["mode", "timeout", "max_age", "snapshot_interval", "size_limit"].map(|part| format!("fallback_{part}"));
+        // A file may hold them for a fallback that a variable turns on.
+        if let Some(part) = parts.iter().find(|part| sources.source(part) > Source::File) {
+            return Err(invalid(format!("{} has no effect without --fallback <URL>", sources.name(part))));
+        }
+        return fits(0).map(|()| None);
+    };
+    let name = |id| sources.name(id);
+    if matches!(store::kind(store.url.expose()), Some(BackendKind::InMemory | BackendKind::Local)) {
+        let fallback = name("fallback");
+        let text =
+            format!("a fallback is for a store that can be away, which {} cannot: leave {fallback} out", store.url);
+        return Err(invalid(text));
+    }
+    let kind = store::kind(&url);
+    if kind == Some(BackendKind::Remote) {
+        let text = format!("{}: the fallback must be in this process: memory: or sled:DIRECTORY", name("fallback"));
+        return Err(invalid(text));
+    }
+    if flags.fallback_timeout * 2 > args.server.request_timeout {
+        let (timeout, whole) = (name("fallback_timeout"), name("request_timeout"));
+        return Err(invalid(format!(
+            "{timeout} must be at most half of {whole}: the replica needs time to answer too"
+        )));
+    }
+    let size_limit = flags.fallback_size_limit.map(|size| size.as_u64());
+    let size_limit = match memory.filter(|_| kind == Some(BackendKind::InMemory)) {
+        Some(memory) => size_limit.unwrap_or_else(|| memory.replica_default(responses)),
+        None => size_limit.unwrap_or(memory::REPLICA_BYTES),
+    };
+    fits(if kind == Some(BackendKind::InMemory) { size_limit } else { 0 })?;
+    Ok(Some(fallback::Settings {
+        url,
+        source: format!("{}, collection {}", store.url, store.options.collection),
+        mode: flags.fallback_mode,
+        timeout: flags.fallback_timeout,
+        max_age: flags.fallback_max_age,
+        first_snapshot_within: FIRST_SNAPSHOT_WITHIN,
+        snapshot_interval: flags.fallback_snapshot_interval,
+        size_limit,
+        options: store::Options::default(),
+    }))
+}
+
+/// Describes the settings of `serve`, without secrets.
+fn describe(serve: &Serve, sources: &Sources) -> String {
+    let redact = |url: &Option<String>| url.clone().map(|url| Secret::new(url).to_string()).unwrap_or_default();
+    let file = serve.store.file.as_ref().map(|file| format!("file {file}"));
+    let size = serve.fallback.as_ref().map(|fallback| bytesize::ByteSize(fallback.size_limit).to_string());
+    sources.describe(&[
+        ("store", serve.store.url.to_string(), file),
+        ("fallback", redact(&serve.args.fallback.fallback), None),
+        ("fallback_size_limit", size.unwrap_or_default(), None),
+        ("otlp_endpoint", redact(&serve.args.otlp_endpoint), None),
+    ])
+}
