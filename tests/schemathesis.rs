@@ -47,7 +47,7 @@ fn check(program: &PathBuf, backend: &Backend) -> Result<(), String> {
     let store = match backend.kind {
         BackendKind::InMemory => format!("{}:", backend.name),
         BackendKind::Local => format!("{}:data", backend.name),
-        BackendKind::Remote => servers::url(backend.name, &format!("schemathesis_{}", std::process::id()))?,
+        BackendKind::Remote => servers::url(backend.name, &servers::unused_name("schemathesis"))?,
     };
     let seed = concat!(env!("CARGO_MANIFEST_DIR"), "/seed/elements.jsonl");
     if backend.kind == BackendKind::Remote {

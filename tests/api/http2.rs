@@ -152,7 +152,7 @@ async fn during_the_drain_delay_requests_are_served_without_a_header_that_http_2
 #[tokio::test]
 async fn an_idle_connection_is_closed_and_one_with_a_request_is_not() {
     let (go, asked) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-    let limits = Limits { header_timeout: Duration::from_millis(200), ..limits() };
+    let limits = Limits { header_timeout: Duration::from_secs(1), ..limits() };
     let server = Server::start(Failing::until(go.clone(), asked.clone()), PATIENCE, limits).await;
     let mut busy = Client::connect(&server).await;
     let answer = busy.begin("/api/v1/records/1").await;
@@ -167,7 +167,7 @@ async fn an_idle_connection_is_closed_and_one_with_a_request_is_not() {
 
 #[tokio::test]
 async fn a_connection_that_never_begins_is_closed() {
-    let limits = Limits { header_timeout: Duration::from_millis(200), ..limits() };
+    let limits = Limits { header_timeout: Duration::from_secs(1), ..limits() };
     let server = Server::start(memory(&[]).await, PATIENCE, limits).await;
     for begun in ["", "PRI * HT", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"] {
         let mut stream = TcpStream::connect(server.address).await.unwrap();
@@ -179,7 +179,7 @@ async fn a_connection_that_never_begins_is_closed() {
 
 #[tokio::test]
 async fn a_stream_whose_client_reads_nothing_is_reset_while_others_are_served() {
-    let limits = Limits { write_timeout: Duration::from_millis(300), ..limits() };
+    let limits = Limits { write_timeout: Duration::from_secs(1), ..limits() };
     let (server, admin) = Server::apart(memory(&[&long_record(), r#"{"_id":2}"#]).await, limits).await;
     let mut builder = h2::client::Builder::new();
     let mut client = Client::connect_with(&server, builder.initial_window_size(16_000)).await;

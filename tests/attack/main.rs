@@ -12,6 +12,7 @@ mod servers;
 
 mod floods;
 mod garbage;
+mod http2;
 mod inputs;
 mod readers;
 mod stops;
@@ -28,7 +29,7 @@ use readers::{OF_8_MB, many_slow_readers, pages_that_nobody_reads};
 use support::Victim;
 
 /// What takes longer hangs.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(300);
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
@@ -52,6 +53,15 @@ fn main() -> ExitCode {
         a_request_that_two_servers_would_frame_differently_is_the_last_on_its_connection,
         a_body_that_never_comes_holds_nobody,
     );
+    cases!(http2:
+        streams_that_are_reset_as_soon_as_they_begin_end_their_connection,
+        streams_beyond_the_limit_are_refused_and_the_others_stay,
+        header_blocks_without_end_are_cut,
+        frames_that_ask_for_a_reply_which_is_never_read_are_bounded,
+        frames_that_no_connection_may_have_end_it,
+        requests_that_http_2_forbids_are_refused_alone,
+    );
+    cases!(readers: a_reader_of_nothing_is_cut_in_time_and_counted);
     cases!(inputs: whatever_stands_in_the_request_line_is_answered_at_once);
     cases!(stops:
         a_stop_amid_half_sent_heads_and_idle_connections,
@@ -62,6 +72,10 @@ fn main() -> ExitCode {
         trial(
             "readers::a_reader_that_stops_is_let_go_and_one_that_is_slow_gets_everything",
             readers::a_reader_that_stops_is_let_go_and_one_that_is_slow_gets_everything,
+        ),
+        trial(
+            "readers::a_reader_of_4_000_bytes_a_second_is_not_cut",
+            readers::a_reader_of_4_000_bytes_a_second_is_not_cut,
         ),
         trial("stops::a_stop_amid_slow_readers", stops::a_stop_amid_slow_readers),
         trial(

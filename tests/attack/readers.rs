@@ -7,7 +7,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::sleep;
 
-use crate::support::{Victim, read_to_end};
+use crate::support::{PROMPT, Victim, read_to_end};
 
 pub const LIST: &str = "GET /api/v1/records HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n";
 
@@ -43,6 +43,45 @@ pub async fn a_reader_that_stops_is_let_go_and_one_that_is_slow_gets_everything(
     for stream in &mut stopped {
         let got = read_to_end(stream).await;
         assert!(!got.as_bytes().ends_with(END), "it was sent everything although it did not read");
+    }
+    victim.survives().await;
+}
+
+pub async fn a_reader_of_nothing_is_cut_in_time_and_counted() {
+    let victim = Victim::with_records(1_000, 8_000, &["--write-timeout", "2s"]);
+    let mut readers = vec![victim.connect().await, victim.connect_narrow().await];
+    for reader in &mut readers {
+        reader.write_all(LIST.as_bytes()).await.unwrap();
+    }
+    let begin = Instant::now();
+    while victim.metric("records_http_write_timeouts_total").await < 2.0 {
+        assert!(begin.elapsed() < PROMPT, "they are not cut");
+        sleep(Duration::from_millis(50)).await;
+    }
+    assert!(begin.elapsed() >= Duration::from_secs(2), "cut after {:?}", begin.elapsed());
+    for reader in &mut readers {
+        assert!(!read_to_end(reader).await.as_bytes().ends_with(END), "a list that was cut looks whole");
+    }
+    victim.survives().await;
+}
+
+/// What its system takes at once is more than it reads in several seconds, so the server sees little progress.
+pub async fn a_reader_of_4_000_bytes_a_second_is_not_cut() {
+    let victim = Victim::with_records(1_000, 8_000, &["--write-timeout", "15s"]);
+    let mut readers = vec![victim.connect().await, victim.connect_narrow().await];
+    for reader in &mut readers {
+        reader.write_all(LIST.as_bytes()).await.unwrap();
+    }
+    let begin = Instant::now();
+    while begin.elapsed() < Duration::from_secs(60) {
+        for reader in &mut readers {
+            reader.read_exact(&mut [0; 400]).await.unwrap();
+        }
+        sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(victim.metric("records_http_write_timeouts_total").await, 0.0);
+    for reader in &mut readers {
+        assert!(read_to_end(reader).await.as_bytes().ends_with(END), "the list was cut");
     }
     victim.survives().await;
 }

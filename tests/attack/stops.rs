@@ -21,7 +21,7 @@ pub async fn a_stop_amid_half_sent_heads_and_idle_connections() {
 }
 
 pub async fn a_stop_amid_slow_readers() {
-    let victim = Victim::with_records(1_000, 8_000, &["--drain-timeout", "800ms"]);
+    let victim = Victim::with_records(1_000, 8_000, &["--drain-timeout", "5s"]);
     let mut stopped = join_all((0..20).map(|_| victim.connect_narrow())).await;
     let mut reading = victim.connect_narrow().await;
     for stream in stopped.iter_mut().chain([&mut reading]) {
@@ -32,7 +32,7 @@ pub async fn a_stop_amid_slow_readers() {
     // Who reads gets the whole list, while the server waits for those who do not.
     let list = read_to_end(&mut reading).await;
     assert!(list.ends_with("]\r\n0\r\n\r\n"), "cut after {} bytes", list.len());
-    stopped_within(victim, begin, Duration::from_millis(800));
+    stopped_within(victim, begin, Duration::from_secs(5));
 }
 
 pub async fn a_stop_amid_a_burst_answers_what_was_sent_before() {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use bson::{Bson, doc};
 use futures::TryStreamExt;
@@ -103,17 +103,13 @@ enum Area {
 
 impl Context {
     pub fn new(backend: &'static Backend, fallback: Option<Mode>, runtime: Handle) -> Result<Self, String> {
-        static DATABASES: AtomicU32 = AtomicU32::new(0);
         let area = match backend.kind {
             BackendKind::InMemory => Area::Memory,
             BackendKind::Local => {
                 Area::Directory(TempDir::new().map_err(|error| format!("no temporary directory: {error}"))?)
             }
             BackendKind::Remote => {
-                let number = DATABASES.fetch_add(1, Ordering::Relaxed);
-                // Each trial may be a process of its own, and the numbers of processes are used again within one run.
-                let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
-                let url = servers::url(backend.name, &format!("conformance_{now}_{number}"))?;
+                let url = servers::url(backend.name, &servers::unused_name("conformance"))?;
                 runtime.block_on(reach(backend.name, &url))?;
                 Area::Server(url)
             }

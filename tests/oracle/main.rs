@@ -52,7 +52,7 @@ fn main() -> ExitCode {
 
 fn trial(runtime: &Handle, name: String, property: impl FnOnce(&Server) + Send + 'static) -> Trial {
     let runtime = runtime.clone();
-    let database = format!("oracle_{}_{}", std::process::id(), name.replace(':', "_"));
+    let database = servers::unused_name("oracle");
     let run = move || {
         let url = servers::url("mongodb", &database)?;
         let server = Server::connect(runtime, url).map_err(|error| Failed::from(format!("no server: {error}")))?;

@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io::{Error, Read, Result, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -36,16 +36,24 @@ pub fn program() -> Option<PathBuf> {
     std::env::var_os("TEST_MONGOD").filter(|path| !path.is_empty()).map(PathBuf::from)
 }
 
-/// A port of this machine that nobody listened on a moment ago.
+/// Ports to try before there is none.
+const ATTEMPTS: usize = 100;
+
+/// A port of this machine that was free a moment ago, below those that the system gives to clients' connections: one of
+/// those may be a client's by the time that a server starts.
 pub fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+    let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
+    let first = range.split_ascii_whitespace().next().and_then(|first| first.parse().ok()).unwrap_or(32_768);
+    let ports = 1_024.max(first / 3)..first;
+    let is_free = |port: &u16| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok();
+    let mut tried = std::iter::repeat_with(|| fastrand::u16(ports.clone())).take(ATTEMPTS);
+    tried.find(is_free).ok_or_else(|| Error::other(format!("no port is free among {ports:?}")))
 }
 
 impl Mongod {
     /// A server on a free port, running.
     pub fn start() -> Result<Self> {
-        // Somebody else may take the port before the server does: then another one will do.
-        Self::stopped()?.started().or_else(|_| Self::stopped()?.started())
+        Self::started(false)
     }
 
     /// The only member of a replica set, running, and its primary.
@@ -57,10 +65,7 @@ impl Mongod {
     pub fn start_set_of(members: usize) -> Result<Vec<Self>> {
         let mut set = Vec::new();
         for _ in 0..members {
-            let mut server = Self::stopped()?;
-            server.replica_set = true;
-            server.run()?;
-            set.push(server);
+            set.push(Self::started(true)?);
         }
         let ports: Vec<u16> = set.iter().map(|server| server.port).collect();
         set[0].initiate(&ports)?;
@@ -77,9 +82,15 @@ impl Mongod {
         Ok(Self { program, data: tempfile::tempdir()?, port, replica_set: false, auth: false, running: None })
     }
 
-    fn started(mut self) -> Result<Self> {
-        self.run()?;
-        Ok(self)
+    /// Tries another port where another process took the first one before the server did.
+    fn started(replica_set: bool) -> Result<Self> {
+        let start = || {
+            let mut server = Self::stopped()?;
+            server.replica_set = replica_set;
+            server.run()?;
+            Ok(server)
+        };
+        start().or_else(|_: Error| start()).or_else(|_| start())
     }
 
     pub fn port(&self) -> u16 {
@@ -125,7 +136,8 @@ impl Mongod {
             .spawn()?;
         let running = self.running.insert(Running { server, guard });
         let begin = Instant::now();
-        while !listens(self.port) {
+        // What listens on the port may be another process.
+        while !(says_that_it_listens(&log) && listens(self.port)) {
             if let Some(status) = running.server.try_wait()? {
                 let log = std::fs::read_to_string(&log).unwrap_or_default();
                 let end = log.lines().rev().take(5).collect::<Vec<_>>().join("\n");
@@ -266,6 +278,10 @@ impl Drop for Mongod {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+fn says_that_it_listens(log: &Path) -> bool {
+    std::fs::read_to_string(log).is_ok_and(|log| log.contains("Waiting for connections"))
 }
 
 fn listens(port: u16) -> bool {

@@ -12,7 +12,9 @@
 pub mod mongod;
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use mongod::Mongod;
 
@@ -55,6 +57,15 @@ pub fn url(name: &str, database: &str) -> Result<String, String> {
     let authority = authority.split('/').next().unwrap_or_default();
     let query = query.map(|query| format!("?{query}")).unwrap_or_default();
     Ok(format!("{scheme}://{authority}/{database}{query}"))
+}
+
+/// A name for a database, or for another thing that outlives this process, that no test and no other run has used.
+///
+/// The process id alone would not do: each trial may be a process of its own, and the system uses its ids again.
+pub fn unused_name(prefix: &str) -> String {
+    static NAMES: AtomicU32 = AtomicU32::new(0);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+    format!("{prefix}_{now}_{}", NAMES.fetch_add(1, Ordering::Relaxed))
 }
 
 /// Ends what was started. A static is never dropped, so `main` must say when.

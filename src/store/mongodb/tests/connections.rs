@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::super::*;
-use super::servers::{mongod, url};
+use super::servers::{mongod, unused_name, url};
 use crate::store::MetricValue;
 
 /// The value of a counter or a gauge: `name`, or `name{label}`.
@@ -29,7 +29,7 @@ pub async fn comes_to(store: &dyn Store, series: &str, expected: u64) {
 #[tokio::test]
 #[ignore = "needs TEST_MONGOD or TEST_MONGODB_URL"]
 async fn the_connections_of_the_pool_are_counted_while_they_exist() {
-    let database = format!("connections_{}", std::process::id());
+    let database = unused_name("connections");
     let server = mongod::program().map(|_| mongod::Mongod::start().expect("a server"));
     let url = server.as_ref().map_or_else(
         || url("mongodb", &database).expect("TEST_MONGODB_URL"),

@@ -9,7 +9,7 @@ use tokio::time::timeout;
 
 use super::super::*;
 use super::plans::{Watched, request};
-use super::servers::{mongod, url};
+use super::servers::{mongod, unused_name, url};
 use crate::query::{Cursor, Position};
 use crate::store::{ListRequest, Opened, Row};
 
@@ -25,7 +25,7 @@ fn after(key: Key) -> ListRequest {
 
 /// A store of an empty database on a server of its own, or else on the one that is named, and the database.
 async fn stored(name: &str, options: Options) -> (Option<mongod::Mongod>, Arc<dyn Store>, mongodb::Database) {
-    let name = format!("{name}_{}", std::process::id());
+    let name = unused_name(name);
     let server = mongod::program().map(|_| mongod::Mongod::start().expect("a server"));
     let url = server
         .as_ref()

@@ -3,10 +3,10 @@
 use mongodb::options::Collation;
 
 use super::super::*;
-use super::servers::{mongod, url};
+use super::servers::{mongod, unused_name, url};
 
 pub async fn stored(name: &str) -> (Option<mongod::Mongod>, Arc<dyn Store>, mongodb::Database) {
-    let name = format!("{name}_{}", std::process::id());
+    let name = unused_name(name);
     let server = mongod::program().map(|_| mongod::Mongod::start().expect("a server"));
     let url = server
         .as_ref()

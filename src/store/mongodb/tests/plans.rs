@@ -11,7 +11,7 @@ use mongodb::event::EventHandler;
 use mongodb::event::command::CommandEvent;
 
 use super::super::*;
-use super::servers::{mongod, url};
+use super::servers::{mongod, unused_name, url};
 use crate::document::extended_json;
 use crate::query::{Cursor, Position, Selection};
 use crate::store::{ListRequest, Page, page};
@@ -28,7 +28,7 @@ pub struct Watched {
 impl Watched {
     /// A store of a few hundred records with ids of every type, whose commands are caught.
     pub async fn filled() -> Self {
-        let database = format!("plans_{}_{}", std::process::id(), mongod::free_port().expect("a number"));
+        let database = unused_name("plans");
         let server = mongod::program().map(|_| mongod::Mongod::start().expect("a server"));
         let url = server.as_ref().map_or_else(
             || url("mongodb", &database).expect("TEST_MONGODB_URL"),
