@@ -59,7 +59,7 @@ fn main() -> ExitCode {
         header_blocks_without_end_are_cut,
         frames_that_ask_for_a_reply_which_is_never_read_are_bounded,
         frames_that_no_connection_may_have_end_it,
-        requests_that_http_2_forbids_are_refused_alone,
+        requests_that_http_2_forbids_are_not_answered,
     );
     cases!(readers: a_reader_of_nothing_is_cut_in_time_and_counted);
     cases!(inputs: whatever_stands_in_the_request_line_is_answered_at_once);

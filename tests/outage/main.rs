@@ -36,8 +36,6 @@ const NAME: &str = "mongodb";
 
 /// What the stores are opened with: enough for any call that a server on a busy machine answers.
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// Less than a list takes over the slow network.
-const SHORT_TIMEOUT: Duration = Duration::from_secs(2);
 /// What a call may take beyond it: without a time-out it would never end. `TEST_TIMES` asks for less, on a quiet machine.
 fn margin() -> Duration {
     Duration::from_secs(if std::env::var_os("TEST_TIMES").is_some() { 2 } else { 30 })
@@ -97,12 +95,8 @@ fn main() -> ExitCode {
 }
 
 async fn open(url: &str) -> Arc<dyn Store> {
-    open_with(url, TIMEOUT).await
-}
-
-async fn open_with(url: &str, timeout: Duration) -> Arc<dyn Store> {
     let (url, query) = url.split_once("/?").map_or((url, String::new()), |(url, query)| (url, format!("?{query}")));
-    let options = Options { collection: "records".to_owned(), timeout, ..Default::default() };
+    let options = Options { collection: "records".to_owned(), timeout: TIMEOUT, ..Default::default() };
     let opened = records::store::open(&format!("{url}/outage{query}"), options).await;
     opened.expect("a store opens without its server").into_store()
 }
@@ -291,12 +285,12 @@ async fn a_network_that_delays_is_slow_and_beyond_the_time_out_unavailable() {
 async fn a_list_comes_in_parts_over_a_network_that_is_too_slow_for_all_at_once() {
     let server = Mongod::start().expect("a server");
     let network = proxy::Proxy::to(server.port()).await.expect("a port");
-    let store = open_with(&format!("mongodb://127.0.0.1:{}", network.port()), SHORT_TIMEOUT).await;
+    let store = open(&format!("mongodb://127.0.0.1:{}", network.port())).await;
     let filler = "x".repeat(300);
     let documents = (0..3_500).map(|n| format!(r#"{{"_id":{n},"filler":"{filler}"}}"#));
     let documents = documents.map(|text| extended_json::parse(text.as_bytes()).expect("a document")).collect();
     store.upsert(documents).await.expect("an upsert");
-    network.slow_down(Duration::from_millis(8));
+    network.slow_down(Duration::from_millis(20));
     // It is not known yet how slow it is.
     let _ = read(&*store, ListRequest::default()).await;
     for _ in 0..2 {
