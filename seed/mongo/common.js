@@ -40,6 +40,9 @@ module.exports = {
     const host = setting('RECORDS_MONGO_HOST', os.hostname());
     return `mongodb://${credentials('RECORDS_MONGO')}@${host}:27017/${database()}?directConnection=true${options}`;
   },
-  administrator: () =>
-    `mongodb://${credentials('MONGO_INITDB_ROOT')}@127.0.0.1:27017/${database()}?authSource=admin&directConnection=true`,
+  administrator: () => {
+    const host = setting('RECORDS_MONGO_HOST', '127.0.0.1');
+    const user = credentials('MONGO_INITDB_ROOT');
+    return `mongodb://${user}@${host}:27017/${database()}?authSource=admin&directConnection=true`;
+  },
 };

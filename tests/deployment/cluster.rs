@@ -1,14 +1,15 @@
 //! k8s/: rendered as `kubectl apply -k` would, and run.
 
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::Outcome;
 use crate::compose::{is_whole, secret};
 use crate::http;
+use crate::images::MONGO;
 use crate::outages::{self, Deployment, Secrets};
-use crate::run::{self, Finally, ROOT, ensure, podman, wait};
+use crate::run::{self, Finally, ROOT, ensure, podman, unique, wait};
 
 pub fn whole_life() -> Outcome {
     let program = std::env::var_os("TEST_KUBE_PLAY").unwrap_or_default();
@@ -59,18 +60,74 @@ pub fn whole_life() -> Outcome {
     wait("a record", Duration::from_secs(120), || http::status(port, "/api/v1/records/Fe") == 200)?;
     let ready = begin.elapsed();
     is_whole(port)?;
-    // Another sandbox with another address, as when the pod is scheduled again.
-    let pod = "records-mongo-pod";
-    let replace = || podman(["pod", "stop", "--time", "60", pod]).and_then(|_| podman(["pod", "start", pod])).map(drop);
+    let (app, mongo) = (container("records-pod")?, container("records-mongo-pod")?);
+    // Podman ends the pod's sandbox with its only container, and starts another one, with another address.
+    let replace = || {
+        podman(["stop", "--time", "60", &mongo])?;
+        podman(["start", &mongo]).map(drop)
+    };
     let found = outages::all(&Deployment {
         port,
-        app: "records-pod-records",
-        mongo: "records-mongo-pod-mongo",
+        app: &app,
+        mongo: &mongo,
         host: "records-mongo",
         network: "kube-play",
         secrets: &secrets,
         replace: &replace,
     })?;
+    let jobs = backs_up_and_restores(&overlay, &secrets, &mongo)?;
+    is_whole(port)?;
     run::output(play().arg("down").arg(&overlay))?;
-    Ok(format!("ready {:.1} s after it was applied{found}", ready.as_secs_f32()))
+    Ok(format!("ready {:.1} s after it was applied{found}\n  {jobs}", ready.as_secs_f32()))
+}
+
+/// The container in the pod whose name begins with `pod`, which depends on the version of Podman.
+fn container(pod: &str) -> Outcome {
+    let names = podman(["ps", "--format", "{{.Names}}"])?;
+    let name = names.lines().find(|name| name.starts_with(pod));
+    name.map(str::to_owned).ok_or_else(|| format!("no container of {pod} runs:\n{names}"))
+}
+
+/// The scripts of the two CronJobs, which no cluster is here to run, in containers on the pods' network.
+fn backs_up_and_restores(overlay: &Path, secrets: &Secrets, mongo: &str) -> Outcome {
+    let rendered = run::exact(Command::new("kubectl").arg("kustomize").arg(overlay), Stdio::null())?;
+    let volume = unique("records-backup");
+    podman(["volume", "create", &volume])?;
+    let _remove = Finally(|| drop(podman(["volume", "rm", "--force", &volume])));
+    let (backup, passwords) =
+        (format!("{volume}:/backup"), format!("{}:/run/secrets/mongo:ro", secrets.mongo.display()));
+    let job = |name: &str, environment: &[&str]| {
+        let object = rendered
+            .split("\n---\n")
+            .find(|object| object.contains("kind: CronJob\n") && object.contains(&format!("\n  name: {name}\n")));
+        let object = object.ok_or_else(|| format!("there is no CronJob {name}"))?;
+        let mut command = Command::new("podman");
+        command.args(["run", "--rm", "--network", "kube-play", "--read-only", "--tmpfs", "/tmp", "--cap-drop", "all"]);
+        command.args(["-v", &backup, "-v", &passwords, "-e", "RECORDS_MONGO_HOST=records-mongo"]);
+        command.args(environment.iter().flat_map(|variable| ["-e", variable]));
+        command.args([MONGO, "bash", "-euo", "pipefail", "-c", &script(object)]);
+        run::output(&mut command)
+    };
+    let saved = job(
+        "records-mongo-backup",
+        &["RECORDS_MONGO_USERNAME=records", "RECORDS_MONGO_PASSWORD_FILE=/run/secrets/mongo/RECORDS_MONGO_PASSWORD"],
+    )?;
+    let remove = "const { administrator } = require('/usr/local/share/records/common.js');
+                  connect(administrator()).records.deleteMany({})";
+    podman(["exec", "-e", "HOME=/tmp", mongo, "mongosh", "--quiet", "--nodb", "--eval", remove])?;
+    let restored = job(
+        "records-mongo-restore",
+        &["MONGO_INITDB_ROOT_USERNAME=root", "MONGO_INITDB_ROOT_PASSWORD_FILE=/run/secrets/mongo/MONGO_ROOT_PASSWORD"],
+    )?;
+    let restored = restored.lines().last().unwrap_or_default();
+    ensure(restored.contains("118 records restored"), || format!("the job says: {restored}"))?;
+    Ok(format!("{saved}; {restored}"))
+}
+
+/// The text below `- |`, without its indentation.
+fn script(object: &str) -> String {
+    let mut lines = object.lines().skip_while(|line| line.trim() != "- |").skip(1).peekable();
+    let depth = lines.peek().map_or(0, |line| line.len() - line.trim_start().len());
+    let script = lines.take_while(|line| line.len() > depth && line[..depth].trim().is_empty());
+    script.map(|line| format!("{}\n", &line[depth..])).collect()
 }
