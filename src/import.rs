@@ -14,7 +14,7 @@ use tempfile::SpooledTempFile;
 use tokio::sync::mpsc;
 
 use crate::document::MissingId;
-use crate::document::reader::{Documents, InvalidDocument};
+use crate::document::reader::{Documents, InvalidDocument, Place};
 use crate::record::Document;
 use crate::store::{self, EmbeddedStore, Store};
 use crate::wire;
@@ -56,6 +56,8 @@ pub enum Error {
          one that is mounted for it; or import a file by its name, which needs none"
     )]
     Temporary(#[source] io::Error),
+    #[error("{0}. Nothing was stored")]
+    Format(String),
     #[error("{0} of {1} documents are wrong, so nothing was stored. Correct them")]
     Invalid(u64, u64),
     #[error("the file was changed while it was read, at {1}. {0} documents were stored: import it again")]
@@ -199,6 +201,7 @@ async fn storing(
         Ok(skipped) => Ok(ImportSummary { stored, skipped }),
         Err(ReadError::Input(error)) => Err(Error::Input(error)),
         Err(ReadError::Temporary(error)) => Err(Error::Temporary(error)),
+        Err(ReadError::Format(reason)) => Err(Error::Format(reason)),
         Err(ReadError::Invalid { bad, all }) => Err(Error::Invalid(bad, all)),
         Err(ReadError::Changed(bad)) => Err(Error::Changed(stored, bad)),
     }
@@ -244,7 +247,12 @@ enum Step {
 enum ReadError {
     Input(io::Error),
     Temporary(io::Error),
-    Invalid { bad: u64, all: u64 },
+    /// The file is of a kind that is not read.
+    Format(String),
+    Invalid {
+        bad: u64,
+        all: u64,
+    },
     Changed(InvalidDocument),
 }
 
@@ -321,6 +329,9 @@ fn check(
     while let Some(document) = documents.next() {
         all += 1;
         if let Err(wrong) = document.map_err(ReadError::Input)? {
+            if wrong.place == Place::File {
+                return Err(ReadError::Format(wrong.reason));
+            }
             bad += 1;
             if bad <= SHOWN_BAD {
                 progress.bad(&wrong);
@@ -355,6 +366,7 @@ fn load(
                 size += document.bson().len();
                 batch.push(document);
             }
+            Err(bad) if bad.place == Place::File => return Err(ReadError::Format(bad.reason)),
             Err(bad) if skip_invalid => {
                 skipped += 1;
                 progress.bad(&bad);

@@ -173,7 +173,7 @@ fn uris(content: &Value) -> (usize, Vec<String>) {
         let expected = case["valid"].as_bool().expect("a boolean") && is_supported;
         count += 1;
         match runtime.block_on(records::store::check(uri)) {
-            Ok(()) if !expected => failures.push(format!("{uri} is taken")),
+            Ok(_) if !expected => failures.push(format!("{uri} is taken")),
             Err(error) if expected => failures.push(format!("{uri}: {error}")),
             _ => {}
         }

@@ -64,7 +64,10 @@ fn print_config(settings: &Serve, text: &str) -> Outcome {
     serve::http_settings(settings)?;
     // The driver parses URLs on one.
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(serve::check(settings))?;
+    for warning in runtime.block_on(serve::check(settings))? {
+        // Logging is not initialised, and standard output is for the settings.
+        let _ = writeln!(io::stderr(), "records: {warning}");
+    }
     print(text.as_bytes())
 }
 

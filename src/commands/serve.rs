@@ -30,20 +30,23 @@ pub fn run(settings: Serve) -> Outcome {
 }
 
 /// Checks the settings, as far as that needs neither a connection nor new files.
-pub async fn check(settings: &Serve) -> Result<(), CliError> {
+///
+/// Returns what is ignored in them, and why.
+pub async fn check(settings: &Serve) -> Result<Vec<String>, CliError> {
     let report = |error: store::Error| CliError(error.report().to_string());
     let url = settings.store.url.expose();
-    store::check(url).await.map_err(report)?;
+    let warnings = store::check(url).await.map_err(report)?;
     if let Some(fallback) = &settings.fallback {
         store::fallback::check(&fallback.url).await.map_err(report)?;
     }
     match &settings.seed {
         // Opening a pipe would wait for its writer, and take from `serve` the data that it writes.
-        Seed::File(path) if std::fs::metadata(path).is_ok_and(|file| !file.is_file() && !file.is_dir()) => Ok(()),
+        Seed::File(path) if std::fs::metadata(path).is_ok_and(|file| !file.is_file() && !file.is_dir()) => {}
         // The service does not fill a store elsewhere.
-        Seed::File(path) if store::kind(url) != Some(BackendKind::Remote) => open_seed(path).map(drop),
-        _ => Ok(()),
+        Seed::File(path) if store::kind(url) != Some(BackendKind::Remote) => drop(open_seed(path)?),
+        _ => {}
     }
+    Ok(warnings)
 }
 
 fn open_seed(path: &Path) -> Result<Input, CliError> {

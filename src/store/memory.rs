@@ -62,9 +62,9 @@ pub async fn open(url: String, _: Options) -> Result<Opened> {
     Ok(Opened::Embedded(Arc::new(Memory::default())))
 }
 
-pub async fn check(url: String) -> Result<()> {
+pub async fn check(url: String) -> Result<Vec<String>> {
     match url.as_str() {
-        "memory:" | "memory://" => Ok(()),
+        "memory:" | "memory://" => Ok(Vec::new()),
         _ => Err(Error::invalid("a memory store has no name: write it as memory:")),
     }
 }

@@ -208,7 +208,8 @@ pub struct Backend {
     check: Check,
 }
 
-type Check = fn(String) -> BoxFuture<'static, Result<()>>;
+/// Returns warnings.
+type Check = fn(String) -> BoxFuture<'static, Result<Vec<String>>>;
 type Open = fn(String, Options) -> BoxFuture<'static, Result<Opened>>;
 
 /// Opens the store that `url` names.
@@ -223,12 +224,13 @@ pub async fn open(url: &str, options: Options) -> Result<Opened> {
     (backend(url)?.open)(url.to_owned(), options).await
 }
 
-/// Checks `url` as [`open`] does, as far as that is possible without opening, making or connecting to anything.
+/// Checks `url` as [`open`] does, as far as that is possible without opening, making or connecting to anything. Returns what
+/// is ignored in it, and why; [`open`] logs that.
 ///
 /// # Errors
 ///
 /// Those of [`open`].
-pub async fn check(url: &str) -> Result<()> {
+pub async fn check(url: &str) -> Result<Vec<String>> {
     (backend(url)?.check)(url.to_owned()).await
 }
 

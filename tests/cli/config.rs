@@ -214,3 +214,14 @@ fn the_server_keeps_to_its_settings() {
     assert_eq!((status, list.len()), (200, 3.min(list.len())));
     assert_eq!(serving.get("/api/v1/records?limit=4").0, 400);
 }
+
+#[test]
+#[cfg_attr(not(feature = "mongodb"), ignore = "this build reads no such URI")]
+fn options_of_a_uri_that_are_ignored_are_named() {
+    let url = "mongodb://acct:hunter2@acct.example:10255/x?ssl=true&appName=@acct@&compressors=zstd";
+    let output = run(&directory(), &["config", "--store", url], "");
+    let text = stdout(&output);
+    assert_eq!(setting(&text, "--store").0, "mongodb://***@acct.example:10255/x");
+    let says = "an option of the MongoDB URI: compressors is ignored: this build talks to MongoDB without compression";
+    assert!(stderr(&output).contains(says), "{}", stderr(&output));
+}

@@ -86,13 +86,26 @@ fn a_file_wrong_in_every_line_does_not_fill_the_terminal() {
 
 #[rstest]
 #[case::table("_id,name\n1,a\n2,b\n", "CSV")]
-#[case::python("{'_id': 1}\n{'_id': 2}\n", "line 1, column 2: this is Python or JavaScript, not JSON")]
+#[case::archive("PK\u{3}\u{4}\u{14}\0", "ZIP")]
 #[case::xml("<a/>\n<b/>\n", "XML")]
 fn a_file_of_another_kind_is_named_once(#[case] text: &str, #[case] what: &str) {
-    let output = run(&directory(), &["import", "-", "--store", "memory:"], text);
+    for skip in [&[][..], &["--skip-invalid"]] {
+        let output = run(&directory(), &[&["import", "-", "--store", "memory:"], skip].concat(), text);
+        let errors = stderr(&output);
+        assert_eq!(code(&output), 1, "{errors}");
+        assert!(
+            errors.contains(what) && errors.contains("Nothing was stored") && errors.lines().count() == 1,
+            "{errors}"
+        );
+    }
+}
+
+#[test]
+fn a_file_in_another_notation_is_named_once_with_the_place() {
+    let output = run(&directory(), &["import", "-", "--store", "memory:"], &"{'_id': 1}\n".repeat(1_000));
     let errors = stderr(&output);
-    assert_eq!(code(&output), 1);
-    assert!(errors.contains(what) && errors.lines().count() == 2, "{errors}");
+    let says = "line 1, column 2: this is Python or JavaScript, not JSON: strings have double quotes";
+    assert!(errors.contains(says) && errors.lines().count() == 2, "{errors}");
 }
 
 #[test]

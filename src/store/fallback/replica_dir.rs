@@ -92,7 +92,7 @@ pub async fn check(url: &str) -> Result<()> {
         // The directory holds the stores of the snapshots, and is none itself.
         Some(BackendKind::Local) => store::directory(url).map(drop),
         // For an unknown store, the error says what is wrong with the name.
-        Some(BackendKind::InMemory) | None => store::check(url).await,
+        Some(BackendKind::InMemory) | None => store::check(url).await.map(drop),
     }
 }
 

@@ -111,18 +111,21 @@ pub async fn open(url: String, options: Options) -> Result<Opened> {
     Ok(Opened::Remote(Arc::new(MongoDb::new(inner, pool))))
 }
 
-pub async fn check(url: String) -> Result<()> {
-    parse(&url).await.map(drop)
+pub async fn check(url: String) -> Result<Vec<String>> {
+    let (_, warnings) = parse(&url).await?;
+    Ok(warnings.into_iter().map(|warning| format!("{URI_WARNING}: {warning}")).collect())
 }
 
 fn database_of(uri: &ConnectionString) -> String {
     uri.default_database.clone().unwrap_or_else(|| DEFAULT_DATABASE.to_owned())
 }
 
+const URI_WARNING: &str = "an option of the MongoDB URI";
+
 async fn parse_and_warn(url: &str) -> Result<ConnectionString> {
     let (uri, warnings) = parse(url).await?;
     for warning in warnings {
-        tracing::warn!("an option of the MongoDB URI: {warning}");
+        tracing::warn!("{URI_WARNING}: {warning}");
     }
     Ok(uri)
 }
