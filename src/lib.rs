@@ -48,6 +48,7 @@
 #[cfg(test)]
 extern crate self as records;
 
+pub mod auth;
 pub mod config;
 pub mod document;
 pub mod healthcheck;
