@@ -218,7 +218,7 @@ struct State {
     keys: Arc<ApiKeys>,
     /// The content that was read last, usable or not, by its digest: a changed file is reported once.
     content: Option<KeyDigest>,
-    error: Option<String>,
+    is_stale: bool,
 }
 
 impl KeyFile {
@@ -230,16 +230,16 @@ impl KeyFile {
     pub fn open(path: PathBuf) -> Result<Self, KeyFileError> {
         let keys = Arc::new(ApiKeys::read(&path)?);
         let content = content_digest(&path);
-        Ok(Self { path, state: RwLock::new(State { keys, content, error: None }) })
+        Ok(Self { path, state: RwLock::new(State { keys, content, is_stale: false }) })
     }
 
     pub fn keys(&self) -> Arc<ApiKeys> {
         Arc::clone(&self.state.read().unwrap_or_else(PoisonError::into_inner).keys)
     }
 
-    /// Returns the reason why the file as it is now cannot be used; the keys are then those of the last good content.
-    pub fn error(&self) -> Option<String> {
-        self.state.read().unwrap_or_else(PoisonError::into_inner).error.clone()
+    /// Returns true if the file as it is now cannot be used. The keys are then those of its last good content.
+    pub fn is_stale(&self) -> bool {
+        self.state.read().unwrap_or_else(PoisonError::into_inner).is_stale
     }
 
     /// Reads the file again if its content has changed. Compares content rather than times: Kubernetes replaces a Secret by
@@ -256,11 +256,11 @@ impl KeyFile {
             Ok(keys) => {
                 tracing::info!(keys = keys.0.len(), "API keys reloaded");
                 state.keys = Arc::new(keys);
-                state.error = None;
+                state.is_stale = false;
             }
             Err(error) => {
                 tracing::warn!(%error, "API keys not reloaded; the previous keys stay valid");
-                state.error = Some(error.to_string());
+                state.is_stale = true;
             }
         }
     }
@@ -313,11 +313,11 @@ mod tests {
 
         std::fs::write(&path, "nonsense").unwrap();
         file.reload();
-        assert!(file.keys().find(&first.secret).is_some() && file.error().is_some());
+        assert!(file.keys().find(&first.secret).is_some() && file.is_stale());
 
         std::fs::write(&path, &second.line).unwrap();
         file.reload();
         assert!(file.keys().find(&first.secret).is_none() && file.keys().find(&second.secret).is_some());
-        assert_eq!(file.error(), None);
+        assert!(!file.is_stale());
     }
 }

@@ -9,6 +9,8 @@ use serde_json::json;
 use super::App;
 use super::problem::Problem;
 
+const STALE_KEYS: &str = "the file with the API keys cannot be used; the previous keys stay valid";
+
 /// Says that the process is alive. No I/O: a restart does not mend a database.
 pub async fn live() -> impl IntoResponse {
     ([(CACHE_CONTROL, "no-store")], Json(json!({ "status": "alive" })))
@@ -19,7 +21,9 @@ pub async fn ready(State(app): State<App>) -> Result<impl IntoResponse, Problem>
     if app.draining.has_begun() {
         return Err(Problem::draining());
     }
-    let body = match app.store.health().await?.degraded {
+    let degraded = app.store.health().await?.degraded;
+    let degraded = degraded.or_else(|| app.settings.api_keys.as_ref()?.is_stale().then(|| STALE_KEYS.into()));
+    let body = match degraded {
         None => json!({ "status": "ready" }),
         Some(detail) => json!({ "status": "degraded", "detail": detail }),
     };

@@ -44,12 +44,18 @@ struct Rejected {
     reason: Rejection,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfKey {
+    key: String,
+}
+
 /// Counters of requests, and the registry that also holds what the store counts.
 pub struct Metrics {
     registry: Registry,
     requests: Family<Outcome, Counter>,
     seconds: Family<OfRoute, Histogram>,
     rejected: Family<Rejected, Counter>,
+    by_key: Family<OfKey, Counter>,
     in_flight: Gauge,
     streams: Gauge,
     aborted: Counter,
@@ -82,6 +88,10 @@ impl Metrics {
         for reason in [Rejection::max_requests, Rejection::max_streams, Rejection::response_memory] {
             drop(rejected.get_or_create(&Rejected { reason }));
         }
+        let by_key = Family::default();
+        if settings.api_keys.is_some() {
+            registry.register("http_requests_by_key", "Requests with a valid API key, by its name", by_key.clone());
+        }
         if let Some(connections) = &settings.connections {
             connections.register(&mut registry);
         }
@@ -90,7 +100,7 @@ impl Metrics {
             registry.register_collector(Box::new(DroppedLines(dropped.clone())));
         }
         registry.register_collector(Box::new(StoreMetrics(store)));
-        Self { registry, requests, seconds, rejected, in_flight, streams, aborted }
+        Self { registry, requests, seconds, rejected, by_key, in_flight, streams, aborted }
     }
 
     /// The counters of the route with this pattern.
@@ -101,6 +111,10 @@ impl Metrics {
 
     pub fn count_rejection(&self, reason: Rejection) {
         self.rejected.get_or_create(&Rejected { reason }).inc();
+    }
+
+    pub fn count_key(&self, name: &str) {
+        self.by_key.get_or_create_owned(&OfKey { key: name.to_owned() }).inc();
     }
 
     /// Counts a streamed list until the result is dropped.

@@ -19,11 +19,13 @@ use tower_http::cors::CorsLayer;
 use tower_http::set_header::SetResponseHeaderLayer;
 
 use super::access_log::RequestContext;
+use super::authorize::require_scope;
 use super::metrics::RouteMetrics;
 use super::problem::Problem;
 use super::request_id::{REQUEST_ID, RequestId};
 use super::timing::{self, SERVER_TIMING, StoreTime};
 use super::{App, cors, limits, not_found, path};
+use crate::auth::{ApiKey, Scope};
 
 const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
 const CLOSE: HeaderValue = HeaderValue::from_static("close");
@@ -48,10 +50,16 @@ impl Routes {
     }
 
     /// Serves `GET` and `HEAD` of `paths` by `handler`, and tells other methods that there is nothing else. Metrics, log and
-    /// spans name the route by its `pattern`.
-    pub fn add<T: 'static>(mut self, pattern: &'static str, paths: &[&str], handler: impl Handler<T, App>) -> Self {
-        let not_allowed = self.layered(pattern, not_found::method_not_allowed);
-        let methods = get_service(self.layered(pattern, handler)).fallback_service(not_allowed);
+    /// spans name the route by its `pattern`. Where the service has API keys, a request needs one with `scope`.
+    pub fn add<T: 'static>(
+        mut self,
+        pattern: &'static str,
+        paths: &[&str],
+        scope: Option<Scope>,
+        handler: impl Handler<T, App>,
+    ) -> Self {
+        let not_allowed = self.layered(pattern, None, not_found::method_not_allowed);
+        let methods = get_service(self.layered(pattern, scope, handler)).fallback_service(not_allowed);
         for path in paths {
             self.router = self.router.route(path, methods.clone());
         }
@@ -60,7 +68,7 @@ impl Routes {
 
     /// Serves every other path.
     pub fn fallback<T: 'static>(mut self, handler: impl Handler<T, App>) -> Self {
-        let fallback = self.layered(path::NONE, handler);
+        let fallback = self.layered(path::NONE, None, handler);
         self.router = self.router.fallback_service(fallback);
         self
     }
@@ -75,21 +83,30 @@ impl Routes {
     ///
     /// Around the handler rather than by `Router::layer`, which would box the handler, and not by `MatchedPath`, which would cost
     /// an extension and a look-up by name for each request: the layers of a route know its pattern and have its counters.
-    fn layered<T: 'static>(&self, pattern: &'static str, handler: impl Handler<T, App>) -> impl Layered {
+    fn layered<T: 'static>(
+        &self,
+        pattern: &'static str,
+        scope: Option<Scope>,
+        handler: impl Handler<T, App>,
+    ) -> impl Layered {
         let (app, deadline) = (self.app.clone(), self.app.settings.deadline);
         let route = Arc::new(app.metrics.route(pattern));
+        let authorization = scope
+            .zip(app.settings.api_keys.clone())
+            .map(|(scope, keys)| layer_fn(move |inner| require_scope(keys.clone(), scope, inner)));
         ServiceBuilder::new()
             .layer(SetResponseHeaderLayer::overriding(X_CONTENT_TYPE_OPTIONS, NOSNIFF))
             .layer(layer_fn(move |inner| observe(app.clone(), route.clone(), inner)))
             .option_layer(self.cors.clone())
             .layer(layer_fn(require_host))
+            .option_layer(authorization)
             .map_future(move |response| limits::bounded(deadline, response))
             .service(handler.with_state(self.app.clone()))
     }
 }
 
 /// A handler within layers.
-trait Layered:
+pub trait Layered:
     Service<Request, Response = Response, Error = Infallible, Future: Send + 'static> + Clone + Send + Sync + 'static
 {
 }
@@ -130,6 +147,9 @@ fn finish(app: &App, context: RequestContext, store_time: Option<StoreTime>, mut
         if let Some(reason) = problem.rejection() {
             app.metrics.count_rejection(reason);
         }
+    }
+    if let Some(key) = response.extensions_mut().remove::<Arc<ApiKey>>() {
+        app.metrics.count_key(&key.name);
     }
     response.headers_mut().insert(REQUEST_ID, context.id().value().clone());
     if app.draining.has_begun() {

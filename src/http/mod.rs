@@ -5,6 +5,7 @@
 
 mod accept;
 mod access_log;
+mod authorize;
 mod body;
 mod compress;
 mod conditional;
@@ -27,11 +28,13 @@ mod timing;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use axum::http::HeaderValue;
 use tokio::sync::Semaphore;
 
 pub use pages::COMPILED as HAS_PAGES;
 pub use settings::{AccessLog, Settings};
 
+use crate::auth::Scope;
 use crate::store::{MemoryPool, Store};
 use metrics::Metrics;
 pub use middleware::HttpService;
@@ -79,7 +82,7 @@ impl Draining {
 /// takes depends on the client.
 pub fn service(store: Arc<dyn Store>, settings: impl Into<Settings>, draining: Draining) -> HttpService {
     let app = AppState::new(store, settings.into(), draining, false);
-    let routes = with_admin(with_records(Routes::new(&app)));
+    let routes = with_admin(with_records(Routes::new(&app)), Some(Scope::MetricsRead));
     routes.fallback(not_found::not_found_with_admin).into_service()
 }
 
@@ -92,12 +95,16 @@ pub fn services(
 ) -> (HttpService, HttpService) {
     let app = AppState::new(store, settings.into(), draining, true);
     let records = with_records(Routes::new(&app)).fallback(not_found::not_found);
-    let admin = with_admin(Routes::without_cors(&app)).fallback(not_found::not_found_in_admin);
+    let admin = with_admin(Routes::without_cors(&app), None).fallback(not_found::not_found_in_admin);
     (records.into_service(), admin.into_service())
 }
 
 impl AppState {
-    fn new(store: Arc<dyn Store>, settings: Settings, draining: Draining, separate_admin: bool) -> App {
+    fn new(store: Arc<dyn Store>, mut settings: Settings, draining: Draining, separate_admin: bool) -> App {
+        // A shared cache must not give one client's response to another client without a key.
+        if settings.api_keys.is_some() && settings.cache_control.as_ref().is_some_and(|value| value == "no-cache") {
+            settings.cache_control = Some(HeaderValue::from_static("private, no-cache"));
+        }
         let request_permits = Semaphore::new(settings.max_requests.min(Semaphore::MAX_PERMITS));
         let stream_permits = Arc::new(Semaphore::new(settings.max_streams.min(Semaphore::MAX_PERMITS)));
         let memory = MemoryPool::new(settings.response_memory_limit);
@@ -108,16 +115,16 @@ impl AppState {
 
 fn with_records(routes: Routes) -> Routes {
     let routes = routes
-        .add(path::LIST, &[path::LIST], list::list)
+        .add(path::LIST, &[path::LIST], Some(Scope::RecordsRead), list::list)
         // A catch-all, and the path without an id: the handler tells the client how an id is written.
-        .add(path::RECORD, &["/api/v1/records/{*id}", path::RECORD_PREFIX], record::record);
+        .add(path::RECORD, &["/api/v1/records/{*id}", path::RECORD_PREFIX], Some(Scope::RecordsRead), record::record);
     pages::add(routes)
 }
 
-fn with_admin(routes: Routes) -> Routes {
-    routes.add(path::LIVEZ, &[path::LIVEZ], health::live).add(path::READYZ, &[path::READYZ], health::ready).add(
-        path::METRICS,
-        &[path::METRICS],
-        metrics::metrics,
-    )
+/// Health stays open. `/metrics` needs a key unless it has a port of its own.
+fn with_admin(routes: Routes, metrics_scope: Option<Scope>) -> Routes {
+    routes
+        .add(path::LIVEZ, &[path::LIVEZ], None, health::live)
+        .add(path::READYZ, &[path::READYZ], None, health::ready)
+        .add(path::METRICS, &[path::METRICS], metrics_scope, metrics::metrics)
 }

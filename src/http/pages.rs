@@ -10,16 +10,17 @@ use super::middleware::Routes;
 /// This build has pages.
 pub const COMPILED: bool = cfg!(feature = "pages");
 
-/// Adds the pages of this build.
+/// Adds the pages of this build. They are open to everyone: a browser sends no key when it opens a page, whose script then asks
+/// for one.
 #[cfg(feature = "pages")]
 pub fn add(routes: Routes) -> Routes {
     routes
-        .add("/", &["/"], files::index)
-        .add("/pages/browse.js", &["/pages/browse.js"], files::script)
-        .add("/pages/browse.css", &["/pages/browse.css"], files::style)
-        .add("/openapi.json", &["/openapi.json"], openapi::openapi)
-        .add("/docs", &["/docs"], files::redirect_to_docs)
-        .add("/docs/{file}", &["/docs/", "/docs/{file}"], files::docs)
+        .add("/", &["/"], None, files::index)
+        .add("/pages/browse.js", &["/pages/browse.js"], None, files::script)
+        .add("/pages/browse.css", &["/pages/browse.css"], None, files::style)
+        .add("/openapi.json", &["/openapi.json"], None, openapi::openapi)
+        .add("/docs", &["/docs"], None, files::redirect_to_docs)
+        .add("/docs/{file}", &["/docs/", "/docs/{file}"], None, files::docs)
 }
 
 #[cfg(not(feature = "pages"))]

@@ -1,5 +1,6 @@
 //! Settings of the HTTP service.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::uri::{Scheme, Uri};
@@ -7,6 +8,7 @@ use axum::http::{HeaderName, HeaderValue};
 use percent_encoding::percent_decode_str;
 use serde_json::Value;
 
+use crate::auth::KeyFile;
 use crate::telemetry::{Connections, ErrorCounter};
 
 /// The largest limit of a page when the operator sets no maximum: a page is gathered in memory before it is sent. Longer lists
@@ -62,6 +64,8 @@ pub struct Settings {
     pub max_streams: usize,
     /// The memory that all responses together may hold until they are sent, in bytes. Small ones do not count.
     pub response_memory_limit: usize,
+    /// The keys that a request needs one of. `None`: the records are open to every client.
+    pub api_keys: Option<Arc<KeyFile>>,
     /// Adds `Server-Timing` to responses. It shows every client how busy the store is, and whether it had a record at hand.
     pub server_timing: bool,
     /// The requests that have a line in the log.
@@ -230,6 +234,7 @@ impl From<Duration> for Settings {
             max_requests: MAX_REQUESTS,
             max_streams: MAX_STREAMS,
             response_memory_limit: RESPONSE_MEMORY_LIMIT,
+            api_keys: None,
             server_timing: false,
             access_log: AccessLog::default(),
             dropped_lines: None,

@@ -2,6 +2,7 @@
 //! and with a store that fails on purpose.
 
 mod admin;
+mod authorization;
 mod browse;
 mod caching;
 mod cors;
