@@ -10,7 +10,7 @@ const RECHECK_MS = 5000;
 
 const get = (id) => document.getElementById(id);
 const form = get("query");
-let request = 0;
+let latest = 0;
 let view = { rows: [], cells: [], next: "", search: null };
 let recheck;
 
@@ -283,7 +283,7 @@ function showSource(response) {
 
 async function checkSource() {
   try {
-    const response = await fetch(`${API}?limit=1`, { method: "HEAD", cache: "no-store" });
+    const response = await request(`${API}?limit=1`, "application/json", { method: "HEAD", cache: "no-store" });
     if (response.ok) return showSource(response);
   } catch {
     // The next check reports the result.
@@ -291,25 +291,50 @@ async function checkSource() {
   recheck = setTimeout(checkSource, RECHECK_MS);
 }
 
+// --- API keys -----------------------------------------------------------------------------------------------------------
+
+// The key is kept for this tab only.
+const apiKey = () => sessionStorage.getItem("api-key");
+
+async function request(url, accept, options = {}) {
+  const headers = { Accept: accept };
+  if (apiKey()) headers.Authorization = `Bearer ${apiKey()}`;
+  const response = await fetch(url, { ...options, headers });
+  if (response.status === 401) {
+    sessionStorage.removeItem("api-key");
+    if (!get("key").open) get("key").showModal();
+  }
+  return response;
+}
+
+get("key").addEventListener("close", () => {
+  const key = get("key-value").value.trim();
+  get("key-value").value = "";
+  if (!key) return;
+  sessionStorage.setItem("api-key", key);
+  load();
+});
+
 const quoteShell = (text) => `'${text.replaceAll("'", "'\\''")}'`;
 
 async function load(focus = false) {
-  const mine = ++request;
+  const mine = ++latest;
   const { search } = location;
   const { parameters } = pageQuery();
   if (!parameters.has("limit")) parameters.set("limit", form.elements.limit.value);
   const url = `${API}?${parameters}`;
   const absolute = new URL(url, document.baseURI).href;
-  get("curl").textContent = `curl ${quoteShell(absolute)}`;
+  const authorization = apiKey() ? '-H "Authorization: Bearer $API_KEY" ' : "";
+  get("curl").textContent = `curl ${authorization}${quoteShell(absolute)}`;
   get("results").ariaBusy = "true";
   say("Loading…");
   let error;
   try {
-    const response = await fetch(url, { headers: { Accept: "application/x-ndjson, application/problem+json;q=0.5" } });
+    const response = await request(url, "application/x-ndjson, application/problem+json;q=0.5");
     if (!response.ok) error = await problemOf(response);
     else {
       const rows = (await response.text()).split("\n").filter(Boolean).map(parse);
-      if (mine !== request) return;
+      if (mine !== latest) return;
       const next = /<([^>]*)>; rel="next"/.exec(response.headers.get("link") ?? "")?.[1] ?? "";
       view = { rows, cells: [], next, search };
       showSource(response);
@@ -317,7 +342,7 @@ async function load(focus = false) {
   } catch (failure) {
     error = `The server cannot be reached: ${failure.message}`;
   }
-  if (mine !== request) return;
+  if (mine !== latest) return;
   if (error) view = { rows: [], cells: [], next: "", search };
   const count = view.rows.length;
   showTable();
@@ -453,7 +478,7 @@ async function showRecord() {
   if (!dialog.open) dialog.showModal();
   get("record-status").textContent = "Loading…";
   try {
-    const response = await fetch(`${API}/${id}`, { headers: { Accept: "application/json, application/problem+json;q=0.5" } });
+    const response = await request(`${API}/${id}`, "application/json, application/problem+json;q=0.5");
     if (location.hash !== `#record=${id}`) return;
     if (response.status === 200) return openRecord(parse(await response.text()));
     get("tree").replaceChildren();
