@@ -1,6 +1,7 @@
 //! The access log: a line for each request, without anything that tells one record from another. No line has an id, a filter,
 //! a query or a header other than the id of the request.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::extract::Request;
@@ -12,6 +13,7 @@ use super::path::{LIVEZ, METRICS, NONE, READYZ};
 use super::problem::Problem;
 use super::request_id::RequestId;
 use super::settings::AccessLog;
+use crate::auth::ApiKey;
 use crate::telemetry::trace;
 
 /// Counted and logged in the place of a status if the connection closed before the response, as nginx does.
@@ -32,6 +34,7 @@ pub struct RequestContext {
     span: Span,
     trace_id: Option<String>,
     access_log: AccessLog,
+    api_key: Option<Arc<ApiKey>>,
     /// Taken when the response begins.
     in_flight: Option<InFlight>,
 }
@@ -46,6 +49,7 @@ macro_rules! log {
             status = $status,
             // In microseconds: more digits are noise.
             duration_ms = $duration.as_micros() as f64 / 1000.0,
+            api_key = $context.api_key.as_ref().map(|key| key.name.as_str()),
             trace_id = $context.trace_id.as_deref(),
             error = $error,
             $message
@@ -70,7 +74,17 @@ impl RequestContext {
             Span::none()
         };
         let trace_id = trace::trace_id(&span, request.headers());
-        Self { begun: Instant::now(), method, route, id, span, trace_id, access_log, in_flight: Some(in_flight) }
+        Self {
+            begun: Instant::now(),
+            method,
+            route,
+            id,
+            span,
+            trace_id,
+            access_log,
+            api_key: None,
+            in_flight: Some(in_flight),
+        }
     }
 
     pub fn id(&self) -> &RequestId {
@@ -79,6 +93,10 @@ impl RequestContext {
 
     pub fn elapsed(&self) -> Duration {
         self.begun.elapsed()
+    }
+
+    pub fn set_api_key(&mut self, key: Arc<ApiKey>) {
+        self.api_key = Some(key);
     }
 
     /// Disabled unless it is exported.

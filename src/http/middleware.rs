@@ -140,7 +140,7 @@ fn observe(app: App, route: Arc<RouteMetrics>, mut inner: impl Layered) -> impl 
     })
 }
 
-fn finish(app: &App, context: RequestContext, store_time: Option<StoreTime>, mut response: Response) -> Response {
+fn finish(app: &App, mut context: RequestContext, store_time: Option<StoreTime>, mut response: Response) -> Response {
     let problem = response.extensions_mut().remove::<Problem>();
     if let Some(problem) = &problem {
         *response.body_mut() = problem.to_json(context.id().as_str()).into();
@@ -150,6 +150,7 @@ fn finish(app: &App, context: RequestContext, store_time: Option<StoreTime>, mut
     }
     if let Some(key) = response.extensions_mut().remove::<Arc<ApiKey>>() {
         app.metrics.count_key(&key.name);
+        context.set_api_key(key);
     }
     response.headers_mut().insert(REQUEST_ID, context.id().value().clone());
     if app.draining.has_begun() {
