@@ -9,9 +9,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use records::config::{self, Command, Healthcheck, LogArgs, Serve, Store};
-use records::healthcheck;
 use records::store::{self, Opened};
 use records::telemetry::{self, Format, Telemetry};
+use records::{auth, healthcheck};
 use tokio::runtime::{self, Runtime};
 
 /// The time that a process that ends waits for threads that wait for the disk, or for a pipe.
@@ -40,6 +40,7 @@ pub fn run(command: Command) -> ExitCode {
         Command::Import(settings) => import::run(settings),
         Command::Healthcheck(settings) => check_health(&settings),
         Command::Config(settings, text) => print_config(&settings, &text),
+        Command::NewKey(name) => print_new_key(&name),
         Command::Completions(shell) => print(&config::completions(shell)),
     };
     outcome.unwrap_or_else(|CliError(text)| {
@@ -69,6 +70,11 @@ fn print_config(settings: &Serve, text: &str) -> Outcome {
         let _ = writeln!(io::stderr(), "records: {warning}");
     }
     print(text.as_bytes())
+}
+
+fn print_new_key(name: &str) -> Outcome {
+    let auth::NewKey { secret, line } = auth::new_key(name)?;
+    print(format!("key:  {secret}\nline: {line}\n").as_bytes())
 }
 
 /// Prints to standard output. A reader that closes its end, as `head` does, has read enough.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
+use records::auth::KeyFile;
 use records::config::{ListenAddress, Seed, Serve, StoreFile};
 use records::import::{self, Input};
 use records::store::{self, BackendKind, EmbeddedStore, Opened, Store};
@@ -21,6 +22,9 @@ use super::{CliError, Outcome, open, print, run_logged};
 /// The time between two looks at the file with the store's URL. It is polled because a mounted secret changes by the swap of a
 /// symbolic link in a directory above, which a watch on the file does not see.
 const STORE_FILE_INTERVAL: Duration = Duration::from_secs(2);
+
+/// The time between two looks at the file with the API keys.
+const KEY_FILE_INTERVAL: Duration = Duration::from_secs(5);
 
 pub fn run(settings: Serve) -> Outcome {
     let (log, endpoint) = (settings.args.log.clone(), settings.args.otlp_endpoint.clone());
@@ -93,6 +97,9 @@ async fn serve(mut settings: Serve, dropped_lines: ErrorCounter) -> Outcome {
     let connections = Connections::default();
     http_settings.connections = Some(connections.clone());
     check(&settings).await?;
+    if let Some(keys) = &http_settings.api_keys {
+        tokio::spawn(reload(Arc::clone(keys)));
+    }
     // Before the store is opened, which takes long and makes files. Clients are refused until the service listens.
     let args = &settings.args.server;
     let bound = bind("listen", &args.listen)?;
@@ -237,6 +244,10 @@ pub fn http_settings(settings: &Serve) -> Result<http::Settings, CliError> {
         let in_file = |error| format!("{}: {error}", file.display());
         http = http_with.map_err(in_file).map_err(named("schema", "RECORDS_SCHEMA"))?;
     }
+    if let Some(file) = &api.api_keys {
+        let keys = KeyFile::open(file.clone()).map_err(|error| error.to_string());
+        http.api_keys = Some(Arc::new(keys.map_err(named("api-keys", "RECORDS_API_KEYS"))?));
+    }
     http.access_log = settings.args.access_log;
     http.default_limit = api.default_limit;
     http.max_limit = api.max_limit;
@@ -245,6 +256,17 @@ pub fn http_settings(settings: &Serve) -> Result<http::Settings, CliError> {
     http.response_memory_limit = usize::try_from(api.response_memory_limit.as_u64())?;
     http.server_timing = api.server_timing;
     Ok(http)
+}
+
+/// Reads the API keys again when their file changes.
+async fn reload(keys: Arc<KeyFile>) {
+    loop {
+        tokio::time::sleep(KEY_FILE_INTERVAL).await;
+        let keys = Arc::clone(&keys);
+        if spawn_blocking(move || keys.reload()).await.is_err() {
+            return;
+        }
+    }
 }
 
 async fn fill(store: &dyn EmbeddedStore, seed: &Seed) -> Result<(), CliError> {

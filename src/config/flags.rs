@@ -75,8 +75,20 @@ pub enum Subcommands {
     Healthcheck(HealthcheckArgs),
     /// Check the settings of `serve`, and print each with its source
     Config(ServeArgs),
+    /// Make API keys
+    #[command(subcommand)]
+    Keys(KeysCommand),
     /// Print a completion script for a shell
     Completions { shell: Shell },
+}
+
+#[derive(Subcommand)]
+pub enum KeysCommand {
+    /// Print a new key, and its line for the file of --api-keys
+    New {
+        /// The name of the key in the access log and in metrics
+        name: String,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -229,6 +241,11 @@ pub struct ApiArgs {
     /// Describe records in the OpenAPI description by the JSON Schema in this file
     #[arg(long, env = "RECORDS_SCHEMA", value_name = "FILE")]
     pub schema: Option<PathBuf>,
+    /// Ask clients for one of the API keys in this file [default: open to all clients]
+    ///
+    /// `records keys new NAME` makes a key and its line for the file, which is read again when it changes.
+    #[arg(long, env = "RECORDS_API_KEYS", value_name = "FILE")]
+    pub api_keys: Option<PathBuf>,
     /// Answer at most this many requests for records at once; others get a 503
     #[arg(long, env = "RECORDS_MAX_REQUESTS", value_name = "NUMBER", default_value = "1024", value_parser = up_to(1_000_000))]
     pub max_requests: usize,

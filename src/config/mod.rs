@@ -15,8 +15,8 @@ pub use clap_complete::Shell;
 
 use crate::store::{self, BackendKind, fallback};
 pub use file::valid_type;
+use flags::{KeysCommand, StoreArgs, Subcommands};
 pub use flags::{LogArgs, ServeArgs};
-use flags::{StoreArgs, Subcommands};
 use memory::MemoryLimit;
 pub use secret::Secret;
 use sources::{Source, Sources, invalid};
@@ -32,6 +32,8 @@ pub enum Command {
     Import(Import),
     Healthcheck(Healthcheck),
     Completions(Shell),
+    /// A new API key with this name.
+    NewKey(String),
     /// The settings of `serve`, and the text that describes them.
     Config(Box<Serve>, String),
 }
@@ -116,6 +118,7 @@ fn command(parsed: Subcommands, sources: &Sources) -> Result<Command, clap::Erro
                 timeout: args.timeout,
             })
         }
+        Subcommands::Keys(KeysCommand::New { name }) => Command::NewKey(name),
         Subcommands::Completions { shell } => Command::Completions(shell),
     })
 }

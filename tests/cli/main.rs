@@ -5,6 +5,7 @@ mod config;
 mod config_file;
 mod environment;
 mod help;
+mod keys;
 mod import;
 mod logs;
 mod otlp;
