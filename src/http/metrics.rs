@@ -89,9 +89,7 @@ impl Metrics {
             drop(rejected.get_or_create(&Rejected { reason }));
         }
         let by_key = Family::default();
-        if settings.api_keys.is_some() {
-            registry.register("http_requests_by_key", "Requests with a valid API key, by its name", by_key.clone());
-        }
+        registry.register("http_requests_by_key", "Requests with a valid API key, by its name", by_key.clone());
         if let Some(connections) = &settings.connections {
             connections.register(&mut registry);
         }
