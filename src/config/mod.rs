@@ -186,8 +186,8 @@ fn fallback(args: &ServeArgs, store: &Store, sources: &Sources) -> Result<Option
     let Some(url) = flags.fallback.clone() else {
         let parts =
             ["mode", "timeout", "max_age", "snapshot_interval", "size_limit"].map(|part| format!("fallback_{part}"));
-        // A file may hold them for a fallback that a variable turns on.
-        if let Some(part) = parts.iter().find(|part| sources.source(part) > Source::File) {
+        // A deployment may set the others by variables or a file, and turn the fallback off by an empty RECORDS_FALLBACK.
+        if let Some(part) = parts.iter().find(|part| sources.source(part) == Source::Flag) {
             return Err(invalid(format!("{} has no effect without --fallback <URL>", sources.name(part))));
         }
         return fits(0).map(|()| None);
