@@ -151,14 +151,15 @@ fn the_fallback_is_a_variable_where_a_part_of_it_is_a_flag() {
 }
 
 #[test]
-fn a_part_of_no_fallback_is_refused_by_those_that_would_have_one() {
-    let part = [("RECORDS_FALLBACK_MODE", "replica")];
-    for verb in [&["serve"][..], &["config"], &[]] {
-        let (status, text) = told(&part, &[verb, &["--store", "memory:"]].concat());
+fn a_flag_of_no_fallback_is_refused_and_a_variable_ignored() {
+    for command in [&["serve"][..], &["config"], &[]] {
+        let (status, text) = told(&[], &[command, &["--store", "memory:", "--fallback-mode", "replica"]].concat());
         assert_eq!(status, 2, "{text}");
         assert!(text.contains("--fallback <URL>"), "{text}");
     }
-    assert_eq!(told(&part, &["import", "-", "--store", "memory:"]).0, 0);
+    // As in a deployment that sets all of them, where an operator turns the fallback off.
+    let variables = [("RECORDS_FALLBACK", ""), ("RECORDS_FALLBACK_SIZE_LIMIT", "64MiB")];
+    assert_eq!(told(&variables, &["config", "--store", "memory:"]).0, 0);
 }
 
 #[rstest]
