@@ -36,7 +36,10 @@ async fn import(mut settings: Import) -> Outcome {
     }
     let store = store.into_store();
     let options = ImportOptions { skip_invalid: settings.skip_invalid, require_id: settings.require_id };
-    let summary = import::run(&*store, input, options, Bar::default()).await.map_err(|error| match error {
+    let imported = import::run(&*store, input, options, Bar::default()).await;
+    // The driver's tasks panic if the runtime ends while they talk to a server.
+    store.close().await;
+    let summary = imported.map_err(|error| match error {
         import::Error::Invalid(..) => CliError(format!("{name}: {error}, or leave them out by --skip-invalid")),
         error => CliError(format!("{name}: {error}")),
     })?;

@@ -118,6 +118,11 @@ pub trait Store: Debug + Send + Sync + 'static {
         Box::pin(ready(Err(Error::invalid("this store has no connection to replace"))))
     }
 
+    /// Closes the connections to a store in another process. Calls after this one may fail.
+    fn close(&self) -> BoxFuture<'_, ()> {
+        Box::pin(ready(()))
+    }
+
     /// Returns the store's metrics. Labels contain no record, id or secret.
     fn metrics(&self) -> Vec<Metric> {
         Vec::new()

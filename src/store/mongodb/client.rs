@@ -27,6 +27,11 @@ impl LazyClient {
         &self.uri
     }
 
+    /// The client, if it was needed before.
+    pub fn created(&self) -> Option<Client> {
+        self.client.get().cloned()
+    }
+
     /// `timeout` is that of a call.
     pub async fn connected(&self, timeout: Duration, connections: &Connections) -> mongodb::error::Result<Client> {
         let client = self.client.get_or_try_init(|| async {

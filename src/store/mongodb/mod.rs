@@ -406,6 +406,15 @@ impl Store for MongoDb {
         })
     }
 
+    /// Immediate: a cursor that is still open must not keep the process from ending.
+    fn close(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async {
+            let Some(client) = self.inner.client.get().created() else { return };
+            let shutdown = tokio::spawn(async move { client.shutdown().immediate(true).await });
+            let _ = tokio::time::timeout(self.inner.options.timeout, shutdown).await;
+        })
+    }
+
     /// Takes no permit for lists, so that a ping is answered as long as lookups are.
     fn ping(&self) -> BoxFuture<'_, Result<()>> {
         Box::pin(self.bounded(|inner| async move {
