@@ -15,6 +15,7 @@ use bson::doc;
 use clap::Arg;
 use futures::future::BoxFuture;
 use http_body_util::BodyExt;
+use records::auth;
 use records::config;
 use records::http::{self, Draining, Settings};
 use records::record::{Document, Key, RecordId};
@@ -157,13 +158,18 @@ async fn the_reference_of_metrics_is_what_the_registry_says() {
     let mut settings = Settings::from(Duration::from_secs(20));
     settings.connections = Some(Connections::default());
     settings.dropped_lines = Some(NonBlocking::new(std::io::sink()).0.error_counter());
-    let service = http::service(store, settings, Draining::default());
+    // Requests are counted by key once there was one with a key.
+    let key = auth::new_key("reference").unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let keys = directory.path().join("keys");
+    fs::write(&keys, &key.line).unwrap();
+    settings.api_keys = Some(Arc::new(auth::KeyFile::open(keys).unwrap()));
+    let (service, admin) = http::services(store, settings, Draining::default());
     let get = async |path: &str| {
-        let response = service
-            .clone()
-            .oneshot(Request::get(path).header("host", "records").body(Body::empty()).unwrap())
-            .await
-            .unwrap();
+        let request =
+            Request::get(path).header("host", "records").header("authorization", format!("Bearer {}", key.secret));
+        let service = if path == "/metrics" { &admin } else { &service };
+        let response = service.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
         String::from_utf8(response.into_body().collect().await.unwrap().to_bytes().to_vec()).unwrap()
     };
     get("/api/v1/records/1").await;
@@ -218,8 +224,8 @@ fn row(family: Family) -> String {
         _ => "",
     };
     let label = |(name, values): (&String, &BTreeSet<String>)| match name.as_str() {
-        // The reference of the API has the routes; every status may occur.
-        "route" | "status" | "version" => format!("`{name}`"),
+        // The reference of the API has the routes; every status may occur; operators name their keys.
+        "route" | "status" | "version" | "key" => format!("`{name}`"),
         _ => format!("`{name}`: {}", values.iter().map(|value| format!("`{value}`")).collect::<Vec<_>>().join(", ")),
     };
     let labels: Vec<_> = family.labels.iter().filter(|(name, _)| *name != "le").map(label).collect();
