@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use futures::future::{Either, ready};
 use tower::service_fn;
 
-use super::middleware::Layered;
+use super::layered::Layered;
 use super::problem::Problem;
 use crate::auth::{ApiKey, KeyFile, Scope};
 

@@ -1,6 +1,5 @@
 //! The middleware around every handler.
 
-use std::convert::Infallible;
 use std::sync::Arc;
 
 use axum::Router;
@@ -14,12 +13,13 @@ use futures::TryFutureExt;
 use futures::future::{Either, ready};
 use tower::layer::layer_fn;
 use tower::util::MapResponse;
-use tower::{Service, ServiceBuilder, service_fn};
+use tower::{ServiceBuilder, service_fn};
 use tower_http::cors::CorsLayer;
 use tower_http::set_header::SetResponseHeaderLayer;
 
 use super::access_log::RequestContext;
 use super::authorize::require_scope;
+use super::layered::Layered;
 use super::metrics::RouteMetrics;
 use super::problem::Problem;
 use super::request_id::{REQUEST_ID, RequestId};
@@ -103,21 +103,6 @@ impl Routes {
             .map_future(move |response| limits::bounded(deadline, response))
             .service(handler.with_state(self.app.clone()))
     }
-}
-
-/// A handler within layers.
-pub trait Layered:
-    Service<Request, Response = Response, Error = Infallible, Future: Send + 'static> + Clone + Send + Sync + 'static
-{
-}
-
-impl<S> Layered for S where
-    S: Service<Request, Response = Response, Error = Infallible, Future: Send + 'static>
-        + Clone
-        + Send
-        + Sync
-        + 'static
-{
 }
 
 /// Gives the request its id, writes the body of a problem, which has that id, and counts and logs how the request ended.

@@ -11,6 +11,7 @@ mod compress;
 mod conditional;
 mod cors;
 mod health;
+mod layered;
 mod limits;
 mod list;
 mod metrics;
