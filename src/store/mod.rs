@@ -123,7 +123,8 @@ pub trait Store: Debug + Send + Sync + 'static {
         Box::pin(ready(()))
     }
 
-    /// Returns the store's metrics. Labels contain no record, id or secret.
+    /// Returns the store's metrics, whose names begin with `store_`, `fallback_` or `circuit_breaker_`. Labels contain no
+    /// record, id or secret.
     fn metrics(&self) -> Vec<Metric> {
         Vec::new()
     }

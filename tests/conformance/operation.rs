@@ -36,7 +36,8 @@ fn counters(store: &dyn Store) -> Vec<(&'static str, &'static str, u64)> {
     let mut counters = Vec::new();
     for metric in store.metrics() {
         let name = metric.name;
-        assert!(name.starts_with("store_") && !name.ends_with("_total"), "{name}");
+        let has_prefix = ["store_", "fallback_", "circuit_breaker_"].iter().any(|prefix| name.starts_with(prefix));
+        assert!(has_prefix && !name.ends_with("_total"), "{name}");
         assert!(name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_'), "{name}");
         assert!(!metric.help.is_empty() && matches!(metric.unit, None | Some("seconds" | "bytes")), "{name}");
         match metric.value {
