@@ -112,7 +112,7 @@ fn shown(value: &Bson, path: &str, depth: usize, out: &mut Vec<(String, String)>
 
 fn escaped(name: &str) -> String {
     let escape = |character| match character {
-        '\\' | '.' | ',' | '-' => vec!['\\', character],
+        '\\' | '.' | ',' | '-' | '*' => vec!['\\', character],
         character => vec![character],
     };
     name.chars().flat_map(escape).collect()

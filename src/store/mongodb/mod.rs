@@ -452,7 +452,7 @@ impl Store for MongoDb {
             })?;
             let missing = self.bounded(|inner| async move {
                 match inner.namespace().await {
-                    Ok(namespace) if namespace.is_missing => Ok(Some(inner.missing_collection().await)),
+                    Ok(namespace) if namespace.is_missing => Ok(inner.missing_collection().await),
                     // A user without the right to look is served all the same.
                     _ => Ok(None),
                 }

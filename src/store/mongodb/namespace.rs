@@ -176,18 +176,21 @@ impl Inner {
         }
         *self.namespaces.lock() = Some((Instant::now(), namespace));
         if namespace.is_missing != self.namespaces.was_missing.swap(namespace.is_missing, Ordering::Relaxed) {
-            match namespace.is_missing {
-                true => tracing::warn!("{}: nothing is served", self.missing_collection().await),
-                false => tracing::info!("the collection {name} of the database {} exists now", self.database),
+            if !namespace.is_missing {
+                tracing::info!("the collection {name} of the database {} exists now", self.database);
+            } else if let Some(text) = self.missing_collection().await {
+                tracing::warn!("{text}: nothing is served");
             }
         }
         Ok(namespace)
     }
 
-    /// Says that the collection does not exist, and which names come closest.
-    pub async fn missing_collection(&self) -> String {
+    /// Says that the collection does not exist, and which names come closest. `None` if it was created since the namespace was
+    /// read.
+    pub async fn missing_collection(&self) -> Option<String> {
         let (database, collection) = (&self.database, &self.options.collection);
         let (of, wanted, names) = match self.collection_names().await {
+            Ok(names) if names.contains(collection) => return None,
             Ok(names) if names.is_empty() => ("databases", database, self.database_names().await),
             names => ("collections", collection, names),
         };
@@ -196,7 +199,7 @@ impl Inner {
             [] => String::new(),
             names => format!(" (there are {of} with similar names: {})", names.join(", ")),
         };
-        format!("there is no collection {collection} in the database {database}{hint}")
+        Some(format!("there is no collection {collection} in the database {database}{hint}"))
     }
 
     async fn collection_names(&self) -> mongodb::error::Result<Vec<String>> {
