@@ -343,13 +343,16 @@ impl Iterator for Documents<'_> {
                 }
             }
         }
-        match self.form {
+        let item = match self.form {
             Form::Unknown | Form::Ended => Ok(None),
             Form::Documents => self.next_document(),
             Form::Array { first } => self.next_element(first),
             Form::Bson => self.next_bson(),
+        };
+        if item.is_err() {
+            self.form = Form::Ended;
         }
-        .transpose()
+        item.transpose()
     }
 }
 

@@ -437,3 +437,10 @@ mod compressed {
         assert_eq!(read, [Err(InvalidDocument { place, reason })]);
     }
 }
+
+#[test]
+fn a_text_that_cannot_be_decoded_is_one_error_and_the_end() {
+    let cut = [&b"\xfe\xff"[..], &[0, b'1', 0, b'\n', 0]].concat();
+    let failures = Documents::new(&cut[..]).filter(Result::is_err).take(2).count();
+    assert_eq!(failures, 1);
+}
