@@ -1,4 +1,4 @@
-//! MongoDB is killed, hung, restarted and replaced, its password rotated and a backup restored, all while clients ask. With a
+//! MongoDB is killed, hung, stopped and replaced, its password rotated and a backup restored, all while clients ask. With a
 //! replica no request may fail; without one the service may refuse, but never give a wrong answer.
 
 use std::fmt::Write as _;
