@@ -6,6 +6,8 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -76,8 +78,8 @@ pub struct ApiKeys(HashMap<KeyDigest, Arc<ApiKey>>);
 /// A key file that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyFileError {
-    #[error("cannot read the API keys in {path}: {source}")]
-    Read { path: String, source: std::io::Error },
+    #[error("cannot read the API keys in {path}: {reason}")]
+    Read { path: String, reason: String },
     #[error("line {line} of the API keys in {path}: {reason}")]
     Line { path: String, line: usize, reason: String },
     #[error("{path} has no API key: add the line that `records keys new NAME` prints")]
@@ -114,10 +116,10 @@ impl ApiKeys {
         Ok(Self(keys))
     }
 
-    fn read(path: &Path) -> Result<Self, KeyFileError> {
+    fn from_file(path: &Path, text: &io::Result<String>) -> Result<Self, KeyFileError> {
         let shown = || path.display().to_string();
-        let text = std::fs::read_to_string(path).map_err(|source| KeyFileError::Read { path: shown(), source })?;
-        let keys = Self::parse(&text).map_err(|(line, reason)| KeyFileError::Line { path: shown(), line, reason })?;
+        let text = text.as_ref().map_err(|error| KeyFileError::Read { path: shown(), reason: error.to_string() })?;
+        let keys = Self::parse(text).map_err(|(line, reason)| KeyFileError::Line { path: shown(), line, reason })?;
         if keys.0.is_empty() {
             return Err(KeyFileError::Empty { path: shown() });
         }
@@ -228,8 +230,9 @@ impl KeyFile {
     ///
     /// If it cannot be read, has a wrong line, or no key.
     pub fn open(path: PathBuf) -> Result<Self, KeyFileError> {
-        let keys = Arc::new(ApiKeys::read(&path)?);
-        let content = content_digest(&path);
+        let text = fs::read_to_string(&path);
+        let keys = Arc::new(ApiKeys::from_file(&path, &text)?);
+        let content = content_digest(&text);
         Ok(Self { path, state: RwLock::new(State { keys, content, is_stale: false }) })
     }
 
@@ -245,11 +248,13 @@ impl KeyFile {
     /// Reads the file again if its content has changed. Compares content rather than times: Kubernetes replaces a Secret by
     /// swapping a symbolic link. Blocks on the disk.
     pub fn reload(&self) {
-        let content = content_digest(&self.path);
+        // Read once: the digest must be that of the content that is parsed.
+        let text = fs::read_to_string(&self.path);
+        let content = content_digest(&text);
         if self.state.read().unwrap_or_else(PoisonError::into_inner).content == content {
             return;
         }
-        let read = ApiKeys::read(&self.path);
+        let read = ApiKeys::from_file(&self.path, &text);
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
         state.content = content;
         match read {
@@ -266,8 +271,8 @@ impl KeyFile {
     }
 }
 
-fn content_digest(path: &Path) -> Option<KeyDigest> {
-    std::fs::read(path).ok().map(|content| Sha256::digest(content).into())
+fn content_digest(text: &io::Result<String>) -> Option<KeyDigest> {
+    text.as_ref().ok().map(|text| digest(text))
 }
 
 #[cfg(test)]

@@ -56,15 +56,15 @@ const UNSENT_BYTES: u32 = 128 * 1024;
 /// second. The usual 128 are fewer than a load balancer opens when it has just found this server.
 const BACKLOG: u32 = 4_096;
 
-/// How often the log says that the connection limit is reached.
+/// The interval between log lines about the connection limit.
 const LIMIT_WARNING_INTERVAL: Duration = Duration::from_secs(60);
 
-/// What clients may use of the server.
+/// The limits of the server.
 #[derive(Clone, Debug)]
 pub struct Limits {
     /// How long a client may take for the head of a request, and how long it may keep a connection idle between two.
     pub header_timeout: Duration,
-    /// How long a client may read nothing of a response.
+    /// The time that a client may read nothing of a response.
     pub write_timeout: Duration,
     /// Connections that are served at once. More wait in the system's queue.
     pub max_connections: usize,
@@ -72,7 +72,7 @@ pub struct Limits {
     pub connections: Connections,
     /// How long to go on as before, but not ready, after the signal to stop: until load balancers have noticed.
     pub drain_delay: Duration,
-    /// How long requests may take after that. Connections that are left then are cut.
+    /// The time that requests may take after that. The remaining connections are then closed.
     pub drain_timeout: Duration,
 }
 

@@ -16,7 +16,7 @@ use crate::record::RecordId;
 use crate::store::{self, GetResult};
 use crate::wire;
 
-/// Answers with an object, or with 204 when there is none.
+/// Responds with the object, or with 204 if there is no such record.
 // The whole request rather than its parts by extractors, which would copy them.
 pub async fn record(State(app): State<App>, request: Request) -> Result<Response, Problem> {
     let (head, _) = request.into_parts();

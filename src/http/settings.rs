@@ -86,7 +86,7 @@ const MAX_STREAMS: usize = 48;
 const RESPONSE_MEMORY_LIMIT: usize = 64 * 1024 * 1024;
 
 impl Settings {
-    /// Sets the `Cache-Control`; an empty text is none.
+    /// Sets the `Cache-Control`; an empty text omits the header.
     ///
     /// # Errors
     ///

@@ -35,7 +35,7 @@ pub struct Bound {
     pub inclusive: bool,
 }
 
-/// The values of one type between two bounds, at least one of which is set.
+/// The values of one type between two bounds. At least one bound is set.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Range {
     pub lower: Option<Bound>,
