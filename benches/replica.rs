@@ -17,6 +17,7 @@ async fn replica(primary: Arc<dyn Store>) -> Arc<dyn Store> {
     let settings = Settings {
         url: "memory:".to_owned(),
         source: "bench".to_owned(),
+        scope: String::new(),
         mode: Mode::Replica,
         timeout: Duration::from_millis(250),
         max_age: None,

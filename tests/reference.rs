@@ -146,6 +146,7 @@ async fn the_reference_of_metrics_is_what_the_registry_says() {
     let settings = fallback::Settings {
         url: "memory:".into(),
         source: "the reference".into(),
+        scope: String::new(),
         mode: fallback::Mode::Standby,
         timeout: Duration::from_secs(1),
         max_age: None,

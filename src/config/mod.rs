@@ -219,6 +219,7 @@ fn fallback(args: &ServeArgs, store: &Store, sources: &Sources) -> Result<Option
     Ok(Some(fallback::Settings {
         url,
         source: format!("{}, collection {}", store.url, store.options.collection),
+        scope: String::new(),
         mode: flags.fallback_mode,
         timeout: flags.fallback_timeout,
         max_age: flags.fallback_max_age,

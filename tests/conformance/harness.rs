@@ -232,6 +232,7 @@ impl CaughtUp {
         let settings = Settings {
             url: "memory:".to_owned(),
             source: "conformance".to_owned(),
+            scope: String::new(),
             mode,
             timeout: TIMEOUT,
             max_age: None,

@@ -26,7 +26,7 @@ cases! {
     a_replica_goes_on_from_where_it_was_when_the_server_is_back,
     a_lasting_copy_answers_after_a_start_without_the_server,
     a_lasting_copy_goes_on_from_its_token,
-    a_lasting_copy_of_another_source_is_not_used,
+    a_lasting_copy_of_another_source_or_scope_is_not_used,
     a_lasting_copy_whose_token_is_worth_nothing_is_made_anew,
     a_lasting_copy_whose_records_are_gone_is_made_anew,
     a_replica_behind_a_network_that_swallows_everything_follows_again,
@@ -263,17 +263,19 @@ async fn a_lasting_copy_goes_on_from_its_token() {
     }
 }
 
-async fn a_lasting_copy_of_another_source_is_not_used() {
+async fn a_lasting_copy_of_another_source_or_scope_is_not_used() {
     let directory = tempfile::tempdir().expect("a directory");
     for copy in lasting(&directory) {
-        let mut server = filled().await;
-        let store = over(&server.url(), beside(&copy, Mode::Standby)).await;
-        ready(&*store).await;
-        drop(store);
-        server.kill();
-        let other = Settings { source: "another".to_owned(), ..beside(&copy, Mode::Standby) };
-        let store = again(&server.url(), other).await;
-        assert!(store.get(&"1".into()).await.is_err());
+        for (source, scope) in [("another", ""), ("test", "hide=secret")] {
+            let mut server = filled().await;
+            let store = over(&server.url(), beside(&copy, Mode::Standby)).await;
+            ready(&*store).await;
+            drop(store);
+            server.kill();
+            let other = Settings { source: source.to_owned(), scope: scope.to_owned(), ..beside(&copy, Mode::Standby) };
+            let store = again(&server.url(), other).await;
+            assert!(store.get(&"1".into()).await.is_err());
+        }
     }
 }
 

@@ -42,6 +42,7 @@ pub fn settings(mode: Mode) -> Settings {
     Settings {
         url: "memory:".to_owned(),
         source: "test".to_owned(),
+        scope: String::new(),
         mode,
         timeout: Duration::from_millis(250),
         max_age: None,

@@ -91,6 +91,7 @@ async fn a_copy_in_memory_keeps_its_records_and_not_the_batches_they_came_in() {
     let settings = Settings {
         url: "memory:".to_owned(),
         source: "simulation".to_owned(),
+        scope: String::new(),
         mode: Mode::Replica,
         timeout: Duration::from_millis(250),
         max_age: None,

@@ -53,6 +53,7 @@ impl Primary {
         let settings = Settings {
             url: "memory:".to_owned(),
             source: "simulation".to_owned(),
+            scope: String::new(),
             mode,
             timeout: AFTER,
             max_age: None,

@@ -85,6 +85,7 @@ async fn simulate(seed: u64, bug: Bug) -> Result<Tally, String> {
     let settings = Settings {
         url: "memory:".to_owned(),
         source: "simulation".to_owned(),
+        scope: String::new(),
         mode,
         timeout: AFTER,
         max_age,

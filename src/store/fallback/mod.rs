@@ -69,6 +69,9 @@ pub struct Settings {
     pub url: String,
     /// Identifies the primary, without secrets. A replica in a directory is used again for the same source only.
     pub source: String,
+    /// The part of the primary's records that is shown, as a stable text; empty for all of it. A replica in a directory is used
+    /// again for the same scope only, since it would show what is hidden now, or lack what is not.
+    pub scope: String,
     pub mode: Mode,
     /// The time that the primary may take for a lookup before the replica answers, in standby mode; a list may take four
     /// times that to begin.

@@ -55,6 +55,7 @@ pub struct ReplicaDir {
 struct Directory {
     path: PathBuf,
     source: String,
+    scope: String,
     /// The number of the last snapshot.
     last: u64,
     /// A snapshot of an earlier run that could not be opened.
@@ -67,6 +68,8 @@ struct Directory {
 struct State {
     format: u32,
     source: String,
+    #[serde(default)]
+    scope: String,
     snapshot: u64,
     token: Option<String>,
     /// The age of the replica when this was written, in milliseconds.
@@ -101,7 +104,7 @@ fn not_embedded() -> Error {
 }
 
 impl ReplicaDir {
-    /// Opens the stored replica, if there is one of the same source, and removes all other snapshots.
+    /// Opens the stored replica, if there is one of the same source and scope, and removes all other snapshots.
     pub async fn open(settings: &Settings, replica: &Replica) -> Result<(Self, Option<StoredReplica>)> {
         let url = settings.url.clone();
         check(&url).await?;
@@ -110,7 +113,7 @@ impl ReplicaDir {
             return Ok((opened, None));
         }
         let path = store::directory(&opened.url)?;
-        let mut directory = Directory::lock(path, settings.source.clone())?;
+        let mut directory = Directory::lock(path, settings)?;
         let state = directory.read()?;
         directory.last = directory.collect_garbage(state.as_ref().map(|state| state.snapshot))?;
         opened.directory = Some(directory);
@@ -225,6 +228,7 @@ impl ReplicaDir {
         let state = State {
             format: FORMAT,
             source: directory.source.clone(),
+            scope: directory.scope.clone(),
             snapshot: number,
             token: token.map(|token| BASE64_STANDARD.encode(&token.0)),
             age: age.as_millis() as u64,
@@ -257,7 +261,7 @@ fn write(directory: &Path, state: &State) -> io::Result<()> {
 }
 
 impl Directory {
-    fn lock(path: PathBuf, source: String) -> Result<Self> {
+    fn lock(path: PathBuf, settings: &Settings) -> Result<Self> {
         let at = path.display().to_string();
         let cannot = |what: &str, error: io::Error| Error::broken(format!("cannot {what} {at}")).with_source(error);
         fs::create_dir_all(&path).map_err(|error| cannot("make the directory", error))?;
@@ -284,10 +288,11 @@ impl Directory {
             let marked = lock.set_len(0).and_then(|()| lock.write_all(MARK.as_bytes())).and_then(|()| lock.sync_all());
             marked.map_err(|error| cannot("write in", error))?;
         }
-        Ok(Self { path, source, last: 0, unopened: None, _lock: lock })
+        let (source, scope) = (settings.source.clone(), settings.scope.clone());
+        Ok(Self { path, source, scope, last: 0, unopened: None, _lock: lock })
     }
 
-    /// Reads the state of a stored replica of the same source.
+    /// Reads the state of a stored replica of the same source and scope.
     fn read(&self) -> Result<Option<State>> {
         let bytes = match fs::read(self.path.join(STATE)) {
             Ok(bytes) => bytes,
@@ -303,10 +308,11 @@ impl Directory {
                 return Ok(None);
             }
         };
-        if state.format != FORMAT || state.source != self.source {
+        if state.format != FORMAT || state.source != self.source || state.scope != self.scope {
             tracing::warn!(
                 source = state.source,
-                "the stored fallback replica has another source or version; a new one will be made"
+                scope = state.scope,
+                "the stored fallback replica has another source, scope or version; a new one will be made"
             );
             return Ok(None);
         }
