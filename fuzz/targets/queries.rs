@@ -37,7 +37,7 @@ fuzz_target!(|text: &str| {
         }
     };
     assert_eq!(Selection::parse(&parameters).as_ref(), Ok(&selection));
-    let each = selection.filter.iter().all(|predicate| predicate.matches(RECORD.bson()).expect("BSON"));
+    let each = selection.filter.clauses().iter().all(|clause| clause.matches(RECORD.bson()).expect("BSON"));
     assert_eq!(selection.filter.matches(RECORD.bson()), Ok(each));
     if let Some(projection) = &selection.projection {
         let kept = projection.apply(&RECORD).expect("BSON");

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bson::spec::ElementType;
 use smallvec::{SmallVec, smallvec};
 
 use super::operand::{Bound, Operand, Range};
@@ -9,19 +10,34 @@ use super::path::Path;
 use super::traverse::visit_path;
 use crate::record::{KeyBytes, Malformed, ValueRef, encode, rank};
 
-/// A conjunction of predicates. Clones share the predicates.
+/// A conjunction of clauses. Clones share them.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Filter(Arc<[Predicate]>);
+pub struct Filter(Arc<[Clause]>);
+
+/// A disjunction of predicates: one for a filter, several for `or`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Clause(pub Vec<Predicate>);
+
+impl Clause {
+    pub fn matches(&self, document: &[u8]) -> Result<bool, Malformed> {
+        for predicate in &self.0 {
+            if predicate.matches(document)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
 
 impl Filter {
-    /// Returns true if all predicates match the document.
+    /// Returns true if all clauses match the document.
     ///
     /// # Errors
     ///
     /// When the bytes are not BSON.
     pub fn matches(&self, document: &[u8]) -> Result<bool, Malformed> {
-        for predicate in &*self.0 {
-            if !predicate.matches(document)? {
+        for clause in &*self.0 {
+            if !clause.matches(document)? {
                 return Ok(false);
             }
         }
@@ -32,24 +48,28 @@ impl Filter {
         self.0.is_empty()
     }
 
-    pub fn len(&self) -> usize {
-        self.0.len()
+    pub fn clauses(&self) -> &[Clause] {
+        &self.0
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = &Predicate> {
-        self.0.iter()
+    /// The predicates of all clauses.
+    pub fn predicates(&self) -> impl Iterator<Item = &Predicate> {
+        self.0.iter().flat_map(|clause| &clause.0)
     }
 }
 
-impl FromIterator<Predicate> for Filter {
+impl FromIterator<Clause> for Filter {
     /// Merges ranges over the same field and type, so that a database reads one range of an index.
-    fn from_iter<T: IntoIterator<Item = Predicate>>(predicates: T) -> Self {
-        let mut merged: Vec<Predicate> = Vec::new();
-        for predicate in predicates {
-            let found = merged.iter_mut().find_map(|other| Some((other.merge(&predicate)?, other)));
+    fn from_iter<T: IntoIterator<Item = Clause>>(clauses: T) -> Self {
+        let mut merged: Vec<Clause> = Vec::new();
+        for clause in clauses {
+            let found = merged.iter_mut().find_map(|other| match (other.0.as_slice(), clause.0.as_slice()) {
+                ([one], [another]) => Some((one.merge(another)?, other)),
+                _ => None,
+            });
             match found {
-                Some((both, other)) => *other = both,
-                None => merged.push(predicate),
+                Some((both, other)) => other.0 = vec![both],
+                None => merged.push(clause),
             }
         }
         Self(merged.into())
@@ -69,6 +89,8 @@ pub enum Test {
     /// Equal to one of these. Null also equals a missing field.
     In(Vec<Operand>),
     Range(Box<Range>),
+    /// A string that begins with these bytes.
+    Starts(Box<str>),
     Exists,
 }
 
@@ -113,9 +135,13 @@ impl Test {
         let Some(value) = value else {
             return both(matches!(self, Self::In(operands) if operands.iter().any(|o| o.value == bson::Bson::Null)));
         };
+        if let Self::Starts(prefix) = self {
+            let is_text = matches!(value.kind, ElementType::String | ElementType::Symbol);
+            return both(is_text && value.text()?.starts_with(prefix.as_bytes()));
+        }
         let rank = rank(value.kind);
         let is_of_type = match self {
-            Self::Exists => return both(true),
+            Self::Exists | Self::Starts(_) => return both(true),
             Self::In(operands) => operands.iter().any(|operand| operand.key.rank() == rank),
             Self::Range(range) => range.rank() == rank,
         };
@@ -126,7 +152,7 @@ impl Test {
             encode(key, value)?;
         }
         Ok(match self {
-            Self::Exists => (true, true),
+            Self::Exists | Self::Starts(_) => (true, true),
             Self::In(operands) => return both(operands.iter().any(|operand| operand.key.as_bytes() == key.as_slice())),
             // MongoDB sorts NaN before all numbers, and has it in no range.
             Self::Range(_) if is_nan(key) => (false, false),

@@ -16,7 +16,9 @@
 //! | `a.eq=V`, `a.in=V,W` | `{a: {$in: [every typed value that the texts denote]}}` |
 //! | `a.ne=V` | the negation, by `$nor` |
 //! | `a.gt=V`, `gte`, `lt`, `lte` | one range, within the type that the text denotes |
+//! | `a.starts=V` | the strings that begin with V: a range that ends before the next prefix |
 //! | `a.exists=true`, `false` | `{a: {$exists: …}}` |
+//! | `or=(a.eq=V,b.gt=W)` | `{$or: [the query of each]}` |
 //!
 //! A text denotes a number (if it is one in JSON), `true`, `false`, `null`, an ObjectId, a UUID, a date (RFC 3339), and
 //! always the string itself; in double quotes the string alone. See [`operand`].
@@ -35,7 +37,7 @@ mod sort;
 mod traverse;
 
 pub use cursor::Cursor;
-pub use filter::{Filter, Predicate, Test};
+pub use filter::{Clause, Filter, Predicate, Test};
 pub use operand::{Bound, Comparison, Operand, Range, Text};
 pub use parse::{OPERATORS, QueryError, decode, has_valid_escapes};
 pub use path::Path;

@@ -116,6 +116,12 @@ impl Text {
         })
     }
 
+    pub fn into_string(self) -> String {
+        match self {
+            Self::Quoted(text) | Self::Plain(text) => text,
+        }
+    }
+
     /// Every value that the text denotes, and the day, where it is a date without a time.
     pub fn equals(&self) -> (Vec<Operand>, Option<Range>) {
         match self {

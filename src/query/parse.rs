@@ -2,8 +2,10 @@
 
 use percent_encoding::percent_decode_str;
 
-use super::path::{literal, split, split_quoted};
-use super::{After, Comparison, Cursor, Path, Predicate, Projection, Range, Selection, Sort, SortField, Test, Text};
+use super::path::{literal, split, split_nested, split_quoted};
+use super::{
+    After, Clause, Comparison, Cursor, Path, Predicate, Projection, Range, Selection, Sort, SortField, Test, Text,
+};
 use crate::record::RecordId;
 
 /// Bounds on the cost of a request, far above what clients need.
@@ -16,7 +18,7 @@ const MAX_SORT_FIELDS: usize = 8;
 const QUOTED_MAX: usize = 64;
 
 /// The operators of filters.
-pub const OPERATORS: [&str; 8] = ["eq", "ne", "gt", "gte", "lt", "lte", "in", "exists"];
+pub const OPERATORS: [&str; 9] = ["eq", "ne", "gt", "gte", "lt", "lte", "in", "starts", "exists"];
 
 /// A parameter that is wrong, and what would be right.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,7 +80,7 @@ impl Selection {
     /// When one is unknown, there twice, or has a value that means nothing.
     pub fn parse(parameters: &[(String, String)]) -> Result<Self, QueryError> {
         let mut selection = Self::default();
-        let mut predicates = Vec::new();
+        let (mut clauses, mut filters) = (Vec::new(), 0);
         let mut after = None;
         let mut seen = Vec::new();
         for (name, value) in parameters {
@@ -98,14 +100,18 @@ impl Selection {
                     ));
                 }
                 "after_id" => selection.after = Some(After::Id(RecordId::from(value.as_str()))),
-                _ if predicates.len() == MAX_FILTERS => {
-                    return Err(QueryError::new(name, format!("At most {MAX_FILTERS} filters are possible.")));
+                _ => {
+                    let clause = clause(name, value)?;
+                    filters += clause.0.len();
+                    if filters > MAX_FILTERS {
+                        return Err(QueryError::new(name, format!("At most {MAX_FILTERS} filters are possible.")));
+                    }
+                    clauses.push(clause);
                 }
-                _ => predicates.push(predicate(name, value)?),
             }
             seen.push(name);
         }
-        selection.filter = predicates.into_iter().collect();
+        selection.filter = clauses.into_iter().collect();
         if matches!(selection.after, Some(After::Id(_))) {
             if after.is_some() {
                 return Err(QueryError::new(
@@ -207,17 +213,76 @@ fn projection(value: &str) -> Result<Projection, QueryError> {
     Ok(paths.collect::<Result<Vec<_>, _>>()?.iter().collect())
 }
 
-/// `path.operator` and a value.
-fn predicate(parameter: &str, value: &str) -> Result<Predicate, QueryError> {
-    let unknown = || {
-        let name = quoted(parameter);
-        let operators = OPERATORS.join(", ");
+/// A filter, or several of which one must match.
+fn clause(parameter: &str, value: &str) -> Result<Clause, QueryError> {
+    if parameter == "or" {
+        return any_of(value).map(Clause);
+    }
+    let unknown = |name: &str| {
         let detail = format!(
-            "There is no parameter `{name}`. A list has `limit`, `after`, `after_id`, `sort` and `fields`, and filters: a \
-             field and an operator, as in `{name}.eq`. Operators are {operators}."
+            "There is no parameter `{name}`. A list has `limit`, `after`, `after_id`, `sort`, `fields` and `or`, and filters: a \
+             field and an operator, as in `{name}.eq`. Operators are {}.",
+            OPERATORS.join(", ")
         );
         QueryError::new(parameter, detail)
     };
+    Ok(Clause(vec![predicate(parameter, value, unknown)?]))
+}
+
+/// `(a.eq=1,b.in=(2,3))`. The texts were percent-decoded before, so an escaped character is one after a backslash or in quotes.
+fn any_of(value: &str) -> Result<Vec<Predicate>, QueryError> {
+    let wrong = |detail: String| QueryError::new("or", detail);
+    let Some(inner) = value.strip_prefix('(').and_then(|value| value.strip_suffix(')')) else {
+        let detail = "`or` has filters in parentheses, with commas between them, as in `or=(a.eq=1,b.gt=2)`.";
+        return Err(wrong(detail.into()));
+    };
+    let Some(filters) = split_nested(inner, ',') else {
+        let detail = "In `or`, a parenthesis, a quote or the last character has no counterpart. Write a text that has commas, \
+                      parentheses or quotes in double quotes, by JSON's rules, or put a backslash before each of them.";
+        return Err(wrong(detail.into()));
+    };
+    let filter = |filter: String| {
+        let parts = split(&filter, '=');
+        let (name, operand) = filter.split_at(parts[0].len());
+        let shown = quoted(name);
+        let Some(operand) = operand.strip_prefix('=') else {
+            return Err(wrong(format!("In `or`, `{shown}` is not a filter: write each as in `a.eq=1`.")));
+        };
+        let is_list = operand.len() > 1 && operand.starts_with('(') && operand.ends_with(')');
+        let operand = match name.rsplit_once('.') {
+            Some((_, "in")) if is_list => operand[1..operand.len() - 1].to_owned(),
+            Some((_, "in")) => {
+                return Err(wrong(format!("In `or`, the values of `{shown}` stand in parentheses: `{shown}=(1,2)`.")));
+            }
+            _ if operand.starts_with('"') => operand.to_owned(),
+            _ if has_parenthesis(operand) => {
+                return Err(wrong(format!(
+                    "In `or`, the text of `{shown}` has parentheses: put it in double quotes, or a backslash before each of them. \
+                     An `or` has no other `or` in it."
+                )));
+            }
+            _ => literal(operand).into(),
+        };
+        let unknown = |name: &str| {
+            let operators = OPERATORS.join(", ");
+            let detail = format!(
+                "In `or`, `{name}` is not a field and an operator, as in `{name}.eq`. Operators are {operators}."
+            );
+            QueryError::new("or", detail)
+        };
+        predicate(name, &operand, unknown).map_err(|error| QueryError::new("or", error.detail))
+    };
+    filters.into_iter().map(filter).collect()
+}
+
+/// Says whether a parenthesis stands there that no backslash precedes.
+fn has_parenthesis(text: &str) -> bool {
+    split(text, '(').len() > 1 || split(text, ')').len() > 1
+}
+
+/// `path.operator` and a value.
+fn predicate(parameter: &str, value: &str, unknown: impl Fn(&str) -> QueryError) -> Result<Predicate, QueryError> {
+    let unknown = || unknown(&quoted(parameter));
     let parts = split(parameter, '.');
     let Some((operator, names)) = parts.split_last().filter(|(_, names)| !names.is_empty()) else {
         return Err(unknown());
@@ -244,6 +309,7 @@ fn predicate(parameter: &str, value: &str) -> Result<Predicate, QueryError> {
         "gte" => compare(Comparison::GreaterOrEqual)?,
         "lt" => compare(Comparison::Less)?,
         "lte" => compare(Comparison::LessOrEqual)?,
+        "starts" => vec![Test::Starts(text(value)?.into_string().into())],
         "exists" if matches!(value, "true" | "false") => vec![Test::Exists],
         "exists" => {
             return Err(QueryError::new(parameter, "`exists` is `true` or `false`: whether the field is there."));

@@ -89,6 +89,32 @@ pub fn split_quoted(text: &str, separator: char) -> Vec<String> {
     parts
 }
 
+/// Splits like [`split`], and ignores separators inside parentheses and inside double quotes; a quotation begins after a
+/// separator, a parenthesis or an equals sign. `None` where a parenthesis or a quotation has no end, or a backslash is the last
+/// character.
+pub fn split_nested(text: &str, separator: char) -> Option<Vec<String>> {
+    let mut parts = vec![String::new()];
+    let (mut depth, mut escaped, mut is_quoted, mut last) = (0_usize, false, false, separator);
+    for character in text.chars() {
+        let is_open = !escaped && !is_quoted;
+        match character {
+            '"' if is_quoted && !escaped => is_quoted = false,
+            '"' if is_open && (last == separator || matches!(last, '(' | '=')) => is_quoted = true,
+            '(' if is_open => depth += 1,
+            ')' if is_open => depth = depth.checked_sub(1)?,
+            _ => {}
+        }
+        match parts.last_mut() {
+            Some(part) if !is_open || depth > 0 || character != separator => part.push(character),
+            _ => parts.push(String::new()),
+        }
+        // An escaped character opens no quotation.
+        last = if escaped { '\\' } else { character };
+        escaped = character == '\\' && !escaped;
+    }
+    (depth == 0 && !is_quoted && !escaped).then_some(parts)
+}
+
 /// Removes the backslashes that escape the character after them.
 pub fn literal(text: &str) -> Box<str> {
     let mut out = String::with_capacity(text.len());

@@ -104,7 +104,7 @@ async fn matching(chunk: Vec<Document>, filter: &Filter) -> Result<Vec<Document>
     let mut bytes = 0;
     for document in chunk {
         // Each predicate walks through the document by itself.
-        bytes += document.bson().len() * filter.len();
+        bytes += document.bson().len() * filter.predicates().count();
         if bytes >= CHUNK_BYTES {
             bytes = 0;
             tokio::task::yield_now().await;

@@ -30,6 +30,12 @@ const LINES: &[&str] = &[
 #[case("sort=z&limit=3", &["H", "Ag", "Au"])]
 #[case("sort=-name.de&limit=3", &["Ag", "Au", "H"])]
 #[case("_id.gte=Au", &["Au", "H"])]
+#[case("name.en.starts=Hy", &["H"])]
+#[case("name.en.starts=%22Go%22", &["Au"])]
+#[case("or=(z.eq=1,name.de.eq=Gold)", &["Au", "H"])]
+#[case("or=%28z.eq%3D1%2Cname.de.eq%3DGold%29", &["Au", "H"])]
+#[case("or=(z.in=(1,79),z.eq=2)&or=(limit.eq=7,z.lt=0)", &["H"])]
+#[case("or=(name.en.eq=Hydro+gen,z.eq=79)", &["Au"])]
 #[tokio::test]
 async fn a_query_finds(#[case] query: &str, #[case] ids: &[&str]) {
     let server = Server::over(memory(LINES).await).await;
@@ -51,6 +57,53 @@ async fn fields_are_kept_in_the_order_of_the_record(#[case] query: &str, #[case]
     let server = Server::over(memory(LINES).await).await;
     assert_eq!(server.get(&format!("/api/v1/records/Ag?{query}")).await.body, body);
     assert_eq!(server.get(&format!("/api/v1/records?{query}&_id.eq=Ag")).await.body, format!("[{body}]"));
+}
+
+#[rstest]
+#[case::no_parentheses("z.eq=1,z.eq=2", "in parentheses")]
+#[case::not_closed("(z.eq=1", "in parentheses")]
+#[case::empty("()", "is not a filter")]
+#[case::an_empty_one("(z.eq=1,)", "is not a filter")]
+#[case::no_operator("(z=1)", "a field and an operator")]
+#[case::an_unknown_operator("(z.like=1)", "Operators are")]
+#[case::another_or("(or=(z.eq=1),z.eq=2)", "no other `or`")]
+#[case::a_list_without_parentheses("(z.in=1,2)", "`z.in=(1,2)`")]
+#[case::a_parenthesis_in_a_text("(name.en.eq=Gold (Au))", "double quotes")]
+#[case::no_counterpart("(name.en.eq=Gold\\), name.en.eq=(x)", "no counterpart")]
+#[case::no_counterpart_of_a_quote("(name.en.eq=%22Gold)", "no counterpart")]
+#[case::no_json_string("(name.en.eq=%22a%5Cq%22)", "JSON string")]
+#[case::exists_what("(z.exists=yes)", "`true` or `false`")]
+#[tokio::test]
+async fn an_or_that_means_nothing_is_refused(#[case] or: &str, #[case] says: &str) {
+    let server = Server::over(memory(LINES).await).await;
+    let answer = server.get(&format!("/api/v1/records?or={}", or.replace(' ', "+").replace('\\', "%5C"))).await;
+    assert_eq!((answer.status, answer.problem()["parameter"].as_str()), (400, Some("or")), "{or}");
+    let detail = answer.problem()["detail"].as_str().unwrap().to_owned();
+    assert!(detail.contains(says), "{or}: {detail}");
+}
+
+#[tokio::test]
+async fn the_filters_of_an_or_count_like_others() {
+    let server = Server::over(memory(LINES).await).await;
+    let or = |filters| format!("or=({})", vec!["z.eq=1"; filters].join(","));
+    assert_eq!(found::<String>(&server, &format!("{}&{}&z.lt=5", or(15), or(16))).await, ["H"]);
+    let answer = server.get(&format!("/api/v1/records?{}&{}&z.lt=5", or(16), or(16))).await;
+    assert_eq!(answer.status, 400);
+    assert!(answer.problem()["detail"].as_str().unwrap().contains("32 filters"));
+}
+
+#[tokio::test]
+async fn an_or_stays_in_the_links_of_its_pages() {
+    let server = Server::over(memory(LINES).await).await;
+    let mut path = Some("/api/v1/records?limit=1&or=(name.en.eq=%22Si,(l%5C%22%22,z.gte=1)&fields=z".to_owned());
+    let mut walked = Vec::new();
+    while let Some(here) = path {
+        let answer = server.get(&here).await;
+        walked.extend(ids_of::<String>(&answer.body));
+        path = answer.next();
+        assert!(walked.len() <= 3, "it does not end");
+    }
+    assert_eq!(walked, ["Ag", "Au", "H"]);
 }
 
 #[tokio::test]

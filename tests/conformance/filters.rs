@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use records::store::Store;
+use records::wire;
 
-use crate::harness::{cases, ids, upsert_texts};
+use crate::harness::{cases, ids, pages, request, upsert_texts};
 
 cases! {
     Any by store {
@@ -26,10 +27,157 @@ cases! {
         a_path_may_name_what_a_query_cannot,
         an_id_is_filtered_as_any_field,
         filters_hold_together,
+        a_prefix_finds_the_strings_that_begin_with_it,
+        a_prefix_is_one_of_a_single_element,
+        pages_by_a_prefix_are_full,
+        one_filter_of_an_or_is_enough,
+        an_or_holds_together_with_other_filters,
+        texts_in_an_or_may_have_any_character,
         no_value_is_an_operator,
     }
     Undefined by store {
         null_does_not_match_undefined,
+    }
+}
+
+async fn a_prefix_finds_the_strings_that_begin_with_it(store: Arc<dyn Store>) {
+    let values = [
+        r#""Ab""#,
+        r#""Abc""#,
+        r#""Ac""#,
+        r#""ab""#,
+        r#""A""#,
+        r#""A\u007f""#,
+        r#""A\u0080""#,
+        r#""A\udbff\udfff!""#,
+        r#""B""#,
+        "5",
+        r#""5 of""#,
+        "null",
+        r#"{"$regularExpression":{"pattern":"^Ab","options":""}}"#,
+        r#""\u0000x""#,
+    ];
+    with_values(&*store, &values).await;
+    find(
+        &*store,
+        &[
+            (&[("v.starts", "Ab")], &[0, 1]),
+            (&[("v.starts", "A")], &[0, 1, 2, 4, 5, 6, 7]),
+            (&[("v.starts", "A\u{7f}")], &[5]),
+            (&[("v.starts", "A\u{10ffff}")], &[7]),
+            (&[("v.starts", "5")], &[10]),
+            (&[("v.starts", "null")], &[]),
+            (&[("v.starts", "^A")], &[]),
+            (&[("v.starts", ".")], &[]),
+            (&[("v.starts", "\"Ab\"")], &[0, 1]),
+            (&[("v.starts", "\"Ab")], &[]),
+            (&[("v.starts", "\0")], &[13]),
+            (&[("v.starts", "")], &[0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 13]),
+            (&[("v.starts", "A"), ("v.starts", "Abc")], &[1]),
+            (&[("v.starts", "A"), ("v.gt", "Abc")], &[2, 5, 6, 7]),
+        ],
+    )
+    .await;
+}
+
+async fn a_prefix_is_one_of_a_single_element(store: Arc<dyn Store>) {
+    with_values(
+        &*store,
+        &[
+            r#"["Aa","Ac"]"#,
+            r#"["Aa","Ab1"]"#,
+            r#"[["Ab"]]"#,
+            r#"[{"w":"Aa"},{"w":"Ac"}]"#,
+            r#"[{"w":"Zz"},{"w":["Ab"]}]"#,
+            r#"{"w":"Abc"}"#,
+        ],
+    )
+    .await;
+    find(
+        &*store,
+        &[(&[("v.starts", "Ab")], &[1]), (&[("v.w.starts", "Ab")], &[4, 5]), (&[("v.0.starts", "A")], &[0, 1])],
+    )
+    .await;
+}
+
+/// MongoDB is asked for a range, which admits some of these.
+async fn pages_by_a_prefix_are_full(store: Arc<dyn Store>) {
+    let values = (0..60).map(|n| match n % 3 {
+        0 => r#"["Aa","Ac"]"#,
+        _ => r#""Ab""#,
+    });
+    with_values(&*store, &values.collect::<Vec<_>>()).await;
+    let matching: Vec<String> = (0..60).filter(|n| n % 3 > 0).map(|n| n.to_string()).collect();
+    let prefix = [("v.starts", "Ab")];
+    for also in [&[][..], &[("sort", "v")], &[("sort", "-v")], &[("sort", "nothing"), ("fields", "nothing")]] {
+        let all = pages(&*store, &request(&[&prefix, also].concat()), 7).await;
+        let (last, full) = all.split_last().expect("pages");
+        assert!(full.iter().all(|page| page.len() == 7) && last.len() == 5, "{also:?}: {all:?}");
+        let found = all.concat();
+        let found = found.iter().map(|document| wire::id(document.bson()).expect("an _id"));
+        assert_eq!(found.collect::<Vec<_>>(), matching, "{also:?}");
+    }
+}
+
+async fn one_filter_of_an_or_is_enough(store: Arc<dyn Store>) {
+    let texts = [
+        r#"{"_id":0,"a":1,"b":1}"#,
+        r#"{"_id":1,"a":2,"b":2}"#,
+        r#"{"_id":2,"a":"1","b":[9,0]}"#,
+        r#"{"_id":3,"a.b":7,"b":1}"#,
+        r#"{"_id":4,"a":"one"}"#,
+    ];
+    upsert_texts(&*store, &texts.map(str::to_owned)).await;
+    find(
+        &*store,
+        &[
+            (&[("or", "(a.eq=1,b.gt=8)")], &[0, 2]),
+            (&[("or", "(a.eq=1)")], &[0, 2]),
+            (&[("or", "(a.in=(1,2),a.starts=o)")], &[0, 1, 2, 4]),
+            (&[("or", "(a.ne=1,b.eq=1)")], &[0, 1, 3, 4]),
+            (&[("or", "(b.exists=false,b.gt=1)")], &[1, 2, 4]),
+            // No range over both.
+            (&[("or", "(b.lt=1,b.gt=1)")], &[1, 2]),
+            (&[("or", r"(a\.b.eq=7,a.eq=2)")], &[1, 3]),
+            (&[("or", r"(a\.b.eq=7,a.starts=o)")], &[3, 4]),
+            (&[("or", "(nothing.eq=1,nothing.gt=5)")], &[]),
+        ],
+    )
+    .await;
+}
+
+async fn an_or_holds_together_with_other_filters(store: Arc<dyn Store>) {
+    let texts: Vec<_> =
+        (0..8).map(|id| format!(r#"{{"_id":{id},"a":{},"b":{},"c":{}}}"#, id & 1, id >> 1 & 1, id >> 2)).collect();
+    upsert_texts(&*store, &texts).await;
+    find(
+        &*store,
+        &[
+            (&[("or", "(a.eq=1,b.eq=1)"), ("c.eq", "1")], &[5, 6, 7]),
+            (&[("or", "(a.eq=1,b.eq=1)"), ("or", "(a.eq=0,c.eq=1)")], &[2, 5, 6, 7]),
+            (&[("_id.gte", "2"), ("or", "(a.eq=0,a.gt=5)"), ("_id.lt", "6")], &[2, 4]),
+        ],
+    )
+    .await;
+}
+
+async fn texts_in_an_or_may_have_any_character(store: Arc<dyn Store>) {
+    let values = ["a,b", "(c)", "d\\e", "f\"g", "h=i", "\"j\"", "k,(l)\\\"m", ""];
+    let json: Vec<String> = values.iter().map(|value| serde_json::to_string(value).expect("JSON")).collect();
+    with_values(&*store, &json.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    for (id, (value, json)) in values.iter().zip(&json).enumerate() {
+        let id = [id.to_string()];
+        let or = format!("(v.eq={json},x.eq=1)");
+        assert_eq!(ids(&*store, &[("or", &or)]).await, id, "{or}");
+        let or = format!("(x.eq=1,v.in=(nothing,{json}))");
+        assert_eq!(ids(&*store, &[("or", &or)]).await, id, "{or}");
+        if !value.starts_with('"') {
+            let special = |character: char| ",()\\\"".contains(character);
+            let escaped: String =
+                value.chars().flat_map(|c| special(c).then_some('\\').into_iter().chain([c])).collect();
+            let or = format!("(x.eq=1,v.eq={escaped})");
+            assert_eq!(ids(&*store, &[("or", &or)]).await, id, "{or}");
+        }
     }
 }
 

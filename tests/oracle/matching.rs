@@ -41,6 +41,10 @@ enum Condition {
     NotEqual(Operand),
     Compare(&'static str, Operand),
     Exists(bool),
+    /// The text of a prefix, and the prefix.
+    Starts(String, String),
+    /// An `or`, whatever the path.
+    Any(Vec<Parameter>),
 }
 
 #[derive(Clone, Debug)]
@@ -111,6 +115,30 @@ const PLAIN: &[&str] = &[
     "507f1f77bcf86cd79943901g",
     "3b241101e2bb42558caf4136c566a962",
     "{3b241101-e2bb-4255-8caf-4136c566a962}",
+];
+
+/// The beginnings of strings that the documents have, and others.
+const PREFIXES: &[&str] = &[
+    "",
+    "a",
+    "aa",
+    "b",
+    "B",
+    "é",
+    "\u{e9}",
+    "\u{7f}",
+    "\u{d7ff}",
+    "\u{10ffff}",
+    "a\u{10ffff}",
+    "\u{10000}",
+    "a\0",
+    "(",
+    ")",
+    ",",
+    "^",
+    "5",
+    "2024-01",
+    "1",
 ];
 
 /// Texts of numbers, and how a Decimal128 and a double read them.
@@ -262,8 +290,14 @@ pub fn parameters() -> impl Strategy<Value = Vec<Parameter>> {
         2 => operand().prop_map(Condition::NotEqual),
         6 => (select(vec!["gt", "gte", "lt", "lte"]), operand()).prop_map(|(name, operand)| Condition::Compare(name, operand)),
         1 => any::<bool>().prop_map(Condition::Exists),
+        2 => (select(PREFIXES), any::<bool>()).prop_map(|(prefix, is_quoted)| {
+            let text = if is_quoted { serde_json::to_string(prefix).expect("JSON") } else { prefix.to_owned() };
+            Condition::Starts(text, prefix.to_owned())
+        }),
     ];
-    let one = (path(), condition.clone()).prop_map(|(path, condition)| vec![Parameter { path, condition }]);
+    let any = vec((path(), condition.clone()).prop_map(|(path, condition)| Parameter { path, condition }), 1..4);
+    let any = any.prop_map(|any| Parameter { path: vec![], condition: Condition::Any(any) });
+    let one = (path(), condition.clone()).prop_map(|(path, condition)| vec![Parameter { path, condition }]).boxed();
     // Bounds of one range.
     let both = (path(), vec(condition, 2..4)).prop_map(|(path, conditions)| {
         conditions.into_iter().map(|condition| Parameter { path: path.clone(), condition }).collect()
@@ -273,7 +307,8 @@ pub fn parameters() -> impl Strategy<Value = Vec<Parameter>> {
             |(name, operand)| Parameter { path: path.clone(), condition: Condition::Compare(name, operand) };
         bounds.into_iter().map(condition).collect()
     });
-    prop_oneof![4 => one, 3 => both, 1 => dates]
+    let with_any = (one.clone(), vec(any, 1..3)).prop_map(|(one, any)| [one, any].concat());
+    prop_oneof![4 => one, 3 => both, 1 => dates, 3 => with_any]
 }
 
 /// The part of a URL that says this.
@@ -285,24 +320,53 @@ pub fn query(parameters: &[Parameter]) -> String {
         };
         text.bytes().map(byte).collect::<String>()
     };
-    let parameter = |Parameter { path, condition }: &Parameter| {
+    fn parameter(Parameter { path, condition }: &Parameter) -> (String, String) {
         let (operator, value) = match condition {
             Condition::In(operands) if operands.len() == 1 => ("eq", operands[0].text.clone()),
             Condition::In(operands) => ("in", operands.iter().map(listed).collect::<Vec<_>>().join(",")),
             Condition::NotEqual(operand) => ("ne", operand.text.clone()),
             Condition::Compare(name, operand) => (*name, operand.text.clone()),
             Condition::Exists(exists) => ("exists", exists.to_string()),
+            Condition::Starts(text, _) => ("starts", text.clone()),
+            Condition::Any(any) => {
+                return ("or".to_owned(), format!("({})", any.iter().map(nested).collect::<Vec<_>>().join(",")));
+            }
         };
-        format!("{}.{operator}={}", path.join("."), encoded(&value))
-    };
-    parameters.iter().map(parameter).collect::<Vec<_>>().join("&")
+        (format!("{}.{operator}", path.join(".")), value)
+    }
+    /// A filter inside of an `or`.
+    fn nested(filter: &Parameter) -> String {
+        let (name, value) = parameter(filter);
+        let value = match &filter.condition {
+            Condition::In(operands) if operands.len() > 1 => {
+                format!("({})", operands.iter().map(listed).collect::<Vec<_>>().join(","))
+            }
+            _ => escaped(&value),
+        };
+        format!("{name}={value}")
+    }
+    let each = parameters.iter().map(parameter).map(|(name, value)| format!("{name}={}", encoded(&value)));
+    each.collect::<Vec<_>>().join("&")
 }
 
 /// The text in a list, where a comma ends it unless a backslash or quotes protect it.
 fn listed(operand: &Operand) -> String {
-    let text = &operand.text;
+    escaped(&operand.text)
+}
+
+fn escaped(text: &str) -> String {
     let is_quoted = text.len() > 1 && text.starts_with('"') && text.ends_with('"');
-    if is_quoted { text.clone() } else { text.replace('\\', "\\\\").replace(',', "\\,").replace('"', "\\\"") }
+    if is_quoted {
+        return text.to_owned();
+    }
+    let special = |character: char| matches!(character, '\\' | ',' | '"' | '(' | ')');
+    text.chars().flat_map(|character| special(character).then_some('\\').into_iter().chain([character])).collect()
+}
+
+/// Finds by a pattern, where the product has a range.
+fn begins_with(name: &str, prefix: &str) -> Tree {
+    let quoted: String = prefix.chars().map(|character| format!("\\x{{{:x}}}", u32::from(character))).collect();
+    doc! { name: { "$regex": format!("^{quoted}") } }
 }
 
 /// The MongoDB query.
@@ -316,6 +380,11 @@ pub fn translated(parameters: &[Parameter]) -> Tree {
             Condition::In(operands) => all.push(any_of(equals(&name, operands))),
             Condition::NotEqual(operand) => all.push(doc! { "$nor": equals(&name, std::slice::from_ref(operand)) }),
             Condition::Exists(exists) => all.push(doc! { &name: { "$exists": *exists } }),
+            Condition::Starts(_, prefix) => all.push(begins_with(&name, prefix)),
+            Condition::Any(any) => {
+                let each: Vec<Tree> = any.iter().map(|one| translated(std::slice::from_ref(one))).collect();
+                all.push(doc! { "$or": each });
+            }
             Condition::Compare(operator, Operand { text, comparison, .. }) => {
                 let with = |value: Bson| doc! { &name: { format!("${operator}"): value } };
                 let date = |operator: &str, millis: i64| doc! { &name: { operator: date_of(millis) } };
@@ -398,6 +467,7 @@ pub fn tests_null(parameters: &[Parameter]) -> bool {
     parameters.iter().any(|parameter| match &parameter.condition {
         Condition::In(operands) => operands.iter().any(is_null),
         Condition::NotEqual(operand) => is_null(operand),
+        Condition::Any(any) => tests_null(any),
         _ => false,
     })
 }

@@ -24,6 +24,7 @@ use tokio::time::timeout;
 
 use super::cursor::Cursor;
 use super::namespace::{Collation, Kind, Namespace};
+use super::pushdown::Pushed;
 use super::reply::documents;
 use super::{Inner, MongoDb, changes, error, permit, pushdown};
 use crate::query::{Filter, Position, Projection, Sort, position};
@@ -209,7 +210,7 @@ impl MongoDb {
 
     async fn list_once(&self, request: ListRequest) -> Result<ListResult> {
         let namespace = self.namespace().await?;
-        let (clauses, residual) = pushdown::clauses(&request.filter);
+        let Pushed { clauses, residual, is_complete } = pushdown::push_down(&request.filter);
         let has_other_collation = namespace.collation == Collation::Other && namespace.kind == Kind::View;
         let sort = pushdown::order(&request.sort).filter(|_| !has_other_collation);
         let scan = Find {
@@ -242,20 +243,20 @@ impl MongoDb {
             // A keyset over one `_id` is exact; every other may admit documents before the position.
             skip = Some(after.position.clone());
         }
-        let projection = request.projection.clone().filter(|_| residual.is_empty());
-        find.projection = projection.as_ref().and_then(|fields| pushdown::projection(fields, &request.sort));
-        let limit = request.limit.filter(|_| residual.is_empty());
+        let fields = request.projection.as_ref();
+        find.projection = fields.and_then(|fields| pushdown::projection(fields, &request.sort, &residual));
+        let limit = request.limit.filter(|_| is_complete);
         let ids_repeat = namespace.ids_may_repeat;
         // Rows that are dropped use up the limit, and then another `find` starts over. Where ids repeat, nothing tells which rows
         // the first one has returned.
-        find.limit = limit.filter(|_| !ids_repeat || request.after.is_none());
+        find.limit = limit.filter(|_| !ids_repeat || (request.after.is_none() && residual.is_empty()));
         find.batch = self.batch_documents(&namespace, limit);
         find.is_resumable = limit.is_none() && request.sort.is_empty() && !ids_repeat;
         find.is_timed = limit.is_some() || (find.is_resumable && !request.filter.is_empty());
         let explain = (request.after.is_none() && request.limit.is_some() && namespace.kind == Kind::Collection)
             .then(|| find.clone())
             .filter(|_| !request.sort.is_empty() && pushdown::index_tells_arrays(&request.sort));
-        let is_pushed_down = find.projection.is_some() && request.sort.is_empty();
+        let is_pushed_down = find.projection.is_some() && request.sort.is_empty() && residual.is_empty();
         let has_residual = !residual.is_empty();
         let rows = Rows {
             store: self.clone(),
@@ -579,6 +580,9 @@ impl Rows {
             }
             // The limit was used up by rows that do not belong here: read on without one.
             self.find.limit = None;
+            if let Some(last) = self.last.as_ref().filter(|_| self.sort.is_empty()) {
+                self.find.resume_after(last);
+            }
             (self.read, self.dropped) = (0, 0);
             self.batches = self.store.read(self.find.clone(), self.find.projection.is_some());
             return Ok(Some(Vec::new()));

@@ -2,7 +2,7 @@
 //!
 //! | request | `find` |
 //! |---|---|
-//! | filter | one clause for each predicate; a field whose name has a dot or begins with `$` cannot be named, and its predicate is left to the executor |
+//! | filter | one clause for each filter; a field whose name has a dot or begins with `$` cannot be named, and its filter is left to the executor |
 //! | sort | the fields and the `_id` |
 //! | after a cursor | a condition on the sort values: see [`keyset`] |
 //! | projection | the paths, where all can be named |
@@ -21,33 +21,54 @@ pub fn dotted(names: &[Box<str>]) -> Option<String> {
     names.iter().all(|name| can_be_said(name)).then(|| names.join("."))
 }
 
-/// The clauses that can be said, and the predicates that cannot.
-pub fn clauses(filter: &Filter) -> (Vec<Bdoc>, Filter) {
-    let mut clauses = Vec::new();
-    let residual = filter.iter().filter(|predicate| match clause(predicate) {
-        Some(clause) => {
-            clauses.push(clause);
-            false
-        }
-        None => true,
-    });
-    let residual = residual.cloned().collect();
-    (clauses, residual)
+/// A filter in the query language.
+pub struct Pushed {
+    pub clauses: Vec<Bdoc>,
+    /// The clauses that the reader must check: those that cannot be said, and those that the language can only approximate.
+    pub residual: Filter,
+    /// Every clause is said, at least approximately: `clauses` admits few documents that do not match.
+    pub is_complete: bool,
 }
 
-fn clause(predicate: &Predicate) -> Option<Bdoc> {
+pub fn push_down(filter: &Filter) -> Pushed {
+    let mut pushed = Pushed { clauses: Vec::new(), residual: Filter::default(), is_complete: true };
+    let residual = filter.clauses().iter().filter(|clause| {
+        let Some(said) = clause.0.iter().map(say).collect::<Option<Vec<_>>>() else {
+            pushed.is_complete = false;
+            return true;
+        };
+        pushed.clauses.push(any_of(said));
+        clause.0.iter().any(is_approximate)
+    });
+    pushed.residual = residual.cloned().collect();
+    pushed
+}
+
+/// A range admits arrays of which one element is above the prefix and another one below its end, and strings that are not UTF-8.
+fn is_approximate(predicate: &Predicate) -> bool {
+    predicate.any.iter().any(|test| matches!(test, Test::Starts(_)))
+}
+
+fn say(predicate: &Predicate) -> Option<Bdoc> {
     let field = dotted(predicate.path.names())?;
-    let mut tests: Vec<Bdoc> = predicate.any.iter().map(|test| doc! { &field: operators(test) }).collect();
-    Some(match tests.len() {
-        _ if predicate.negated => doc! { "$nor": tests },
-        1 => tests.remove(0),
-        _ => doc! { "$or": tests },
-    })
+    let tests: Vec<Bdoc> = predicate.any.iter().map(|test| doc! { &field: operators(test) }).collect();
+    match predicate.negated {
+        true if is_approximate(predicate) => None,
+        true => Some(doc! { "$nor": tests }),
+        false => Some(any_of(tests)),
+    }
 }
 
 fn operators(test: &Test) -> Bdoc {
     match test {
         Test::Exists => doc! { "$exists": true },
+        Test::Starts(prefix) => {
+            let mut range = doc! { "$gte": &**prefix };
+            if let Some(end) = prefix_end(prefix) {
+                range.insert("$lt", end);
+            }
+            range
+        }
         Test::In(operands) => match operands.as_slice() {
             [operand] => doc! { "$eq": operand.value.clone() },
             operands => doc! { "$in": operands.iter().map(|operand| operand.value.clone()).collect::<Vec<_>>() },
@@ -65,6 +86,15 @@ fn operators(test: &Test) -> Bdoc {
             range
         }
     }
+}
+
+/// The least string after all those that begin with `prefix`. `None` where every greater string begins with it.
+fn prefix_end(prefix: &str) -> Option<String> {
+    let rest = prefix.trim_end_matches(char::MAX);
+    let last = rest.chars().next_back()?;
+    // A range of characters leaves the surrogates out.
+    let next = (last..=char::MAX).nth(1)?;
+    Some(format!("{}{next}", &rest[..rest.len() - last.len_utf8()]))
 }
 
 /// All of the clauses.
@@ -92,12 +122,14 @@ pub fn order(sort: &Sort) -> Option<Bdoc> {
 /// order of the index, not in that of the document.
 const NOT_INDEXED: &str = "\u{1}";
 
-/// The projection, which also keeps the whole of each field that the sort looks into; `None` when it cannot be said.
-pub fn projection(projection: &Projection, sort: &Sort) -> Option<Bdoc> {
+/// The projection, which also keeps the whole of each field that the sort or the residual filter looks into; `None` when it
+/// cannot be said.
+pub fn projection(projection: &Projection, sort: &Sort, residual: &Filter) -> Option<Bdoc> {
     let mut projection = projection.clone();
-    for field in &sort.0 {
+    let paths = sort.0.iter().map(|field| &field.path);
+    for path in paths.chain(residual.predicates().map(|predicate| &predicate.path)) {
         // The whole: a part of an array of documents has other sort keys than the array.
-        let top = Path::of(field.path.names()[..1].to_vec()).ok()?;
+        let top = Path::of(path.names()[..1].to_vec()).ok()?;
         projection.add(&top);
     }
     let mut fields = doc! { NOT_INDEXED: 1 };

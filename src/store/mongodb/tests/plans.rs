@@ -277,6 +277,8 @@ async fn a_filter_uses_the_index_of_its_field_with_tight_bounds() {
         ("born.eq=1970-02-01", 1),
         ("name.gte=name010&name.lt=name011", 10),
         ("n.eq=507f1f77bcf86cd799439011", 0),
+        ("name.starts=name010", 10),
+        ("or=(n.eq=17,name.starts=name010)", 12),
         ("_id.eq=17", 1),
     ] {
         let first = request(&format!("{query}&limit=1000"));
@@ -288,6 +290,37 @@ async fn a_filter_uses_the_index_of_its_field_with_tight_bounds() {
             assert!(explained.documents <= most, "{query}: {explained:?}");
             assert_eq!(page.documents.len() as i32, explained.returned, "{query}: {explained:?}");
         }
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs TEST_MONGOD or TEST_MONGODB_URL"]
+async fn a_prefix_is_a_range_of_the_index() {
+    let watched = with_fields().await;
+    for (query, matching) in [("name.starts=name010", 10), ("name.starts=name12", 100), ("name.starts=nobody", 0)] {
+        for query in [query.to_owned(), format!("{query}&sort=-name"), format!("{query}&fields=x")] {
+            let page = read_page(&watched.store, &request(&format!("{query}&limit=1000"))).await;
+            assert_eq!(page.documents.len(), matching, "{query}");
+            let explained = watched.explained().await;
+            let text = explained.find.to_string();
+            assert!(text.contains("\"$gte\"") && !text.contains("$regex"), "{query}: {text}");
+            // The scan ends at the first key after the range.
+            assert!(explained.keys as usize <= matching + 1, "{query}: {explained:?}");
+            assert_eq!(explained.documents as usize, matching, "{query}: {explained:?}");
+        }
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs TEST_MONGOD or TEST_MONGODB_URL"]
+async fn a_page_by_a_prefix_is_one_find_with_a_limit() {
+    let watched = with_fields().await;
+    for query in
+        ["name.starts=name&limit=10", "name.starts=name&sort=x&limit=10", "or=(name.starts=name,n.eq=5)&limit=10"]
+    {
+        assert_eq!(read_page(&watched.store, &request(query)).await.documents.len(), 10, "{query}");
+        let explained = watched.explained().await;
+        assert_eq!(explained.returned, 11, "{query}: {explained:?}");
     }
 }
 
