@@ -6,12 +6,12 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::fs;
-use std::io;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
+
+use crate::reload::Reloaded;
 
 /// The start of every key, by which scanners for leaked secrets recognise it.
 const PREFIX: &str = "records_key_";
@@ -75,16 +75,8 @@ pub struct ApiKey {
 #[derive(Debug, Default)]
 pub struct ApiKeys(HashMap<KeyDigest, Arc<ApiKey>>);
 
-/// A key file that cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum KeyFileError {
-    #[error("cannot read the API keys in {path}: {reason}")]
-    Read { path: String, reason: String },
-    #[error("line {line} of the API keys in {path}: {reason}")]
-    Line { path: String, line: usize, reason: String },
-    #[error("{path} has no API key: add the line that `records keys new NAME` prints")]
-    Empty { path: String },
-}
+/// The keys of a file that is read again when it changes.
+pub type KeyFile = Reloaded<ApiKeys>;
 
 impl ApiKeys {
     /// Parses `name:sha256-hex[:scope,…]` lines. Blank lines and lines that start with `#` are ignored. A line without scopes
@@ -114,16 +106,6 @@ impl ApiKeys {
             }
         }
         Ok(Self(keys))
-    }
-
-    fn from_file(path: &Path, text: &io::Result<String>) -> Result<Self, KeyFileError> {
-        let shown = || path.display().to_string();
-        let text = text.as_ref().map_err(|error| KeyFileError::Read { path: shown(), reason: error.to_string() })?;
-        let keys = Self::parse(text).map_err(|(line, reason)| KeyFileError::Line { path: shown(), line, reason })?;
-        if keys.0.is_empty() {
-            return Err(KeyFileError::Empty { path: shown() });
-        }
-        Ok(keys)
     }
 
     /// Returns the key that `secret` is.
@@ -208,71 +190,23 @@ impl fmt::Display for Hex<'_> {
     }
 }
 
-/// The keys of a file that is read again when it changes.
-#[derive(Debug)]
-pub struct KeyFile {
-    path: PathBuf,
-    state: RwLock<State>,
-}
-
-#[derive(Debug)]
-struct State {
-    keys: Arc<ApiKeys>,
-    /// The content that was read last, usable or not, by its digest: a changed file is reported once.
-    content: Option<KeyDigest>,
-    is_stale: bool,
-}
-
 impl KeyFile {
     /// Reads the file.
     ///
     /// # Errors
     ///
     /// If it cannot be read, has a wrong line, or no key.
-    pub fn open(path: PathBuf) -> Result<Self, KeyFileError> {
-        let text = fs::read_to_string(&path);
-        let keys = Arc::new(ApiKeys::from_file(&path, &text)?);
-        let content = content_digest(&text);
-        Ok(Self { path, state: RwLock::new(State { keys, content, is_stale: false }) })
-    }
-
-    pub fn keys(&self) -> Arc<ApiKeys> {
-        Arc::clone(&self.state.read().unwrap_or_else(PoisonError::into_inner).keys)
-    }
-
-    /// Returns true if the file as it is now cannot be used. The keys are then those of its last good content.
-    pub fn is_stale(&self) -> bool {
-        self.state.read().unwrap_or_else(PoisonError::into_inner).is_stale
-    }
-
-    /// Reads the file again if its content has changed. Compares content rather than times: Kubernetes replaces a Secret by
-    /// swapping a symbolic link. Blocks on the disk.
-    pub fn reload(&self) {
-        // Read once: the digest must be that of the content that is parsed.
-        let text = fs::read_to_string(&self.path);
-        let content = content_digest(&text);
-        if self.state.read().unwrap_or_else(PoisonError::into_inner).content == content {
-            return;
-        }
-        let read = ApiKeys::from_file(&self.path, &text);
-        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
-        state.content = content;
-        match read {
-            Ok(keys) => {
-                tracing::info!(keys = keys.0.len(), "API keys reloaded");
-                state.keys = Arc::new(keys);
-                state.is_stale = false;
+    pub fn open(path: PathBuf) -> Result<Self, String> {
+        let shown = path.display().to_string();
+        Self::from_files("API keys", vec![path], move |contents| {
+            let text = std::str::from_utf8(&contents[0]).map_err(|_| format!("{shown} is not a text in UTF-8"))?;
+            let keys = ApiKeys::parse(text).map_err(|(line, reason)| format!("line {line} of {shown}: {reason}"))?;
+            if keys.0.is_empty() {
+                return Err(format!("{shown} has no API key: add the line that `records keys new NAME` prints"));
             }
-            Err(error) => {
-                tracing::warn!(%error, "API keys not reloaded; the previous keys stay valid");
-                state.is_stale = true;
-            }
-        }
+            Ok(keys)
+        })
     }
-}
-
-fn content_digest(text: &io::Result<String>) -> Option<KeyDigest> {
-    text.as_ref().ok().map(|text| digest(text))
 }
 
 #[cfg(test)]
@@ -306,23 +240,5 @@ mod tests {
             assert_eq!(number, 2);
             assert!(text.contains(reason) && !text.contains(&hex), "{text}");
         }
-    }
-
-    #[test]
-    fn a_broken_new_file_keeps_the_last_good_keys() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("keys");
-        let [first, second] = ["first", "second"].map(|name| new_key(name).unwrap());
-        std::fs::write(&path, &first.line).unwrap();
-        let file = KeyFile::open(path.clone()).unwrap();
-
-        std::fs::write(&path, "nonsense").unwrap();
-        file.reload();
-        assert!(file.keys().find(&first.secret).is_some() && file.is_stale());
-
-        std::fs::write(&path, &second.line).unwrap();
-        file.reload();
-        assert!(file.keys().find(&first.secret).is_none() && file.keys().find(&second.secret).is_some());
-        assert!(!file.is_stale());
     }
 }

@@ -4,8 +4,10 @@ use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
+use crate::tls;
+
 /// What more of an answer than this could say is not read.
-const ANSWER_MAX_BYTES: usize = 16 * 1024;
+const ANSWER_MAX_BYTES: u64 = 16 * 1024;
 
 /// Why the server is not well.
 #[derive(Debug, thiserror::Error)]
@@ -18,14 +20,21 @@ pub enum Unhealthy {
     Answer(SocketAddr, String),
 }
 
+/// The protocol that the server speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scheme {
+    Http,
+    Https,
+}
+
 /// Asks for `path` at the server that listens on `listen`.
 ///
 /// # Errors
 ///
 /// Unless the answer is 200, and comes within `within`.
-pub fn ask(listen: SocketAddr, path: &str, within: Duration) -> Result<(), Unhealthy> {
+pub fn ask(listen: SocketAddr, scheme: Scheme, path: &str, within: Duration) -> Result<(), Unhealthy> {
     let server = reachable(listen);
-    let answer = request(server, path, within).map_err(|error| match error.kind() {
+    let answer = request(server, scheme, path, within).map_err(|error| match error.kind() {
         // What the system calls it when a socket's time is up depends on the system.
         io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => Unhealthy::Late(server, within),
         _ => Unhealthy::NoAnswer(server, error),
@@ -47,28 +56,55 @@ fn reachable(listen: SocketAddr) -> SocketAddr {
     SocketAddr::new(address, listen.port())
 }
 
-/// `within` bounds all of it: a server that sends a byte now and then is as late as one that sends none.
-fn request(server: SocketAddr, path: &str, within: Duration) -> io::Result<String> {
-    let begun = Instant::now();
-    let left = || match within.saturating_sub(begun.elapsed()) {
-        Duration::ZERO => Err(io::Error::from(io::ErrorKind::TimedOut)),
-        left => Ok(Some(left)),
-    };
-    let mut stream = TcpStream::connect_timeout(&server, within)?;
-    stream.set_write_timeout(left()?)?;
+fn request(server: SocketAddr, scheme: Scheme, path: &str, within: Duration) -> io::Result<String> {
+    let end = Instant::now() + within;
+    let stream = Deadline { stream: TcpStream::connect_timeout(&server, within)?, end };
+    match scheme {
+        Scheme::Http => exchange(stream, server, path),
+        Scheme::Https => exchange(tls::connect_unverified(stream)?, server, path),
+    }
+}
+
+fn exchange(mut stream: impl Read + Write, server: SocketAddr, path: &str) -> io::Result<String> {
     write!(
         stream,
         "GET {path} HTTP/1.1\r\nHost: {server}\r\nUser-Agent: records-healthcheck\r\nConnection: close\r\n\r\n"
     )?;
-    let (mut answer, mut piece) = (Vec::new(), [0; 1024]);
-    while answer.len() < ANSWER_MAX_BYTES {
-        stream.set_read_timeout(left()?)?;
-        match stream.read(&mut piece) {
-            Ok(0) => break,
-            Ok(count) => answer.extend_from_slice(&piece[..count]),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
+    let mut answer = Vec::new();
+    stream.take(ANSWER_MAX_BYTES).read_to_end(&mut answer)?;
+    Ok(String::from_utf8_lossy(&answer).into_owned())
+}
+
+/// A stream of which all reads and writes together have an end: a server that sends a byte now and then is as late as one that
+/// sends none.
+struct Deadline {
+    stream: TcpStream,
+    end: Instant,
+}
+
+impl Deadline {
+    fn left(&self) -> io::Result<Option<Duration>> {
+        match self.end.saturating_duration_since(Instant::now()) {
+            Duration::ZERO => Err(io::ErrorKind::TimedOut.into()),
+            left => Ok(Some(left)),
         }
     }
-    Ok(String::from_utf8_lossy(&answer).into_owned())
+}
+
+impl Read for Deadline {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.stream.set_read_timeout(self.left()?)?;
+        self.stream.read(buffer)
+    }
+}
+
+impl Write for Deadline {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.stream.set_write_timeout(self.left()?)?;
+        self.stream.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.stream.flush()
+    }
 }

@@ -17,6 +17,9 @@
 //! | [`server`] | listener, limits of a connection, graceful shutdown |
 //! | [`config`] | the only reader of flags and environment |
 //! | [`telemetry`] | set-up of logs and traces |
+//! | [`auth`] | who may read: API keys and their scopes |
+//! | [`tls`] | TLS of the listener, as far as it is compiled in |
+//! | [`reload`] | values that are read again when their files change |
 //! | [`healthcheck`] | a client for `/readyz`, for images without a shell |
 //!
 //! # Glossary
@@ -56,7 +59,9 @@ pub mod http;
 pub mod import;
 pub mod query;
 pub mod record;
+pub mod reload;
 pub mod server;
 pub mod store;
 pub mod telemetry;
+pub mod tls;
 pub mod wire;

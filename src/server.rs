@@ -7,6 +7,7 @@ mod client_stream;
 mod connection;
 mod http2;
 mod open_files;
+mod transport;
 mod unacknowledged;
 mod usage;
 
@@ -34,6 +35,7 @@ use tokio_util::sync::CancellationToken;
 use tower::Service;
 
 use crate::telemetry::Connections;
+use crate::tls::Acceptor;
 pub use open_files::connections_within;
 
 /// How long to wait when the system has no file descriptor for a connection. Other connections close meanwhile.
@@ -59,10 +61,13 @@ const BACKLOG: u32 = 4_096;
 /// The interval between log lines about the connection limit.
 const LIMIT_WARNING_INTERVAL: Duration = Duration::from_secs(60);
 
-/// The limits of the server.
+/// The limits of the server's connections, and their TLS.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// How long a client may take for the head of a request, and how long it may keep a connection idle between two.
+    /// Begins TLS on each connection. `None`: HTTP without TLS.
+    pub tls: Option<Acceptor>,
+    /// How long a client may take for the head of a request or for the handshake of TLS, and how long it may keep a connection
+    /// idle between two requests.
     pub header_timeout: Duration,
     /// The time that a client may read nothing of a response.
     pub write_timeout: Duration,
@@ -139,7 +144,7 @@ pub struct AdminServer {
 }
 
 impl AdminServer {
-    /// Serves `service` on `listener` within `limits`, but for the limits on connections and on the drain.
+    /// Serves `service` on `listener` without TLS and within `limits`, but for the limits on connections and on the drain.
     pub fn start<S, B>(listener: TcpListener, service: S, limits: Limits) -> Self
     where
         S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible, Future: Send>
@@ -152,6 +157,8 @@ impl AdminServer {
         let stop = CancellationToken::new();
         let stops = stream::once(stop.clone().cancelled_owned()).chain(stream::pending()).boxed();
         let limits = Limits {
+            // Probes and scrapers of a cluster's network ask it.
+            tls: None,
             // The metrics count connections of clients of the API.
             connections: Connections::default(),
             max_connections: limits.max_connections.min(ADMIN_MAX_CONNECTIONS),

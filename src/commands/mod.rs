@@ -55,7 +55,7 @@ fn check_health(settings: &Healthcheck) -> Outcome {
     // A server that listens by IPv6 on every address answers by IPv4 too.
     let address = settings.address.resolve().map_err(cannot)?.into_iter().min_by_key(|address| address.is_ipv6());
     let address = address.ok_or_else(|| CliError(format!("{} has no address", settings.address)))?;
-    healthcheck::ask(address, path, settings.timeout)?;
+    healthcheck::ask(address, settings.scheme, path, settings.timeout)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -63,6 +63,7 @@ fn check_health(settings: &Healthcheck) -> Outcome {
 fn print_config(settings: &Serve, text: &str) -> Outcome {
     telemetry::parse_filter(&settings.args.log.log)?;
     serve::http_settings(settings)?;
+    serve::open_tls(settings)?;
     // The driver parses URLs on one.
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
     for warning in runtime.block_on(serve::check(settings))? {

@@ -11,9 +11,10 @@ use futures::StreamExt;
 use records::auth::KeyFile;
 use records::config::{ListenAddress, Seed, Serve, StoreFile};
 use records::import::{self, Input};
+use records::reload::Reload;
 use records::store::{self, BackendKind, EmbeddedStore, Opened, Store};
 use records::telemetry::{Connections, ErrorCounter, VERSION};
-use records::{http, server};
+use records::{http, server, tls};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::task::spawn_blocking;
 
@@ -23,8 +24,8 @@ use super::{CliError, Outcome, open, print, run_logged};
 /// symbolic link in a directory above, which a watch on the file does not see.
 const STORE_FILE_INTERVAL: Duration = Duration::from_secs(2);
 
-/// The time between two looks at the file with the API keys.
-const KEY_FILE_INTERVAL: Duration = Duration::from_secs(5);
+/// The time between two looks at the files of API keys and of TLS.
+const RELOAD_INTERVAL: Duration = Duration::from_secs(5);
 
 pub fn run(settings: Serve) -> Outcome {
     let (log, endpoint) = (settings.args.log.clone(), settings.args.otlp_endpoint.clone());
@@ -97,14 +98,18 @@ async fn serve(mut settings: Serve, dropped_lines: ErrorCounter) -> Outcome {
     let connections = Connections::default();
     http_settings.connections = Some(connections.clone());
     check(&settings).await?;
-    if let Some(keys) = &http_settings.api_keys {
-        tokio::spawn(reload(Arc::clone(keys)));
+    let tls = open_tls(&settings)?;
+    http_settings.reloaded.extend(tls.as_ref().map(tls::Acceptor::files));
+    if !http_settings.reloaded.is_empty() {
+        tokio::spawn(reload(http_settings.reloaded.clone()));
     }
+    let scheme = if tls.is_some() { "https" } else { "http" };
     // Before the store is opened, which takes long and makes files. Clients are refused until the service listens.
     let args = &settings.args.server;
     let bound = bind("listen", &args.listen)?;
     let admin = args.admin_listen.as_ref().map(|admin| bind("admin-listen", admin)).transpose()?;
     let limits = server::Limits {
+        tls,
         header_timeout: args.header_timeout,
         write_timeout: args.write_timeout,
         max_connections: server::connections_within(args.max_connections),
@@ -149,10 +154,10 @@ async fn serve(mut settings: Serve, dropped_lines: ErrorCounter) -> Outcome {
     let address = listener.local_addr()?;
     let public_url = settings.args.api.public_url;
     let report_listening = || {
-        tracing::info!(version = VERSION, store = %settings.store.url, "listening on http://{address}");
+        tracing::info!(version = VERSION, store = %settings.store.url, "listening on {scheme}://{address}");
         if io::stdout().is_terminal() {
             // A terminal that is gone needs no addresses.
-            let _ = print(addresses(address, public_url.as_deref()).as_bytes());
+            let _ = print(addresses(scheme, address, public_url.as_deref()).as_bytes());
         }
     };
     let begin_drain = || {
@@ -180,10 +185,11 @@ async fn serve(mut settings: Serve, dropped_lines: ErrorCounter) -> Outcome {
 }
 
 /// The URLs of the service, for the person who started it on a terminal.
-fn addresses(address: SocketAddr, public_url: Option<&str>) -> String {
+fn addresses(scheme: &str, address: SocketAddr, public_url: Option<&str>) -> String {
     let is_every = address.ip().is_unspecified();
     let host = if is_every { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { address.ip() };
-    let base = public_url.map_or_else(|| format!("http://{}", SocketAddr::new(host, address.port())), str::to_owned);
+    let base =
+        public_url.map_or_else(|| format!("{scheme}://{}", SocketAddr::new(host, address.port())), str::to_owned);
     let mut text = format!("\n  API   {base}/api/v1/records\n");
     if http::HAS_PAGES {
         text += &format!("  Page  {base}/\n  Docs  {base}/docs/\n");
@@ -245,8 +251,10 @@ pub fn http_settings(settings: &Serve) -> Result<http::Settings, CliError> {
         http = http_with.map_err(in_file).map_err(named("schema", "RECORDS_SCHEMA"))?;
     }
     if let Some(file) = &api.api_keys {
-        let keys = KeyFile::open(file.clone()).map_err(|error| error.to_string());
-        http.api_keys = Some(Arc::new(keys.map_err(named("api-keys", "RECORDS_API_KEYS"))?));
+        let keys = KeyFile::open(file.clone());
+        let keys = Arc::new(keys.map_err(named("api-keys", "RECORDS_API_KEYS"))?);
+        http.reloaded.push(keys.clone());
+        http.api_keys = Some(keys);
     }
     http.access_log = settings.args.access_log;
     http.default_limit = api.default_limit;
@@ -258,12 +266,19 @@ pub fn http_settings(settings: &Serve) -> Result<http::Settings, CliError> {
     Ok(http)
 }
 
-/// Reads the API keys again when their file changes.
-async fn reload(keys: Arc<KeyFile>) {
+/// Returns what begins TLS on connections, if they have it.
+pub fn open_tls(settings: &Serve) -> Result<Option<tls::Acceptor>, CliError> {
+    let open =
+        |files| tls::Acceptor::open(files).map_err(|error| CliError(format!("TLS (--tls-cert, --tls-key): {error}")));
+    settings.tls.clone().map(open).transpose()
+}
+
+/// Follows the files of `values`.
+async fn reload(values: Vec<Arc<dyn Reload>>) {
     loop {
-        tokio::time::sleep(KEY_FILE_INTERVAL).await;
-        let keys = Arc::clone(&keys);
-        if spawn_blocking(move || keys.reload()).await.is_err() {
+        tokio::time::sleep(RELOAD_INTERVAL).await;
+        let values = values.clone();
+        if spawn_blocking(move || values.iter().for_each(|value| value.reload())).await.is_err() {
             return;
         }
     }

@@ -192,10 +192,21 @@ pub struct ServerArgs {
     /// Serve health and metrics on this address alone [default: on the address of the API]
     #[arg(long, env = "RECORDS_ADMIN_LISTEN", value_name = "HOST:PORT")]
     pub admin_listen: Option<ListenAddress>,
+    /// Serve HTTPS with the certificate in this PEM file, after which those of intermediate authorities may stand [default: HTTP]
+    ///
+    /// It is read again when it changes, and so are --tls-key and --tls-client-ca.
+    #[arg(long, env = "RECORDS_TLS_CERT", value_name = "FILE")]
+    pub tls_cert: Option<PathBuf>,
+    /// The private key of --tls-cert, as PEM without a password
+    #[arg(long, env = "RECORDS_TLS_KEY", value_name = "FILE")]
+    pub tls_key: Option<PathBuf>,
+    /// Serve only clients with a certificate of an authority in this PEM file [default: clients need none]
+    #[arg(long, env = "RECORDS_TLS_CLIENT_CA", value_name = "FILE")]
+    pub tls_client_ca: Option<PathBuf>,
     /// Answer 503 when a response has not begun after this long
     #[arg(long, env = "RECORDS_REQUEST_TIMEOUT", value_name = "TIME", default_value = "10s", value_parser = positive)]
     pub request_timeout: Duration,
-    /// Close a connection that takes this long to send the head of a request, or is idle for this long
+    /// Close a connection that takes this long for the handshake of TLS or for the head of a request, or is idle for this long
     #[arg(long, env = "RECORDS_HEADER_TIMEOUT", value_name = "TIME", default_value = "15s", value_parser = positive)]
     pub header_timeout: Duration,
     /// Close a connection whose client reads nothing for this long
@@ -289,6 +300,9 @@ pub struct HealthcheckArgs {
     /// The address of health and metrics, if it is another one
     #[arg(long, env = "RECORDS_ADMIN_LISTEN", value_name = "HOST:PORT")]
     pub admin_listen: Option<ListenAddress>,
+    /// The server's certificate, if --listen speaks HTTPS; it is not verified
+    #[arg(long, env = "RECORDS_TLS_CERT", value_name = "FILE")]
+    pub tls_cert: Option<PathBuf>,
     /// Ask whether the server is alive, not whether it is ready
     #[arg(long)]
     pub live: bool,

@@ -13,9 +13,11 @@ use std::time::Duration;
 
 pub use clap_complete::Shell;
 
+use crate::healthcheck::Scheme;
 use crate::store::{self, BackendKind, fallback};
+use crate::tls;
 pub use file::valid_type;
-use flags::{KeysCommand, StoreArgs, Subcommands};
+use flags::{KeysCommand, ServerArgs, StoreArgs, Subcommands};
 pub use flags::{LogArgs, ServeArgs};
 use memory::MemoryLimit;
 pub use secret::Secret;
@@ -44,6 +46,7 @@ pub struct Serve {
     pub store: Store,
     pub fallback: Option<Box<fallback::Settings>>,
     pub seed: Seed,
+    pub tls: Option<tls::Files>,
 }
 
 #[derive(Debug)]
@@ -59,6 +62,7 @@ pub struct Import {
 #[derive(Debug)]
 pub struct Healthcheck {
     pub address: ListenAddress,
+    pub scheme: Scheme,
     pub live: bool,
     pub timeout: Duration,
 }
@@ -112,7 +116,10 @@ fn command(parsed: Subcommands, sources: &Sources) -> Result<Command, clap::Erro
         Subcommands::Healthcheck(args) => {
             let is_flag = |id| sources.source(id) == Source::Flag;
             let admin = args.admin_listen.filter(|_| is_flag("admin_listen") || !is_flag("listen"));
+            // Health on an address of its own has no TLS.
+            let is_https = admin.is_none() && args.tls_cert.is_some();
             Command::Healthcheck(Healthcheck {
+                scheme: if is_https { Scheme::Https } else { Scheme::Http },
                 address: admin.unwrap_or(args.listen),
                 live: args.live,
                 timeout: args.timeout,
@@ -141,6 +148,7 @@ fn serve(args: ServeArgs, sources: &Sources) -> Result<Serve, clap::Error> {
     }
     let store = store(&args.store, sources)?;
     Ok(Serve {
+        tls: tls(&args.server, sources)?,
         fallback: fallback(&args, &store, sources)?.map(Box::new),
         seed: match args.seed.as_deref() {
             None => Seed::BuiltIn,
@@ -173,6 +181,27 @@ fn store(args: &StoreArgs, sources: &Sources) -> Result<Store, clap::Error> {
     let options =
         store::Options { collection: args.collection.clone(), timeout: args.store_timeout, ..Default::default() };
     Ok(Store { url, file, options })
+}
+
+/// Half of the settings of TLS would be HTTP without it, wherever that half was set.
+fn tls(args: &ServerArgs, sources: &Sources) -> Result<Option<tls::Files>, clap::Error> {
+    match (&args.tls_cert, &args.tls_key, &args.tls_client_ca) {
+        (Some(cert), Some(key), client_ca) => {
+            Ok(Some(tls::Files { cert: cert.clone(), key: key.clone(), client_ca: client_ca.clone() }))
+        }
+        (None, None, None) => Ok(None),
+        (cert, key, _) => {
+            let id = if cert.is_some() {
+                "tls_cert"
+            } else if key.is_some() {
+                "tls_key"
+            } else {
+                "tls_client_ca"
+            };
+            let name = sources.name(id);
+            Err(invalid(format!("{name} is set alone: TLS needs both --tls-cert <FILE> and --tls-key <FILE>")))
+        }
+    }
 }
 
 /// Spreads the first snapshots of instances that start together.

@@ -36,7 +36,7 @@ fn authorize(keys: &KeyFile, scope: Scope, headers: &HeaderMap) -> Result<Arc<Ap
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let value = values.next().ok_or(Refusal::Missing)?;
     let secret = bearer(value).filter(|_| values.next().is_none()).ok_or(Refusal::Malformed)?;
-    let keys = keys.keys();
+    let keys = keys.get();
     let key = keys.find(secret).ok_or(Refusal::Unknown)?;
     if key.scopes.contains(scope) { Ok(Arc::clone(key)) } else { Err(Refusal::Scope(scope)) }
 }

@@ -9,8 +9,6 @@ use serde_json::json;
 use super::App;
 use super::problem::Problem;
 
-const STALE_KEYS: &str = "the file with the API keys cannot be used; the previous keys stay valid";
-
 /// Says that the process is alive. No I/O: a restart does not mend a database.
 pub async fn live() -> impl IntoResponse {
     ([(CACHE_CONTROL, "no-store")], Json(json!({ "status": "alive" })))
@@ -22,7 +20,7 @@ pub async fn ready(State(app): State<App>) -> Result<impl IntoResponse, Problem>
         return Err(Problem::draining());
     }
     let degraded = app.store.health().await?.degraded;
-    let degraded = degraded.or_else(|| app.settings.api_keys.as_ref()?.is_stale().then(|| STALE_KEYS.into()));
+    let degraded = degraded.or_else(|| app.settings.reloaded.iter().find_map(|value| value.degraded()));
     let body = match degraded {
         None => json!({ "status": "ready" }),
         Some(detail) => json!({ "status": "degraded", "detail": detail }),

@@ -9,6 +9,7 @@ use percent_encoding::percent_decode_str;
 use serde_json::Value;
 
 use crate::auth::KeyFile;
+use crate::reload::Reload;
 use crate::telemetry::{Connections, ErrorCounter};
 
 /// The largest limit of a page when the operator sets no maximum: a page is gathered in memory before it is sent. Longer lists
@@ -66,6 +67,8 @@ pub struct Settings {
     pub response_memory_limit: usize,
     /// The keys that a request needs one of. `None`: the records are open to every client.
     pub api_keys: Option<Arc<KeyFile>>,
+    /// Values whose files may change, for `/readyz`.
+    pub reloaded: Vec<Arc<dyn Reload>>,
     /// Adds `Server-Timing` to responses. It shows every client how busy the store is, and whether it had a record at hand.
     pub server_timing: bool,
     /// The requests that have a line in the log.
@@ -235,6 +238,7 @@ impl From<Duration> for Settings {
             max_streams: MAX_STREAMS,
             response_memory_limit: RESPONSE_MEMORY_LIMIT,
             api_keys: None,
+            reloaded: Vec::new(),
             server_timing: false,
             access_log: AccessLog::default(),
             dropped_lines: None,

@@ -41,6 +41,12 @@ impl ClientStream {
         Self { stream, write_timeout, usage, connections, is_shut_down: false, has_timed_out: false, stall: None }
     }
 
+    /// Returns the next byte without reading it; `None` at the end.
+    pub async fn peek(&self) -> io::Result<Option<u8>> {
+        let mut byte = [0];
+        Ok((self.stream.peek(&mut byte).await? == 1).then_some(byte[0]))
+    }
+
     fn bound<T>(&mut self, context: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if written.is_ready() {
             self.stall = None;

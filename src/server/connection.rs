@@ -14,16 +14,19 @@ use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
+use tokio::io::{self, AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::{Service, ServiceExt};
 
 use super::client_stream::ClientStream;
 use super::http2::{ResponseBody, StreamExecutor};
+use super::transport::Transport;
 use super::usage::Usage;
 use super::{DRAIN_GRACE, Limits};
+use crate::tls::Acceptor;
 
 /// The longest head of a request (request line and headers), in bytes; a longer one is a 431. Enough for an id of several
 /// kilobytes and for the cookies of other services on the same host.
@@ -48,6 +51,10 @@ const MAX_ERROR_RESETS: usize = 100;
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// The response to a request without TLS on a port with TLS.
+const USE_HTTPS: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: application/problem+json\r\n\
+    Connection: close\r\n\r\n{\"status\":400,\"title\":\"Bad Request\",\"detail\":\"This port speaks HTTPS: use https://.\"}";
+
 /// Serves `stream` until the client or a time-out ends it, or, once `draining`, until no request is left on it.
 pub async fn serve<S, B>(stream: TcpStream, service: S, limits: Arc<Limits>, draining: CancellationToken)
 where
@@ -55,6 +62,27 @@ where
     B: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Send + Unpin + 'static,
 {
     let usage = Arc::new(Usage::default());
+    // hyper would close at once a connection on which nothing was read yet, and lose a request that waits there.
+    let grace_over = || draining.clone().cancelled_owned().then(|()| sleep(DRAIN_GRACE));
+    let stream = ClientStream::new(stream, limits.write_timeout, usage.clone(), limits.connections.clone());
+    let stream = match &limits.tls {
+        None => Transport::Plain(stream),
+        Some(acceptor) => {
+            let handshake = timeout(limits.header_timeout, handshake(acceptor, stream));
+            let result = tokio::select! {
+                result = handshake => result.unwrap_or_else(|elapsed| Err(elapsed.into())),
+                () = grace_over() => return,
+            };
+            match result {
+                Ok(stream) => stream,
+                Err(error) => {
+                    limits.connections.count_failed_handshake();
+                    tracing::debug!(%error, "TLS handshake failed");
+                    return;
+                }
+            }
+        }
+    };
     let service = service
         .map_request({
             let usage = usage.clone();
@@ -68,14 +96,11 @@ where
     // So that waiting for them ends whenever none is left.
     streams.close();
     let http = builder(&limits, streams.clone());
-    let stream = ClientStream::new(stream, limits.write_timeout, usage.clone(), limits.connections.clone());
     let mut connection = pin!(http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service)));
-    // hyper would close at once a connection on which nothing was read yet, and lose a request that waits there.
-    let grace_over = draining.cancelled().then(|()| sleep(DRAIN_GRACE));
     let result = tokio::select! {
         biased;
         result = connection.as_mut() => result,
-        () = grace_over => {
+        () = grace_over() => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }
@@ -92,6 +117,19 @@ where
         // store aborted was logged where it happened.
         tracing::debug!(%error, "connection ended early");
     }
+}
+
+/// Begins TLS on `stream`. A client that speaks HTTP without TLS is told so: every method begins with an upper-case letter, and no
+/// TLS record does.
+async fn handshake(acceptor: &Acceptor, mut stream: ClientStream) -> io::Result<Transport> {
+    if stream.peek().await?.is_some_and(|byte| byte.is_ascii_uppercase()) {
+        stream.write_all(USE_HTTPS).await?;
+        stream.shutdown().await?;
+        // The system would reset a connection with unread bytes, and the client lose the response.
+        io::copy(&mut stream.take(HEAD_MAX_BYTES as u64), &mut io::sink()).await?;
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "the client speaks HTTP without TLS"));
+    }
+    acceptor.accept(stream).await.map(Transport::Tls)
 }
 
 fn builder(limits: &Limits, streams: TaskTracker) -> auto::Builder<StreamExecutor> {

@@ -10,6 +10,7 @@ pub struct Connections {
     open: Gauge,
     limit: Gauge,
     write_timeouts: Counter,
+    failed_handshakes: Counter,
 }
 
 /// An open connection, counted until this is dropped.
@@ -18,11 +19,16 @@ pub struct Open(Gauge);
 
 impl Connections {
     pub fn register(&self, registry: &mut Registry) {
-        let Self { open, limit, write_timeouts } = self.clone();
+        let Self { open, limit, write_timeouts, failed_handshakes } = self.clone();
         registry.register("http_connections_open", "Connections of clients, idle ones included", open);
         registry.register("http_connections_limit", "Connections of clients that are served at once; more wait", limit);
         let help = "Connections, and streams of HTTP/2, closed because the client read nothing for --write-timeout";
         registry.register("http_write_timeouts", help, write_timeouts);
+        registry.register(
+            "http_tls_handshakes_failed",
+            "Connections closed before TLS began on them",
+            failed_handshakes,
+        );
     }
 
     /// Sets the limit that the metrics show.
@@ -33,6 +39,11 @@ impl Connections {
     /// Counts a client that read nothing for too long.
     pub fn count_write_timeout(&self) {
         self.write_timeouts.inc();
+    }
+
+    /// Counts a client that did not come to speak TLS.
+    pub fn count_failed_handshake(&self) {
+        self.failed_handshakes.inc();
     }
 
     /// Counts a connection.

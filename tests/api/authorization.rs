@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use records::auth::{KeyFile, NewKey, new_key};
+use records::reload::Reload;
 use rstest::rstest;
 
 use crate::support::{Server, memory};
@@ -27,7 +28,11 @@ impl Guarded {
         std::fs::write(&path, format!("{}\n{}\n", reader.line, scraper.line)).unwrap();
         let file = Arc::new(KeyFile::open(path).unwrap());
         let keys = Arc::clone(&file);
-        let server = Server::set(memory(LINES).await, |settings| settings.api_keys = Some(keys)).await;
+        let server = Server::set(memory(LINES).await, |settings| {
+            settings.reloaded.push(keys.clone());
+            settings.api_keys = Some(keys);
+        })
+        .await;
         Self { server, reader, scraper, file, directory }
     }
 
@@ -113,7 +118,7 @@ async fn a_new_file_takes_effect_and_a_broken_one_degrades() {
     std::fs::write(&path, "nonsense").unwrap();
     guarded.file.reload();
     assert_eq!(guarded.get("/api/v1/records/Au", &bearer).await.status, 200);
-    assert!(guarded.get("/readyz", "").await.body.contains("previous keys"));
+    assert!(guarded.get("/readyz", "").await.body.contains("API keys"));
 
     std::fs::write(&path, &guarded.scraper.line).unwrap();
     guarded.file.reload();

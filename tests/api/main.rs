@@ -17,4 +17,9 @@ mod queries;
 mod records;
 mod shutdown;
 mod support;
+#[cfg(feature = "tls")]
+mod tls;
+#[cfg(feature = "tls")]
+#[path = "../support/tls.rs"]
+mod tls_support;
 mod tracing;

@@ -32,6 +32,7 @@ pub struct Server {
 
 pub fn limits() -> Limits {
     Limits {
+        tls: None,
         header_timeout: PATIENCE,
         write_timeout: PATIENCE,
         max_connections: 1_000,

@@ -17,6 +17,11 @@ mod inputs;
 mod readers;
 mod stops;
 mod support;
+#[cfg(feature = "tls")]
+mod tls;
+#[cfg(feature = "tls")]
+#[path = "../support/tls.rs"]
+mod tls_support;
 
 use std::future::Future;
 use std::process::ExitCode;
@@ -68,6 +73,19 @@ fn main() -> ExitCode {
         a_stop_amid_a_burst_answers_what_was_sent_before,
         a_stop_amid_garbage,
     );
+    #[cfg(feature = "tls")]
+    {
+        cases!(tls:
+            http_without_tls_is_told_to_use_it,
+            half_a_handshake_is_cut_in_time_and_counted,
+            garbage_in_place_of_tls_is_closed,
+            a_stop_amid_half_a_handshake_is_a_stop,
+            a_reader_of_nothing_is_cut_in_time_and_counted,
+        );
+        let has_openssl = std::process::Command::new("openssl").arg("version").output().is_ok();
+        let renegotiation = trial("tls::renegotiation_is_refused", tls::renegotiation_is_refused);
+        trials.push(renegotiation.with_ignored_flag(!has_openssl));
+    }
     let heavy = [
         trial(
             "readers::a_reader_that_stops_is_let_go_and_one_that_is_slow_gets_everything",

@@ -187,3 +187,15 @@ fn a_password_is_never_printed(#[case] url: &str) {
         assert!(!stderr(&output).contains("hunter2"), "{}", stderr(&output));
     }
 }
+
+#[rstest]
+#[cfg_attr(feature = "tls", ignore = "this build has TLS")]
+#[case::as_flags(&["--tls-cert", "tls.crt", "--tls-key", "tls.key"], &[])]
+#[case::as_variables(&[], &[("RECORDS_TLS_CERT", "tls.crt"), ("RECORDS_TLS_KEY", "tls.key")])]
+fn a_build_without_tls_does_not_serve_http_in_its_place(#[case] flags: &[&str], #[case] variables: &[(&str, &str)]) {
+    let mut command = records(&directory(), &[&["--store", "memory:", "--listen", "127.0.0.1:0"], flags].concat());
+    command.envs(variables.iter().copied());
+    let output = finish(command, "");
+    assert_eq!(code(&output), 1);
+    assert!(stderr(&output).contains("rebuild with --features tls"), "{}", stderr(&output));
+}

@@ -13,3 +13,9 @@ mod output;
 mod seed;
 mod serve;
 mod support;
+#[cfg(feature = "tls")]
+mod tls;
+#[cfg(feature = "tls")]
+#[path = "../support/tls.rs"]
+#[allow(dead_code)]
+mod tls_support;

@@ -91,7 +91,8 @@ impl Serving {
             if serving.log.read_line(&mut text).unwrap() == 0 {
                 panic!("it ended without listening: {text}");
             }
-            if let Some((_, rest)) = text[begin..].split_once("listening on http://") {
+            let address = text[begin..].split_once("listening on ").and_then(|(_, rest)| rest.split_once("://"));
+            if let Some((_, rest)) = address {
                 break rest.split(|c: char| c.is_whitespace() || c == '"').next().unwrap();
             }
         };

@@ -47,6 +47,7 @@ async fn serve(store: Arc<dyn Store>) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("a port");
     let limits = Limits {
+        tls: None,
         header_timeout: PATIENCE,
         write_timeout: PATIENCE,
         max_connections: 1_000,
