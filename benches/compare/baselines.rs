@@ -104,6 +104,7 @@ async fn server_alone(listener: TcpListener) {
     store.upsert(data::documents(data::FEW).map(|(_, document)| document).collect()).await.expect("an import");
     let router = Router::new().route("/api/v1/records/{id}", get(one)).with_state(store);
     let limits = Limits {
+        tls: None,
         header_timeout: Duration::from_secs(10),
         write_timeout: Duration::from_secs(30),
         max_connections: 10_000,
