@@ -263,6 +263,7 @@ pub fn http_settings(settings: &Serve) -> Result<http::Settings, CliError> {
     http.max_streams = api.max_streams;
     http.response_memory_limit = usize::try_from(api.response_memory_limit.as_u64())?;
     http.server_timing = api.server_timing;
+    http.request_directives = api.request_directives;
     Ok(http)
 }
 

@@ -240,6 +240,12 @@ pub struct ApiArgs {
     /// The Cache-Control header of responses with records; `none` for no header
     #[arg(long, env = "RECORDS_CACHE_CONTROL", value_name = "VALUE", default_value = "no-cache")]
     pub cache_control: String,
+    /// Let the Cache-Control of a request bound how old a response from the replica may be
+    ///
+    /// With `off` the header is ignored, and the operator alone decides. A browser that reloads a page sends such a bound,
+    /// which makes MongoDB answer.
+    #[arg(long, env = "RECORDS_REQUEST_DIRECTIVES", value_name = "on|off", default_value = "on", value_parser = BoolishValueParser::new(), action = ArgAction::Set)]
+    pub request_directives: bool,
     /// Let pages of these origins read responses; * is all
     #[arg(long, env = "RECORDS_CORS_ORIGIN", value_name = "ORIGIN,…", value_delimiter = ',')]
     pub cors_origin: Vec<String>,

@@ -20,6 +20,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use super::accept::MediaType;
 use super::body::{self, RecordBody, RecordEncoder};
 use super::conditional::{Current, Outcome, entity_tag, evaluate_preconditions};
+use super::freshness::freshness;
 use super::problem::Problem;
 use super::request_id::RequestId;
 use super::response::{not_modified, record_response, set_staleness_headers};
@@ -130,6 +131,7 @@ async fn stream(
 }
 
 async fn request(app: &App, parts: &Parts, selection: Selection) -> Result<ListRequest, Problem> {
+    let freshness = freshness(&app.settings, &parts.headers)?.unwrap_or_default();
     let Selection { filter, sort, projection, after, .. } = selection;
     let after = match after {
         Some(After::Cursor(cursor)) => Some(cursor),
@@ -139,7 +141,7 @@ async fn request(app: &App, parts: &Parts, selection: Selection) -> Result<ListR
         }
         None => None,
     };
-    Ok(ListRequest { filter, sort, after, projection, limit: None })
+    Ok(ListRequest { filter, sort, after, projection, limit: None, freshness })
 }
 
 /// The key of the record with this id; of one that is gone, the key that it had, as far as its text tells: the least that the

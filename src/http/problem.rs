@@ -28,7 +28,7 @@ pub struct Problem {
     parameter: Option<Cow<'static, str>>,
     cause: Option<Arc<str>>,
     rejection: Option<Rejection>,
-    /// The operator wanted this, so it is no failure of the server.
+    /// The operator or the client wanted this, so it is no failure of the server.
     intended: bool,
 }
 
@@ -77,6 +77,14 @@ impl Problem {
     /// 500, for a panic.
     pub fn panicked() -> Self {
         store::Error::broken("a handler panicked").into()
+    }
+
+    /// 504, for an `only-if-cached` that the replica cannot meet ([RFC 9111, section
+    /// 5.2.1.7](https://www.rfc-editor.org/rfc/rfc9111#section-5.2.1.7)).
+    fn not_cached(cause: impl Into<Arc<str>>) -> Self {
+        let detail = "The replica has no response that the request accepts. Leave `only-if-cached` out to ask MongoDB.";
+        let problem = Self::new(StatusCode::GATEWAY_TIMEOUT, detail);
+        Self { parameter: Some("Cache-Control".into()), cause: Some(cause.into()), intended: true, ..problem }
     }
 
     fn unavailable(detail: &'static str, cause: impl Into<Arc<str>>) -> Self {
@@ -148,10 +156,19 @@ impl From<store::Error> for Problem {
             return Self::bad(parameter, detail.to_owned());
         }
         let cause = error.report().to_string();
-        if error.is_out_of_memory() {
-            let detail =
-                "The server has no memory left for this response. Try again, or ask for fewer records by `limit`.";
-            return Self { rejection: Some(Rejection::response_memory), ..Self::unavailable(detail, cause) };
+        match error.refusal() {
+            None => {}
+            Some(store::Refusal::OutOfMemory) => {
+                let detail =
+                    "The server has no memory left for this response. Try again, or ask for fewer records by `limit`.";
+                return Self { rejection: Some(Rejection::response_memory), ..Self::unavailable(detail, cause) };
+            }
+            Some(store::Refusal::TooStale) => {
+                let detail =
+                    "The records cannot be read as fresh as the request asks. Try again, or accept an older response.";
+                return Self::unavailable(detail, cause);
+            }
+            Some(store::Refusal::NotInReplica) => return Self::not_cached(cause),
         }
         match error.kind() {
             store::Kind::Unavailable => {

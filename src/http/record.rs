@@ -7,13 +7,14 @@ use axum::response::{IntoResponse, Response};
 
 use super::accept::MediaType;
 use super::conditional::{Current, Outcome, entity_tag, evaluate_preconditions};
+use super::freshness::freshness;
 use super::problem::Problem;
 use super::response::{not_modified, record_response, set_staleness_headers};
 use super::timing::StoreTime;
 use super::{App, AppState, body, compress, path};
 use crate::query::Selection;
 use crate::record::RecordId;
-use crate::store::{self, GetResult};
+use crate::store::{self, Freshness, GetResult};
 use crate::wire;
 
 /// Responds with the object, or with 204 if there is no such record.
@@ -23,9 +24,10 @@ pub async fn record(State(app): State<App>, request: Request) -> Result<Response
     let id = path::record_id(head.uri.path())?;
     let projection = Selection::parse_projection(&path::parameters(&head.uri)?)?;
     let media_type = MediaType::negotiate(&head.headers, MediaType::RECORD)?;
+    let freshness = freshness(&app.settings, &head.headers)?;
 
     let _permit = app.acquire_permit()?;
-    let found = StoreTime::of(&head.extensions, app.get(&id)).await?;
+    let found = StoreTime::of(&head.extensions, app.get(&id, freshness.as_ref())).await?;
     let Some(mut document) = found.document else { return absent(&head.headers, &found) };
     if let Some(projection) = &projection {
         document = projection.apply(&document).map_err(body::malformed)?;
@@ -54,7 +56,10 @@ fn absent(headers: &HeaderMap, found: &GetResult) -> Result<Response, Problem> {
 
 impl AppState {
     /// A lookup, without a boxed future where the store can answer at once.
-    pub async fn get(&self, id: &RecordId) -> store::Result<GetResult> {
+    pub async fn get(&self, id: &RecordId, freshness: Option<&Freshness>) -> store::Result<GetResult> {
+        if let Some(freshness) = freshness {
+            return self.store.get_fresh(id, freshness).await;
+        }
         match self.store.try_get(id) {
             Some(found) => found,
             None => self.store.get(id).await,

@@ -51,6 +51,8 @@ pub struct Settings {
     pub max_limit: Option<usize>,
     /// The `Cache-Control` of responses with records.
     pub cache_control: Option<HeaderValue>,
+    /// A `Cache-Control` of a request bounds the staleness of the response.
+    pub request_directives: bool,
     /// The origins whose pages may read the responses; `*` is all of them.
     pub cors_origins: Vec<HeaderValue>,
     /// The request headers that those pages may send. `None`: any.
@@ -230,6 +232,7 @@ impl From<Duration> for Settings {
             default_limit: None,
             max_limit: None,
             cache_control: Some(HeaderValue::from_static("no-cache")),
+            request_directives: true,
             cors_origins: Vec::new(),
             cors_headers: Some(CORS_HEADERS.iter().map(|name| HeaderName::from_static(name)).collect()),
             public_url: None,

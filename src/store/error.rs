@@ -18,6 +18,17 @@ pub enum Kind {
     Broken,
 }
 
+/// Why a call that may succeed later was refused, where the client can do something about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// Other responses hold the memory that this one needs.
+    OutOfMemory,
+    /// Nothing within the bounds of [`Freshness`](super::Freshness) answers.
+    TooStale,
+    /// The replica has no answer within the bounds, and the reader does not want the primary to be asked.
+    NotInReplica,
+}
+
 /// The documents of a write that failed in part. The others were not tried.
 #[derive(Clone, Debug, Default)]
 pub struct WriteOutcome {
@@ -45,7 +56,7 @@ pub struct Error {
     kind: Kind,
     message: String,
     rejected: Option<&'static str>,
-    out_of_memory: bool,
+    refusal: Option<Refusal>,
     remedy: Option<&'static str>,
     outcome: Option<Arc<WriteOutcome>>,
     source: Option<Arc<dyn StdError + Send + Sync>>,
@@ -55,15 +66,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Self {
-            kind,
-            message: message.into(),
-            rejected: None,
-            out_of_memory: false,
-            remedy: None,
-            outcome: None,
-            source: None,
-        }
+        Self { kind, message: message.into(), rejected: None, refusal: None, remedy: None, outcome: None, source: None }
     }
 
     pub fn unavailable(message: impl Into<String>) -> Self {
@@ -84,13 +87,13 @@ impl Error {
         Self { rejected: Some(parameter), ..Self::new(Kind::Invalid, detail) }
     }
 
-    /// An error of kind `Unavailable`: other responses hold the memory that this one needs.
-    pub fn out_of_memory(message: impl Into<String>) -> Self {
-        Self { out_of_memory: true, ..Self::new(Kind::Unavailable, message) }
+    /// An error of kind `Unavailable`.
+    pub fn refused(refusal: Refusal, message: impl Into<String>) -> Self {
+        Self { refusal: Some(refusal), ..Self::new(Kind::Unavailable, message) }
     }
 
-    pub fn is_out_of_memory(&self) -> bool {
-        self.out_of_memory
+    pub fn refusal(&self) -> Option<Refusal> {
+        self.refusal
     }
 
     /// The parameter and the detail of [`Error::rejected`].

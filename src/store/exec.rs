@@ -33,7 +33,7 @@ pub async fn execute(chunks: Chunks, request: ListRequest) -> Result<ListResult>
     if !request.sort.is_empty() {
         return execute_unordered(chunks, request).await;
     }
-    let ListRequest { filter, sort, after, projection, limit } = request;
+    let ListRequest { filter, sort, after, projection, limit, .. } = request;
     let rows = {
         let key = match &after {
             Some(after) => Some(after.position.split(&sort).map_err(malformed)?.1),
@@ -57,7 +57,7 @@ pub async fn execute(chunks: Chunks, request: ListRequest) -> Result<ListResult>
 ///
 /// Those of [`execute`].
 pub async fn execute_unordered(chunks: Chunks, request: ListRequest) -> Result<ListResult> {
-    let ListRequest { filter, sort, after, projection, limit } = request;
+    let ListRequest { filter, sort, after, projection, limit, .. } = request;
     peek(top_k(chunks, filter, Arc::new(sort), after, projection, limit.unwrap_or(usize::MAX))).await
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures::stream::{BoxStream, StreamExt};
 
-use super::Result;
+use super::{Freshness, Result};
 use crate::query::{Cursor, Filter, Position, Projection, Sort};
 use crate::record::Document;
 
@@ -36,6 +36,7 @@ pub struct ListRequest {
     pub projection: Option<Projection>,
     /// The maximum number of documents. A request with a `sort` always has a limit.
     pub limit: Option<usize>,
+    pub freshness: Freshness,
 }
 
 /// A document in a list.

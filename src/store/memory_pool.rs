@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::{Error, Result};
+use super::{Error, Refusal, Result};
 
 /// The unit of the pool: a semaphore counts in 32 bits.
 const UNIT: usize = 1024;
@@ -69,8 +69,9 @@ impl MemoryReservation {
             return Ok(());
         }
         let permit = self.pool.free.clone().try_acquire_many_owned(more as u32);
-        let permit = permit
-            .map_err(|_| Error::out_of_memory("the memory for responses is used up (--response-memory-limit)"))?;
+        let permit = permit.map_err(|_| {
+            Error::refused(Refusal::OutOfMemory, "the memory for responses is used up (--response-memory-limit)")
+        })?;
         match &mut self.permit {
             Some(held) => held.merge(permit),
             None => self.permit = Some(permit),

@@ -8,6 +8,7 @@ mod changes;
 mod error;
 mod exec;
 pub mod fallback;
+mod freshness;
 mod list;
 mod memory_pool;
 mod metric;
@@ -23,8 +24,9 @@ use futures::StreamExt;
 use futures::future::{BoxFuture, ready};
 
 pub use changes::{Change, ChangeBatch, ChangeStream, ChangeStreamError, ResumeToken};
-pub use error::{Error, Kind, RefusedDocument, Result, WriteOutcome};
+pub use error::{Error, Kind, Refusal, RefusedDocument, Result, WriteOutcome};
 pub use exec::{CHUNK_BYTES, CHUNK_DOCUMENTS, ChunkStream, Chunks, execute, execute_unordered};
+pub use freshness::Freshness;
 pub use list::{GetResult, ListRequest, ListResult, Row, RowStream, SnapshotRows};
 pub use memory_pool::{MemoryPool, MemoryReservation, UNCOUNTED_BYTES};
 pub use metric::{Histogram, Metric, MetricValue};
@@ -62,6 +64,16 @@ pub trait Store: Debug + Send + Sync + 'static {
     ///
     /// The keys of [`RecordId::keys`] are tried in their order.
     fn get<'a>(&'a self, id: &'a RecordId) -> BoxFuture<'a, Result<GetResult>>;
+
+    /// Returns the result of [`get`](Store::get) within the bounds of `freshness`.
+    ///
+    /// # Errors
+    ///
+    /// `Unavailable`, also when no half of a fallback has an answer within the bounds: see [`Refusal`].
+    fn get_fresh<'a>(&'a self, id: &'a RecordId, freshness: &'a Freshness) -> BoxFuture<'a, Result<GetResult>> {
+        let _ = freshness;
+        self.get(id)
+    }
 
     /// Returns the result of [`get`](Store::get) if the store can answer without waiting, `None` otherwise.
     fn try_get(&self, id: &RecordId) -> Option<Result<GetResult>> {

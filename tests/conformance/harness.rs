@@ -395,7 +395,7 @@ pub fn request(parameters: &[(&str, &str)]) -> ListRequest {
         None => None,
     };
     let Selection { filter, sort, projection, limit, .. } = selection;
-    ListRequest { filter, sort, after, projection, limit }
+    ListRequest { filter, sort, after, projection, limit, ..Default::default() }
 }
 
 /// Memory for any page.

@@ -8,6 +8,7 @@
 mod batches;
 mod check;
 mod faults;
+mod promises;
 mod replication;
 mod run;
 mod world;

@@ -1,10 +1,18 @@
 //! The replica and the circuit breaker as metrics.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::super::{Metric, MetricValue};
 use super::circuit_breaker::{CircuitBreaker, State};
 use super::replica::{Replica, SyncState};
+
+/// Reads whose reader bounds the staleness, by what became of them.
+#[derive(Default)]
+pub struct BoundedReads {
+    pub primary: AtomicU64,
+    pub refused: AtomicU64,
+    pub replica: AtomicU64,
+}
 
 /// One series for each state.
 fn enumeration<S: PartialEq, const N: usize>(
@@ -17,7 +25,7 @@ fn enumeration<S: PartialEq, const N: usize>(
     Metric { name, help, unit: None, value: MetricValue::Gauges { label: "state", values } }
 }
 
-pub fn metrics(replica: &Replica, breaker: &CircuitBreaker) -> Vec<Metric> {
+pub fn metrics(replica: &Replica, breaker: &CircuitBreaker, bounded: &BoundedReads) -> Vec<Metric> {
     let gauge = |name, help, unit, value| Metric { name, help, unit, value: MetricValue::Gauge(value) };
     let is = |yes: bool| f64::from(u8::from(yes));
     let breaker_states = [("closed", State::Closed), ("half_open", State::HalfOpen), ("open", State::Open)];
@@ -65,5 +73,15 @@ pub fn metrics(replica: &Replica, breaker: &CircuitBreaker) -> Vec<Metric> {
             value: MetricValue::Counter(value.load(Ordering::Relaxed)),
         }),
     );
+    let outcomes = [("mongodb", &bounded.primary), ("refused", &bounded.refused), ("replica", &bounded.replica)];
+    metrics.push(Metric {
+        name: "fallback_bounded_reads",
+        help: "Lookups and lists whose request bounds the staleness, by the half that answered; refused: neither could",
+        unit: None,
+        value: MetricValue::Counters {
+            label: "outcome",
+            values: outcomes.map(|(outcome, count)| (outcome, count.load(Ordering::Relaxed))).to_vec(),
+        },
+    });
     metrics
 }

@@ -20,6 +20,8 @@
 //!   is removed before the next snapshot, which may need its space.
 //! - Reads of one replica never go back in time, record by record. Between the primary and the replica they may: in standby
 //!   mode the two take turns.
+//! - A reader may bound the staleness of its answer ([`Freshness`]). The replica never answers beyond the bound: the primary
+//!   does, or the read fails.
 //! - Writes go to the primary alone.
 
 mod backoff;
@@ -33,23 +35,32 @@ mod snapshot_dir;
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures::FutureExt;
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, ready};
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{Error, GetResult, Health, ListRequest, ListResult, Metric, Options, Result, Store};
+use super::{Error, Freshness, GetResult, Health, ListRequest, ListResult, Metric, Options, Refusal, Result, Store};
 use crate::record::{Document, RecordId};
 use circuit_breaker::CircuitBreaker;
-use replica::{Replica, Unusable};
+use metrics::BoundedReads;
+use replica::{Conditions, Replica, Unusable};
 use replica_dir::ReplicaDir;
 pub use replica_dir::check;
 use replicator::Replicator;
 
 /// The time that a list may take to begin, and a ping to be answered, in units of the time of a lookup.
 const PATIENCE: u32 = 4;
+
+/// The bounded reads that the primary is asked for at once because the replica is too stale. More are refused, so that other
+/// requests have permits while the primary is slow.
+const PAST_REPLICA: usize = 256;
+
+const UNBOUNDED: Freshness = Freshness { max_staleness: None, max_staleness_on_error: None, only_replica: false };
 
 const TOO_SLOW: &str = "MongoDB is too slow";
 
@@ -99,6 +110,8 @@ struct Inner {
     breaker: Arc<CircuitBreaker>,
     mode: Mode,
     timeout: Duration,
+    past_replica: Semaphore,
+    bounded: BoundedReads,
     /// Aborted with the store.
     _tasks: [AbortOnDropHandle<()>; 2],
 }
@@ -119,7 +132,9 @@ pub async fn over(primary: Arc<dyn Store>, settings: Settings) -> Result<Arc<dyn
     ]
     .map(AbortOnDropHandle::new);
     let Settings { mode, timeout, .. } = settings;
-    Ok(Arc::new(Fallback { inner: Arc::new(Inner { primary, replica, breaker, mode, timeout, _tasks: tasks }) }))
+    let (past_replica, bounded) = (Semaphore::new(PAST_REPLICA), BoundedReads::default());
+    let inner = Inner { primary, replica, breaker, mode, timeout, past_replica, bounded, _tasks: tasks };
+    Ok(Arc::new(Fallback { inner: Arc::new(inner) }))
 }
 
 /// The outcome of waiting for the primary.
@@ -182,37 +197,103 @@ impl Inner {
         });
     }
 
-    async fn get(&self, id: &RecordId) -> Result<GetResult> {
-        let mut call = self.primary.get(id);
-        match self.race_primary(&mut call, self.timeout, |began| self.breaker.record_failure(began, TOO_SLOW)).await {
-            Raced::Answered(Err(error)) if error.is_unavailable() => self.replica.get(id, false).ok_or(error),
+    /// The conditions under which the replica answers a reader with these bounds.
+    fn conditions(&self, freshness: &Freshness, has_primary_failed: bool) -> Conditions {
+        let Freshness { max_staleness, max_staleness_on_error, .. } = *freshness;
+        let max_staleness = if has_primary_failed { max_staleness_on_error } else { max_staleness };
+        Conditions { only_healthy: self.only_healthy(), max_staleness }
+    }
+
+    /// Reads from the half that answers, in the order of the mode. `within` is the time that the primary may take before the
+    /// replica answers.
+    ///
+    /// A bounded read that the replica cannot answer is refused at once where the primary is known to be away, or where too
+    /// many of them wait for it.
+    async fn read<'a, T, R: Future<Output = Option<Result<T>>>>(
+        &self,
+        freshness: &Freshness,
+        within: Duration,
+        on_timeout: impl FnOnce(Instant),
+        ask_replica: impl Fn(Conditions) -> R,
+        ask_primary: impl FnOnce() -> BoxFuture<'a, Result<T>>,
+    ) -> Result<T> {
+        if (self.prefers_replica() || freshness.only_replica)
+            && let Some(answer) = ask_replica(self.conditions(freshness, !self.breaker.is_closed())).await
+        {
+            return answer;
+        }
+        if freshness.only_replica {
+            return Err(Error::refused(Refusal::NotInReplica, "the replica has no answer that the reader accepts"));
+        }
+        let is_bounded = freshness.is_bounded();
+        if is_bounded && !self.breaker.is_closed() {
+            return Err(Error::refused(
+                Refusal::TooStale,
+                "MongoDB is unreachable, and the replica too stale for the reader",
+            ));
+        }
+        let too_many =
+            |_| Error::refused(Refusal::TooStale, "too many reads wait for MongoDB that the replica is too stale for");
+        let _permit = is_bounded.then(|| self.past_replica.try_acquire().map_err(too_many)).transpose()?;
+        let on_error = Conditions { only_healthy: false, ..self.conditions(freshness, true) };
+        let mut call = ask_primary();
+        let answer = match self.race_primary(&mut call, within, on_timeout).await {
+            Raced::Answered(Err(error)) if error.is_unavailable() => ask_replica(on_error).await.unwrap_or(Err(error)),
             Raced::Answered(answer) => answer,
-            Raced::StillPending => match self.replica.get(id, false) {
-                Some(found) => Ok(found),
+            Raced::StillPending => match ask_replica(on_error).await {
+                Some(answer) => answer,
                 None => call.await,
             },
-        }
+        };
+        answer.map_err(|error| match is_bounded && error.is_unavailable() && error.refusal().is_none() {
+            true => {
+                Error::refused(Refusal::TooStale, "MongoDB did not answer, and the replica is too stale for the reader")
+                    .with_source(error)
+            }
+            false => error,
+        })
+    }
+
+    async fn get(&self, id: &RecordId, freshness: &Freshness) -> Result<GetResult> {
+        let read = self.read(
+            freshness,
+            self.timeout,
+            |began| self.breaker.record_failure(began, TOO_SLOW),
+            |conditions| ready(self.replica.get(id, conditions).map(Ok)),
+            || self.primary.get(id),
+        );
+        let answer = read.await;
+        self.count(freshness, &answer, |found| found.staleness);
+        answer
     }
 
     /// The first row decides which half answers: from then on a list comes from that half, to its end.
     async fn list(&self, request: ListRequest) -> Result<ListResult> {
-        if self.prefers_replica()
-            && let Some(list) = self.replica.list(request.clone(), self.only_healthy()).await
-        {
-            return list;
+        let freshness = request.freshness;
+        let read = self.read(
+            &freshness,
+            self.timeout * PATIENCE,
+            |_| self.probe_primary(),
+            |conditions| self.replica.list(request.clone(), conditions),
+            || self.primary.list(ListRequest { freshness: Freshness::default(), ..request.clone() }),
+        );
+        let answer = read.await;
+        self.count(&freshness, &answer, |list| list.staleness);
+        answer
+    }
+
+    /// Counts a bounded read by what became of it.
+    fn count<T>(&self, freshness: &Freshness, answer: &Result<T>, staleness: impl FnOnce(&T) -> Option<Duration>) {
+        if !freshness.is_bounded() {
+            return;
         }
-        let mut first = self.primary.list(request.clone());
-        let begun = match self.race_primary(&mut first, self.timeout * PATIENCE, |_| self.probe_primary()).await {
-            Raced::Answered(answer) => answer,
-            Raced::StillPending => match self.replica.list(request.clone(), false).await {
-                Some(list) => return list,
-                None => first.await,
-            },
+        let counter = match answer {
+            Ok(answer) if staleness(answer).is_some() => &self.bounded.replica,
+            Ok(_) => &self.bounded.primary,
+            Err(error) if error.is_unavailable() => &self.bounded.refused,
+            Err(_) => return,
         };
-        match begun {
-            Err(error) if error.is_unavailable() => self.replica.list(request, false).await.unwrap_or(Err(error)),
-            answer => answer,
-        }
+        counter.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Returns `Ok` if a lookup would be answered now, as [`get`](Self::get) does it: by the replica if it can answer, else by
@@ -251,13 +332,17 @@ impl Store for Fallback {
     fn get<'a>(&'a self, id: &'a RecordId) -> BoxFuture<'a, Result<GetResult>> {
         match self.try_get(id) {
             Some(answer) => Box::pin(std::future::ready(answer)),
-            None => Box::pin(self.inner.get(id)),
+            None => Box::pin(self.inner.get(id, &UNBOUNDED)),
         }
+    }
+
+    fn get_fresh<'a>(&'a self, id: &'a RecordId, freshness: &'a Freshness) -> BoxFuture<'a, Result<GetResult>> {
+        Box::pin(self.inner.get(id, freshness))
     }
 
     fn try_get(&self, id: &RecordId) -> Option<Result<GetResult>> {
         let inner = &self.inner;
-        if inner.prefers_replica() { inner.replica.get(id, inner.only_healthy()).map(Ok) } else { None }
+        if inner.prefers_replica() { inner.replica.get(id, inner.conditions(&UNBOUNDED, false)).map(Ok) } else { None }
     }
 
     fn list(&self, request: ListRequest) -> BoxFuture<'_, Result<ListResult>> {
@@ -278,7 +363,7 @@ impl Store for Fallback {
 
     fn metrics(&self) -> Vec<Metric> {
         let mut metrics = self.inner.primary.metrics();
-        metrics.extend(metrics::metrics(&self.inner.replica, &self.inner.breaker));
+        metrics.extend(metrics::metrics(&self.inner.replica, &self.inner.breaker, &self.inner.bounded));
         metrics
     }
 }

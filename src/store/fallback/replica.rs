@@ -26,6 +26,15 @@ pub enum Unusable {
     TooOld,
 }
 
+/// The conditions under which the replica answers a read.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Conditions {
+    /// Not after a replica error.
+    pub only_healthy: bool,
+    /// `Some(ZERO)`: never. `None`: at any age that the operator allows.
+    pub max_staleness: Option<Duration>,
+}
+
 /// The state of the replication.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -275,6 +284,16 @@ impl Replica {
         self.check_age(self.age_of(&*self.served()?))
     }
 
+    /// Returns the age of an answer from `snapshot`, if it may answer.
+    fn age_under(&self, snapshot: &Snapshot, conditions: Conditions) -> Option<Duration> {
+        if conditions.only_healthy && snapshot.has_failed() {
+            return None;
+        }
+        let age = self.check_age(self.age_of(snapshot)).ok()?;
+        let is_accepted = conditions.max_staleness.is_none_or(|max| age <= max && !max.is_zero());
+        is_accepted.then_some(age)
+    }
+
     fn check_age(&self, age: Duration) -> std::result::Result<Duration, Unusable> {
         let too_old = self.max_age.is_some_and(|max| age > max);
         if too_old != self.is_too_old.load(Ordering::Relaxed)
@@ -289,13 +308,13 @@ impl Replica {
         if too_old { Err(Unusable::TooOld) } else { Ok(age) }
     }
 
-    /// Returns `None` if the replica cannot answer; with `only_healthy` also after a replica error.
-    pub fn get(&self, id: &RecordId, only_healthy: bool) -> Option<GetResult> {
+    /// Returns `None` if the replica cannot answer under `conditions`.
+    pub fn get(&self, id: &RecordId, conditions: Conditions) -> Option<GetResult> {
         let served = self.served.read().unwrap_or_else(PoisonError::into_inner);
-        let snapshot = served.as_ref().ok().filter(|snapshot| !(only_healthy && snapshot.has_failed()))?;
+        let snapshot = served.as_ref().ok()?;
         // Taken before the record is read: the replica may become younger meanwhile, and an age may be too great but never too
         // small.
-        let age = self.check_age(self.age_of(snapshot)).ok()?;
+        let age = self.age_under(snapshot, conditions)?;
         // An embedded store answers at once.
         match snapshot.store().ok()?.try_get(id)? {
             Ok(found) => {
@@ -309,14 +328,14 @@ impl Replica {
         }
     }
 
-    /// Returns `None` if the replica cannot give the first row; with `only_healthy` also after a replica error.
+    /// Returns `None` if the replica cannot give the first row under `conditions`.
     ///
     /// # Errors
     ///
     /// When the request is invalid, as the primary would say too.
-    pub async fn list(&self, request: ListRequest, only_healthy: bool) -> Option<Result<ListResult>> {
-        let snapshot = self.served().ok().filter(|snapshot| !(only_healthy && snapshot.has_failed()))?;
-        let age = self.check_age(self.age_of(&snapshot)).ok()?;
+    pub async fn list(&self, request: ListRequest, conditions: Conditions) -> Option<Result<ListResult>> {
+        let snapshot = self.served().ok()?;
+        let age = self.age_under(&snapshot, conditions)?;
         let list = match snapshot.store().ok()?.list(request).await {
             Ok(list) => list,
             Err(error) if error.kind() == Kind::Invalid => return Some(Err(error)),
@@ -367,7 +386,8 @@ mod tests {
             snapshot.apply(&(0..=MANY_RECORDS as i64).map(put).collect::<Vec<_>>()).expect("changes");
             let replica = Replica::new(None);
             replica.serve(Ok(snapshot));
-            let mut list = replica.list(ListRequest::default(), false).await.expect("an answer").expect("a list");
+            let mut list =
+                replica.list(ListRequest::default(), Conditions::default()).await.expect("an answer").expect("a list");
             assert!(list.rows.next().await.is_some_and(|first| first.is_ok()));
             replica.serve(Err(Unusable::Incomplete));
             // While the only thread for it has other things to do.
@@ -438,8 +458,8 @@ mod tests {
             replica.serve(Ok(snapshot.clone()));
             assert!(!snapshot.has_failed());
             match list {
-                true => assert!(replica.list(ListRequest::default(), true).await.is_none()),
-                false => assert!(replica.get(&"1".into(), true).is_none()),
+                true => assert!(replica.list(ListRequest::default(), Conditions::default()).await.is_none()),
+                false => assert!(replica.get(&"1".into(), Conditions::default()).is_none()),
             }
             assert!(snapshot.has_failed());
         }
@@ -454,8 +474,9 @@ mod tests {
             if failed {
                 snapshot.mark_failed();
             }
-            assert_eq!(replica.get(&"1".into(), only_healthy).is_some(), answers);
-            assert_eq!(replica.list(ListRequest::default(), only_healthy).await.is_some(), answers);
+            let conditions = Conditions { only_healthy, ..Conditions::default() };
+            assert_eq!(replica.get(&"1".into(), conditions).is_some(), answers);
+            assert_eq!(replica.list(ListRequest::default(), conditions).await.is_some(), answers);
         }
     }
 }

@@ -146,7 +146,7 @@ pub fn request(query: &str) -> ListRequest {
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .collect();
     let Selection { filter, sort, projection, limit, .. } = Selection::parse(&parameters).expect("parameters");
-    ListRequest { filter, sort, projection, limit, after: None }
+    ListRequest { filter, sort, projection, limit, after: None, ..Default::default() }
 }
 
 async fn read_page(store: &MongoDb, request: &ListRequest) -> Page {
