@@ -16,8 +16,8 @@ use records::http::{self, Draining, HttpService};
 use records::record::{Document, RecordId};
 use records::store::fallback::{self, Mode, Settings};
 use records::store::{
-    ChangeBatch, ChangeStream, ChangeStreamError, Error, GetResult, ListRequest, ListResult, MetricValue, Options,
-    Result, ResumeToken, SnapshotRows, Store,
+    ChangeBatch, ChangeStream, ChangeStreamError, Error, GetResult, ListRequest, ListResult, MetricValue, Result,
+    ResumeToken, SnapshotRows, Store,
 };
 use tokio::time::{Instant, sleep};
 use tower::ServiceExt;
@@ -183,17 +183,8 @@ fn rows() -> Vec<Row> {
 async fn over(row: &Row) -> (Primary, Arc<dyn Store>) {
     let lacks_snapshot = matches!(row.state, State::NoSnapshot | State::AwayWithoutSnapshot);
     let primary = Primary(Arc::new(AtomicU8::new(if lacks_snapshot { row.state } else { State::Answers } as u8)));
-    let settings = Settings {
-        url: "memory:".to_owned(),
-        source: "simulation".to_owned(),
-        mode: row.mode,
-        timeout: TIMEOUT,
-        max_age: None,
-        first_snapshot_within: Duration::ZERO,
-        snapshot_interval: Duration::from_secs(3_600),
-        size_limit: u64::MAX,
-        options: Options::default(),
-    };
+    let interval = Duration::from_secs(3_600);
+    let settings = Settings { mode: row.mode, timeout: TIMEOUT, snapshot_interval: interval, ..Settings::default() };
     let store = fallback::over(Arc::new(primary.clone()), settings).await.expect("a fallback");
     while !lacks_snapshot && store.health().await.expect("health").degraded.is_some() {
         sleep(Duration::from_millis(5)).await;

@@ -99,6 +99,23 @@ pub struct Settings {
     pub options: Options,
 }
 
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            url: "memory:".to_owned(),
+            source: String::new(),
+            scope: String::new(),
+            mode: Mode::default(),
+            timeout: Duration::from_millis(250),
+            max_age: None,
+            first_snapshot_within: Duration::ZERO,
+            snapshot_interval: Duration::from_secs(60),
+            size_limit: u64::MAX,
+            options: Options::default(),
+        }
+    }
+}
+
 #[derive(Clone)]
 pub struct Fallback {
     inner: Arc<Inner>,
