@@ -1,4 +1,4 @@
-//! Asks a running server how it is: the health check of an image that has no shell and no curl.
+//! A client for `/livez` and `/readyz`: the health check of an image that has no shell and no curl.
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
@@ -6,18 +6,18 @@ use std::time::{Duration, Instant};
 
 use crate::tls;
 
-/// What more of an answer than this could say is not read.
-const ANSWER_MAX_BYTES: u64 = 16 * 1024;
+/// Bounds the memory for a response. The status line is all that matters.
+const RESPONSE_MAX_BYTES: u64 = 16 * 1024;
 
-/// Why the server is not well.
+/// The reason why the health check failed.
 #[derive(Debug, thiserror::Error)]
-pub enum Unhealthy {
+pub enum HealthcheckError {
     #[error("no answer from {0}: {1}")]
-    NoAnswer(SocketAddr, #[source] io::Error),
+    Io(SocketAddr, #[source] io::Error),
     #[error("no answer from {0} within {time}", time = humantime::format_duration(*.1))]
-    Late(SocketAddr, Duration),
+    TimedOut(SocketAddr, Duration),
     #[error("{0} answers {1}")]
-    Answer(SocketAddr, String),
+    Status(SocketAddr, String),
 }
 
 /// The protocol that the server speaks.
@@ -27,27 +27,27 @@ pub enum Scheme {
     Https,
 }
 
-/// Asks for `path` at the server that listens on `listen`.
+/// Requests `path` from the server that listens on `listen`, and checks that the status is 200.
 ///
 /// # Errors
 ///
-/// Unless the answer is 200, and comes within `within`.
-pub fn ask(listen: SocketAddr, scheme: Scheme, path: &str, within: Duration) -> Result<(), Unhealthy> {
-    let server = reachable(listen);
-    let answer = request(server, scheme, path, within).map_err(|error| match error.kind() {
-        // What the system calls it when a socket's time is up depends on the system.
-        io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => Unhealthy::Late(server, within),
-        _ => Unhealthy::NoAnswer(server, error),
+/// When there is no response within `timeout`, or it has another status.
+pub fn check(listen: SocketAddr, scheme: Scheme, path: &str, timeout: Duration) -> Result<(), HealthcheckError> {
+    let server = connectable(listen);
+    let response = get(server, scheme, path, timeout).map_err(|error| match error.kind() {
+        // The name of a socket's time-out depends on the system.
+        io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => HealthcheckError::TimedOut(server, timeout),
+        _ => HealthcheckError::Io(server, error),
     })?;
-    let mut words = answer.split_ascii_whitespace();
+    let mut words = response.split_ascii_whitespace();
     match (words.next(), words.next()) {
         (Some("HTTP/1.1"), Some("200")) => Ok(()),
-        _ => Err(Unhealthy::Answer(server, answer.lines().next().unwrap_or("nothing").to_owned())),
+        _ => Err(HealthcheckError::Status(server, response.lines().next().unwrap_or("nothing").to_owned())),
     }
 }
 
-/// A server that listens on every address answers on the loopback one.
-fn reachable(listen: SocketAddr) -> SocketAddr {
+/// Returns an address that a client can connect to: a server that listens on every address answers on the loopback address.
+fn connectable(listen: SocketAddr) -> SocketAddr {
     let address = match listen.ip() {
         IpAddr::V4(address) if address.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(address) if address.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
@@ -56,51 +56,51 @@ fn reachable(listen: SocketAddr) -> SocketAddr {
     SocketAddr::new(address, listen.port())
 }
 
-fn request(server: SocketAddr, scheme: Scheme, path: &str, within: Duration) -> io::Result<String> {
-    let end = Instant::now() + within;
-    let stream = Deadline { stream: TcpStream::connect_timeout(&server, within)?, end };
+fn get(server: SocketAddr, scheme: Scheme, path: &str, timeout: Duration) -> io::Result<String> {
+    let end = Instant::now() + timeout;
+    let stream = DeadlineStream { stream: TcpStream::connect_timeout(&server, timeout)?, end };
     match scheme {
         Scheme::Http => exchange(stream, server, path),
         Scheme::Https => exchange(tls::connect_unverified(stream)?, server, path),
     }
 }
 
+/// Sends the request, and returns the response or the first part of a long one.
 fn exchange(mut stream: impl Read + Write, server: SocketAddr, path: &str) -> io::Result<String> {
     write!(
         stream,
         "GET {path} HTTP/1.1\r\nHost: {server}\r\nUser-Agent: records-healthcheck\r\nConnection: close\r\n\r\n"
     )?;
-    let mut answer = Vec::new();
-    stream.take(ANSWER_MAX_BYTES).read_to_end(&mut answer)?;
-    Ok(String::from_utf8_lossy(&answer).into_owned())
+    let mut response = Vec::new();
+    stream.take(RESPONSE_MAX_BYTES).read_to_end(&mut response)?;
+    Ok(String::from_utf8_lossy(&response).into_owned())
 }
 
-/// A stream of which all reads and writes together have an end: a server that sends a byte now and then is as late as one that
-/// sends none.
-struct Deadline {
+/// A stream with one deadline for all reads and writes, which a server that sends one byte at a time cannot prolong.
+struct DeadlineStream {
     stream: TcpStream,
     end: Instant,
 }
 
-impl Deadline {
-    fn left(&self) -> io::Result<Option<Duration>> {
+impl DeadlineStream {
+    fn remaining(&self) -> io::Result<Option<Duration>> {
         match self.end.saturating_duration_since(Instant::now()) {
             Duration::ZERO => Err(io::ErrorKind::TimedOut.into()),
-            left => Ok(Some(left)),
+            remaining => Ok(Some(remaining)),
         }
     }
 }
 
-impl Read for Deadline {
+impl Read for DeadlineStream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.stream.set_read_timeout(self.left()?)?;
+        self.stream.set_read_timeout(self.remaining()?)?;
         self.stream.read(buffer)
     }
 }
 
-impl Write for Deadline {
+impl Write for DeadlineStream {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.stream.set_write_timeout(self.left()?)?;
+        self.stream.set_write_timeout(self.remaining()?)?;
         self.stream.write(bytes)
     }
 

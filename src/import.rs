@@ -35,7 +35,7 @@ const SHOWN_BAD: u64 = 10;
 pub struct ImportOptions {
     /// Leaves invalid documents out, without checking the whole input first.
     pub skip_invalid: bool,
-    /// Takes no documents without an `_id`. Otherwise each of them gets a new ObjectId.
+    /// Refuses documents without an `_id`. Otherwise each of them gets a new ObjectId.
     pub require_id: bool,
 }
 
@@ -78,7 +78,7 @@ pub struct StoreFailure {
     pub stored: u64,
     /// The documents of the input, if they were counted before.
     pub documents: Option<u64>,
-    /// Some of the documents got their `_id` here, and would get another one the next time.
+    /// True if some documents got a generated `_id`: a second import would give them another one.
     pub has_generated_ids: bool,
     pub error: store::Error,
 }
@@ -145,9 +145,9 @@ impl fmt::Display for StoreFailure {
 pub trait Progress: Send + 'static {
     /// Reports a document that cannot be stored.
     fn bad(&mut self, bad: &InvalidDocument);
-    /// A pass over the input begins; `bytes` is the length of the input, if it is known.
+    /// Starts a pass over the input; `bytes` is the length of the input, if it is known.
     fn begin(&mut self, doing: &'static str, bytes: Option<u64>);
-    /// The pass has read so many bytes.
+    /// Reports the number of bytes that the pass has read.
     fn at(&mut self, bytes: u64);
     fn end(&mut self);
 }
@@ -176,7 +176,7 @@ async fn storing(
     progress: impl Progress,
     checked: impl AsyncFn(u64) -> Result<(), Error>,
 ) -> Result<ImportSummary, Error> {
-    // One batch waits while one is stored and one is read.
+    // Three batches are in memory: one is read, one waits in the channel, one is stored.
     let (steps, mut next) = mpsc::channel(1);
     let reader = tokio::task::spawn_blocking(move || reading.run(progress, &steps));
     let (mut stored, mut all) = (0, None);
@@ -216,7 +216,7 @@ pub enum Input {
 }
 
 impl Input {
-    /// The file at `path`, or standard input.
+    /// Opens the file at `path`, or standard input.
     ///
     /// # Errors
     ///
@@ -239,7 +239,7 @@ enum Step {
     Checked { hash: u64, documents: u64 },
     Batch {
         documents: Vec<Document>,
-        /// So far, in this batch or an earlier one.
+        /// True if a document of this batch or of an earlier one got a generated `_id`.
         has_generated_ids: bool,
     },
 }
@@ -247,7 +247,7 @@ enum Step {
 enum ReadError {
     Input(io::Error),
     Temporary(io::Error),
-    /// The file is of a kind that is not read.
+    /// The importer does not read files of this kind.
     Format(String),
     Invalid {
         bad: u64,
@@ -256,7 +256,7 @@ enum ReadError {
     Changed(InvalidDocument),
 }
 
-/// An input and how it is read, on a thread of its own.
+/// The work of the thread that reads and checks the input.
 struct Reading {
     input: Input,
     skip_invalid: bool,
@@ -291,7 +291,7 @@ impl Reading {
     }
 }
 
-/// Stores an input whose documents are all valid: their hash and their number are `checked`.
+/// Stores an input whose documents were found valid. `checked` is the hash of the input and the number of documents.
 fn load_checked(
     mut input: impl Read + Seek,
     (hash, documents): (u64, u64),
@@ -300,7 +300,7 @@ fn load_checked(
     progress: impl Progress,
     steps: &mpsc::Sender<Step>,
 ) -> Result<u64, ReadError> {
-    // If the receiver is gone, the first batch notices.
+    // If the receiver is gone, sending the first batch fails, which ends the load.
     let _ = steps.blocking_send(Step::Checked { hash, documents });
     input.rewind().map_err(ReadError::Input)?;
     let missing_id = match missing_id {
@@ -392,7 +392,7 @@ fn load(
     Ok(skipped)
 }
 
-/// Reads a stream and keeps a copy. A failure to write the copy is kept apart from one to read: the remedies differ.
+/// Reads a stream and keeps a copy. Reports errors of the copy separately from read errors: the remedies differ.
 struct Tee {
     stream: Box<dyn Read + Send>,
     copy: SpooledTempFile,
@@ -422,7 +422,7 @@ struct HashingReader<R> {
     hasher: RapidStreamHasherV3<'static>,
 }
 
-/// The same in every build, since a hash is stored and a later build reads it.
+/// The secrets of the hash. Fixed, since a store keeps the hash and a later build compares it.
 static SECRETS: RapidSecrets = RapidSecrets::seed(0);
 
 impl<R: Read> Read for HashingReader<R> {
@@ -442,13 +442,13 @@ pub struct Seed {
 
 /// Fills `store` from `seed` if it is empty, or if a load of the same seed was interrupted; returns the number of documents.
 ///
-/// A store that holds a part looks like one that is complete. So the store notes which seed is being loaded, by its name and
-/// hash, until all of it is stored. The note of a load that had stored nothing is removed.
+/// A store with a part of a seed looks like a complete one. So the store records the name and the hash of the seed that is
+/// being loaded, until all of it is stored. The record of a load that had stored nothing is removed.
 ///
 /// # Errors
 ///
 /// When the seed is invalid, which leaves the store as it was, or cannot be stored. When the store holds a part of another
-/// seed: the documents that only the other one has would stay.
+/// seed, whose documents would otherwise be mixed with those of this one.
 pub async fn seed(store: &dyn EmbeddedStore, seed: Option<Seed>) -> Result<u64, Error> {
     let failed = |error| Error::Store(StoreFailure::new(0, false, error));
     let noted = store.loading().map_err(failed)?;
@@ -469,7 +469,7 @@ pub async fn seed(store: &dyn EmbeddedStore, seed: Option<Seed>) -> Result<u64, 
                 }
                 store.set_loading(Some(&format!("{hash} {name}"))).await.map_err(failed)
             };
-            // An interrupted load is repeated, so the ids must be the same ones.
+            // An interrupted load is repeated, so documents without an `_id` must get the same one each time.
             let missing_id = MissingId::Derive { file: 0, count: 0 };
             stored = storing(store, Reading { input, skip_invalid: false, missing_id }, Logged, checked).await?.stored;
         }

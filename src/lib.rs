@@ -11,7 +11,7 @@
 //! | [`document`] | Extended JSON to BSON |
 //! | [`wire`] | BSON to the JSON that clients get |
 //! | [`query`] | filters, order, projection and cursors, all on BSON |
-//! | [`store`] | the [`store::Store`] trait with its contract, and one module for each backend |
+//! | [`store`] | the [`store::Store`] trait with its contract, and a module for each backend |
 //! | [`import`] | files into a store, completely or not at all |
 //! | [`http`] | router, middleware, handlers, and the table from errors to status codes |
 //! | [`server`] | listener, limits of a connection, graceful shutdown |

@@ -38,7 +38,7 @@ use crate::telemetry::Connections;
 use crate::tls::Acceptor;
 pub use open_files::connections_within;
 
-/// How long to wait when the system has no file descriptor for a connection. Other connections close meanwhile.
+/// The pause when the system has no file descriptor for a connection. Other connections close meanwhile.
 const ACCEPT_RETRY_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Connection limit of the admin server. Its connections need some of the reserved open files.
@@ -47,15 +47,15 @@ const ADMIN_MAX_CONNECTIONS: usize = 64;
 /// Drain timeout of the admin server: enough for a scrape, and short compared with what a supervisor allows for a stop.
 const ADMIN_DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long a server that stops goes on at least: first accepting the connections of clients that were quicker than the signal,
-/// then reading the requests of those.
+/// The minimum of each step of a drain: first the server still accepts connections that were under way when it was told to
+/// stop, then it still reads requests from connections that were just accepted.
 const DRAIN_GRACE: Duration = Duration::from_millis(100);
 
-/// What the kernel holds of a response before it is on its way: two chunks of a list, so that there is always one to send.
+/// The unsent bytes that the kernel buffers for each connection: two chunks of a list, so that one is always ready to send.
 const UNSENT_BYTES: u32 = 128 * 1024;
 
-/// Connections that wait to be accepted, if the system allows that many; it drops others, whose clients try again after a
-/// second. The usual 128 are fewer than a load balancer opens when it has just found this server.
+/// The connections that may wait to be accepted, if the system allows that many. It drops others, whose clients try again after
+/// a second. A load balancer that starts to use this server opens more than the usual 128.
 const BACKLOG: u32 = 4_096;
 
 /// The interval between log lines about the connection limit.
@@ -66,7 +66,7 @@ const LIMIT_WARNING_INTERVAL: Duration = Duration::from_secs(60);
 pub struct Limits {
     /// Begins TLS on each connection. `None`: HTTP without TLS.
     pub tls: Option<Acceptor>,
-    /// How long a client may take for the head of a request or for the handshake of TLS, and how long it may keep a connection
+    /// The time that a client may take to send the head of a request or for the TLS handshake, and that a connection may be
     /// idle between two requests.
     pub header_timeout: Duration,
     /// The time that a client may read nothing of a response.
@@ -75,7 +75,8 @@ pub struct Limits {
     pub max_connections: usize,
     /// Counts connections.
     pub connections: Connections,
-    /// How long to go on as before, but not ready, after the signal to stop: until load balancers have noticed.
+    /// The time after the signal to stop in which the server still accepts requests although it is not ready, so that load
+    /// balancers notice.
     pub drain_delay: Duration,
     /// The time that requests may take after that. The remaining connections are then closed.
     pub drain_timeout: Duration,
@@ -88,7 +89,7 @@ pub struct Limits {
 /// When the system refuses, because another process listens there, for example.
 pub fn bind(address: SocketAddr) -> io::Result<TcpSocket> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    // As in `TcpListener::bind`: a new process may listen although connections of the old one linger.
+    // Lets a new process listen although connections of the old one linger, as `TcpListener::bind` does.
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
     Ok(socket)
@@ -136,7 +137,7 @@ where
     server.drain(if hurried { Duration::ZERO } else { drain_timeout }, next(&mut stops)).await
 }
 
-/// The server of health and metrics on an address of its own. It answers until it is told to stop, and then stops at once.
+/// The server of health and metrics on its own address. It answers until [`stop`](Self::stop) is called, and then stops at once.
 #[derive(Debug)]
 pub struct AdminServer {
     stop: CancellationToken,
@@ -144,7 +145,7 @@ pub struct AdminServer {
 }
 
 impl AdminServer {
-    /// Serves `service` on `listener` without TLS and within `limits`, but for the limits on connections and on the drain.
+    /// Serves `service` on `listener` within `limits`, without TLS, with its own limits on connections and on the drain.
     pub fn start<S, B>(listener: TcpListener, service: S, limits: Limits) -> Self
     where
         S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible, Future: Send>
@@ -170,7 +171,7 @@ impl AdminServer {
         Self { stop, task }
     }
 
-    /// Stops after the requests under way, or after little more than a second. Returns the number of connections that were cut.
+    /// Completes the requests in progress, for little more than a second. Returns the number of connections that were cut.
     pub async fn stop(self) -> usize {
         self.stop.cancel();
         self.task.await.unwrap_or_default()
@@ -228,7 +229,7 @@ where
         }
     }
 
-    /// New clients see a server that does not answer, which no other line in the log explains.
+    /// Logs that the connection limit is reached: new clients wait without an answer, and no other log line explains that.
     fn warn_of_the_limit(&mut self) {
         if self.warned.is_none_or(|warned| warned.elapsed() >= LIMIT_WARNING_INTERVAL) {
             self.warned = Some(Instant::now());
@@ -271,7 +272,7 @@ where
     }
 }
 
-/// Bounds what the kernel holds for a client that reads slowly, which otherwise grows to megabytes for each.
+/// Bounds the kernel's send buffer, which otherwise grows to megabytes for each client that reads slowly.
 fn set_notsent_lowat(stream: &TcpStream) {
     // Other systems have no such option, and bounds of their own.
     #[cfg(target_os = "linux")]
@@ -296,13 +297,13 @@ async fn accept(listener: &TcpListener, permits: Arc<Semaphore>) -> (TcpStream, 
     }
 }
 
-/// Whether the error is about the connection that was being accepted, so that the next one may be fine.
+/// Returns true if the error concerns only the connection that was being accepted, and not the listener.
 fn is_of_one_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
 }
 
-/// Returns a stream with an item for every SIGTERM, SIGINT and SIGHUP from now on; without SIGHUP where the process was started
+/// Returns a stream with an item for every SIGTERM, SIGINT and SIGHUP from now on. SIGHUP is left out if the process was started
 /// to survive its terminal, by `nohup`, for example.
 ///
 /// # Errors
@@ -320,7 +321,8 @@ pub fn signals() -> io::Result<impl Stream<Item = ()> + Unpin> {
     }))
 }
 
-/// Whether the process was started with SIGHUP ignored, which listening to it would undo. Assumed where the system does not tell.
+/// Returns true if the process was started with SIGHUP ignored: a listener would undo that. Also returns true where the system
+/// does not tell.
 fn hangup_is_ignored() -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

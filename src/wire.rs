@@ -1,4 +1,4 @@
-//! The wire mapping: how each BSON type looks in the plain JSON that clients get. The one place that says it.
+//! The wire mapping: the plain JSON form of each BSON type in responses. This table is the only definition.
 //!
 //! | type | JSON | example |
 //! |---|---|---|
@@ -42,8 +42,8 @@ const DATE_MAX: usize = 32;
 
 /// Appends the JSON of a BSON document: one object, on one line, in UTF-8.
 ///
-/// Strings that are not UTF-8 (some clients write such) are shown with U+FFFD where they are not: one bad string must not
-/// take the record away, let alone the list.
+/// Replaces bytes that are not UTF-8, which some clients of MongoDB write, by U+FFFD: one bad string must not hide the record
+/// or fail the list.
 ///
 /// # Errors
 ///
@@ -52,7 +52,7 @@ pub fn document(out: &mut Vec<u8>, document: &[u8]) -> Result<()> {
     write_document(out, document, 0)
 }
 
-/// The JSON of the document's `_id`, cut after some hundred characters, for a message.
+/// Returns the JSON of the document's `_id` for a message, cut after `ID_SHOWN` characters.
 pub fn id(document: &[u8]) -> Option<String> {
     let mut out = Vec::new();
     write_value(&mut out, raw::find(document, b"_id").ok()??, 0).ok()?;
@@ -86,7 +86,7 @@ fn write_value(out: &mut Vec<u8>, value: ValueRef<'_>, depth: usize) -> Result<(
         ElementType::EmbeddedDocument => write_document(out, value.bytes, depth + 1)?,
         ElementType::Array => {
             out.push(b'[');
-            // The names of an array's elements are their indexes; their order in the bytes counts.
+            // BSON names an array's elements by their indexes. MongoDB ignores the names and uses the order of the bytes.
             for (index, element) in value.elements()?.enumerate() {
                 if index > 0 {
                     out.push(b',');
@@ -141,9 +141,9 @@ fn write_value(out: &mut Vec<u8>, value: ValueRef<'_>, depth: usize) -> Result<(
     Ok(())
 }
 
-/// Appends a JSON string of what should be UTF-8 and need not be.
+/// Appends a JSON string. `value` may have bytes that are not UTF-8.
 fn string(out: &mut Vec<u8>, value: &[u8]) {
-    // Nearly all names, and most texts. Without an early end, many bytes are looked at in one step.
+    // Most strings need no escapes. The fold has no early exit, so that the compiler can vectorise it.
     if value.iter().fold(true, |plain, byte| plain & (byte.is_ascii() & stands_for_itself(*byte))) {
         return quoted(out, value);
     }
@@ -183,7 +183,7 @@ fn object_id(out: &mut Vec<u8>, id: &[u8; 12]) {
     out.push(b'"');
 }
 
-/// Binary data of any subtype; 16 bytes of subtype 4 are a UUID.
+/// Appends binary data of any subtype; 16 bytes of subtype 4 are a UUID.
 fn binary(out: &mut Vec<u8>, subtype: u8, bytes: &[u8]) {
     out.push(b'"');
     match <&[u8; 16]>::try_from(bytes) {
@@ -201,7 +201,7 @@ fn binary(out: &mut Vec<u8>, subtype: u8, bytes: &[u8]) {
     out.push(b'"');
 }
 
-/// `millis` since 1970-01-01T00:00:00Z, every value that an `i64` has.
+/// Appends a date: `millis` since 1970-01-01T00:00:00Z, any `i64`.
 fn date(out: &mut Vec<u8>, millis: i64) {
     let days = millis.div_euclid(86_400_000);
     let of_day = millis.rem_euclid(86_400_000);
@@ -242,7 +242,7 @@ pub fn parse_uuid(text: &str) -> Option<[u8; 16]> {
     let mut compact = [0; 32];
     let mut rest = &mut compact[..];
     for part in bytes.split(|&byte| byte == b'-') {
-        // A hyphen too many makes a part that does not fit.
+        // An extra hyphen makes a part too long for the rest.
         let (head, tail) = rest.split_at_mut_checked(part.len())?;
         head.copy_from_slice(part);
         rest = tail;
@@ -263,10 +263,10 @@ pub fn parse_date(text: &str) -> Option<i64> {
     let (month, day) = (field(1, 2)?, field(4, 2)?);
     let (hour, minute, second, milli) = (field(7, 2)?, field(10, 2)?, field(13, 2)?, field(16, 3)?);
     let of_day = ((hour * 60 + minute) * 60 + second) * 1_000 + milli;
-    // The first day that an i64 reaches begins before it does.
+    // The first day that an `i64` can hold is incomplete: its midnight would overflow.
     let millis = i128::from(days_from_civil(year, month, day)) * 86_400_000 + i128::from(of_day);
     let millis = i64::try_from(millis).ok()?;
-    // Whatever was read, it is a date only if it is written as this module writes that date.
+    // Accepts only the form that this module writes, by a comparison of the texts.
     let mut form = Vec::with_capacity(DATE_MAX);
     date(&mut form, millis);
     (form.get(1..form.len() - 1)? == text.as_bytes()).then_some(millis)
@@ -314,8 +314,8 @@ fn unhex(text: &[u8], out: &mut [u8]) -> bool {
     true
 }
 
-/// Days since 1970-01-01 to year, month, day in the proleptic Gregorian calendar, for every day that `i64` milliseconds
-/// reach, which no date crate covers. Counted in 400-year cycles that begin on 1 March, so that the leap day is last.
+/// Converts days since 1970-01-01 to year, month and day in the proleptic Gregorian calendar. Covers every day that `i64`
+/// milliseconds can express, which no date crate does. Counts in 400-year cycles from 1 March, so that the leap day is last.
 fn civil_from_days(days: i64) -> (i64, i64, i64) {
     let days = days + 719_468;
     let cycle = days.div_euclid(146_097);

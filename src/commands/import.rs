@@ -29,7 +29,7 @@ async fn import(mut settings: Import) -> Outcome {
     let store = open(&settings.store).await?;
     if let Opened::Embedded(store) = &store {
         match import::seed(&**store, None).await {
-            // The import replaces some of it at most: the rest of the seed is still missing.
+            // The import goes on, but does not complete the seed: the store still lacks a part of it.
             Err(part @ import::Error::Part(_)) => tracing::warn!("{part}"),
             seeded => drop(seeded?),
         }

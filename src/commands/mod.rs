@@ -14,7 +14,7 @@ use records::telemetry::{self, Format, Telemetry};
 use records::{auth, healthcheck};
 use tokio::runtime::{self, Runtime};
 
-/// The time that a process that ends waits for threads that wait for the disk, or for a pipe.
+/// The time that the process waits at its end for threads that are blocked by the disk or by a pipe.
 const BLOCKED_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The reason why a command failed, for the person who ran it.
@@ -52,10 +52,10 @@ pub fn run(command: Command) -> ExitCode {
 fn check_health(settings: &Healthcheck) -> Outcome {
     let path = if settings.live { "/livez" } else { "/readyz" };
     let cannot = |error| CliError(format!("cannot find {}: {error}", settings.address));
-    // A server that listens by IPv6 on every address answers by IPv4 too.
+    // A server that listens on all addresses of IPv6 also answers over IPv4.
     let address = settings.address.resolve().map_err(cannot)?.into_iter().min_by_key(|address| address.is_ipv6());
     let address = address.ok_or_else(|| CliError(format!("{} has no address", settings.address)))?;
-    healthcheck::ask(address, settings.scheme, path, settings.timeout)?;
+    healthcheck::check(address, settings.scheme, path, settings.timeout)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -64,7 +64,7 @@ fn print_config(settings: &Serve, text: &str) -> Outcome {
     telemetry::parse_filter(&settings.args.log.log)?;
     serve::http_settings(settings)?;
     serve::open_tls(settings)?;
-    // The driver parses URLs on one.
+    // The MongoDB driver needs a runtime to parse URLs.
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
     for warning in runtime.block_on(serve::check(settings))? {
         // Logging is not initialised, and standard output is for the settings.
@@ -78,7 +78,7 @@ fn print_new_key(name: &str) -> Outcome {
     print(format!("key:  {secret}\nline: {line}\n").as_bytes())
 }
 
-/// Prints to standard output. A reader that closes its end, as `head` does, has read enough.
+/// Prints to standard output. A closed pipe is no error: readers such as `head` stop early.
 fn print(text: &[u8]) -> Outcome {
     let mut out = io::stdout().lock();
     match out.write_all(text).and_then(|()| out.flush()) {
@@ -99,7 +99,8 @@ fn run_logged(
     let telemetry = telemetry::start(&log.log, log.log_format, otlp_endpoint)?;
     let runtime = runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?;
     let outcome = command(&runtime, &telemetry);
-    // Bounded: a thread may wait for ever for a pipe that it reads. Before the log, which may have its last lines.
+    // Bounded, because a thread may wait for ever for a pipe that it reads. The log ends after this, so that it has the last
+    // lines of those threads.
     runtime.shutdown_timeout(BLOCKED_TIMEOUT);
     outcome
 }

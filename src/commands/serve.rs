@@ -47,7 +47,7 @@ pub async fn check(settings: &Serve) -> Result<Vec<String>, CliError> {
     match &settings.seed {
         // Opening a pipe would wait for its writer, and take from `serve` the data that it writes.
         Seed::File(path) if std::fs::metadata(path).is_ok_and(|file| !file.is_file() && !file.is_dir()) => {}
-        // The service does not fill a store elsewhere.
+        // The service fills embedded stores only.
         Seed::File(path) if store::kind(url) != Some(BackendKind::Remote) => drop(open_seed(path)?),
         _ => {}
     }
@@ -59,7 +59,7 @@ fn open_seed(path: &Path) -> Result<Input, CliError> {
     Input::open(Some(path)).map_err(cannot)
 }
 
-/// Connects `store` by each URL that `file` comes to hold, and tries one that does not work again until it does or is replaced.
+/// Reconnects `store` whenever the URL in `file` changes. Retries a URL that does not work until it works or is replaced.
 async fn follow(mut file: StoreFile, store: Arc<dyn Store>) {
     let mut reported = String::new();
     loop {
@@ -78,7 +78,7 @@ async fn follow(mut file: StoreFile, store: Arc<dyn Store>) {
                     file.set_used(url);
                     continue;
                 }
-                // Without its causes, the text stays the same for as long as the reason does.
+                // A failure is logged again when its text changes. The causes change with each attempt, so they do not count.
                 Err(error) => (error.to_string(), error.report().to_string()),
             },
             Err(text) => (text.clone(), text),
@@ -91,7 +91,7 @@ async fn follow(mut file: StoreFile, store: Arc<dyn Store>) {
 }
 
 async fn serve(mut settings: Serve, dropped_lines: ErrorCounter) -> Outcome {
-    // Listened for from the beginning: a stop while the seed is loaded is a stop, and the next start loads it again.
+    // Signals also stop the service while the seed is loaded; the next start loads it again.
     let mut stops = server::signals()?;
     let mut http_settings = http_settings(&settings)?;
     http_settings.dropped_lines = Some(dropped_lines);
@@ -104,7 +104,8 @@ async fn serve(mut settings: Serve, dropped_lines: ErrorCounter) -> Outcome {
         tokio::spawn(reload(http_settings.reloaded.clone()));
     }
     let scheme = if tls.is_some() { "https" } else { "http" };
-    // Before the store is opened, which takes long and makes files. Clients are refused until the service listens.
+    // A taken address is reported before the store is opened, which takes long and creates files. Clients are refused until
+    // the service listens.
     let args = &settings.args.server;
     let bound = bind("listen", &args.listen)?;
     let admin = args.admin_listen.as_ref().map(|admin| bind("admin-listen", admin)).transpose()?;
@@ -156,7 +157,7 @@ async fn serve(mut settings: Serve, dropped_lines: ErrorCounter) -> Outcome {
     let report_listening = || {
         tracing::info!(version = VERSION, store = %settings.store.url, "listening on {scheme}://{address}");
         if io::stdout().is_terminal() {
-            // A terminal that is gone needs no addresses.
+            // Serving does not depend on the terminal.
             let _ = print(addresses(scheme, address, public_url.as_deref()).as_bytes());
         }
     };
@@ -176,7 +177,7 @@ async fn serve(mut settings: Serve, dropped_lines: ErrorCounter) -> Outcome {
             let admin_server = server::AdminServer::start(admin, operations, limits.clone());
             report_listening();
             let cut = server::run(listener, service, limits, stops, begin_drain).await;
-            // Last, so that a probe sees that the service is not ready for as long as it drains.
+            // The admin server stops last, so that probes see "not ready" for the whole drain.
             cut + admin_server.stop().await
         }
     };

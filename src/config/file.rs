@@ -9,7 +9,7 @@ use clap::builder::Resettable;
 use clap::{Arg, ArgAction, Command};
 use toml::de::{DeTable, DeValue};
 
-/// The settings in a file. Without a file there are none.
+/// The settings in the file of `--config`; empty without such a file.
 #[derive(Default)]
 pub struct ConfigFile {
     path: PathBuf,

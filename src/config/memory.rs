@@ -14,14 +14,15 @@ const RESPONSE_BYTES: u64 = 64 * MIB;
 /// The largest replica where its memory is not the limit.
 pub const REPLICA_BYTES: u64 = GIB;
 
-/// A replica of 93 MB takes 103 MB, and at most 202 MB while it is copied again and held twice. The rest is a margin.
+/// The peak memory of a replica in units of its size. Measured: a replica of 93 MB takes 103 MB, and up to 202 MB while a new
+/// snapshot is taken and both are held. The rest is a margin.
 const REPLICA_FACTOR: f64 = 2.25;
 
 /// The memory that the process may use.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct MemoryLimit {
     bytes: u64,
-    /// Not by the memory that the machine has.
+    /// True if a cgroup sets the limit; false if it is the memory of the machine.
     is_by_cgroup: bool,
 }
 
@@ -49,7 +50,7 @@ impl MemoryLimit {
                 }
                 _ => return None,
             };
-            // A group is also limited by those that it is in. The path is the host's in some containers, and then is not here.
+            // The groups above a group limit it too. In some containers the path is the host's, and does not exist here.
             let groups = Path::new(path.trim_start_matches('/')).ancestors();
             let limit =
                 |group| fs::read_to_string(root.join(hierarchy).join(group).join(file)).ok()?.trim().parse().ok();

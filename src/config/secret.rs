@@ -25,7 +25,7 @@ impl fmt::Display for Secret {
             if let Some(BackendKind::InMemory | BackendKind::Local) = store::kind(&self.0) {
                 return f.write_str(&self.0);
             }
-            // It may have been meant as the URL of a server.
+            // The text may be a mistyped URL of a server, with a password.
             let place = self.0.split('?').next().unwrap_or_default();
             return match place.rsplit_once('@') {
                 Some((_, place)) => write!(f, "***@{place}"),

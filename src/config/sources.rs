@@ -12,7 +12,7 @@ use clap::{Arg, ArgMatches, Args, Command, CommandFactory, FromArgMatches};
 use super::file::ConfigFile;
 use super::flags::{Cli, ESSENTIAL, ServeArgs, Subcommands};
 
-/// The sources, each of which overrides those before it.
+/// The source of a value. Later variants override earlier ones.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Source {
     Default,
@@ -32,7 +32,7 @@ pub fn settings() -> Command {
     ServeArgs::augment_args(Command::new("serve"))
 }
 
-/// Returns the command line as help and completions have it: the settings of `serve` stand before any command, too.
+/// Returns the command line for help and completions: it accepts the settings of `serve` without a command, too.
 pub fn documented() -> Command {
     ServeArgs::augment_args(command()).mut_args(hide_details).subcommand_required(false)
 }
@@ -49,7 +49,7 @@ fn hide_details(arg: Arg) -> Arg {
     if is_short { arg.hide_env(true).help_heading(None) } else { arg }
 }
 
-/// Reads the command line and what it leaves to the environment and to the file of settings.
+/// Reads the command line, then the environment and the file of settings for the values that it leaves out.
 ///
 /// # Errors
 ///
@@ -90,7 +90,7 @@ pub fn read() -> Result<(Subcommands, Sources), clap::Error> {
     Ok((parsed, Sources { matches, file }))
 }
 
-/// An error of the settings with this text.
+/// Returns an error about the settings with this text.
 pub fn invalid(text: String) -> clap::Error {
     clap::Error::raw(ErrorKind::ValueValidation, text + "\n")
 }
@@ -100,7 +100,7 @@ fn unless_empty(arg: Arg) -> Arg {
     if is_empty { arg.env(Resettable::Reset) } else { arg }
 }
 
-/// Names the variable in the error of a flag that was not typed: clap names the flag alone.
+/// Adds the variable to the error of a flag that was not typed: clap names only the flag.
 fn name_variable(mut error: clap::Error, typed: &[OsString]) -> clap::Error {
     let Some(ContextValue::String(flag)) = error.get(ContextKind::InvalidArg) else { return error };
     let Some(long) = flag.split_whitespace().next() else { return error };
@@ -143,8 +143,8 @@ impl Sources {
         }
     }
 
-    /// Returns a line for each setting: its flag, its value, and its source. `replaced` has values of some of them, and a source
-    /// unless it is that of the setting.
+    /// Returns a line for each setting: its flag, its value, and its source. `replaced` overrides the value, and perhaps the
+    /// source, of some settings.
     pub fn describe(&self, replaced: &[(&str, String, Option<String>)]) -> String {
         let line = |arg: &Arg| {
             let id = arg.get_id().as_str();

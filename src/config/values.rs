@@ -19,7 +19,7 @@ pub struct ListenAddress {
 }
 
 impl ListenAddress {
-    /// Returns the socket addresses that it may be, the preferred one first. A name may have several: IPv4 is preferred.
+    /// Returns the socket addresses to try, in order. If a name has several, IPv4 comes first.
     ///
     /// # Errors
     ///
@@ -60,7 +60,7 @@ impl fmt::Display for ListenAddress {
     }
 }
 
-/// Leaves room for what is added to it, and to the time of day.
+/// The longest time that a setting accepts. Far below the limits of `Duration` and `Instant`, so that sums cannot overflow.
 const TIME_MAX: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 
 pub fn time(text: &str) -> Result<Duration, String> {

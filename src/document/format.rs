@@ -1,4 +1,4 @@
-//! The kind of a file, told by its first bytes, and the readers that decode it.
+//! Detects the format of a file by its first bytes, and decodes UTF-16.
 
 use std::io::{self, Read};
 
@@ -22,7 +22,7 @@ pub enum Format {
     Bson,
     Gzip,
     Zstd,
-    /// What it is, and what to do about it.
+    /// A format that the importer cannot read; the text names it, and says what to do.
     Unsupported(&'static str),
 }
 
@@ -83,14 +83,15 @@ const SIGNATURES: &[(usize, &[u8], Format)] = &[
 const CSV: &str = "CSV or another table of text: convert it to JSON first (mongoimport --type=csv takes it)";
 const BINARY: &str = "a binary file of an unknown kind: Extended JSON and BSON are taken";
 
-/// The longest document in a file of BSON: a little more than MongoDB stores, so that its length is what is refused.
+/// The longest document that is read from a BSON file: a little more than MongoDB stores, so that a too large document gets a
+/// message about its size.
 pub const MAX_BSON_BYTES: usize = MAX_BYTES_WITH_ID;
 
 impl Format {
-    /// Tells the format by the first [`HEAD_BYTES`], or all if there are fewer.
+    /// Detects the format from the first [`HEAD_BYTES`], or from all bytes if there are fewer.
     pub fn detect(head: &[u8]) -> Self {
         let matches = |offset: usize, bytes: &[u8]| head.get(offset..).is_some_and(|rest| rest.starts_with(bytes));
-        // White space may stand before a text, and before nothing else.
+        // Only texts may begin with white space.
         let text = head.trim_ascii_start();
         let signature = SIGNATURES.iter().find(|(offset, bytes, format)| {
             let is_text = matches!(format, Unsupported(_)) && bytes.is_ascii() && !bytes.contains(&0) && *offset == 0;
@@ -109,7 +110,7 @@ impl Format {
     }
 }
 
-/// The length of a document and the type of its first element: no text begins so.
+/// Returns true if the head has a plausible document length and element type, which no text has.
 fn is_bson(head: &[u8]) -> bool {
     let [a, b, c, d, kind, rest @ ..] = head else { return false };
     match usize::try_from(i32::from_le_bytes([*a, *b, *c, *d])) {
@@ -123,8 +124,8 @@ fn is_bson(head: &[u8]) -> bool {
     }
 }
 
-/// Characters of ASCII, the first of which begins a JSON text. A BSON document whose length looks like two of them has a type
-/// and a name where the third one is.
+/// Returns the byte order if the head is ASCII in UTF-16 that begins a JSON text. BSON is not mistaken for it: after a length that
+/// looks like two such characters come a type and a name.
 fn utf16_without_mark(head: &[u8]) -> Option<bool> {
     let begins = |byte: u8| matches!(byte, b'{' | b'[' | b' ' | b'\n' | b'\r' | b'\t');
     match head {
@@ -136,12 +137,12 @@ fn utf16_without_mark(head: &[u8]) -> Option<bool> {
 
 fn is_binary(head: &[u8]) -> bool {
     let is_control = |byte: &u8| *byte < b' ' && !byte.is_ascii_whitespace();
-    // Escape sequences and record separators stand in texts as well.
+    // Escape sequences and record separators occur in texts as well.
     head.iter().filter(|byte| is_control(byte)).any(|byte| !matches!(byte, 0x1b | 0x1e | 0x0b | 0x08))
         && !matches!(head.trim_ascii_start().first(), Some(b'{' | b'['))
 }
 
-/// Two lines that each have a separator, or one that has several.
+/// Returns true for two lines with a separator each, or one line with several.
 fn is_table(text: &[u8]) -> bool {
     if matches!(text.first(), None | Some(b'{' | b'[' | b'\'')) {
         return false;
@@ -160,10 +161,10 @@ fn is_table(text: &[u8]) -> bool {
 pub struct Utf16Reader<R> {
     input: R,
     big_endian: bool,
-    /// Bytes that were read, and not decoded.
+    /// Bytes that are not decoded yet.
     raw: Vec<u8>,
     text: Vec<u8>,
-    /// The bytes of `text` that were passed on.
+    /// The number of bytes of `text` that were returned.
     passed: usize,
 }
 
@@ -172,7 +173,7 @@ impl<R> Utf16Reader<R> {
         Self { input, big_endian, raw: Vec::new(), text: Vec::new(), passed: 0 }
     }
 
-    /// Decodes what was read, but for a pair of surrogates whose second half is missing. `is_end`: nothing follows.
+    /// Decodes the bytes read so far, except an incomplete pair of surrogates. `is_end` tells that nothing follows.
     fn decode(&mut self, is_end: bool) -> io::Result<()> {
         let unit = |pair: &[u8]| {
             let pair = [pair[0], pair[1]];

@@ -63,8 +63,8 @@ pub enum MissingId {
     Refuse,
     /// They get a new ObjectId, as from any client of MongoDB; `count` is the number of those that did.
     Generate { count: u64 },
-    /// They get an ObjectId that depends on this number and on how many were derived before: the same ones each time that the
-    /// same file is read.
+    /// They get an ObjectId derived from this number and from the count of those before: the same ones each time that the same
+    /// file is read.
     Derive { file: u32, count: u64 },
 }
 
@@ -97,11 +97,12 @@ pub fn validate(document: bson::Document) -> Result<Document, ValidationError> {
     validate_bson(bytes, &mut MissingId::Refuse)
 }
 
-/// As [`validate`], from bytes, for which their lengths are checked too; and with an `_id` for a document that has none.
+/// Validates BSON bytes like [`validate`], and checks their lengths. Adds an `_id` to a document without one, as `missing_id`
+/// says.
 ///
 /// # Errors
 ///
-/// As [`validate`].
+/// Those of [`validate`].
 pub fn validate_bson(mut bytes: Vec<u8>, missing_id: &mut MissingId) -> Result<Document, ValidationError> {
     let too_deep = Malformed("it nests too deep");
     raw::validate(&bytes).map_err(|error| if error == too_deep { ValidationError::TooDeep } else { error.into() })?;
@@ -120,7 +121,7 @@ pub fn validate_bson(mut bytes: Vec<u8>, missing_id: &mut MissingId) -> Result<D
         if name.starts_with(b"$") {
             return Err(ValidationError::OperatorName(lossy(name)));
         }
-        // MongoDB keeps one in an `_id`.
+        // MongoDB keeps an empty timestamp in an `_id`.
         if value.kind == ElementType::Timestamp && value.bytes == [0; 8] && name != b"_id" {
             return Err(ValidationError::EmptyTimestamp(lossy(name)));
         }
@@ -169,8 +170,8 @@ fn validate_id(id: ValueRef<'_>) -> Result<(), ValidationError> {
     }
 }
 
-/// Finds a name that starts with `$`, at any depth. MongoDB takes none in an `_id`, except for those of a DBRef, which an
-/// array is not.
+/// Finds a name that starts with `$`, at any depth. In an `_id`, MongoDB accepts only those of a DBRef, which must be a
+/// document and not an array.
 fn operator_name(document: &[u8], is_document: bool) -> raw::Result<Option<&[u8]>> {
     use ElementType::String;
     let elements = Elements::new(document)?.collect::<raw::Result<Vec<_>>>()?;
@@ -197,7 +198,7 @@ fn operator_name(document: &[u8], is_document: bool) -> raw::Result<Option<&[u8]
     Ok(None)
 }
 
-/// Whether the second length of the old subtype of binary data is right.
+/// Returns false for binary data of the old subtype whose second length is wrong.
 fn has_old_length(value: ValueRef<'_>) -> bool {
     match value.bytes {
         [_, _, _, _, 2, a, b, c, d, payload @ ..] => {
@@ -208,11 +209,11 @@ fn has_old_length(value: ValueRef<'_>) -> bool {
     }
 }
 
-/// The number of levels.
+/// Returns the number of nested levels.
 ///
 /// # Errors
 ///
-/// At a value that MongoDB would not take from a client, although it can be read.
+/// At a value that is readable, but that MongoDB refuses from clients.
 fn depth(document: &[u8]) -> raw::Result<usize> {
     let mut deepest = 0;
     for element in Elements::new(document)? {

@@ -9,12 +9,12 @@ const AFTER: &[u8] = br#""}"#;
 /// A text in which type wrappers stand for special numbers.
 pub struct Quoted {
     pub text: Vec<u8>,
-    /// The places of the wrappers: where each begins in `text`, and where its word begins and ends in the original.
+    /// For each wrapper: its start in `text`, then the start and the end of the replaced word in the original.
     wrappers: Vec<(usize, usize, usize)>,
 }
 
 impl Quoted {
-    /// The place in the original text.
+    /// Converts an offset in `text` into one in the original.
     pub fn offset_before(&self, offset: usize) -> usize {
         let Some(&(begin, word, end)) = self.wrappers.iter().take_while(|(begin, ..)| *begin < offset).last() else {
             return offset;
@@ -24,7 +24,7 @@ impl Quoted {
     }
 }
 
-/// Replaces special numbers outside of strings by type wrappers; `None` if there are none.
+/// Replaces special numbers outside of strings by type wrappers. Returns `None` if the text has no such number.
 pub fn quote_special_numbers(text: &[u8]) -> Option<Quoted> {
     let mut quoted = Quoted { text: Vec::new(), wrappers: Vec::new() };
     let (mut in_string, mut escaped, mut may_begin, mut copied) = (false, false, true, 0);
@@ -33,7 +33,7 @@ pub fn quote_special_numbers(text: &[u8]) -> Option<Quoted> {
         let rest = &text[at..];
         let word = SPECIAL_NUMBERS.into_iter().find(|word| {
             let after = rest.strip_prefix(*word).map(|after| (after.first(), after.trim_ascii_start().first()));
-            // A letter makes it another word, a colon a name.
+            // A letter after it makes it part of another word; a colon makes it a name.
             !in_string
                 && may_begin
                 && after.is_some_and(|(next, sign)| !next.is_some_and(u8::is_ascii_alphanumeric) && sign != Some(&b':'))
@@ -102,8 +102,8 @@ const SHELL_FUNCTIONS: &[&[u8]] = &[
     b"Binary",
 ];
 
-/// Recognises the notation of another language at `offset`, where a parser of JSON has stopped. Returns what to say, and
-/// where it begins.
+/// Recognises the notation of another language at `offset`, where the JSON parser stopped. Returns a message, and the offset
+/// at which that notation begins.
 pub fn explain(text: &[u8], offset: usize) -> Option<(&'static str, usize)> {
     let is_word = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'$');
     let before = &text[..offset.min(text.len())];

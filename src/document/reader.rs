@@ -19,16 +19,16 @@ pub const MAX_TEXT_BYTES: usize = 128 * 1024 * 1024;
 /// The size of a read, and the memory for documents of a usual size.
 const BUFFER_BYTES: usize = 256 * 1024;
 
-/// A document on a line that is longer is looked for without the end of the line.
+/// The longest line that is read as a whole. The end of a document on a longer line is found by its brackets.
 const LINE_BYTES: usize = 1024 * 1024;
 
-/// The deepest nesting that the end of a document is looked for in. Deeper ones are invalid, wherever they end.
+/// The deepest nesting of brackets that is followed to find the end of a document. A deeper document is invalid anyway.
 const MAX_BRACKETS: usize = 1_000_000;
 
 /// A place in a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
-    /// Counted from 1. The column counts bytes, where the reason is one place in the line.
+    /// Both count from 1. The column counts bytes; `None` if the reason concerns the whole line.
     Line { line: u64, column: Option<usize> },
     /// The offset of a document in a BSON file.
     Byte(u64),
@@ -61,15 +61,15 @@ pub struct Documents<'a> {
     window: Window<'a>,
     form: Form,
     missing_id: MissingId,
-    /// A document was taken.
+    /// True once a document was accepted.
     has_documents: bool,
-    /// A document had several lines, so that the end of a line is not the end of a document.
+    /// True once a document had several lines, so that the end of a line is not the end of a document.
     has_long_documents: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Form {
-    /// Nothing was read so far.
+    /// Nothing was read yet.
     Unknown,
     Documents,
     /// Inside an array; `first` until its first element, after which a comma stands before each.
@@ -80,7 +80,7 @@ enum Form {
     Ended,
 }
 
-/// The part of a text that one document takes.
+/// The end of the document at the start of a text.
 enum Extent {
     Closed(usize),
     /// The brackets do not match, or the text ends before they do.
@@ -106,17 +106,17 @@ impl<'a> Documents<'a> {
         }
     }
 
-    /// Bytes of the input read so far, as it is, perhaps compressed.
+    /// Returns the number of bytes read from the input, which may be compressed.
     pub fn bytes(&self) -> u64 {
         self.window.raw_bytes.get()
     }
 
-    /// Some of the documents so far got an `_id` that they will not get the next time.
+    /// Returns true if a document got a generated `_id`, which would be another one in a second import.
     pub fn has_generated_ids(&self) -> bool {
         matches!(self.missing_id, MissingId::Generate { count: 1.. })
     }
 
-    /// Finds out the format, and prepares for it.
+    /// Detects the format, and sets up its decoder.
     fn start(&mut self) -> io::Result<Option<InvalidDocument>> {
         let mut is_compressed = false;
         loop {
@@ -193,7 +193,7 @@ impl<'a> Documents<'a> {
         self.read_object(true).map(Some)
     }
 
-    /// Reports the last error: the rest of the file is not certain, and a guess could make documents up.
+    /// Reports the last error. Reading on would be a guess, which could produce documents that the file does not have.
     fn end(&mut self, reason: &str) -> io::Result<Option<Outcome>> {
         self.form = Form::Ended;
         let place = Place::Line { line: self.window.line, column: None };
@@ -259,13 +259,13 @@ impl<'a> Documents<'a> {
         document.map_err(|error| InvalidDocument { place, reason: error.to_string() })
     }
 
-    /// The error of the text that begins here.
+    /// Returns the error of the text that begins here, and skips that text.
     fn invalid(&mut self, error: JsonError) -> InvalidDocument {
         let place = match error {
             JsonError::Syntax { offset, .. } => self.window.place_at(offset, true),
             _ => self.window.place_at(0, false),
         };
-        // A file that begins in another notation has hardly any JSON in it: that is worth one message.
+        // A file that begins in another notation has hardly any JSON in it: one message is enough.
         if matches!(error, JsonError::Syntax { is_foreign: true, .. }) && !self.has_documents {
             self.form = Form::Ended;
         }
@@ -364,7 +364,7 @@ struct Window<'a> {
     start: usize,
     end: usize,
     is_at_end: bool,
-    /// The reason why the input could not be read on: the documents before come first.
+    /// The error of the input, which is returned after the documents before it.
     failure: Option<io::Error>,
     /// The decoded bytes before the window.
     bytes: u64,
@@ -394,7 +394,7 @@ impl<'a> Window<'a> {
         &self.buffer[self.start..self.end]
     }
 
-    /// Puts a decoder in front of the input, what is in the window included.
+    /// Puts a decoder in front of the input and of the bytes that the window holds already.
     fn decode(&mut self, decoder: impl FnOnce(Box<dyn Read + 'a>) -> io::Result<Box<dyn Read + 'a>>) -> io::Result<()> {
         let head = Cursor::new(self.rest().to_vec());
         let input = std::mem::replace(&mut self.input, Box::new(io::empty()));
@@ -436,18 +436,18 @@ impl<'a> Window<'a> {
         }
     }
 
-    /// Reads until the window has so many bytes, or all that are left.
+    /// Reads until the window has `count` bytes, or the input ends.
     fn fill(&mut self, count: usize) -> io::Result<()> {
         while self.rest().len() < count && self.grow()? {}
         Ok(())
     }
 
-    /// Reads what tells the format.
+    /// Reads the bytes that identify the format.
     fn fill_head(&mut self) {
         self.failure = self.fill(HEAD_BYTES).err();
     }
 
-    /// Passes over bytes that are not counted in the column: a byte order mark, or BSON.
+    /// Skips bytes that do not count in the column: a byte order mark, or BSON.
     fn skip(&mut self, count: usize) {
         self.start += count;
         self.bytes += count as u64;
@@ -465,7 +465,7 @@ impl<'a> Window<'a> {
         self.skip(count);
     }
 
-    /// The place of the byte after `offset` others.
+    /// Returns the place of the byte at `offset` in the window.
     fn place_at(&self, offset: usize, has_column: bool) -> Place {
         let before = &self.rest()[..offset.min(self.rest().len())];
         let lines = memchr::memchr_iter(b'\n', before).count() as u64;
@@ -492,7 +492,7 @@ impl<'a> Window<'a> {
         }
     }
 
-    /// The length of the line without its end, or of what was read of it when `most` bytes were.
+    /// Returns the length of the line without its end, or of the part that was read once that has `most` bytes.
     fn line_len(&mut self, most: usize) -> io::Result<usize> {
         let mut searched = 0;
         loop {
@@ -538,7 +538,7 @@ enum Step {
     Last,
     /// The byte before was the last one.
     After,
-    /// No text of JSON goes on like this.
+    /// The byte cannot follow in any JSON text.
     Broken,
 }
 
@@ -560,7 +560,7 @@ impl Brackets {
     fn next(&mut self, byte: u8, in_array: bool) -> Step {
         if self.in_string {
             match byte {
-                // No string has the end of a line in it.
+                // A JSON string cannot hold the end of a line.
                 b'\n' => return Step::Broken,
                 _ if self.escaped => self.escaped = false,
                 b'\\' => self.escaped = true,

@@ -1,4 +1,4 @@
-//! The type wrappers of Extended JSON: `{"$oid": …}` and its like, from the object they are to the value they mean.
+//! Converts the type wrappers of Extended JSON, such as `{"$oid": …}`, to BSON values.
 
 use base64::Engine as _;
 use base64::alphabet::STANDARD;
@@ -13,7 +13,7 @@ use jiff::fmt::temporal::Pieces;
 use crate::record::{ValueRef, to_bson};
 use crate::wire;
 
-/// Some exporters leave the padding out; what the bytes are is certain all the same.
+/// Accepts base64 with and without padding: some exporters leave it out, and the bytes are the same.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
@@ -25,7 +25,7 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 /// by convention; names that merely begin with a `$` mean nothing here.
 pub fn unwrap(fields: Document) -> Result<Bson, String> {
     let Some(found) = fields.keys().find(|name| is_wrapper(name)) else { return Ok(Bson::Document(fields)) };
-    // A query that is stored as a document.
+    // A stored MongoDB query has the operator `$regex` with a value that is no text.
     if fields.get("$regex").is_some_and(|pattern| !matches!(pattern, Bson::String(_))) {
         return Ok(Bson::Document(fields));
     }
@@ -90,7 +90,7 @@ fn is_wrapper(name: &str) -> bool {
     )
 }
 
-/// A wrapper of one name.
+/// Reads a wrapper that has one name.
 fn wrapper(name: &str, value: &Bson) -> Result<Bson, String> {
     let wrong = |right: &str| format!("`{name}` must be {right}");
     match name {
@@ -134,8 +134,8 @@ fn object_id(value: &Bson) -> Option<ObjectId> {
     value.as_str().and_then(|text| ObjectId::parse_str(text).ok())
 }
 
-/// The whole number that a string, or a number without quotes, has. Digits only: `FromStr` would take a leading `+`, which the
-/// specification does not know.
+/// Reads a whole number, with or without quotes. Accepts only digits and a minus sign: `FromStr` would accept a leading `+`,
+/// which the specification does not have.
 fn integer(value: &Bson) -> Option<i64> {
     match value {
         Bson::String(text) => text.parse().ok().filter(|_| !text.starts_with('+')),
@@ -146,7 +146,7 @@ fn integer(value: &Bson) -> Option<i64> {
     }
 }
 
-/// The integer that a double is, where it is exact.
+/// Converts a double to an integer if that is exact.
 fn whole(value: f64) -> Option<i64> {
     const EXACT: f64 = 9_007_199_254_740_992.0;
     (value.fract() == 0.0 && value.abs() <= EXACT).then_some(value as i64)
@@ -164,8 +164,8 @@ fn double(value: &Bson) -> Option<f64> {
         "Infinity" => Some(f64::INFINITY),
         "-Infinity" => Some(f64::NEG_INFINITY),
         "NaN" => Some(f64::NAN),
-        // Rust's parser knows more words than the specification ("inf", "nan"), so let only numbers through; and it makes
-        // infinity of a number that is too large.
+        // Rust's parser accepts more words than the specification ("inf", "nan"), and returns infinity for a number that is
+        // too large.
         _ if text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'+' | b'-' | b'.' | b'e' | b'E')) => {
             text.parse().ok().filter(|value: &f64| value.is_finite())
         }
@@ -173,7 +173,7 @@ fn double(value: &Bson) -> Option<f64> {
     }
 }
 
-/// 32 hex digits, with hyphens in their places or without any.
+/// Reads 32 hex digits, with hyphens in the usual places or without any.
 fn uuid(text: &str) -> Option<[u8; 16]> {
     let mut text = text.to_ascii_lowercase();
     if text.len() == 32 && text.is_ascii() {
@@ -184,13 +184,13 @@ fn uuid(text: &str) -> Option<[u8; 16]> {
     wire::parse_uuid(&text)
 }
 
-/// Reads a decimal that 128 bits hold exactly. The crate refuses to round, but takes a few texts that are no number, such as
-/// `.`, `.+5` and `sNaN`.
+/// Reads a decimal that 128 bits hold exactly. The crate refuses to round, but accepts a few texts that are not numbers, such
+/// as `.`, `.+5` and `sNaN`.
 fn decimal(value: &Bson) -> Option<Decimal128> {
     let text = match value {
         Bson::String(text) => text.as_str(),
         Bson::Int32(_) | Bson::Int64(_) => return value.to_string().parse().ok(),
-        // Its shortest digits, which are those in the file unless there were more than a double holds.
+        // The shortest digits of a double are those in the file, unless the file has more than a double holds.
         Bson::Double(value) => return value.to_string().parse().ok(),
         _ => return None,
     };
@@ -215,7 +215,7 @@ fn timestamp(value: &Bson) -> Option<Bson> {
     (inner.len() == 2).then_some(Bson::Timestamp(Timestamp { time: part("t")?, increment: part("i")? }))
 }
 
-/// The crate has no constructor for this type, so its bytes are written and read.
+/// Builds a DBPointer from its bytes: the crate has no constructor for this type.
 fn db_pointer(value: &Bson) -> Option<Bson> {
     let Bson::Document(inner) = value else { return None };
     let (Bson::String(namespace), Bson::ObjectId(id)) = (inner.get("$ref")?, inner.get("$id")?) else { return None };
@@ -228,7 +228,7 @@ fn db_pointer(value: &Bson) -> Option<Bson> {
 
 fn date(value: &Bson) -> Result<Bson, String> {
     let millis = match value {
-        // The wire form first: it reaches years that the date crate does not.
+        // The wire form is tried first: it covers years that the date crate does not.
         Bson::String(text) => match wire::parse_date(text) {
             Some(millis) => Some(millis),
             None if is_leap_second(text) => {
@@ -247,7 +247,7 @@ fn date(value: &Bson) -> Result<Bson, String> {
         .ok_or_else(|| "`$date` must be an RFC 3339 date and time, or a whole number of milliseconds".into())
 }
 
-/// Whether the second of the minute is 60: the date crate takes that for 59.
+/// Returns true if the second is 60, which the date crate would read as 59.
 fn is_leap_second(text: &str) -> bool {
     let clock = text.split_once(['T', 't', ' ']).map_or("", |(_, clock)| clock);
     let digits: String =
@@ -255,8 +255,8 @@ fn is_leap_second(text: &str) -> bool {
     digits.get(4..6) == Some("60")
 }
 
-/// RFC 3339 with any offset and any fraction of a second, of which milliseconds are kept. Composed here because
-/// `jiff::Timestamp` ends a day before the year 9999 does, which is where many a data set puts "never".
+/// Reads RFC 3339 with any offset, and truncates the fraction of a second to milliseconds. Composes the parts itself, because
+/// `jiff::Timestamp` excludes the last day of the year 9999, which many data sets use for "never".
 fn other_date(text: &str) -> Option<i64> {
     let pieces = Pieces::parse(text).ok()?;
     let local = pieces.date().to_datetime(pieces.time()?);

@@ -15,8 +15,8 @@ use crate::record::{Document, Malformed};
 use crate::store::{self, Error, MemoryPool, MemoryReservation, RowStream, UNCOUNTED_BYTES};
 use crate::wire;
 
-/// The bytes that are gathered before they are sent, if that many are at hand: enough that the cost of a chunk does not
-/// count, and little compared with what a socket buffers. A larger record goes out in one piece.
+/// The size of a chunk, if the store has enough records ready: large enough that the cost per chunk does not matter, and small
+/// compared with the buffer of a socket. A larger record is sent as one chunk.
 const CHUNK_BYTES: usize = 64 * 1024;
 
 /// The time that a stream may wait for the memory of a large record once its status was sent.
@@ -24,7 +24,7 @@ const MEMORY_TIMEOUT: Duration = Duration::from_secs(5);
 
 const MEMORY_POLL: Duration = Duration::from_millis(50);
 
-/// The streams that may wait for memory at once: each has a large record in hand.
+/// The streams that may wait for memory at once: each of them holds a large record.
 static MEMORY_WAITERS: Semaphore = Semaphore::const_new(4);
 
 /// Encodes a sequence of records.

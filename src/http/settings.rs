@@ -36,7 +36,7 @@ pub const CORS_HEADERS: &[&str] = &[
 pub enum AccessLog {
     #[default]
     All,
-    /// Those with a status from 500, and those that took longer than a second.
+    /// Requests with a status of 500 or more, and those that took longer than a second.
     Errors,
     Off,
 }
@@ -71,7 +71,7 @@ pub struct Settings {
     pub api_keys: Option<Arc<KeyFile>>,
     /// Values whose files may change, for `/readyz`.
     pub reloaded: Vec<Arc<dyn Reload>>,
-    /// Adds `Server-Timing` to responses. It shows every client how busy the store is, and whether it had a record at hand.
+    /// Adds `Server-Timing` to responses. It shows every client how busy the store is, and if a record was cached.
     pub server_timing: bool,
     /// The requests that have a line in the log.
     pub access_log: AccessLog,

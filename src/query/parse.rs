@@ -1,4 +1,4 @@
-//! The text of a query into a [`Selection`].
+//! Parses a query string into a [`Selection`].
 
 use percent_encoding::percent_decode_str;
 
@@ -14,7 +14,7 @@ const MAX_VALUES: usize = 256;
 const MAX_FIELDS: usize = 64;
 const MAX_SORT_FIELDS: usize = 8;
 
-/// The longest part of a client's text that an answer repeats, in characters.
+/// The longest part of a client's text that a response repeats, in characters.
 const QUOTED_MAX: usize = 64;
 
 /// The operators of filters.
@@ -33,7 +33,7 @@ impl QueryError {
     }
 }
 
-/// The parameters of a query, decoded: names and values, in their order. A plus is a space, as forms write it.
+/// Decodes the parameters of a query: names and values, in their order. A plus is a space, as in HTML forms.
 ///
 /// # Errors
 ///
@@ -66,7 +66,7 @@ pub fn decode(query: &str) -> Result<Vec<(String, String)>, QueryError> {
         .collect()
 }
 
-/// Says whether every percent sign has two hex digits after it.
+/// Returns true if every percent sign is followed by two hex digits.
 pub fn has_valid_escapes(text: &str) -> bool {
     let mut escapes = text.split('%').skip(1);
     escapes.all(|rest| rest.len() >= 2 && rest.as_bytes()[..2].iter().all(u8::is_ascii_hexdigit))
@@ -77,7 +77,7 @@ impl Selection {
     ///
     /// # Errors
     ///
-    /// When one is unknown, there twice, or has a value that means nothing.
+    /// When one is unknown, repeated, or has an invalid value.
     pub fn parse(parameters: &[(String, String)]) -> Result<Self, QueryError> {
         let mut selection = Self::default();
         let (mut clauses, mut filters) = (Vec::new(), 0);
@@ -135,11 +135,11 @@ impl Selection {
         Ok(selection)
     }
 
-    /// Reads the parameters of a single record, which has nothing to choose but fields.
+    /// Reads the parameters of a single record: only `fields` is valid there.
     ///
     /// # Errors
     ///
-    /// As [`Selection::parse`].
+    /// Those of [`Selection::parse`].
     pub fn parse_projection(parameters: &[(String, String)]) -> Result<Option<Projection>, QueryError> {
         if let Some((name, _)) = parameters.iter().find(|(name, _)| name != "fields") {
             let detail = format!("There is no parameter `{}`: a single record has `fields`.", quoted(name));
@@ -213,7 +213,7 @@ fn projection(value: &str) -> Result<Projection, QueryError> {
     Ok(paths.collect::<Result<Vec<_>, _>>()?.iter().collect())
 }
 
-/// A filter, or several of which one must match.
+/// Parses a filter, or an `or` of several.
 fn clause(parameter: &str, value: &str) -> Result<Clause, QueryError> {
     if parameter == "or" {
         return any_of(value).map(Clause);
@@ -229,7 +229,8 @@ fn clause(parameter: &str, value: &str) -> Result<Clause, QueryError> {
     Ok(Clause(vec![predicate(parameter, value, unknown)?]))
 }
 
-/// `(a.eq=1,b.in=(2,3))`. The texts were percent-decoded before, so an escaped character is one after a backslash or in quotes.
+/// Parses the value of `or`, such as `(a.eq=1,b.in=(2,3))`. Percent signs are decoded already; characters are escaped by a
+/// backslash or by quotes.
 fn any_of(value: &str) -> Result<Vec<Predicate>, QueryError> {
     let wrong = |detail: String| QueryError::new("or", detail);
     let Some(inner) = value.strip_prefix('(').and_then(|value| value.strip_suffix(')')) else {
@@ -275,12 +276,12 @@ fn any_of(value: &str) -> Result<Vec<Predicate>, QueryError> {
     filters.into_iter().map(filter).collect()
 }
 
-/// Says whether a parenthesis stands there that no backslash precedes.
+/// Returns true if the text has a parenthesis without a backslash before it.
 fn has_parenthesis(text: &str) -> bool {
     split(text, '(').len() > 1 || split(text, ')').len() > 1
 }
 
-/// `path.operator` and a value.
+/// Parses `path.operator` and a value.
 fn predicate(parameter: &str, value: &str, unknown: impl Fn(&str) -> QueryError) -> Result<Predicate, QueryError> {
     let unknown = || unknown(&quoted(parameter));
     let parts = split(parameter, '.');
@@ -322,7 +323,7 @@ fn predicate(parameter: &str, value: &str, unknown: impl Fn(&str) -> QueryError)
     Ok(Predicate { path, any, negated })
 }
 
-/// The values that the texts denote, and the days.
+/// Returns a test for the values that the texts denote, and one for each day.
 fn equals(texts: &[Text]) -> Vec<Test> {
     let (values, days): (Vec<_>, Vec<_>) = texts.iter().map(Text::equals).unzip();
     let mut tests = vec![Test::In(values.into_iter().flatten().collect())];

@@ -47,6 +47,7 @@ impl ClientStream {
         Ok((self.stream.peek(&mut byte).await? == 1).then_some(byte[0]))
     }
 
+    /// Returns the result of a write, or a time-out if the write has waited too long.
     fn bound<T>(&mut self, context: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if written.is_ready() {
             self.stall = None;
@@ -72,10 +73,9 @@ impl Drop for ClientStream {
 
 /// A write that waits for the client.
 ///
-/// Waiting alone does not show that the client has stopped reading: the kernel accepts the next bytes only once a large part of
-/// its send buffer is free. The client's acknowledgements show progress earlier, and still in steps: a system makes room for
-/// more once whole segments of 64 KiB are read, which takes a client that reads 4,000 bytes a second up to 33 s. Hence the
-/// client has half as much time again.
+/// A wait alone does not prove that the client has stopped reading: the kernel accepts the next bytes only once a large part of
+/// its send buffer is free. The client's acknowledgements show progress earlier, but in steps, since its system frees whole
+/// segments of 64 KiB: at 4,000 bytes a second, up to 33 s pass between two. Hence the time-out is 1.5 times the setting.
 struct Stall {
     check_interval: Duration,
     timeout: Duration,
@@ -87,7 +87,7 @@ struct Stall {
 impl Stall {
     fn new(write_timeout: Duration) -> Self {
         let (check_interval, timeout) = (write_timeout / CHECKS, write_timeout + write_timeout / 2);
-        // The first check counts as progress where acknowledgements are known, so that a client gets the whole time.
+        // The first check sets `unacknowledged`, which counts as progress: the client then has the whole time-out from there.
         let next_check = Box::pin(sleep(check_interval));
         Self { check_interval, timeout, unacknowledged: None, last_progress: Instant::now(), next_check }
     }

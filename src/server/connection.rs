@@ -1,4 +1,4 @@
-//! One connection: HTTP/1.0, HTTP/1.1 or HTTP/2, within its limits, until it ends or the server does.
+//! A connection that speaks HTTP/1.0, HTTP/1.1 or HTTP/2, and its limits and time-outs.
 
 use std::convert::Infallible;
 use std::error::Error;
@@ -36,18 +36,18 @@ const HEAD_MAX_BYTES: usize = 16 * 1024;
 /// [RFC 9113, section 6.5.2](https://www.rfc-editor.org/rfc/rfc9113#section-6.5.2) recommends.
 const MAX_CONCURRENT_STREAMS: u32 = 100;
 
-/// What a client may send of its requests' bodies before it must wait, on one stream and on all: HTTP/2's least. No request has
-/// a body that is read.
+/// The HTTP/2 flow-control windows for request bodies, of a stream and of the connection. The minimum, since the API reads no
+/// request body.
 const RECEIVE_WINDOW_BYTES: u32 = 65_535;
 
-/// What one stream may hold of its response while its client reads slowly.
+/// The bytes of a response that HTTP/2 buffers for each stream whose client reads slowly.
 const STREAM_SEND_BUFFER_BYTES: usize = 64 * 1024;
 
 /// Streams that a client may reset before they were served, or make the server reset, before its connection is closed.
 const MAX_PENDING_RESETS: usize = 20;
 const MAX_ERROR_RESETS: usize = 100;
 
-/// How often a client of HTTP/2 is asked whether it is still there, and how long it may take to answer.
+/// The interval of HTTP/2 keep-alive pings, and the time in which a client must answer one.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -62,7 +62,7 @@ where
     B: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Send + Unpin + 'static,
 {
     let usage = Arc::new(Usage::default());
-    // hyper would close at once a connection on which nothing was read yet, and lose a request that waits there.
+    // hyper would at once close a connection on which it has read nothing yet, and lose a request that has arrived.
     let grace_over = || draining.clone().cancelled_owned().then(|()| sleep(DRAIN_GRACE));
     let stream = ClientStream::new(stream, limits.write_timeout, usage.clone(), limits.connections.clone());
     let stream = match &limits.tls {
@@ -93,7 +93,7 @@ where
         })
         .map_response(|response: Response<B>| response.map(ResponseBody::new));
     let streams = TaskTracker::new();
-    // So that waiting for them ends whenever none is left.
+    // `TaskTracker::wait` returns only if the tracker is closed.
     streams.close();
     let http = builder(&limits, streams.clone());
     let mut connection = pin!(http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service)));
@@ -158,8 +158,8 @@ fn builder(limits: &Limits, streams: TaskTracker) -> auto::Builder<StreamExecuto
     builder
 }
 
-/// Waits until a connection without a request for `header_timeout` has to end: one on which no request was begun, or one of
-/// HTTP/2. hyper ends those of HTTP/1.
+/// Returns once the connection had no request for `header_timeout`. Only for connections without any request yet, and for
+/// HTTP/2: hyper itself ends idle connections of HTTP/1.
 async fn idle(usage: &Usage, streams: &TaskTracker, header_timeout: Duration) {
     loop {
         streams.wait().await;
@@ -174,8 +174,8 @@ async fn idle(usage: &Usage, streams: &TaskTracker, header_timeout: Duration) {
     }
 }
 
-/// Waits until a connection that is shutting down since it is idle has to be cut: at once if it had no request; later if the
-/// client does not read the rest of its responses, all of which HTTP/2 has buffered.
+/// Returns when an idle connection that is shutting down must be cut: at once if it had no request, else after the write
+/// timeout, since a client of HTTP/2 may still be reading buffered responses.
 async fn lingering(usage: &Usage, streams: &TaskTracker, write_timeout: Duration) {
     if usage.requests() == 0 {
         return;

@@ -17,15 +17,15 @@ use tokio_util::task::TaskTracker;
 
 use crate::telemetry::Connections;
 
-/// The largest part of a body that a stream takes at once, so that the next part shows that the client reads.
+/// The largest part of a body that is passed on at once. A request for the next part shows that the client reads.
 const PART_BYTES: usize = 16 * 1024;
 
 tokio::task_local! {
     static PROGRESS: Progress;
 }
 
-/// The parts of a body that were taken to be sent; 0 while the stream waits for the response or for its next part, and not for
-/// the client.
+/// The number of body parts that were passed on to be sent. It is 0 while the stream waits for the handler and not for the
+/// client.
 #[derive(Clone, Default)]
 struct Progress(Arc<AtomicUsize>);
 
@@ -73,13 +73,13 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for StreamExecutor {
 pub struct ResponseBody<B> {
     body: B,
     progress: Option<Progress>,
-    /// The rest of a frame, of which a part was sent.
+    /// The unsent rest of a frame.
     rest: Bytes,
     parts: usize,
 }
 
 impl<B> ResponseBody<B> {
-    /// To be called in the task that sends `body`.
+    /// Must be called in the task that sends `body`, whose progress it records.
     pub fn new(body: B) -> Self {
         let progress = PROGRESS.try_with(Progress::clone).ok();
         let body = Self { body, progress, rest: Bytes::new(), parts: 0 };

@@ -1,4 +1,4 @@
-//! How much of what was written to a client its system has not acknowledged.
+//! The bytes that were written to a client and not acknowledged by its system.
 
 use tokio::net::TcpStream;
 
@@ -43,7 +43,7 @@ mod linux {
         socket.write_all(&request(stream.local_addr()?, stream.peer_addr()?))?;
         let mut reply = [0; 1024];
         let length = socket.read(&mut reply)?;
-        // An error has another type.
+        // The kernel reports an error by a message of another type.
         let is_found = reply[4..6] == SOCK_DIAG_BY_FAMILY.to_ne_bytes();
         let queue = reply[..length].get(SEND_QUEUE..SEND_QUEUE + 4).and_then(|bytes| bytes.try_into().ok());
         Ok(queue.filter(|_| is_found).map(u32::from_ne_bytes))
@@ -56,10 +56,10 @@ mod linux {
         request.extend(length.to_ne_bytes());
         request.extend(SOCK_DIAG_BY_FAMILY.to_ne_bytes());
         request.extend(NLM_F_REQUEST.to_ne_bytes());
-        // The number of the message and the sender: one reply is read, on a socket of its own.
+        // Sequence number and port are not needed: the socket is used for a single reply.
         request.extend([0; 8]);
         request.extend([family, IPPROTO_TCP, 0, 0]);
-        // In every state.
+        // Connections in every state.
         request.extend(u32::MAX.to_ne_bytes());
         request.extend(local.port().to_be_bytes());
         request.extend(peer.port().to_be_bytes());

@@ -1,10 +1,10 @@
-//! What a connection was used for, which decides how it ends.
+//! The protocol and the requests of a connection, which decide how it is ended.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use hyper::Version;
 
-/// What a connection was used for so far.
+/// The protocol and the number of requests of a connection.
 #[derive(Default)]
 pub struct Usage {
     requests: AtomicUsize,
@@ -13,7 +13,7 @@ pub struct Usage {
 }
 
 impl Usage {
-    /// Whether a response may end where its connection does: HTTP/1.0 has no chunks
+    /// Returns true if the end of the connection may mark the end of a response, since HTTP/1.0 has no chunks
     /// ([RFC 9112, section 6.3](https://www.rfc-editor.org/rfc/rfc9112#section-6.3)).
     pub fn is_close_delimited(&self) -> bool {
         self.is_close_delimited.load(Ordering::Relaxed)
@@ -29,7 +29,7 @@ impl Usage {
         self.requests.load(Ordering::Relaxed)
     }
 
-    /// Whether hyper's own time-outs apply. They do not before the first request, nor to HTTP/2.
+    /// Returns true for a connection of HTTP/1 that has had a request. hyper's own time-outs apply only to those.
     pub fn is_http1(&self) -> bool {
         self.requests() > 0 && !self.is_http2.load(Ordering::Relaxed)
     }

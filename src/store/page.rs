@@ -17,26 +17,26 @@ pub const PAGE_BYTES: usize = 8 * 1024 * 1024;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Page {
     pub documents: Vec<Document>,
-    /// `None` when these were the last ones.
+    /// `None` on the last page.
     pub next: Option<Cursor>,
     /// See [`GetResult::staleness`](super::GetResult::staleness).
     pub staleness: Option<Duration>,
 }
 
-/// The first `limit` rows of `request`; fewer, but one at least, where they would take more than [`PAGE_BYTES`]; more, where
-/// the last `_id` repeats. The documents are counted in `reservation`.
+/// Returns the first `limit` rows of `request`: fewer, but at least one, if they would exceed [`PAGE_BYTES`]; more, if the last
+/// `_id` repeats. `reservation` counts the documents.
 ///
 /// # Errors
 ///
-/// Those of the store. `Unavailable` when the memory for responses is used up. `Invalid` when a record has no `_id`, or so
-/// many records have one `_id` that they do not fit.
+/// Those of the store. `Unavailable` when the memory for responses is used up. `Invalid` when a record has no `_id`, or when the
+/// records with one `_id` do not fit into a page.
 pub async fn page(
     store: &dyn Store,
     request: &ListRequest,
     limit: usize,
     reservation: &mut MemoryReservation,
 ) -> Result<Page> {
-    // One row more than the page tells whether another page follows.
+    // An additional row shows if another page follows.
     let mut ask = limit.saturating_add(1);
     loop {
         let list = store.list(ListRequest { limit: Some(ask), ..request.clone() }).await?;

@@ -1,9 +1,9 @@
 //! The part of a store's URL that may be secret.
 
-/// The length of `user:password@` at the beginning of `rest`, the part of a URL after `://`; 0 if there is none.
+/// Returns the length of `user:password@` at the beginning of `rest`, the part of a URL after `://`; 0 without a user.
 ///
-/// A password with an unescaped `/`, `?` or `@` is wrong, and belongs to it all the same: it ends at the last `@`, except for one
-/// in the value of an option.
+/// An invalid password with an unescaped `/`, `?` or `@` must be hidden too: the user info ends at the last `@` that is not in
+/// the value of an option.
 pub fn user_info_len(rest: &str) -> usize {
     let end = |text: &str| text.rfind('@').map_or(0, |at| at + 1);
     match rest.split_once('?') {
@@ -12,7 +12,7 @@ pub fn user_info_len(rest: &str) -> usize {
     }
 }
 
-/// Whether what follows `?` up to the last `@` are options.
+/// Returns true if the text, up to its last `@`, consists of options.
 fn has_options(text: &str) -> bool {
     let before = text.rfind('@').map_or(text, |at| &text[..at]);
     let is_option = |option: &str| {
@@ -23,7 +23,7 @@ fn has_options(text: &str) -> bool {
     before.split('&').all(is_option)
 }
 
-/// Whether something other than a port follows a colon.
+/// Returns true if a colon is followed by something other than a port.
 fn has_user(place: &str) -> bool {
     let hosts = place.split('/').next().unwrap_or_default();
     hosts.split(',').any(|host| {

@@ -4,7 +4,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-/// Counts the connections of clients. A clone counts in the same place.
+/// Counts the connections of clients. Clones share the counts.
 #[derive(Clone, Debug, Default)]
 pub struct Connections {
     open: Gauge,

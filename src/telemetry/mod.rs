@@ -35,7 +35,7 @@ const BUFFERED_LINES: usize = 8 * 1024;
 pub enum Format {
     #[default]
     Text,
-    /// One object a line, with the fields of the event at its top level.
+    /// A JSON object on each line, with the fields of the event at its top level.
     Json,
 }
 
@@ -44,7 +44,7 @@ pub enum Format {
 #[must_use = "logging ends when it is dropped"]
 pub struct Telemetry {
     dropped_lines: ErrorCounter,
-    // In this order: a failure of the last export is logged.
+    // Dropped before the log, which then has the failure of the last export.
     #[cfg(feature = "otlp")]
     _exporter: Option<otlp::Exporter>,
     _writer: WorkerGuard,
@@ -89,7 +89,7 @@ pub fn parse_filter(text: &str) -> Result<Targets, InvalidFilter> {
 
 /// Starts logging what `filter` lets through, panics included, and exporting traces to the OTLP collector at `otlp_endpoint`.
 ///
-/// An endpoint that cannot be used is a warning in the log.
+/// Warns in the log about an endpoint that cannot be used.
 ///
 /// # Errors
 ///
@@ -131,12 +131,12 @@ pub fn start(filter: &str, format: Format, otlp_endpoint: Option<&str>) -> Resul
 
 /// Writes the error that ends the program to standard error, as the last line in the log's format.
 ///
-/// Not an event of the log itself, which may not have started, or may filter errors out.
+/// Bypasses the log, which may not have started, or may filter errors out.
 pub fn report_error(format: Format, message: &str) {
-    // Not written here: standard error may be stuck. The guard waits about a second for it.
+    // Another thread writes the line, since standard error may be stuck. Dropping the guard waits about a second for it.
     let (mut writer, _guard) = stderr_writer();
     match format {
-        // A closed standard error leaves no place to report that.
+        // If standard error is closed, the failure cannot be reported anywhere.
         Format::Text => drop(writeln!(writer, "{}: {message}", env!("CARGO_PKG_NAME"))),
         Format::Json => {
             let subscriber = fmt().json().flatten_event(true).with_writer(writer).finish();
@@ -153,7 +153,7 @@ fn stderr_writer() -> (NonBlocking, WorkerGuard) {
     NonBlockingBuilder::default().buffered_lines_limit(BUFFERED_LINES).lossy(true).thread_name("log").finish(stderr)
 }
 
-/// With a backtrace, if `RUST_BACKTRACE` asks for one.
+/// Logs a panic, with a backtrace if `RUST_BACKTRACE` asks for one.
 fn log_panic(panic: &panic::PanicHookInfo<'_>) {
     let backtrace = Backtrace::capture();
     tracing::error!(

@@ -38,7 +38,7 @@ impl Exporter {
     ///
     /// # Errors
     ///
-    /// When `endpoint` is no such URL, has a secret, or needs certificates that there are not.
+    /// When `endpoint` is not such a URL, holds a secret, or needs certificates that the system does not have.
     pub fn start(endpoint: &str) -> Result<Self, String> {
         let url = Url::parse(endpoint).ok().filter(is_collector).ok_or(
             "--otlp-endpoint (OTEL_EXPORTER_OTLP_ENDPOINT) must be the URL of a collector, as in http://127.0.0.1:4318 or \
@@ -89,7 +89,7 @@ fn is_collector(url: &Url) -> bool {
     matches!(url.scheme(), "http" | "https") && url.has_host() && !has_secret && url.fragment().is_none()
 }
 
-/// Reports the causes of an error, which the exporter would leave out of the log: that a certificate is not trusted, for example.
+/// An HTTP client whose errors include their causes, such as an untrusted certificate. The exporter logs only the outermost error.
 #[derive(Debug)]
 struct Client(blocking::Client);
 
@@ -103,14 +103,14 @@ impl HttpClient for Client {
     }
 }
 
-/// A client that trusts the system's certificate authorities, or those of `SSL_CERT_FILE` and `SSL_CERT_DIR`.
+/// Returns a client that trusts the system's certificate authorities, or those of `SSL_CERT_FILE` and `SSL_CERT_DIR`.
 fn client(url: &Url) -> reqwest::Result<Client> {
-    // An error means that there is a provider already.
+    // An error means that a provider is installed already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let client = blocking::Client::builder().timeout(EXPORT_TIMEOUT);
     let client = match url.scheme() {
         "https" => client.build()?,
-        // An image without certificates can export without TLS.
+        // Without TLS no certificates are needed: an image may have none.
         _ => client.tls_certs_only([]).build()?,
     };
     Ok(Client(client))
@@ -125,12 +125,12 @@ fn error_chain(error: &dyn std::error::Error) -> String {
 pub fn set_parent(span: &Span, headers: &HeaderMap) {
     if !span.is_disabled() {
         let parent = TraceContextPropagator::new().extract_with_context(&Context::new(), &HeaderExtractor(headers));
-        // Fails for a span that has started, or that no exporter takes.
+        // This fails for a span that has started, or that is not exported.
         let _ = span.set_parent(parent);
     }
 }
 
-/// The id of the trace that `span` is in; `None` for a span that is not exported.
+/// Returns the id of the trace that `span` is in; `None` for a span that is not exported.
 pub fn trace_id(span: &Span) -> Option<String> {
     let context = span.context();
     let trace_id = context.span().span_context().trace_id();

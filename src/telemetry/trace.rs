@@ -4,7 +4,7 @@ use hyper::HeaderMap;
 use tracing::Span;
 use tracing::field::Empty;
 
-/// Whether this build can export spans.
+/// True if this build can export spans.
 pub const CAN_EXPORT: bool = cfg!(feature = "otlp");
 
 /// The target of every span: the exporter takes them all, and the log none.
@@ -34,7 +34,7 @@ pub fn request_span(headers: &HeaderMap, method: &str, route: Option<&str>) -> S
     span
 }
 
-/// The name that the conventions define: without the text of a method or of a path that a client made up.
+/// Returns the name that the conventions define: it has no text that a client chooses, such as an unknown method or a path.
 fn span_name(method: &str, route: Option<&str>) -> String {
     let method = if method == "_OTHER" { "HTTP" } else { method };
     route.map_or_else(|| method.to_owned(), |route| format!("{method} {route}"))
@@ -54,7 +54,7 @@ pub fn store_span(request: &Span) -> Span {
     tracing::info_span!(target: TARGET, parent: request, "store")
 }
 
-/// The id of the trace that `span` belongs to; of a span that is not exported, the id in the request's `traceparent`.
+/// Returns the id of the trace that `span` belongs to; for a span that is not exported, the id in the request's `traceparent`.
 #[cfg_attr(not(feature = "otlp"), expect(unused_variables))]
 pub fn trace_id(span: &Span, headers: &HeaderMap) -> Option<String> {
     #[cfg(feature = "otlp")]
@@ -64,7 +64,7 @@ pub fn trace_id(span: &Span, headers: &HeaderMap) -> Option<String> {
     parent_trace_id(headers.get("traceparent")?.to_str().ok()?).map(str::to_owned)
 }
 
-/// The id of the trace in a `traceparent`, if that is valid ([W3C](https://www.w3.org/TR/trace-context/#traceparent-header)).
+/// Returns the trace id in a `traceparent`, if that is valid ([W3C](https://www.w3.org/TR/trace-context/#traceparent-header)).
 fn parent_trace_id(traceparent: &str) -> Option<&str> {
     let is_hex =
         |text: &str, digits| text.len() == digits && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));

@@ -43,7 +43,7 @@ pub fn encode_response(coding: Coding, memory: &MemoryPool, response: Response) 
     let (mut head, body) = response.into_parts();
     let mut body = body.into_data_stream();
     let body = if size.is_some_and(|size| size <= PIECE_BYTES as u64) {
-        // A body whose size is known is at hand.
+        // A body with a known size is one chunk, which is ready.
         let whole = body.next().now_or_never().flatten().and_then(Result::ok).unwrap_or_default();
         let mut encoder = coding.encoder().map_err(failed)?;
         Body::from(encoder.write_all(&whole).and_then(|()| encoder.finish()).map_err(failed)?)

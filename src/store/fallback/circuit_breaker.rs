@@ -18,10 +18,10 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::store::Store;
 
-/// Failures in a row that open the breaker: one alone may be an accident.
+/// The consecutive failures that open the breaker. A single failure may be an accident.
 const CONSECUTIVE_FAILURES: usize = 5;
 
-/// The round trips that are judged, and the time after which they no longer count.
+/// The number of round trips in the window, and the age beyond which they no longer count.
 const WINDOW: usize = 20;
 const WINDOW_TIME: Duration = Duration::from_secs(10);
 
@@ -52,7 +52,7 @@ pub struct CircuitBreaker {
     state: AtomicU8,
     opened: Notify,
     epoch: Instant,
-    /// The round trip of the last success, counted from the epoch.
+    /// The number of the last round trip that succeeded, in units of [`ROUND_TRIP`] since the epoch.
     last_success: AtomicU64,
     window: Mutex<Window>,
 }
@@ -61,7 +61,7 @@ pub struct CircuitBreaker {
 struct Window {
     /// The oldest first, with the time at which it ended.
     outcomes: VecDeque<(Instant, Outcome)>,
-    /// When the calls of the last failed round trip began.
+    /// The start of the last failed round trip.
     last_failure: Option<Instant>,
 }
 
@@ -122,7 +122,7 @@ impl CircuitBreaker {
 
     pub fn record_success(&self) {
         let round_trip = (self.epoch.elapsed().as_millis() / ROUND_TRIP.as_millis()) as u64;
-        // Nearly all calls end here: threads share the cache line as long as it is not written.
+        // Nearly all calls stop at this read: as long as the cache line is not written, threads share it.
         if self.last_success.load(Ordering::Relaxed) != round_trip
             && self.last_success.swap(round_trip, Ordering::Relaxed) != round_trip
         {
@@ -155,8 +155,8 @@ impl CircuitBreaker {
     }
 }
 
-/// Probes `primary` while the breaker is not closed, and closes it. An answer that takes longer than `within` is a failure:
-/// reads from a primary so slow would open the breaker again.
+/// Probes `primary` while the breaker is not closed, and closes it. An answer that takes longer than `within` counts as a
+/// failure: reads from such a slow primary would open the breaker again.
 pub async fn probe(breaker: Arc<CircuitBreaker>, primary: Arc<dyn Store>, within: Duration) {
     loop {
         breaker.wait_until_open().await;
@@ -178,7 +178,7 @@ mod tests {
 
     use super::*;
 
-    /// One round trip after the other.
+    /// Records failures of consecutive round trips.
     async fn fail(breaker: &CircuitBreaker, times: usize) {
         for _ in 0..times {
             let began = Instant::now();

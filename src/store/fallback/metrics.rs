@@ -6,7 +6,7 @@ use super::super::{Metric, MetricValue};
 use super::circuit_breaker::{CircuitBreaker, State};
 use super::replica::{Replica, SyncState};
 
-/// Reads whose reader bounds the staleness, by what became of them.
+/// Counts of reads whose reader bounds the staleness, by their result.
 #[derive(Default)]
 pub struct BoundedReads {
     pub primary: AtomicU64,
@@ -14,7 +14,7 @@ pub struct BoundedReads {
     pub replica: AtomicU64,
 }
 
-/// One series for each state.
+/// Returns a gauge for each state: 1 for the current one, else 0.
 fn enumeration<S: PartialEq, const N: usize>(
     name: &'static str,
     help: &'static str,

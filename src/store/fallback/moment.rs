@@ -26,7 +26,7 @@ struct Uptime {
 }
 
 impl Uptime {
-    /// Linux alone tells it in files.
+    /// Reads the uptime from `/proc`; `None` on systems other than Linux.
     fn now() -> Option<Self> {
         let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
         let uptime = fs::read_to_string("/proc/uptime").ok()?;

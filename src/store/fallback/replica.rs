@@ -12,13 +12,13 @@ use super::super::{Change, EmbeddedStore, Error, GetResult, Kind, ListRequest, L
 use super::snapshot_dir::SnapshotDir;
 use crate::record::{Document, Key, RecordId};
 
-/// The bytes that count for each record in addition to its BSON: its key, and its places in the indexes.
+/// The bytes that are counted for each record in addition to its BSON: its key and its index entries.
 pub const RECORD_BYTES: u64 = 150;
 
-/// A snapshot with more records than this is freed where blocking is allowed, since that takes a while.
+/// A snapshot with more records than this is freed on a blocking thread, since that takes a while.
 const MANY_RECORDS: u64 = 10_000;
 
-/// Why the replica does not answer.
+/// The reason why the replica does not answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unusable {
     Incomplete,
@@ -39,17 +39,17 @@ pub struct Conditions {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum SyncState {
-    /// Not started yet, or failing.
+    /// The replication has not started yet, or is failing.
     Interrupted,
     /// Follows the change stream.
     Following,
     /// Takes a new snapshot from time to time.
     Refreshing,
-    /// Stopped until the primary holds less.
+    /// The replication is stopped until the primary holds less.
     TooLarge,
 }
 
-/// The store of one snapshot, from its first record on.
+/// The store of one snapshot, complete or being filled, and its counts.
 pub struct Snapshot {
     /// `Some` until it is dropped.
     store: Option<Arc<dyn EmbeddedStore>>,
@@ -60,7 +60,7 @@ pub struct Snapshot {
     current: AtomicI64,
     records: AtomicU64,
     bytes: AtomicU64,
-    /// A write or a read has failed. From then on a store on disk may fail every call.
+    /// True once a write or a read has failed: a store on disk may then fail every call.
     has_failed: AtomicBool,
 }
 
@@ -154,7 +154,7 @@ impl Snapshot {
         self.has_failed.load(Ordering::Relaxed)
     }
 
-    /// From now on, the snapshot is only read where the primary does not answer.
+    /// Restricts the snapshot to requests that the primary does not answer.
     pub fn mark_failed(&self) {
         self.has_failed.store(true, Ordering::Relaxed);
     }
@@ -175,16 +175,16 @@ impl Snapshot {
     pub fn retire(self: Arc<Self>) {
         self.is_retired.store(true, Ordering::Relaxed);
         if self.has_failed() && self.directory.is_some() {
-            // Closing a store whose writes fail may wait forever, so its files go before.
+            // Closing a store whose writes fail may wait forever, so its files are removed first.
             tokio::task::spawn_blocking(move || self.directory.as_ref().map(SnapshotDir::remove_open));
         }
     }
 }
 
 impl Drop for Snapshot {
-    /// The last reader drops the snapshot, and may be a connection that shares its thread with others.
+    /// Frees the snapshot on a blocking thread: the last reader may be a connection that shares its thread with others.
     fn drop(&mut self) {
-        // A snapshot that is still served ends with the process, or is opened again at once.
+        // A snapshot that is still served is dropped only when the process ends or the store is opened again.
         if !self.is_retired.load(Ordering::Relaxed) {
             return;
         }
@@ -223,7 +223,7 @@ impl Replica {
     fn millis(&self, at: Instant) -> i64 {
         match at.checked_duration_since(self.epoch) {
             Some(since) => since.as_millis() as i64,
-            // Rounded down too.
+            // Times before the epoch are also rounded down.
             None => -(self.epoch.duration_since(at).as_millis() as i64) - 1,
         }
     }
@@ -373,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_list_was_the_last_to_read_is_not_freed_by_the_task_that_reads() {
+    fn a_retired_snapshot_is_not_freed_by_the_list_that_reads_it_last() {
         let runtime = tokio::runtime::Builder::new_current_thread().max_blocking_threads(1).build().expect("a runtime");
         runtime.block_on(async {
             let store = memory().await;
@@ -390,7 +390,7 @@ mod tests {
                 replica.list(ListRequest::default(), Conditions::default()).await.expect("an answer").expect("a list");
             assert!(list.rows.next().await.is_some_and(|first| first.is_ok()));
             replica.serve(Err(Unusable::Incomplete));
-            // While the only thread for it has other things to do.
+            // The only blocking thread is busy, so that the snapshot cannot be freed yet.
             let (go_on, wait) = mpsc::channel();
             let busy = tokio::task::spawn_blocking(move || wait.recv());
             drop(list);
@@ -402,7 +402,7 @@ mod tests {
         });
     }
 
-    /// A store whose disk says the same of every call.
+    /// A store whose disk fails every call.
     #[derive(Debug)]
     struct Full;
 
@@ -451,7 +451,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_cannot_be_read_is_no_answer_and_is_known_to_have_failed() {
+    async fn a_replica_that_cannot_be_read_does_not_answer_and_is_marked_as_failed() {
         for list in [true, false] {
             let replica = Replica::new(None);
             let snapshot = Snapshot::new(Arc::new(Full), None);
@@ -466,7 +466,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_has_failed_is_asked_only_where_nobody_else_answers() {
+    async fn a_failed_replica_answers_only_where_the_primary_does_not() {
         let replica = Replica::new(None);
         let snapshot = Snapshot::new(memory().await, None);
         replica.serve(Ok(snapshot.clone()));

@@ -33,10 +33,10 @@ const LOCK: &str = "LOCK";
 const STATE: &str = "replica.json";
 const STATE_NEW: &str = "replica.json.new";
 
-/// The text of the lock file, by which a foreign file of that name is told apart.
+/// The text of the lock file, which distinguishes it from a foreign file of that name.
 const MARK: &str = "records, fallback replica\n";
 
-/// The mark and the state of earlier versions, whose directories are taken over.
+/// The mark and the state files of earlier versions, whose directories are reused.
 const OLD_MARK: &str = "records, copies of a store\n";
 const OLD_STATES: [&str; 2] = ["copy.json", "copy.json.new"];
 
@@ -88,11 +88,11 @@ pub struct StoredReplica {
 ///
 /// # Errors
 ///
-/// `Invalid`, as [`store::open`] has it.
+/// `Invalid`, with the text of [`store::open`].
 pub async fn check(url: &str) -> Result<()> {
     match store::kind(url) {
         Some(BackendKind::Remote) => Err(not_embedded()),
-        // The directory holds the stores of the snapshots, and is none itself.
+        // The directory is no store itself: it holds a store for each snapshot.
         Some(BackendKind::Local) => store::directory(url).map(drop),
         // For an unknown store, the error says what is wrong with the name.
         Some(BackendKind::InMemory) | None => store::check(url).await.map(drop),
@@ -122,7 +122,7 @@ impl ReplicaDir {
             Ok(stored) => Ok((opened, Some(stored))),
             Err(error) => {
                 tracing::error!(cause = %error.report(), "cannot open the stored fallback replica; a new one will be made");
-                // It stays until a new one can be made: the next start may have what this one lacks, such as room on the disk.
+                // It is kept until a new one can be made: the next start may succeed, with more room on the disk for example.
                 if let Some(directory) = &mut opened.directory {
                     directory.unopened = Some(state.snapshot);
                 }
@@ -139,7 +139,7 @@ impl ReplicaDir {
             return Err(Error::broken(format!("the directory of the snapshot {} is missing", state.snapshot)));
         }
         let snapshot = self.open_snapshot(Some(state.snapshot)).await?;
-        // Counted again, since the file lacks the writes after it was written.
+        // The records are counted again, since there may be writes after the state file was written.
         let (mut records, mut bytes) = (0, 0);
         let mut all = snapshot.store()?.list(ListRequest::default()).await?.rows;
         while let Some(row) = all.try_next().await? {
@@ -172,7 +172,7 @@ impl ReplicaDir {
         if created.is_err()
             && let Some(directory) = &self.directory
         {
-            // A disk without room for a whole store has none for parts of many either.
+            // Removed, so that failed attempts do not fill the disk with parts of stores.
             SnapshotDir::new(&directory.path, number).remove();
         }
         Ok((created?, number))
@@ -270,7 +270,7 @@ impl Directory {
                 "{at} holds {foreign:?}, which is no part of a fallback replica: name a new or an empty directory. Nothing in it was changed"
             )));
         }
-        // Not truncated: it may be the mark of another process.
+        // The file is not truncated before it is locked: another process may use the directory.
         let lock = File::options().create(true).truncate(false).write(true).open(path.join(LOCK));
         let mut lock = lock.map_err(|error| cannot("write in", error))?;
         match lock.try_lock() {

@@ -58,14 +58,14 @@ const REMEMBER_TIME: Duration = Duration::from_secs(10);
 /// The time after which a warning is repeated while its cause lasts.
 const WARN_AGAIN: Duration = Duration::from_secs(60);
 
-/// The half that keeps the replica from being updated.
+/// The store that keeps the replica from being updated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fault {
     Primary,
     Replica,
 }
 
-/// Why an attempt to follow the primary ended.
+/// The reason why an attempt to follow the primary ended.
 enum End {
     Stream(ChangeStreamError),
     /// A snapshot was interrupted.
@@ -89,7 +89,7 @@ struct PendingSnapshot {
     begun: Instant,
     /// The key after which the scan can go on.
     last: Option<Key>,
-    /// When the last record was copied. The snapshot is complete once it is known to be current as of then.
+    /// The time at which the last record was copied. The snapshot is complete once it is known to be current as of that time.
     copied: Option<Instant>,
 }
 
@@ -127,19 +127,19 @@ pub struct Replicator {
     first_snapshot_within: Duration,
     snapshot_interval: Duration,
     size_limit: u64,
-    /// Where the changes resume, in the pending snapshot if there is one, else in the served one.
+    /// The position at which the changes resume, in the pending snapshot if there is one, else in the served one.
     token: Option<ResumeToken>,
     pending: Option<PendingSnapshot>,
     /// The number of the served snapshot.
     number: u64,
     remembered: Instant,
-    /// There were changes since.
+    /// True if changes were applied since `remembered`.
     has_changed: bool,
-    /// The fault that was logged last, and when.
+    /// The fault that was logged last, with the time of the log line.
     fault: Option<(Fault, Instant)>,
-    /// The size was logged as close to the limit.
+    /// True once the log says that the size is close to the limit.
     is_nearly_full: bool,
-    /// When the served snapshot was published, unless its stability is known.
+    /// The time at which the served snapshot was published; `None` once it has been stable.
     published: Option<Instant>,
     reconnects: Backoff,
     scans: Backoff,
@@ -191,7 +191,7 @@ impl Replicator {
                 Ok(until) => until,
                 Err(_) => {
                     tracing::error!("fallback replication panicked; it starts again");
-                    // What the panic left half done is not known.
+                    // The panic may have left the snapshot half updated.
                     self.start_over();
                     self.interrupted(Fault::Primary, "a panic");
                     Instant::now() + self.scans.next(SCAN_PAUSE)
@@ -236,7 +236,7 @@ impl Replicator {
                 self.give_up().await;
                 self.snapshot_interval
             }
-            // Each was answered above.
+            // These were handled above.
             Err(End::Unproven(_) | End::Stream(ChangeStreamError::Unsupported(_))) => self.scans.next(SCAN_PAUSE),
         };
         Instant::now() + pause
@@ -292,7 +292,7 @@ impl Replicator {
         let snapshot = match &self.pending {
             Some(pending) => pending.snapshot.clone(),
             None => match self.replica.served() {
-                // A reader has noticed.
+                // A reader has met an error.
                 Ok(served) if served.has_failed() => {
                     return Err(End::Replica(Error::unavailable("the fallback replica could not be read")));
                 }
@@ -335,7 +335,7 @@ impl Replicator {
         Ok(true)
     }
 
-    /// Writes a little at a time, or where blocking is allowed if the writes may wait for a disk.
+    /// Writes in small steps, and on a blocking thread if the store is on disk.
     async fn write(&self, snapshot: &Arc<Snapshot>, changes: Vec<Change>) -> std::result::Result<(), End> {
         if changes.is_empty() {
             return Ok(());
@@ -372,7 +372,7 @@ impl Replicator {
                 "fallback replica has nearly reached its size limit; raise --fallback-size-limit"
             );
         }
-        // Not below the limit by a hair, or each change would warn again.
+        // The warning is armed again only well below the limit, or each change near the limit would log it again.
         self.is_nearly_full = is_nearly_full || (self.is_nearly_full && size > limit - limit / 5);
     }
 
@@ -443,7 +443,7 @@ impl Replicator {
         let mut rows = scan.rows.ready_chunks(CHUNK);
         let mut read = 0;
         while let Some(chunk) = rows.next().await {
-            // The rows before an error count.
+            // The rows before an error are kept.
             let mut failure = None;
             let mut documents = Vec::with_capacity(chunk.len());
             for row in chunk {
@@ -568,7 +568,7 @@ impl Replicator {
     fn interrupted(&mut self, fault: Fault, cause: &str) {
         self.replica.interruptions.fetch_add(1, Ordering::Relaxed);
         if self.replica.sync_state() == SyncState::TooLarge {
-            // Logged once; it stays true until a snapshot is complete.
+            // The log has said so already, and it stays true until a snapshot is complete.
             return;
         }
         self.replica.set_sync_state(SyncState::Interrupted);

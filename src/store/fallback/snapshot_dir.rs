@@ -24,7 +24,7 @@ impl SnapshotDir {
         let number = name.to_str().and_then(|name| Some((name, name.parse::<u64>().ok()?)));
         // `007` and `+7` are not our spelling.
         let number = number.filter(|(name, number)| number.to_string() == *name).map(|(_, number)| number);
-        // A link would lead elsewhere.
+        // Symbolic links are excluded, since they may lead out of the directory.
         let is_ours = || entry.file_type().is_ok_and(|kind| kind.is_dir()) && Self(entry.path()).holds_a_store();
         Ok(number.filter(|_| is_ours()))
     }

@@ -50,26 +50,26 @@ use super::{Inner, MongoDb, error, reply};
 use crate::record::{Document, Key, raw};
 use crate::store::{Change, ChangeBatch, ChangeStream, ChangeStreamError, Error, ResumeToken};
 
-/// The time that the server waits for an event before it sends an empty reply. A replica learns so often that it is current,
-/// and an event is held so long at most while nothing else writes.
+/// The time that the server waits for an event before it sends an empty reply. While there are no writes, the replica is proven
+/// current at this interval, and held events are emitted after it.
 const AWAIT: Duration = Duration::from_millis(100);
 
-/// The longest time without an answer of the primary, after which the stream ends.
+/// The stream ends if the primary does not answer for this time.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The memory for changes while a resumed stream catches up. With more of them, a new snapshot is cheaper.
+/// The memory for changes while a resumed stream catches up. If they need more, a new snapshot is cheaper.
 const CATCH_UP_BYTES: usize = 64 * 1024 * 1024;
 
-/// The memory of one such change besides the bytes of its document and key: an entry of the map with its key, and the change.
+/// The memory of such a change in addition to the bytes of its document and key: the map entry and the change itself.
 const CATCH_UP_ENTRY: usize = 150;
 
 // Codes of the server.
 const UNAUTHORIZED: i32 = 13;
 /// A standalone server has no change streams.
 const NOT_A_REPLICA_SET: i32 = 40_573;
-/// `CommandNotSupportedOnView`: neither has a view, which a time series collection is too.
+/// `CommandNotSupportedOnView`: views have no change stream. A time series collection is a view too.
 const NOT_ON_A_VIEW: i32 = 166;
-/// Transient failures without a label of the server that says so: authentication, time limits, elections.
+/// Transient failures that the server does not label as such: authentication, time limits, elections.
 const TRANSIENT: [i32; 13] = [6, 7, 11, 18, 43, 50, 89, 91, 189, 202, 262, 9_001, 11_600];
 
 type Result<T> = std::result::Result<T, ChangeStreamError>;
@@ -84,7 +84,7 @@ pub fn watch(store: &MongoDb, after: Option<ResumeToken>) -> ChangeStream {
     let batches = stream::unfold(Some((receiver, Some(reader), inner)), move |state| async move {
         let (mut receiver, reader, inner) = state?;
         if let Some(reader) = reader {
-            // In a task of its own, so that no future of the driver is dropped half way.
+            // A separate task, so that no future of the driver is dropped half way.
             tokio::spawn(reader);
         }
         let batch = match timeout(within + AWAIT, receiver.recv()).await {
@@ -130,7 +130,7 @@ async fn open(inner: &Inner, after: Option<ResumeToken>) -> Result<(RawBatchCurs
     let resumes = after.is_some();
     let mut stream = doc! { "fullDocument": "updateLookup" };
     let identity = match after {
-        // Asked before the stream is opened, so that a later change is noticed.
+        // The identity is read before the stream is opened, so that a later change of it is noticed.
         None => observe(inner).await.map_err(|error| classify(error, false))?.0,
         Some(token) => {
             let unknown = || ChangeStreamError::HistoryLost("the resume token cannot be read".to_owned());
@@ -148,7 +148,7 @@ async fn open(inner: &Inner, after: Option<ResumeToken>) -> Result<(RawBatchCurs
         let stream = collection.aggregate([doc! { "$changeStream": stream }, doc! { "$project": fields }]);
         stream
             .read_concern(ReadConcern::majority())
-            // A secondary may be far behind.
+            // A secondary may lag far.
             .selection_criteria(SelectionCriteria::ReadPreference(ReadPreference::Primary))
             .max_await_time(AWAIT)
             .batch()
@@ -156,7 +156,7 @@ async fn open(inner: &Inner, after: Option<ResumeToken>) -> Result<(RawBatchCurs
     };
     match cursor.await {
         Ok(cursor) => Ok((cursor, identity)),
-        // The user may read only, perhaps since the replica was made.
+        // The user may have lost the right since the replica was made.
         Err(error) if error::is_command(&error, UNAUTHORIZED) => {
             Err(ChangeStreamError::Unsupported("the user lacks the right to open a change stream".to_owned()))
         }
@@ -189,7 +189,7 @@ async fn observe(inner: &Inner) -> mongodb::error::Result<Observation> {
             doc! { "listCollections": 1, "filter": filter, "nameOnly": name_only, "authorizedCollections": true };
         database.run_command(list).selection_criteria(on_primary()).await
     };
-    // A user who may only read the collection learns its kind, and not its UUID.
+    // A user who may only read the collection sees its kind, but not its UUID.
     let listed = match list(false).await {
         Err(error) if error::is_command(&error, UNAUTHORIZED) => list(true).await,
         listed => listed,
@@ -245,8 +245,8 @@ fn classify(error: DriverError, has_begun: bool) -> ChangeStreamError {
             ChangeStreamError::Unsupported("a standalone server has no change streams".to_owned())
         }
         Some(NOT_ON_A_VIEW) => no_stream_of("view"),
-        // The history is too short, the token unknown, an event too large: another attempt would fail in the same way, and a
-        // new stream begins after it.
+        // The oplog is too short, the token unknown, or an event too large: another attempt would fail in the same way. A new
+        // stream starts after the failure.
         Some(code) if has_begun && !is_transient(code) => {
             ChangeStreamError::HistoryLost(format!("the server says {code}"))
         }
@@ -272,9 +272,9 @@ struct Events<'a> {
     /// The collection that the stream follows.
     identity: Identity,
     has_begun: bool,
-    /// When the primary was asked, and its answer to come.
+    /// The question to the primary that is not answered yet, and the time at which it was sent.
     question: Option<(Instant, oneshot::Receiver<Observation>)>,
-    /// When the primary was asked first since its last answer. A stream goes on for a while on a member that is no longer the
+    /// The time of the first question since the last answer. Bounds how long the stream stays on a member that is no longer the
     /// primary.
     unanswered_since: Option<Instant>,
     /// The primary's last write at a moment: once the stream has reached it, the replica is as current as that.
@@ -361,14 +361,14 @@ impl<'a> Events<'a> {
             let mut events = reply.doc_slices().map_err(unreadable)?.into_iter();
             return match events.next() {
                 None => Ok(ChangeBatch::default()),
-                // Without a time, the order of the lookups among these events is unknown.
+                // Without a time, the lookups cannot be ordered among these events.
                 Some(_) => {
                     let error = Error::unavailable("MongoDB does not tell the time of its last write yet");
                     Err(ChangeStreamError::Unavailable(error))
                 }
             };
         };
-        // An earlier stream, perhaps on another member, looked up no later states than these.
+        // An upper bound for the states that earlier streams looked up, perhaps on another member.
         let seen = self.inner.seen.fetch_max(majority, Ordering::Relaxed).max(majority);
         let target = *self.target.get_or_insert(seen);
 
@@ -400,7 +400,8 @@ impl<'a> Events<'a> {
             }
         }
 
-        // A lookup may have found the state of a later event in the same batch, so that any but the last may go back.
+        // A lookup may have found the state of a later event in the same batch. Only the last change of each document is kept,
+        // so that no document becomes older.
         if changes.len() > 1 {
             let last: HashMap<Key, Change> =
                 changes.drain(..).map(|change| (key_of(&change).clone(), change)).collect();
@@ -443,7 +444,7 @@ impl<'a> Events<'a> {
             "drop" | "rename" | "dropDatabase" | "invalidate" => {
                 return Err(ChangeStreamError::HistoryLost(format!("the collection had the event {kind:?}")));
             }
-            // Indexes and options, which no document shows.
+            // Events about indexes and options do not change documents.
             _ => return Ok(()),
         };
         match (self.looked_up.entry(key_of(&change).clone()), is_exact) {
@@ -455,7 +456,7 @@ impl<'a> Events<'a> {
                 *looked_up.get_mut() = LookedUp { until: majority, held: None };
             }
             (Entry::Vacant(looked_up), false) => {
-                // With the members no further than this batch, the lookups found nothing newer.
+                // If no member is ahead of this batch, its lookups found nothing newer.
                 if majority > position {
                     looked_up.insert(LookedUp { until: majority, held: None });
                 }

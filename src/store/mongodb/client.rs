@@ -27,7 +27,7 @@ impl LazyClient {
         &self.uri
     }
 
-    /// The client, if it was needed before.
+    /// Returns the client if it was created before.
     pub fn created(&self) -> Option<Client> {
         self.client.get().cloned()
     }

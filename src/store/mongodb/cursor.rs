@@ -1,8 +1,8 @@
 //! The server's cursors, read batch by batch, and closed when they are dropped.
 //!
-//! The driver closes a dropped cursor by a command to the primary, wherever the cursor is. A cursor on a secondary would stay
-//! open for ten minutes, after which servers close idle cursors. The driver does not say which server has a cursor, so where
-//! that may be a secondary, all of them are asked in turn. The cursor's id means nothing to the others.
+//! The driver closes a dropped cursor by a command to the primary, even if the cursor is on a secondary, where it would stay open
+//! for the ten minutes after which servers close idle cursors. The driver does not tell which server has a cursor. So if it may
+//! be on a secondary, the command is sent to all of them in turn: servers without the cursor ignore its id.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -27,19 +27,19 @@ enum Batches {
 }
 
 impl Cursor {
-    /// A cursor that was opened by the read preference of `collection`.
+    /// Wraps a cursor that was opened by the read preference of `collection`.
     pub fn of(collection: &Collection<RawDocumentBuf>, batches: RawBatchCursor) -> Self {
         let primary = SelectionCriteria::from(ReadPreference::Primary);
         let may_be_on_secondary = collection.selection_criteria().is_some_and(|criteria| *criteria != primary);
         Self { batches: Batches::Plain(batches), id: 0, on_secondary: may_be_on_secondary.then(|| collection.clone()) }
     }
 
-    /// A cursor on the primary.
+    /// Wraps a cursor on the primary.
     pub fn of_primary(batches: RawBatchCursor) -> Self {
         Self { batches: Batches::Plain(batches), id: 0, on_secondary: None }
     }
 
-    /// A cursor that may be on a secondary, with the session in which it was opened.
+    /// Wraps a cursor that may be on a secondary, with the session in which it was opened.
     pub fn in_session(
         collection: &Collection<RawDocumentBuf>,
         batches: SessionRawBatchCursor,
@@ -84,7 +84,8 @@ async fn close(collection: Collection<RawDocumentBuf>, id: i64) {
         let reply = database.run_command(command).selection_criteria(server).await;
         reply.is_ok_and(|reply| reply.get_array("cursorsKilled").is_ok_and(|killed| !killed.is_empty()))
     };
-    // The driver names the servers only to a predicate that selects one: the first one is left to the driver.
+    // The driver names the servers only to a predicate that selects one. The first command goes to the server that the driver
+    // selects, and its predicate collects the names of the others.
     let secondaries: Arc<Mutex<Vec<ServerAddress>>> = Arc::default();
     let seen = secondaries.clone();
     let is_secondary = move |server: &ServerInfo<'_>| {

@@ -11,13 +11,13 @@ use super::uri;
 use crate::record::Document;
 use crate::store::{Error, Kind, RefusedDocument, Result, WriteOutcome};
 
-/// Codes of the server ([error_codes.yml](https://github.com/mongodb/mongo/blob/master/src/mongo/base/error_codes.yml)) that
-/// say something about the command, not about the server's state: it would fail again.
+/// Codes of the server ([error_codes.yml](https://github.com/mongodb/mongo/blob/master/src/mongo/base/error_codes.yml)) about
+/// the command itself: a retry would fail again.
 const DUPLICATE_KEY: i32 = 11_000;
 const DOCUMENT_INVALID: [i32; 4] = [2, 9, 52, 121]; // BadValue, FailedToParse, DollarPrefixedFieldName, DocumentValidationFailure
 const TOO_LARGE: [i32; 2] = [10_334, 17_280]; // BSONObjectTooLarge, KeyTooLong
 
-/// Of a find, by which the server has used up the time that it may take.
+/// The command has exceeded its `maxTimeMS`.
 const MAX_TIME_EXPIRED: i32 = 50;
 
 /// `CommandNotSupportedOnView` and `OptionNotSupportedOnView`: the collection is a view.
@@ -29,7 +29,7 @@ const BAD_VALUE: i32 = 2;
 
 const NO_QUERY_EXECUTION_PLANS: i32 = 291;
 
-/// Codes that say something about the server's state, which passes: the same command may succeed later.
+/// Codes about a temporary state of the server: the same command may succeed later.
 const TRANSIENT: [i32; 21] =
     [6, 7, 24, 50, 63, 64, 89, 91, 112, 150, 189, 202, 262, 290, 9001, 10_107, 11_600, 11_602, 13_388, 13_435, 13_436];
 
@@ -70,12 +70,12 @@ impl From<&CommandError> for ServerError {
     }
 }
 
-/// The text of a server's error without what it quotes: a quotation reaches from the first sign that opens one to the last that
-/// closes one, since a value may have such signs in it. Numbers and dates may be ids, and names of fields end with a colon.
+/// Removes everything from a server's text that may be data. A quotation extends from the first opening sign to the last closing
+/// sign, since a value may contain such signs. Numbers and dates are removed as well, because they may be ids.
 fn without_quoted(text: &str) -> String {
     let opens = |(at, sign): &(usize, char)| match sign {
         '{' | '[' | '(' | '"' | '`' => true,
-        // Not an apostrophe.
+        // After a letter it is an apostrophe.
         '\'' => !text[..*at].ends_with(char::is_alphanumeric),
         _ => false,
     };
@@ -94,14 +94,14 @@ fn without_quoted(text: &str) -> String {
     };
     let is_value =
         |word: &str| word.starts_with(|first: char| first.is_ascii_digit() || first == '-') && word.len() > 1;
-    // These marks come before a value without signs around it.
+    // These texts precede a value without quotation marks.
     let marks = ["First element:", "_id:"].iter();
     let text = marks.fold(&*text, |text, mark| text.split(mark).next().unwrap_or_default());
     let words = text.split_whitespace().map(|word| if is_value(word) { "…" } else { word });
     words.collect::<Vec<_>>().join(" ")
 }
 
-/// The cause to log. Errors of the driver itself quote no records, but for those about BSON that it could not read.
+/// Returns the cause to log. The driver's own errors quote no records, except those about BSON that it could not read.
 fn cause(error: DriverError) -> Box<dyn std::error::Error + Send + Sync> {
     match error.kind.as_ref() {
         ErrorKind::Command(command) => ServerError::from(command).into(),
@@ -111,7 +111,7 @@ fn cause(error: DriverError) -> Box<dyn std::error::Error + Send + Sync> {
         ErrorKind::Write(WriteFailure::WriteConcernError(concern)) => {
             ServerError::new(concern.code, &concern.code_name, &concern.message).into()
         }
-        // Its Display has the reply of the server in it.
+        // The text of this kind includes the reply of the server.
         kind => without_quoted(&kind.to_string()).into(),
     }
 }
@@ -120,24 +120,25 @@ fn server_error(error: &Error) -> Option<&ServerError> {
     std::error::Error::source(error)?.downcast_ref()
 }
 
-/// Whether the server refused an option because the collection is a view: one with a collation takes no other.
+/// Returns true if the server refused an option because the collection is a view: a view accepts no collation but its own.
 pub fn is_of_a_view(error: &Error) -> bool {
     server_error(error).is_some_and(|error| OF_A_VIEW.contains(&error.code))
 }
 
-/// Whether the server refused to sort because two sort fields are arrays in one document, or a position is a field too.
+/// Returns true if the server refused to sort, because two sort fields are arrays in one document, or a number in a path is
+/// both a position and a field.
 pub fn is_unsortable(error: &Error) -> bool {
     server_error(error).is_some_and(|error| {
         error.code == AMBIGUOUS_PATH || (error.code == BAD_VALUE && error.text.contains("parallel arrays"))
     })
 }
 
-/// Whether the server refuses what no index serves (`notablescan`).
+/// Returns true if the server refused a query because no index serves it (`notablescan`).
 pub fn has_no_plan(error: &Error) -> bool {
     server_error(error).is_some_and(|error| error.code == NO_QUERY_EXECUTION_PLANS)
 }
 
-/// Whether the server has used up the time that a command may take.
+/// Returns true if the command has exceeded its `maxTimeMS`.
 pub fn has_exceeded_time(error: &Error) -> bool {
     server_error(error).is_some_and(|error| error.code == MAX_TIME_EXPIRED)
 }
@@ -146,12 +147,12 @@ pub fn has_exceeded_time(error: &Error) -> bool {
 #[error("nothing came for {} ms", .0.as_millis())]
 struct TimedOut(Duration);
 
-/// An error after a time-out of our own.
+/// Returns the error for a time-out of our own.
 pub fn timed_out(message: &str, within: Duration) -> Error {
     Error::unavailable(message).with_source(TimedOut(within))
 }
 
-/// Whether time has run out, here or for the server.
+/// Returns true if a time limit has passed, the server's or our own.
 pub fn is_timeout(error: &Error) -> bool {
     std::error::Error::source(error).is_some_and(|cause| cause.is::<TimedOut>()) || has_exceeded_time(error)
 }
@@ -167,13 +168,13 @@ pub fn classify(error: DriverError) -> Error {
             (Kind::Unavailable, "the connection to MongoDB broke")
         }
         ErrorKind::DnsResolve { .. } => (Kind::Unavailable, "the DNS does not say where MongoDB is"),
-        // With other rights, or another password, the same call succeeds: nothing is wrong with the call.
+        // The call itself is valid: it succeeds once the rights or the password are corrected.
         ErrorKind::Authentication { .. } => (Kind::Unavailable, "MongoDB refuses the credentials"),
         ErrorKind::Command(command) if UNAUTHORIZED.contains(&command.code) => {
             (Kind::Unavailable, "MongoDB refuses: the user lacks the right")
         }
         ErrorKind::Command(command) if is_input(command.code) => (Kind::Invalid, "MongoDB refuses the input"),
-        // Time limits, elections, shutdowns, overload: the server's state, which passes.
+        // A temporary state of the server: time limits, elections, shutdowns, overload.
         ErrorKind::Command(_) => (Kind::Unavailable, "MongoDB could not carry the command out"),
         ErrorKind::Write(WriteFailure::WriteError(write)) if is_input(write.code) => {
             (Kind::Invalid, "MongoDB refuses the input")
@@ -186,7 +187,7 @@ pub fn classify(error: DriverError) -> Error {
             (Kind::Unavailable, "MongoDB sent a reply that cannot be read")
         }
         ErrorKind::IncompatibleServer { .. } => (Kind::Broken, "this version of MongoDB is not supported"),
-        // The enum grows with the driver. What is new is logged with its cause, and tried again.
+        // New versions of the driver add kinds. An unknown kind is logged with its cause and may be retried.
         _ => (Kind::Unavailable, "MongoDB did not answer"),
     };
     let remedy = remedy(&error);
@@ -197,7 +198,7 @@ pub fn classify(error: DriverError) -> Error {
     }
 }
 
-/// What would make a write succeed, where another try cannot.
+/// Returns what the operator can do about a failed write, if a retry is no help.
 fn remedy(error: &DriverError) -> Option<&'static str> {
     match error.kind.as_ref() {
         ErrorKind::Authentication { .. } => Some("Correct the user or the password in the URI"),
@@ -218,7 +219,7 @@ fn is_input(code: i32) -> bool {
     code == DUPLICATE_KEY || DOCUMENT_INVALID.contains(&code) || TOO_LARGE.contains(&code)
 }
 
-/// The names of the usual codes, which a server does not tell of single writes.
+/// Returns the name of a common code: the server sends no names for single writes.
 fn name_of(code: i32) -> &'static str {
     match code {
         2 => "BadValue",
@@ -231,7 +232,7 @@ fn name_of(code: i32) -> &'static str {
     }
 }
 
-/// The documents of a bulk command that the server refused: the command succeeds all the same, and says so in its reply.
+/// Reads the refused documents out of the reply to a bulk command, which succeeds even if the server refused documents.
 ///
 /// # Errors
 ///
@@ -279,7 +280,7 @@ pub fn refusals(reply: &Bdoc, documents: &[Document]) -> Result<()> {
     }
 }
 
-/// The driver's text about a URI, unless it repeats a part that may be secret.
+/// Returns the driver's text about a URI, or a general one if the text repeats a part that may be secret.
 pub fn redact(error: &DriverError, uri: &str) -> String {
     let text = match error.kind.as_ref() {
         ErrorKind::InvalidArgument { message, .. } => message.clone(),

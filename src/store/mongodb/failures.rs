@@ -1,14 +1,15 @@
-//! Calls to MongoDB that failed, counted by reason.
+//! Counts the failed calls to MongoDB by reason.
 //!
-//! A call counts when it ends, also if its caller has given up; a call that ran out of time here counts as a time-out, and
-//! again if it fails later. Lookups that share a batch share its failure.
+//! A call is counted when it ends, even if its caller has given up. A call that exceeds our time-out is counted as a time-out,
+//! and again if it fails later. A batch of lookups counts once.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::error::is_timeout;
 use crate::store::{Error, Kind, Metric, MetricValue};
 
-/// A time-out is of the kind `Unavailable`, but a server that hangs is another trouble than one that is away.
+/// Time-outs are counted separately although their kind is `Unavailable`: a server that hangs needs other measures than one that
+/// is down.
 const REASONS: [&str; 4] = ["unavailable", "timeout", "invalid", "broken"];
 
 #[derive(Debug, Default)]

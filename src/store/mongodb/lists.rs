@@ -6,8 +6,8 @@
 //! refuses to compare by bytes, and those that a server with `notablescan` refuses to sort. The whole of a small collection is
 //! read in natural order and sorted here.
 //!
-//! A cursor is read in a task of its own, since no future of the driver may be dropped half way. The task reads one batch
-//! ahead of the consumer while batches are small, and ends when the consumer has gone.
+//! Each cursor is read in its own task, since no future of the driver may be dropped half way. The task reads one batch ahead of
+//! the consumer while batches are small, and ends when the consumer has gone.
 
 use std::collections::HashSet;
 use std::pin::Pin;
@@ -31,7 +31,7 @@ use crate::query::{Filter, Position, Projection, Sort, position};
 use crate::record::{Document, Key, Malformed, rank};
 use crate::store::{ChunkStream, Error, ListRequest, ListResult, Result, Row, SnapshotRows, exec};
 
-/// The size of a batch: large enough that a round trip does not count.
+/// The size of a batch: large enough that the cost of a round trip does not matter.
 const BATCH_BYTES: usize = 512 * 1024;
 const BATCH_DOCUMENTS: usize = 5_000;
 
@@ -48,10 +48,10 @@ const DOCUMENT_BYTES: usize = 1024;
 /// The size of a batch while the size of the documents is unknown.
 const FIRST_BATCH_DOCUMENTS: usize = 100;
 
-/// After a larger batch nothing is read ahead: one of 16 MiB is enough to hold.
+/// The largest batch after which the next one is read ahead. Bounds the memory of lists with large batches.
 const READ_AHEAD_BYTES: usize = 2 * BATCH_BYTES;
 
-/// The documents that are searched for the fields to name when a sort is refused.
+/// The number of documents that are searched for the fields to blame when a sort is refused.
 const UNSORTABLE_SEARCHED: i64 = 20;
 
 /// A `find` command.
@@ -65,11 +65,11 @@ struct Find {
     batch: usize,
     /// Compares strings by bytes although the collection has a collation.
     by_bytes: bool,
-    /// Reads only what no failover takes back.
+    /// Reads only what a failover cannot roll back.
     settled: bool,
-    /// The server may give up after the time of one call.
+    /// Limits the server to the time of one call.
     is_timed: bool,
-    /// Another cursor may go on after the last key: in `_id` order, where no two documents have one `_id`.
+    /// Another cursor may continue after the last key: the order is that of `_id`, and ids are unique.
     is_resumable: bool,
 }
 
@@ -82,7 +82,8 @@ impl Find {
         self.clauses.extend(pushdown::keyset(&Sort::default(), &Position::of_key(key), true));
     }
 
-    /// Chooses another size where batches of documents like these are far from [`BATCH_BYTES`], which takes another cursor.
+    /// Changes the batch size if batches of documents like these are far from [`BATCH_BYTES`]. Returns true if it changed, which
+    /// needs another cursor.
     fn resize(&mut self, documents: &[Document]) -> bool {
         let bytes = size_of(documents);
         let fitting = fitting(bytes / documents.len().max(1));
@@ -100,7 +101,7 @@ fn size_of(documents: &[Document]) -> usize {
     documents.iter().map(|document| document.bson().len()).sum()
 }
 
-/// How many documents of this size make a batch.
+/// Returns the number of documents of this size that fit into a batch.
 fn fitting(bytes: usize) -> usize {
     (BATCH_BYTES / bytes.max(1)).clamp(1, BATCH_DOCUMENTS)
 }
@@ -123,7 +124,7 @@ impl Inner {
             command = command.collation(CollationOption::builder().locale("simple".to_owned()).build());
         }
         if find.is_timed {
-            // To the server this is the time of all batches together.
+            // The server applies this limit to all batches of the cursor together.
             command = command.max_time(self.options.timeout);
         }
         if !find.settled {
@@ -136,8 +137,8 @@ impl Inner {
                 command.batch().await.map(Cursor::of_primary)
             }
             begun => {
-                // The server waits until it knows that a majority has everything up to then. So a secondary serves as well,
-                // unless it is too far behind: after a failure, the next attempt asks the primary.
+                // With this operation time, the server waits until it knows that a majority has everything up to it. So a
+                // secondary serves as well, unless it lags too far: after a failure, the next attempt reads from the primary.
                 let is_retry = self.snapshot_failures.load(Ordering::Relaxed) % 2 == 1;
                 let secondary = || ReadPreference::SecondaryPreferred { options: None };
                 let server = if is_retry { ReadPreference::Primary } else { secondary() };
@@ -150,7 +151,7 @@ impl Inner {
         }
     }
 
-    /// Whether the sort of `find` is read from indexes that have seen no array. A server that does not say has none.
+    /// Returns true if the server reads the sort order of `find` from indexes without arrays; false if it does not tell.
     async fn sorts_without_arrays(&self, find: Find) -> Result<bool> {
         let explained = async {
             let collection = self.collection().await?;
@@ -181,8 +182,8 @@ impl MongoDb {
                 listed = self.list_once(request.clone()).await;
             }
             if listed.as_ref().is_err_and(error::is_of_a_view) {
-                // A view with a collation, of which the user may not know.
-                self.inner.namespaces.has_other_collation();
+                // It is a view with a collation that the user may not see.
+                self.inner.namespaces.set_other_collation();
                 listed = self.list_once(request.clone()).await;
             }
             match listed {
@@ -194,7 +195,7 @@ impl MongoDb {
         })
     }
 
-    /// The end of a list looks like a list after an id in a view that has no ids, which no id comes after.
+    /// Rejects a list after an id if the view has documents without an `_id`: the list would end early without an error.
     async fn unless_ids_are_missing(&self, list: ListResult) -> Result<ListResult> {
         let mut rows = list.rows.peekable();
         if Pin::new(&mut rows).peek().await.is_none()
@@ -240,15 +241,15 @@ impl MongoDb {
                 no_arrays = self.find_some(undefined, 1).await?.is_empty();
             }
             find.clauses.extend(pushdown::keyset(&request.sort, &after.position, no_arrays));
-            // A keyset over one `_id` is exact; every other may admit documents before the position.
+            // Unless it is over `_id` alone, a keyset may admit documents before the position.
             skip = Some(after.position.clone());
         }
         let fields = request.projection.as_ref();
         find.projection = fields.and_then(|fields| pushdown::projection(fields, &request.sort, &residual));
         let limit = request.limit.filter(|_| is_complete);
         let ids_repeat = namespace.ids_may_repeat;
-        // Rows that are dropped use up the limit, and then another `find` starts over. Where ids repeat, nothing tells which rows
-        // the first one has returned.
+        // If dropped rows use up the limit, a second `find` reads on. Where ids repeat, it could not tell which rows the first
+        // one has returned, so there the limit is not pushed down.
         find.limit = limit.filter(|_| !ids_repeat || (request.after.is_none() && residual.is_empty()));
         find.batch = self.batch_documents(&namespace, limit);
         find.is_resumable = limit.is_none() && request.sort.is_empty() && !ids_repeat;
@@ -286,7 +287,7 @@ impl MongoDb {
         let (list, no_arrays) = tokio::join!(exec::peek(rows.into_stream()), no_arrays);
         match list {
             Ok(list) => Ok(ListResult { no_arrays: no_arrays.unwrap_or(false), ..list }),
-            // The records to blame may be among those that only the residual filter leaves out.
+            // Perhaps only records that the residual filter drops cannot be sorted.
             Err(error) if error::is_unsortable(&error) && has_residual => self.execute(scan, request).await,
             Err(error) if error::is_unsortable(&error) => Err(self.unsortable(&sort, clauses, error).await),
             Err(error) if error::has_no_plan(&error) => {
@@ -296,8 +297,8 @@ impl MongoDb {
         }
     }
 
-    /// All of a small collection: in natural order it costs the server half as much as by the
-    /// index of `_id`. `None` when it has grown meanwhile.
+    /// Lists a small collection in natural order, which costs the server half as much as by the index of `_id`. Returns `None`
+    /// if the collection has grown meanwhile.
     async fn list_small(&self, scan: &Find) -> Result<Option<ListResult>> {
         let mut batches = self.read(Find { batch: BATCH_DOCUMENTS, ..scan.clone() }, false);
         let mut documents = Vec::new();
@@ -318,14 +319,14 @@ impl MongoDb {
         exec::execute_unordered(Arc::new(move |_, _| store.read(scan.clone(), false)), request).await
     }
 
-    /// Every document after `after`, as a majority of the members has it.
+    /// Lists every document after `after` in the state that a majority of the members has.
     pub fn snapshot_rows(&self, after: Option<Key>) -> BoxFuture<'_, Result<SnapshotRows>> {
         Box::pin(async move {
             let namespace = self.namespace().await?;
             let is_in_order = namespace.has_ids_in_key_order();
             let mut find = Find {
                 clauses: Vec::new(),
-                // By the index of `_id`, whatever its collation. A view has none, and would be sorted.
+                // The index of `_id` gives this order, whatever its collation. The server would have to sort a view.
                 sort: (namespace.kind == Kind::Collection).then(|| doc! { "_id": 1 }),
                 projection: None,
                 limit: None,
@@ -348,8 +349,8 @@ impl MongoDb {
         })
     }
 
-    /// As many documents as a reply can hold: the server ends it at 16 MiB. After failures fewer, since a slow link may not
-    /// transfer so much in the time of one call.
+    /// Returns the number of documents in a batch of a snapshot: more than fit into a reply, which the server ends at 16 MiB.
+    /// After failures fewer, since a slow link may not transfer 16 MiB in the time of one call.
     fn snapshot_batch(&self, namespace: &Namespace) -> usize {
         match self.inner.snapshot_failures.load(Ordering::Relaxed) {
             0 => SNAPSHOT_BATCH_DOCUMENTS,
@@ -369,7 +370,7 @@ impl MongoDb {
         bytes.map_or(FIRST_BATCH_DOCUMENTS, fitting).min(limit.unwrap_or(usize::MAX)).max(1)
     }
 
-    /// The error of a sort that MongoDB refuses, with the fields to blame if such a document is found.
+    /// Returns the error for a sort that MongoDB refuses. It names the fields to blame if such a document is found.
     async fn unsortable(&self, sort: &Sort, clauses: Vec<Bdoc>, refused: Error) -> Error {
         let arrays = |names: &[Box<str>]| Some(pushdown::arrays(names)).filter(|arrays| !arrays.is_empty());
         let fields: Vec<_> = sort.0.iter().filter_map(|field| arrays(field.path.names())).collect();
@@ -392,7 +393,7 @@ impl MongoDb {
         })
     }
 
-    /// Some documents, in any order: no more than `limit` and one batch of them.
+    /// Returns at most `limit` documents, and at most one batch, in any order.
     async fn find_some(&self, filter: Bdoc, limit: i64) -> Result<Vec<Document>> {
         let found = self.bounded(|inner| async move {
             let find = async {
@@ -405,7 +406,7 @@ impl MongoDb {
         Ok(found.await?.unwrap_or_default())
     }
 
-    /// The batches of `find`. Nothing is done before the first one is polled.
+    /// Returns the batches of `find`. Nothing is sent before the first poll.
     fn read(&self, find: Find, is_projected: bool) -> ChunkStream {
         let reader =
             Reader { store: self.clone(), find: Some(find), is_projected, channels: None, is_requested: false };
@@ -413,7 +414,7 @@ impl MongoDb {
     }
 }
 
-/// Why nothing is read on: the consumer has gone.
+/// The consumer of the list has gone.
 struct Gone;
 
 /// A batch, or the end of the list.
@@ -438,7 +439,7 @@ impl Reader {
         }
         let Some((requests, received)) = &mut self.channels else { return Ok(None) };
         if !self.is_requested {
-            // A reader that has failed says so in its last batch.
+            // If the reader has ended, its last batch has the error.
             let _ = requests.try_send(());
         }
         let within = self.store.inner.options.timeout;
@@ -471,7 +472,7 @@ async fn read_batches(store: MongoDb, mut find: Find, mut requested: mpsc::Recei
         let batch = loop {
             let Ok(batch) = next_batch(&store, &find, &mut cursor, &batches).await else { return };
             match (&batch, last.take()) {
-                // The time that the server gave the cursor is used up, and something was read in it.
+                // The cursor has exceeded its `maxTimeMS`, and has read some documents: another cursor reads on.
                 (Err(error), Some(key)) if find.is_resumable && error::has_exceeded_time(error) => {
                     cursor = None;
                     find.resume_after(&key);
@@ -481,7 +482,7 @@ async fn read_batches(store: MongoDb, mut find: Find, mut requested: mpsc::Recei
         };
         match &batch {
             Ok(Some(documents)) => {
-                // There is no way on from a document without an `_id`, which views and the oplog have.
+                // A document without an `_id`, as in views and the oplog, cannot be resumed after.
                 last = documents.last().map(|document| document.key().clone()).filter(|key| !key.is_missing());
                 if let Some(key) = last.as_ref().filter(|_| find.resize(documents)) {
                     cursor = None;
@@ -510,7 +511,7 @@ async fn next_batch(
     cursor: &mut Option<Cursor>,
     batches: &mpsc::Sender<Batch>,
 ) -> std::result::Result<Batch, Gone> {
-    // What MongoDB did not answer while it was away must not be asked when it is back, ahead of those who still wait.
+    // A list whose consumer has gone is not sent: after an outage, it would delay lists that are still waited for.
     let _permit: OwnedSemaphorePermit = tokio::select! {
         biased;
         () = batches.closed() => return Err(Gone),
@@ -541,20 +542,21 @@ struct Rows {
     find: Find,
     residual: Filter,
     sort: Sort,
-    /// What the server could not project.
+    /// The projection, if the server does not do all of it.
     projection: Option<Projection>,
     /// The rows that are still wanted.
     limit: Option<usize>,
     /// Rows up to here are dropped.
     skip: Option<Position>,
     ids_repeat: bool,
-    /// The key before; in a sorted list all keys so far. A record that is written while the server reads may come twice.
+    /// The last key, to drop a record that comes twice because it is written while the server reads.
     last: Option<Key>,
+    /// All keys so far, for the same in a sorted list.
     seen: HashSet<Key>,
     /// The documents that the current `find` has returned, and how many of them were dropped.
     read: usize,
     dropped: usize,
-    /// The list has every document.
+    /// True if the request selects every document.
     is_whole: bool,
     has_missing_ids: bool,
 }
@@ -578,7 +580,7 @@ impl Rows {
                 }
                 return Ok(None);
             }
-            // The limit was used up by rows that do not belong here: read on without one.
+            // The server counted dropped rows towards the limit, so it is asked again without one.
             self.find.limit = None;
             if let Some(last) = self.last.as_ref().filter(|_| self.sort.is_empty()) {
                 self.find.resume_after(last);
@@ -599,19 +601,20 @@ impl Rows {
                 None => self.dropped += 1,
             }
         }
-        // Also where nothing matches, other tasks run between two batches.
+        // Lets other tasks run between two batches, even if no row matches.
         tokio::task::yield_now().await;
         Ok(Some(rows))
     }
 
-    /// The row of a document; `None` if it does not belong into the list.
+    /// Returns the row of a document; `None` if it does not belong to the list.
     fn row(&mut self, document: Document) -> Result<Option<Row>> {
         if !self.residual.is_empty() && !self.residual.matches(document.bson()).map_err(malformed)? {
             return Ok(None);
         }
         let position = match self.sort.is_empty() {
             true => None,
-            // In a view: the server sorts it by one element or as a whole, depending on the other fields.
+            // Only views have an `_id` that is an array. The server sorts it by one element or as a whole, depending on the
+            // other fields, which no position can express.
             false if document.key().rank() == rank(ElementType::Array) => {
                 let detail = "A record whose `_id` is an array has no place in a sorted list: leave `sort` out.";
                 return Err(Error::rejected("sort", detail));
@@ -635,7 +638,7 @@ impl Rows {
         }
         let document = match &self.projection {
             Some(projection) => projection.apply(&document).map_err(malformed)?,
-            // Few of a batch may match, and a slice would keep the whole batch in memory.
+            // Perhaps only a few documents of a batch match, and a slice would keep the whole batch in memory.
             None if !self.residual.is_empty() => document.detached(),
             None => document,
         };
@@ -648,7 +651,7 @@ impl Rows {
         if !self.sort.is_empty() {
             return self.seen.insert(key.clone());
         }
-        // In `_id` order the two are neighbours.
+        // In `_id` order, duplicates are adjacent.
         self.last.replace(key.clone()).as_ref() != Some(key)
     }
 }

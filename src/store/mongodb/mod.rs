@@ -2,18 +2,18 @@
 //!
 //! The store differs from plain calls of the driver in four ways:
 //!
-//! - **No future of the driver is dropped half way.** The driver's documentation warns of it, and a client that hangs up
-//!   would do just that. Every call runs to its end in a task of its own; only the wait for it ends early.
+//! - **No future of the driver is dropped half way.** The driver's documentation warns against it, and a client that disconnects
+//!   would cause it. Every call runs to its end in its own task; only the wait for it may end early.
 //! - **Every wait is bounded in seconds.** The driver selects a server for up to 30 s, and waits for a free connection
 //!   without end. Here one deadline spans the whole call, and the number of calls in progress is bounded, so that a server
 //!   that hangs cannot pile up tasks.
 //! - **Lookups that wait at the same time share a command:** see [`batcher`].
-//! - **The client is created when it is first needed,** and tried again until that succeeds, so that the service starts while
-//!   MongoDB is down, or the DNS that knows its address. A new URI replaces it while the service runs: see [`client`].
+//! - **The client is created when it is first needed,** with retries, so that the service starts while MongoDB or the DNS for its
+//!   address is down. A new URI replaces it while the service runs: see [`client`].
 //!
-//! [`lists`] executes lists: [`pushdown`] says them in MongoDB's query language, as far as the kind of the collection
-//! ([`namespace`]) takes it; [`cursor`] reads and closes the server's cursors, and [`reply`] takes the documents out of their
-//! batches. [`changes`] follows the change stream. [`error`] classifies the driver's errors, which [`failures`] counts.
+//! [`lists`] executes lists: [`pushdown`] translates them to MongoDB's query language, as far as the kind of the collection
+//! ([`namespace`]) allows; [`cursor`] reads and closes the server's cursors, and [`reply`] extracts the documents of their
+//! batches. [`changes`] follows the change stream. [`error`] classifies the driver's errors, and [`failures`] counts them.
 
 mod batcher;
 mod changes;
@@ -54,31 +54,31 @@ use cursor::Cursor;
 use failures::Failures;
 use namespace::NamespaceCache;
 
-/// The database, where the URI's path names none.
+/// The database if the URI does not name one.
 const DEFAULT_DATABASE: &str = "records";
 
-/// The calls in progress for each connection of the pool. A few may wait for a connection, so that none is idle; more would
-/// only wait longer.
+/// The calls that may be in progress for each connection of the pool. A few wait for a connection, so that none is idle; more
+/// would only wait longer.
 const CALLS_PER_CONNECTION: u32 = 4;
 
-/// The connections of the pool that lists leave free, where it has as many: a lookup, a ping and the change stream take one
-/// each. Lists may be slow, and a few of them could keep everything else waiting.
+/// The connections of the pool that lists leave free, if the pool is large enough: one each for a lookup, a ping and the change
+/// stream. A few slow lists could otherwise block everything else.
 const NOT_FOR_LISTS: u32 = 3;
 
 /// The driver's default.
 const DEFAULT_POOL_SIZE: u32 = 10;
 
-/// The size of one write command, in bytes. A command may have 16 MiB and a little more, so that a single larger document fits
-/// as well.
+/// The size of one write command, in bytes. MongoDB accepts a little more than 16 MiB, so that a single larger document also
+/// fits.
 const COMMAND_BYTES: usize = 8 * 1024 * 1024;
-/// The server takes 100,000 documents in one command; this many are no slower, and each command is shorter.
+/// The documents in one write command. MongoDB accepts 100,000; smaller commands are as fast overall, and each takes less time.
 const COMMAND_DOCUMENTS: usize = 5_000;
 
 #[derive(Clone)]
 pub struct MongoDb {
     inner: Arc<Inner>,
     batcher: Arc<LookupBatcher<Arc<Inner>>>,
-    /// True if the last record whose id can be a string or something else was found by the string.
+    /// True if the last record with an ambiguous id (a string or another type) was found by the string.
     ids_are_strings: Arc<AtomicBool>,
 }
 
@@ -94,15 +94,15 @@ struct Inner {
     lists: Arc<Semaphore>,
     /// The latest time of the server that a change stream has seen: see [`changes`].
     seen: AtomicU64,
-    /// The time that a snapshot must have reached, so that the change stream has everything later. 0 without a stream.
+    /// The time at which the change stream began: a snapshot must include everything before it. 0 without a stream.
     begun: AtomicU64,
     /// The snapshots that have failed since the last one was complete.
     snapshot_failures: AtomicU32,
-    /// A list has met documents without an `_id`.
+    /// True if a list has met documents without an `_id`.
     has_missing_ids: AtomicBool,
 }
 
-/// Reads the URI, and connects to nothing.
+/// Reads the URI without connecting.
 pub async fn open(url: String, options: Options) -> Result<Opened> {
     let uri = parse_and_warn(&url).await?;
     let pool = uri.max_pool_size.filter(|size| *size > 0).unwrap_or(DEFAULT_POOL_SIZE);
@@ -130,14 +130,14 @@ async fn parse_and_warn(url: &str) -> Result<ConnectionString> {
     Ok(uri)
 }
 
-/// The URI, and the warnings about it.
+/// Parses the URI, and returns it with warnings.
 async fn parse(url: &str) -> Result<(ConnectionString, Vec<String>)> {
     let invalid = |reason: String| Error::invalid(format!("the MongoDB URI is wrong: {reason}"));
     let uri::Prepared { uri, warnings } = uri::prepare(url).map_err(invalid)?;
     let refused = |error: mongodb::error::Error| invalid(error::redact(&error, url));
     let uri = ConnectionString::parse(uri).map_err(refused)?;
     if !matches!(uri.host_info, HostInfo::DnsRecord(_)) {
-        // Refuses now what the driver would refuse later. With `mongodb+srv` this needs the DNS, so it is left for later.
+        // Reports now the errors that the driver would report later. With `mongodb+srv` this needs the DNS, which may be down.
         ClientOptions::parse(uri.clone()).await.map_err(refused)?;
     }
     Ok((uri, warnings))
@@ -171,7 +171,7 @@ impl Inner {
         Ok(self.client().await?.database(&self.database).collection(&self.options.collection))
     }
 
-    /// Finds one `_id` through `client`, which needs the same as a lookup: a server, and the right to read.
+    /// Finds one `_id` through `client`. Like a lookup, this needs a server and the right to read.
     async fn find_one(&self, client: Client) -> mongodb::error::Result<()> {
         let collection: Collection<RawDocumentBuf> =
             client.database(&self.database).collection(&self.options.collection);
@@ -186,8 +186,8 @@ impl Inner {
             let client = self.client().await?;
             let mut command = command;
             let mut concern = self.client.get().uri().write_concern.clone().unwrap_or_default();
-            // A standalone server acknowledges a write before it has its journal on disk, and loses it when it is killed. The
-            // URI overrides this; and a write without acknowledgement cannot wait for the disk.
+            // A standalone server acknowledges a write before its journal is on disk, and loses the write when it is killed. The
+            // URI may override this. A write without acknowledgement cannot wait for the disk.
             concern.journal.get_or_insert(concern.w != Some(Acknowledgment::Nodes(0)));
             command.append(cstr!("writeConcern"), serialize_to_raw_document_buf(&concern)?);
             client.database(&self.database).run_raw_command(command).await
@@ -199,7 +199,7 @@ impl Inner {
     }
 }
 
-/// Written from the documents' own bytes: the trees of the `bson` crate take no strings that are not UTF-8.
+/// Builds the command from raw bytes: the tree types of the `bson` crate refuse strings that are not UTF-8.
 fn update_command(collection: &str, documents: &[Document]) -> Result<RawDocumentBuf> {
     let malformed = |error| Error::invalid("a document cannot be read").with_source(error);
     let mut updates = Vec::with_capacity(documents.len());
@@ -223,7 +223,7 @@ fn update_command(collection: &str, documents: &[Document]) -> Result<RawDocumen
                     raw::append_name(out, b"q", ElementType::EmbeddedDocument);
                     raw::append_document(out, |out| {
                         raw::append_name(out, b"_id", ElementType::EmbeddedDocument);
-                        // Without the operator, a regular expression would be a pattern.
+                        // Without `$eq`, a regular expression would be matched as a pattern.
                         raw::append_document(out, |out| raw::append_element(out, b"$eq", id));
                     });
                     raw::append_element(out, b"u", embedded(document));
@@ -231,18 +231,18 @@ fn update_command(collection: &str, documents: &[Document]) -> Result<RawDocumen
                 });
             }
         });
-        // No two have the same key, so their order does not matter; and the first refusal shall not stop the others.
+        // Unordered: the keys are unique, and the first refused document must not stop the others.
         raw::append_element(out, b"ordered", boolean(&[0]));
     });
     RawDocumentBuf::from_bytes(command)
         .map_err(|error| Error::broken("an update command was malformed").with_source(error))
 }
 
-/// The filter that finds the documents with these keys by the index of `_id`. An id in a URL denotes no regular expression,
-/// which `$in` would execute.
+/// Returns the filter that finds the documents with these keys by the index of `_id`. No key is a regular expression, which
+/// `$in` would execute: an id in a URL cannot denote one.
 fn filter_by_keys(keys: &[Key]) -> Bdoc {
     let mut ids: Vec<Bson> = keys.iter().filter_map(pushdown::bson_of).collect();
-    // The server answers the first form by a shorter path.
+    // The server has a fast path for a single `_id`.
     if ids.len() == 1 {
         doc! { "_id": ids.remove(0) }
     } else {
@@ -277,15 +277,15 @@ impl MongoDb {
         Self { inner, batcher, ids_are_strings: Arc::default() }
     }
 
-    /// The record that `id` addresses, by the first of its keys that has one.
+    /// Finds the record that `id` addresses: that of the first of its keys that has one.
     async fn lookup(&self, id: &RecordId) -> Result<GetResult> {
         let keys = id.keys();
         let typed = keys.len() - 1;
         if typed == 0 {
             return Ok(self.first_of(&keys).await?.unwrap_or_default().1);
         }
-        // Two keys cost the server more than one. Most collections have ids of one type, so the string is sent along only if the
-        // last record was found by it.
+        // Each key costs the server time. Most collections have ids of one type, so the string is sent along only if the last
+        // record was found by it.
         let ids_are_strings = self.ids_are_strings.load(Ordering::Relaxed);
         let (first, rest) = keys.split_at(if ids_are_strings { keys.len() } else { typed });
         let found = match self.first_of(first).await? {
@@ -300,7 +300,7 @@ impl MongoDb {
         Ok(result)
     }
 
-    /// The result of the first key that has a record, and the key's index.
+    /// Returns the result of the first key that has a record, and the index of that key.
     async fn first_of(&self, keys: &[Key]) -> Result<Option<(usize, GetResult)>> {
         for (index, lookup) in self.batcher.get(keys).into_iter().enumerate() {
             let result = lookup.result().await?;
@@ -315,7 +315,7 @@ impl MongoDb {
         error::timed_out("MongoDB did not answer in time", self.inner.options.timeout)
     }
 
-    /// Waits for `call` as long as a call may take.
+    /// Waits for `call` until the time-out of a call.
     async fn in_time<T>(&self, call: impl Future<Output = Result<T>>) -> Result<T> {
         timeout(self.inner.options.timeout, call).await.unwrap_or_else(|_| {
             let error = self.timed_out();
@@ -324,7 +324,7 @@ impl MongoDb {
         })
     }
 
-    /// Runs `call` to its end in a task of its own, and waits for it as long as a call may take.
+    /// Runs `call` to its end in its own task, and waits for it until the time-out of a call.
     async fn bounded<T, F>(&self, call: impl FnOnce(Arc<Inner>) -> F) -> Result<T>
     where
         T: Send + 'static,
@@ -336,7 +336,7 @@ impl MongoDb {
             let call = call(inner.clone());
             let task = tokio::spawn(async move {
                 let result = call.await.inspect_err(|error| inner.failures.count(error));
-                // Held as long as the driver works, even if nothing waits for it any more.
+                // The permit is held until the driver is done, even if the caller has given up.
                 drop(permit);
                 result
             });
@@ -370,7 +370,7 @@ impl Store for MongoDb {
 
     fn upsert(&self, documents: Vec<Document>) -> BoxFuture<'_, Result<()>> {
         Box::pin(async move {
-            // A command has each key once, since the server may change the order within it: the last document stays.
+            // Only the last document of each key is sent, since the server may change the order within a command.
             let last: HashMap<_, _> =
                 documents.iter().enumerate().map(|(index, document)| (document.key().clone(), index)).collect();
             let mut commands: Vec<Vec<Document>> = Vec::new();
@@ -395,7 +395,7 @@ impl Store for MongoDb {
                 let count = command.len();
                 let replaced = self.bounded(|inner| async move { inner.replace(&command).await }).await;
                 replaced.map_err(|error| {
-                    // A call that ran out of time says nothing about its documents.
+                    // After a time-out, it is unknown which documents were stored.
                     let unknown = WriteOutcome { unknown: count, ..WriteOutcome::default() };
                     let outcome = error.outcome().cloned().unwrap_or(unknown);
                     error.with_outcome(WriteOutcome { stored: stored + outcome.stored, ..outcome })
@@ -406,7 +406,7 @@ impl Store for MongoDb {
         })
     }
 
-    /// Immediate: a cursor that is still open must not keep the process from ending.
+    /// Closes immediately: an open cursor must not keep the process from ending.
     fn close(&self) -> BoxFuture<'_, ()> {
         Box::pin(async {
             let Some(client) = self.inner.client.get().created() else { return };
@@ -415,7 +415,7 @@ impl Store for MongoDb {
         })
     }
 
-    /// Takes no permit for lists, so that a ping is answered as long as lookups are.
+    /// Needs no permit for lists, so that a ping is answered as long as lookups are.
     fn ping(&self) -> BoxFuture<'_, Result<()>> {
         Box::pin(self.bounded(|inner| async move {
             let find_one = async { inner.find_one(inner.client().await?).await };
@@ -445,7 +445,7 @@ impl Store for MongoDb {
 
     fn health(&self) -> BoxFuture<'_, Result<Health>> {
         Box::pin(async {
-            // A view with a pipeline that fails answers no lookup, whatever the input.
+            // `Invalid` means here that the pipeline of a view fails, so that no lookup can be answered.
             self.ping().await.map_err(|error| match error.kind() {
                 Kind::Invalid => Error::unavailable("MongoDB cannot read the collection").with_source(error),
                 _ => error,
@@ -453,7 +453,7 @@ impl Store for MongoDb {
             let missing = self.bounded(|inner| async move {
                 match inner.namespace().await {
                     Ok(namespace) if namespace.is_missing => Ok(inner.missing_collection().await),
-                    // A user without the right to look is served all the same.
+                    // A user who may not list collections can still read records, so this is no failure.
                     _ => Ok(None),
                 }
             });
@@ -475,7 +475,7 @@ impl Store for MongoDb {
 }
 
 impl fmt::Debug for MongoDb {
-    /// Names the place, never the URI, which may hold a password.
+    /// Shows the database and the collection, and not the URI, which may hold a password.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "MongoDB store in {}.{}", self.inner.database, self.inner.options.collection)
     }

@@ -1,4 +1,4 @@
-//! The kind of the collection, which decides what a list can ask the server for.
+//! The kind of the collection, which decides how much of a list can be pushed down.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -8,10 +8,10 @@ use mongodb::bson::{Bson, Document, doc};
 
 use super::Inner;
 
-/// A collection may be dropped and made again as something else, so its kind is looked up again after this time.
+/// The time after which the kind is looked up again: the collection may be dropped and created as another kind.
 const VALID_FOR: Duration = Duration::from_secs(5);
 
-/// What the server says about the collection.
+/// The properties of the collection that decide how it can be listed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Namespace {
     pub kind: Kind,
@@ -32,13 +32,13 @@ pub enum Kind {
     TimeSeries,
 }
 
-/// How strings compare, unless a command says otherwise.
+/// The default comparison of strings in the collection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Collation {
     ByBytes,
     /// By the rules of a language.
     Other,
-    /// The user may not look.
+    /// The user may not see it.
     Unknown,
 }
 
@@ -48,7 +48,7 @@ impl Namespace {
         self.kind == Kind::Collection && self.collation == Collation::ByBytes && !self.ids_may_repeat
     }
 
-    /// A collection that does not exist, or of which the user may know nothing.
+    /// Describes a collection that does not exist, or about which the user may not ask.
     fn missing(is_known: bool) -> Self {
         Self {
             kind: Kind::Collection,
@@ -102,8 +102,8 @@ impl NamespaceCache {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes what a command was refused for.
-    pub fn has_other_collation(&self) {
+    /// Records that a command was refused because of the collation.
+    pub fn set_other_collation(&self) {
         if let Some((_, namespace)) = &mut *self.lock() {
             namespace.collation = Collation::Other;
         }
@@ -113,7 +113,7 @@ impl NamespaceCache {
         self.lock().filter(|(at, _)| at.elapsed() < VALID_FOR).map(|(_, namespace)| namespace)
     }
 
-    /// Notes the size of whole documents.
+    /// Records the size of whole documents.
     pub fn learn_size(&self, documents: usize, bytes: usize) {
         if let Some(each) = bytes.checked_div(documents) {
             self.document_bytes.store(each.max(1), Ordering::Relaxed);
@@ -141,7 +141,7 @@ impl Inner {
         }
         let database = self.client().await?.database(&self.database);
         let name = &self.options.collection;
-        // A user who may only read the collection learns its kind, and not its options.
+        // A user who may only read the collection sees its kind, but not its options.
         let mut listed = None;
         for name_only in [false, true] {
             let list = doc! {
@@ -168,7 +168,7 @@ impl Inner {
         let mut namespace = info.map_or_else(missing, |info| Namespace::new(info, is_sharded));
         if namespace.kind == Kind::Collection {
             let stats = database.run_command(doc! { "collStats": name }).await;
-            // Without it, the size is learned from what lists read.
+            // Without statistics, the size is learned from the documents that lists read.
             if let Ok(stats) = stats {
                 namespace.document_bytes = size(&stats, "avgObjSize");
                 namespace.collection_bytes = size(&stats, "size");
@@ -185,8 +185,8 @@ impl Inner {
         Ok(namespace)
     }
 
-    /// Says that the collection does not exist, and which names come closest. `None` if it was created since the namespace was
-    /// read.
+    /// Returns a text that the collection does not exist, with the most similar names. `None` if it was created since the
+    /// namespace was read.
     pub async fn missing_collection(&self) -> Option<String> {
         let (database, collection) = (&self.database, &self.options.collection);
         let (of, wanted, names) = match self.collection_names().await {
@@ -215,13 +215,13 @@ impl Inner {
     }
 }
 
-/// The names in a reply.
+/// Returns the names in a reply.
 fn names(array: Option<&Vec<Bson>>) -> Vec<String> {
     let documents = array.into_iter().flatten().filter_map(Bson::as_document);
     documents.filter_map(|document| document.get_str("name").ok().map(str::to_owned)).collect()
 }
 
-/// The names that come closest, at most three.
+/// Returns the most similar names, at most three.
 fn similar(wanted: &str, names: Vec<String>) -> Vec<String> {
     const LIKELY: f64 = 0.75;
     let wanted = wanted.to_lowercase();

@@ -1,8 +1,8 @@
-//! Requests for lists in MongoDB's query language, as far as it can say them.
+//! Translates requests for lists to MongoDB's query language, as far as that can express them.
 //!
 //! | request | `find` |
 //! |---|---|
-//! | filter | one clause for each filter; a field whose name has a dot or begins with `$` cannot be named, and its filter is left to the executor |
+//! | filter | a clause for each filter; a field whose name has a dot or begins with `$` cannot be named: the executor filters by it |
 //! | sort | the fields and the `_id` |
 //! | after a cursor | a condition on the sort values: see [`keyset`] |
 //! | projection | the paths, where all can be named |
@@ -15,7 +15,7 @@ use mongodb::bson::{Bson, Document as Bdoc, doc};
 use crate::query::{Bound, Filter, Path, Position, Predicate, Projection, Range, Sort, SortField, Test, position};
 use crate::record::{Key, ValueRef, rank, to_bson};
 
-/// The dotted name of a field; `None` for a name that the language cannot say.
+/// Returns the dotted name of a field; `None` if the language cannot express it.
 pub fn dotted(names: &[Box<str>]) -> Option<String> {
     let can_be_said = |name: &str| !name.is_empty() && !name.starts_with('$') && !name.contains(['.', '\0']);
     names.iter().all(|name| can_be_said(name)).then(|| names.join("."))
@@ -24,9 +24,9 @@ pub fn dotted(names: &[Box<str>]) -> Option<String> {
 /// A filter in the query language.
 pub struct Pushed {
     pub clauses: Vec<Bdoc>,
-    /// The clauses that the reader must check: those that cannot be said, and those that the language can only approximate.
+    /// The clauses that the reader must check: those that the language cannot express, or only approximately.
     pub residual: Filter,
-    /// Every clause is said, at least approximately: `clauses` admits few documents that do not match.
+    /// True if every clause is expressed at least approximately: then `clauses` admits few documents that do not match.
     pub is_complete: bool,
 }
 
@@ -44,7 +44,8 @@ pub fn push_down(filter: &Filter) -> Pushed {
     pushed
 }
 
-/// A range admits arrays of which one element is above the prefix and another one below its end, and strings that are not UTF-8.
+/// Returns true for a prefix: as a range it also admits strings that are not UTF-8, and arrays that have one element above the
+/// start of the range and another one below its end.
 fn is_approximate(predicate: &Predicate) -> bool {
     predicate.any.iter().any(|test| matches!(test, Test::Starts(_)))
 }
@@ -88,16 +89,16 @@ fn operators(test: &Test) -> Bdoc {
     }
 }
 
-/// The least string after all those that begin with `prefix`. `None` where every greater string begins with it.
+/// Returns the least string after all those that begin with `prefix`. `None` if every greater string begins with it.
 fn prefix_end(prefix: &str) -> Option<String> {
     let rest = prefix.trim_end_matches(char::MAX);
     let last = rest.chars().next_back()?;
-    // A range of characters leaves the surrogates out.
+    // A range of `char` skips the surrogates.
     let next = (last..=char::MAX).nth(1)?;
     Some(format!("{}{next}", &rest[..rest.len() - last.len_utf8()]))
 }
 
-/// All of the clauses.
+/// Combines the clauses by `$and`.
 pub fn conjunction(mut clauses: Vec<Bdoc>) -> Bdoc {
     match clauses.len() {
         0 => Bdoc::new(),
@@ -106,7 +107,7 @@ pub fn conjunction(mut clauses: Vec<Bdoc>) -> Bdoc {
     }
 }
 
-/// The order; `None` when it cannot be said.
+/// Returns the sort document; `None` if the language cannot express the order.
 pub fn order(sort: &Sort) -> Option<Bdoc> {
     let mut order = Bdoc::new();
     for field in &sort.0 {
@@ -118,17 +119,17 @@ pub fn order(sort: &Sort) -> Option<Bdoc> {
     Some(order)
 }
 
-/// A name that no index has, so that the server reads the documents. From an index alone it would return the fields in the
-/// order of the index, not in that of the document.
+/// A field that no index has. Projecting it makes the server read the documents: from an index alone, it would return the fields
+/// in the order of the index.
 const NOT_INDEXED: &str = "\u{1}";
 
-/// The projection, which also keeps the whole of each field that the sort or the residual filter looks into; `None` when it
-/// cannot be said.
+/// Returns the projection; `None` if the language cannot express it. It also keeps, as a whole, each field that the sort or the
+/// residual filter needs.
 pub fn projection(projection: &Projection, sort: &Sort, residual: &Filter) -> Option<Bdoc> {
     let mut projection = projection.clone();
     let paths = sort.0.iter().map(|field| &field.path);
     for path in paths.chain(residual.predicates().map(|predicate| &predicate.path)) {
-        // The whole: a part of an array of documents has other sort keys than the array.
+        // The whole field, since a part of an array of documents has other sort keys than the array.
         let top = Path::of(path.names()[..1].to_vec()).ok()?;
         projection.add(&top);
     }
@@ -140,19 +141,19 @@ pub fn projection(projection: &Projection, sort: &Sort, residual: &Filter) -> Op
     Some(fields)
 }
 
-/// The condition that a document comes later in the order than `at`; `None` when it cannot be said.
+/// Returns the condition that a document comes after `at` in the order; `None` if the language cannot express it.
 ///
-/// It admits every document after the position, and perhaps some before it, which the reader drops. The order compares across
-/// types, and so do expressions, where `$gt` stays within one type. They compare an array as a whole, where the order uses its
-/// least or greatest element:
+/// It admits every document after the position, and perhaps some before it, which the reader drops. It uses expressions, since
+/// they compare across types as the order does, while `$gt` in a query stays within one type. But expressions compare an array as
+/// a whole, while the order uses its least or greatest element:
 ///
-/// - With `no_arrays`, one branch for each sort field, in a form for which the server uses an index.
-/// - Otherwise one expression, which also admits every document with an array on a sort path. It keeps the server from reading
-///   an index that does not help: the server sorts the documents that it reads anyway.
+/// - With `no_arrays`, the condition has a branch for each sort field, in a form that can use an index.
+/// - Otherwise it is a single expression, which also admits every document with an array on a sort path. The server cannot use an
+///   index for it, which would not help: the server sorts the documents anyway.
 pub fn keyset(sort: &Sort, at: &Position, no_arrays: bool) -> Option<Bdoc> {
     let (values, id) = at.split(sort).ok()?;
     let fields = keyset_fields(sort, &values)?;
-    // A sort that names the `_id` needs no second one.
+    // The `_id` is appended unless the sort names it.
     let id = match fields.iter().any(|field| field.name == "_id") {
         true => None,
         false => Some(bson_of(&id)?),
@@ -160,8 +161,9 @@ pub fn keyset(sort: &Sort, at: &Position, no_arrays: bool) -> Option<Bdoc> {
     if no_arrays { by_branches(&fields, id) } else { Some(by_expression(&fields, id)) }
 }
 
-/// The documents that keep [`keyset`] from being exact with `no_arrays`: in descending order they come after null, and the
-/// server, when it merges branches, takes undefined and missing fields for equal. `None` where there are no such documents.
+/// Returns a condition for documents with which [`keyset`] would be wrong with `no_arrays`: when the server merges branches, it
+/// treats undefined as equal to a missing field, but in descending order undefined comes after null. `None` if this order has no
+/// such case.
 pub fn undefined_after(sort: &Sort, at: &Position) -> Option<Bdoc> {
     let (values, _) = at.split(sort).ok()?;
     let (mut equal, mut undefined) = (Vec::new(), Vec::new());
@@ -198,8 +200,8 @@ impl KeysetField<'_> {
         self.key.rank() == rank(kind)
     }
 
-    /// The documents whose field comes later. In the order a missing field is null; in an expression it comes before it, after
-    /// `MinKey`.
+    /// Returns conditions for documents whose field comes later. The order treats a missing field as null, while expressions
+    /// sort it between `MinKey` and null.
     fn later(&self) -> Vec<Bdoc> {
         let name = &self.name;
         let types = |names: &[&str]| vec![doc! { name: { "$type": names.to_vec() } }];
@@ -220,19 +222,19 @@ impl KeysetField<'_> {
         vec![expression("$gt", name, self.value.clone())]
     }
 
-    /// The documents whose field is equal; `None` where it is undefined, which the language cannot say.
+    /// Returns the condition that the field is equal; `None` for undefined, which the language cannot express.
     fn equal(&self) -> Option<Bdoc> {
         Some(self.value.clone())
             .filter(|value| *value != Bson::Undefined)
             .map(|value| doc! { &self.name: { "$eq": value } })
     }
 
-    /// The same as one expression.
+    /// Returns the condition of [`later`](Self::later) as one expression.
     fn later_expression(&self) -> Bdoc {
         let operator = if self.descending { "$lt" } else { "$gt" };
         let later = doc! { operator: [self.or_null(), { "$literal": self.value.clone() }] };
         if self.descending && self.is(ElementType::Null) {
-            // As an expression, undefined is null.
+            // `$ifNull` turns undefined into null, which is not later than null.
             let undefined = doc! { "$eq": [{ "$type": self.reference() }, "undefined"] };
             return doc! { "$or": [later, undefined] };
         }
@@ -257,14 +259,15 @@ impl KeysetField<'_> {
 
 fn by_branches(fields: &[KeysetField<'_>], id: Option<Bson>) -> Option<Bdoc> {
     let mut branches = Vec::new();
-    // Documents that are equal in all fields before.
+    // The condition that all previous fields are equal.
     let mut equal: Vec<Bdoc> = Vec::new();
     for (index, field) in fields.iter().enumerate() {
         for later in field.later() {
             branches.push(conjunction(equal.iter().cloned().chain([later]).collect()));
         }
         equal.push(field.equal()?);
-        // The server merges the branches by their documents, and there a missing field comes before null: one branch has both.
+        // The server merges branches by a comparison in which a missing field comes before null. So null and missing must be in
+        // one branch, and the remaining fields become one expression.
         let rest = &fields[index + 1..];
         if field.is(ElementType::Null) && rest.len() + usize::from(id.is_some()) > 1 {
             equal.push(by_expression(rest, id));
@@ -281,7 +284,7 @@ fn by_branches(fields: &[KeysetField<'_>], id: Option<Bson>) -> Option<Bdoc> {
 
 fn any_of(mut branches: Vec<Bdoc>) -> Bdoc {
     match branches.len() {
-        // Nothing comes after the greatest value there is.
+        // After the greatest value, the condition matches nothing.
         0 => doc! { "$nor": [{}] },
         1 => branches.remove(0),
         _ => doc! { "$or": branches },
@@ -314,19 +317,19 @@ pub fn bson_of(key: &Key) -> Option<Bson> {
     to_bson(ValueRef { kind, bytes: &bytes })
 }
 
-/// The documents with an array at the path or on the way there. A collection has no `_id` that is an array.
+/// Returns conditions for documents with an array at the path or on the way to it. An `_id` cannot be an array in a collection.
 pub fn arrays(names: &[Box<str>]) -> Vec<Bdoc> {
     let prefixes = (1..=names.len()).filter_map(|count| dotted(&names[..count])).filter(|name| name != "_id");
     prefixes.map(|name| doc! { name: { "$type": "array" } }).collect()
 }
 
-/// Whether an index on the path tells if there are arrays: a name of digits is a position in an array too, and an index on
-/// such a path is not multikey by it.
+/// Returns true if an index on each path shows if there are arrays. A name of digits can also be a position in an array, and such
+/// an array does not make the index multikey.
 pub fn index_tells_arrays(sort: &Sort) -> bool {
     sort.0.iter().all(|field| field.path.names().iter().skip(1).all(|name| position(name).is_none()))
 }
 
-/// Whether the plan reads the sort order from indexes in which no document has an array.
+/// Returns true if the plan reads the sort order from indexes in which no document has an array.
 ///
 /// `plan` is the `winningPlan` of an [explain](https://www.mongodb.com/docs/manual/reference/explain-results/).
 pub fn sorts_by_index_without_arrays(plan: &Bson) -> bool {

@@ -16,7 +16,7 @@ impl AsRef<[u8]> for Reply {
     }
 }
 
-/// The documents of a batch, as slices of the one buffer that the driver received.
+/// Returns the documents of a batch as slices of the buffer that the driver received.
 ///
 /// # Errors
 ///

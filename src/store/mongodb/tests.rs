@@ -1,5 +1,5 @@
-//! What only this backend has: BSON, byte for byte against the driver's own reader, the plans of the server, and
-//! the pool of connections.
+//! Tests of this backend alone: BSON compared byte for byte with the driver's own reader, query plans, unusual collections, and
+//! the connection pool.
 
 #[path = "../../../tests/support/documents.rs"]
 mod documents;

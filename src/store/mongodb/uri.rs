@@ -1,12 +1,12 @@
-//! Reads a MongoDB URI as [its specification](https://github.com/mongodb/specifications/blob/master/source/uri-options/uri-options.md)
-//! has it, where the driver is stricter: an option that is unknown, not supported, or has a value that it cannot have, is
-//! ignored with a warning. Options that contradict each other are errors.
+//! Reads a MongoDB URI by [its specification](https://github.com/mongodb/specifications/blob/master/source/uri-options/uri-options.md):
+//! an option that is unknown, unsupported or has an invalid value is ignored with a warning, and options that contradict each
+//! other are errors. The driver is stricter.
 
 use std::collections::HashSet;
 
 use crate::store::url;
 
-/// A URI that the driver takes.
+/// A URI that the driver accepts, with warnings about the ignored options.
 #[derive(Debug)]
 pub struct Prepared {
     pub uri: String,
@@ -18,14 +18,14 @@ pub struct Prepared {
 enum Values {
     Any,
     Boolean,
-    /// A boolean that decides about the safety of the connection: a wrong one is not ignored.
+    /// A boolean that affects the security of the connection: an invalid value is an error.
     Safety,
-    /// A whole number from the first one on.
+    /// A whole number of at least this value.
     AtLeast(i64),
     OneOf(&'static [&'static str]),
     /// Pairs of a name and a value, in a list.
     Pairs,
-    /// Valid, and of no use here, for the reason.
+    /// A valid option that has no effect here, with the reason.
     Ignored(&'static str),
 }
 
@@ -90,14 +90,14 @@ const OPTIONS: &[(&str, Values)] = &[
     ("zlibCompressionLevel", Ignored(NO_COMPRESSION)),
 ];
 
-/// Options with other names in older versions.
+/// Old names of options, and the current ones.
 const OLD_NAMES: &[(&str, &str)] =
     &[("wtimeout", "wTimeoutMS"), ("j", "journal"), ("sslcertificateauthorityfile", "tlsCAFile")];
 
 /// The mechanisms of authentication that the build has.
 const MECHANISMS: [&str; 4] = ["SCRAM-SHA-256", "SCRAM-SHA-1", "MONGODB-X509", "PLAIN"];
 
-/// Options of which only one may stand in a URI, whatever their values.
+/// Groups of options that exclude each other, whatever their values.
 const EXCLUSIVE: &[(&str, &[&str])] = &[
     (
         "tlsInsecure",
@@ -112,18 +112,17 @@ const EXCLUSIVE: &[(&str, &[&str])] = &[
     ("tlsDisableCertificateRevocationCheck", &["tlsDisableOCSPEndpointCheck"]),
 ];
 
-/// Takes out of `uri` what is to be ignored.
+/// Removes the ignored options from `uri`.
 ///
 /// # Errors
 ///
-/// When two parts of the URI contradict each other, or an option is necessary and not supported. The text has no value out of
-/// the URI.
+/// When two parts of the URI contradict each other, or a required option is not supported. The text repeats no value of the URI.
 pub fn prepare(uri: &str) -> Result<Prepared, String> {
     let Some((before, options)) = uri.split_once('?') else {
         return Ok(Prepared { uri: uri.to_owned(), warnings: Vec::new() });
     };
     let mut warnings = Vec::new();
-    // Each with its name as the specification writes it.
+    // The names are spelled as in the specification.
     let mut pairs: Vec<(&'static str, &str)> = Vec::new();
     for (index, option) in options.split('&').enumerate() {
         if option.is_empty() {
@@ -145,7 +144,7 @@ pub fn prepare(uri: &str) -> Result<Prepared, String> {
             None if is_name(name) => {
                 warnings.push(format!("{name} is ignored: there is no such option{}", similar(&lower)))
             }
-            // Perhaps a part of a password.
+            // The text may be part of a password, so it is not repeated.
             None => {
                 return Err("an option has a name that no option has: escape `?` in user and password as %3F".into());
             }
@@ -184,7 +183,7 @@ fn similar(name: &str) -> String {
     }
 }
 
-/// The reason to ignore an option.
+/// Returns the reason to ignore an option; `None` to keep it.
 fn ignored(name: &str, value: &str, kind: Values) -> Result<Option<String>, String> {
     let wrong = |right: &str| Ok(Some(format!("its value must be {right}")));
     match kind {
@@ -204,7 +203,7 @@ fn ignored(name: &str, value: &str, kind: Values) -> Result<Option<String>, Stri
         },
         OneOf(values) => match values.iter().any(|known| known.eq_ignore_ascii_case(value)) {
             true => Ok(None),
-            // Reads from another server than is meant may be old.
+            // Ignoring a read preference could return old data from another server.
             false if name == "readPreference" => Err(format!("{name} must be one of {}", values.join(", "))),
             false => wrong(&format!("one of {}", values.join(", "))),
         },
@@ -215,7 +214,7 @@ fn ignored(name: &str, value: &str, kind: Values) -> Result<Option<String>, Stri
     }
 }
 
-/// The driver compares the case of some values.
+/// Returns the value in the case that the driver expects.
 fn as_driver_takes_it(kind: Values, value: &str) -> String {
     match kind {
         OneOf(_) => value.to_lowercase(),
@@ -285,8 +284,8 @@ fn contradictions(before: &str, pairs: &[(&'static str, &str)]) -> Result<(), St
     Ok(())
 }
 
-/// Words of `uri` that a message must not repeat: those of user and password, and of the options that are secret. A password
-/// with an unescaped `/` or `@` can turn up as what the driver takes for a host.
+/// Returns the words of `uri` that a message must not repeat: those of user and password, and of secret options. If a password
+/// has an unescaped `/` or `@`, the driver may report a part of it as a host.
 pub fn secrets(uri: &str) -> impl Iterator<Item = &str> {
     let (_, rest) = uri.split_once("://").unwrap_or(("", uri));
     let (user_info, rest) = rest.split_at(url::user_info_len(rest));
@@ -297,7 +296,7 @@ pub fn secrets(uri: &str) -> impl Iterator<Item = &str> {
         name.contains("password") || name == "authmechanismproperties"
     });
     let words = std::iter::once(user_info).chain(secret.map(|(_, value)| value));
-    // Shorter ones stand in any text, and give nothing away.
+    // Shorter words occur in any text, and reveal nothing.
     words.flat_map(|text| text.split(|c: char| !c.is_alphanumeric())).filter(|word| word.len() > 2)
 }
 

@@ -4,8 +4,8 @@
 //! A command costs MongoDB as much processor time as 15 further keys in it. So while a batch is in flight, lookups queue, and
 //! the next batch claims them all, up to [`BATCH_KEYS`], the oldest first. A lookup that comes alone is sent at once.
 //!
-//! - The queue waits for a batch in flight only while it is short, since [`ENOUGH_KEYS`] are worth a command, and only for
-//!   [`PATIENCE`]. So a slow link has several batches in flight, and a batch that hangs delays only its own lookups.
+//! - The queue waits for a batch in flight only while it is shorter than [`ENOUGH_KEYS`], and only for [`PATIENCE`]. So a slow
+//!   link has several batches in flight, and a batch that hangs delays only its own lookups.
 //! - Equal keys in one batch are sent once. A lookup never joins a batch in flight, since it must see every write that
 //!   returned before it began.
 //! - A failed batch fails those of its lookups that were not answered yet. Callers have deadlines of their own; the key of a
@@ -29,8 +29,8 @@ use crate::store::{Error, GetResult, Histogram, Metric, MetricValue, Result};
 /// The most keys in one batch. MongoDB's first reply to a `find` has up to 101 documents, so that one reply answers a batch.
 const BATCH_KEYS: usize = 100;
 
-/// The length of a queue that does not wait for the batches in flight. With a round trip of 2 ms, this answers half as many
-/// lookups again as one batch at a time, and a command costs less than half of its keys.
+/// The length at which the queue does not wait for batches in flight. With a round trip of 2 ms, this answers 1.5 times as many
+/// lookups as one batch at a time, and the cost of a command is less than half of that of its keys.
 const ENOUGH_KEYS: usize = 32;
 
 /// The time that a shorter queue waits for a batch in flight.
@@ -47,10 +47,10 @@ const SWEEP_LENGTH: usize = 1_024;
 const KEYS: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0];
 const SECONDS: &[f64] = &[0.00025, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.05, 0.25, 1.0, 5.0];
 
-/// Carries out one batch.
+/// Executes batches.
 pub trait BatchLoader: Send + Sync + 'static {
-    /// Loads every document that has one of `keys`, and calls `deliver` with those of each reply, which returns whether any
-    /// key is still without a document. Runs to its end although all callers may have given up, and must end at some time.
+    /// Loads every document that has one of `keys`. Calls `deliver` with the documents of each reply; it returns true as long as
+    /// a key has no document. Runs to its end even if all callers have given up, so it must be bounded in time.
     fn load(
         &self,
         keys: Vec<Key>,
@@ -76,7 +76,7 @@ struct State {
     in_flight: usize,
     /// The batches in flight for which a short queue waits.
     awaited: usize,
-    /// True while lookups come so close together that the last batch had several keys.
+    /// True if the last batch had several keys.
     coalescing: bool,
     lookups: u64,
     batch_keys: Histogram,
@@ -88,7 +88,7 @@ struct QueuedLookup {
     caller: oneshot::Sender<Result<GetResult>>,
 }
 
-/// The result of a lookup, to wait for. Dropping it ends the wait alone.
+/// A lookup in progress. Dropping it ends the wait, and does not cancel the batch.
 pub struct Lookup(oneshot::Receiver<Result<GetResult>>);
 
 impl Lookup {
@@ -170,7 +170,7 @@ impl<L: BatchLoader> LookupBatcher<L> {
 }
 
 impl<L: BatchLoader> Shared<L> {
-    // No change to the state can panic half way.
+    // A poisoned lock is safe to use: no change of the state can panic half way.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -183,7 +183,7 @@ impl<L: BatchLoader> Shared<L> {
         }
         state.is_claimed = true;
         let coalescing = state.coalescing;
-        // A runtime that shuts down drops the task here and now, which takes the lock.
+        // A runtime that shuts down drops the task at once, and its destructor takes the lock.
         drop(state);
         let task = BatchTask { shared: self.clone(), stage: Stage::Claiming };
         tokio::spawn(task.run(coalescing));
@@ -211,7 +211,7 @@ impl State {
 /// A key of a batch in flight.
 #[derive(Default)]
 struct Claimed {
-    /// Nearly always one.
+    /// The callers that wait for this key, nearly always one.
     callers: Vec<oneshot::Sender<Result<GetResult>>>,
     result: GetResult,
 }
@@ -225,7 +225,7 @@ impl Claimed {
     }
 }
 
-/// A batch, from its dispatch to its end. Dropping it, also by a panic, makes room for the next one.
+/// A batch, from its dispatch to its end. Dropping it makes room for the next one, also after a panic.
 struct BatchTask<L: BatchLoader> {
     shared: Arc<Shared<L>>,
     stage: Stage,
@@ -244,7 +244,8 @@ enum Stage {
 impl<L: BatchLoader> BatchTask<L> {
     async fn run(mut self, coalescing: bool) {
         if coalescing {
-            // Lets requests that have arrived already queue their lookups. A lookup that comes alone would only be delayed.
+            // Lets requests that have arrived already queue their lookups. Skipped while lookups come alone, which it would only
+            // delay.
             tokio::task::yield_now().await;
         }
         let Some(mut batch) = self.claim() else { return };
@@ -278,11 +279,11 @@ impl<L: BatchLoader> BatchTask<L> {
         }
     }
 
-    /// `None` when no caller waits any more.
+    /// Claims lookups from the queue. Returns `None` if no caller waits any more.
     fn claim(&mut self) -> Option<HashMap<Key, Claimed>> {
         let mut state = self.shared.lock();
         let batch = state.claim();
-        // In one step with the claim: a lookup queued from now on needs another batch.
+        // Reset under the same lock as the claim: a lookup that is queued from now on needs another batch.
         state.is_claimed = false;
         if batch.is_empty() {
             self.stage = Stage::Unneeded;
@@ -297,7 +298,7 @@ impl<L: BatchLoader> BatchTask<L> {
         Some(batch)
     }
 
-    /// The queue no longer waits for this batch.
+    /// Ends the queue's wait for this batch.
     fn release_queue(&mut self) {
         if let Stage::InFlight { awaited, .. } = &mut self.stage
             && std::mem::take(awaited)

@@ -1,4 +1,4 @@
-//! Lookups over a server that does what each case says, under a clock that advances only when all tasks wait.
+//! Lookups over a scripted server, under a clock that advances only when all tasks wait.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -18,7 +18,7 @@ use crate::store::Kind;
 const MILLISECOND: Duration = Duration::from_millis(1);
 const HOUR: Duration = Duration::from_secs(3_600);
 
-/// Called with the number of a batch and its keys, in their order.
+/// The script of the server: called with the number of a batch and its keys, in their order.
 type Step = dyn Fn(usize, Vec<i64>) -> BoxFuture<'static, Result<()>> + Send + Sync;
 
 struct Server {
@@ -314,7 +314,7 @@ async fn cancelled_lookups_leave_the_queue_while_all_batches_hang() {
     let server = slow_server(HOUR * 24);
     let batcher = server.batcher();
     for id in 0..20_000 {
-        // A key comes again and again, the other once.
+        // The key -1 is queued repeatedly, the other keys once.
         drop((get(&batcher, -1), get(&batcher, id)));
         sleep(MILLISECOND).await;
     }
@@ -334,7 +334,7 @@ async fn a_cancelled_lookup_is_not_sent_and_cancels_no_other() {
     assert_eq!(server.batches(), [vec![1], vec![3]]);
 }
 
-/// In threads: the lookup has to be queued at the very moment at which a batch finds only cancelled ones.
+/// Runs on two threads, since the lookup must be queued at the moment at which a batch finds only cancelled ones.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lookup_right_after_a_cancelled_one_is_answered() {
     let server = server(|_, _| async { Ok(()) });
@@ -367,7 +367,7 @@ async fn a_panic_fails_its_own_batch_and_the_queue_goes_on() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
-    /// Every lookup gets a state that the document had at some moment since the call, or the failure of its batch.
+    /// Checks that every lookup returns a state that the document had since the call, or the failure of its batch.
     #[test]
     fn every_lookup_is_answered_and_none_with_the_past(
         steps in prop::collection::vec((0..40_u64, 0..10_u8), 1..40),

@@ -1,4 +1,4 @@
-//! The commands that are written as bytes, against the `bson` crate; and bytes that are no BSON.
+//! Commands that are written as bytes, compared with the `bson` crate; and bytes that are not BSON.
 
 use mongodb::bson::{Document as Tree, RawDocument};
 use proptest::collection::vec;
@@ -11,7 +11,7 @@ use super::obvious::slow_document;
 use crate::record::rank;
 use crate::wire;
 
-/// Any bytes are refused, or can be compared and encoded.
+/// Checks that `bytes` are refused, or can be compared and encoded.
 fn assert_read_or_refused(bytes: &[u8]) {
     let Ok(document) = Document::new(bytes.to_vec()) else { return };
     let mut json = Vec::new();
@@ -20,7 +20,7 @@ fn assert_read_or_refused(bytes: &[u8]) {
     assert!(parsed.is_ok(), "{parsed:?} in {}", String::from_utf8_lossy(&json));
 }
 
-/// Makes the outermost length and the final NUL right, so that the error is deeper in.
+/// Corrects the outermost length and the final NUL, so that the error is deeper.
 fn framed(mut bytes: Vec<u8>) -> Vec<u8> {
     let length = bytes.len().max(5);
     bytes.resize(length, 0);
@@ -128,7 +128,7 @@ fn a_document_without_an_id_is_not_written() {
     assert!(update_command("records", &[document]).is_err());
 }
 
-/// A text that is not UTF-8 is no tree of the `bson` crate.
+/// The tree types of the `bson` crate cannot hold a text that is not UTF-8.
 #[test]
 fn an_id_that_is_not_utf_8_is_written_as_it_is() {
     let bytes = framed(b"\0\0\0\0\x02_id\0\x03\0\0\0\xff\xfe\0\0".to_vec());

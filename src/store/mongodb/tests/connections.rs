@@ -6,7 +6,7 @@ use super::super::*;
 use super::servers::{mongod, unused_name, url};
 use crate::store::MetricValue;
 
-/// The value of a counter or a gauge: `name`, or `name{label}`.
+/// Returns the value of a counter or a gauge: `name`, or `name{label}`.
 pub fn value(store: &dyn Store, series: &str) -> u64 {
     let (name, label) = series.split_once('{').map_or((series, ""), |(name, rest)| (name, rest.trim_end_matches('}')));
     let metric = store.metrics().into_iter().find(|metric| metric.name == name).expect("the metric");

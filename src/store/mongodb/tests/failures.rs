@@ -1,4 +1,4 @@
-//! The failures that are counted of a MongoDB that does not answer.
+//! Counts of failures with a MongoDB that does not answer.
 
 use std::time::Duration;
 
@@ -51,7 +51,7 @@ async fn calls_count_although_their_callers_have_given_up() {
 
 #[tokio::test]
 async fn calls_that_run_out_of_time_are_time_outs() {
-    // The system's queue accepts connections, and nothing answers them.
+    // The kernel accepts connections, and no server answers them.
     let silent = TcpListener::bind("127.0.0.1:0").await.expect("an address");
     let address = silent.local_addr().expect("an address");
     let patient = "serverSelectionTimeoutMS=60000&connectTimeoutMS=60000";
@@ -71,7 +71,7 @@ async fn a_list_that_was_dropped_is_no_broken_call() {
     let mut list = store.list(ListRequest::default());
     assert!(futures::poll!(&mut list).is_pending());
     drop(list);
-    // The list may wait so long for a permit, and for a server.
+    // The time that the list may wait for a permit and for a server.
     tokio::time::sleep(Duration::from_millis(500)).await;
     assert_eq!(value(&*store, "store_failures{broken}"), 0);
 }

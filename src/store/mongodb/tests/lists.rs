@@ -23,7 +23,7 @@ fn after(key: Key) -> ListRequest {
     ListRequest { after, ..ListRequest::default() }
 }
 
-/// A store of an empty database on a server of its own, or else on the one that is named, and the database.
+/// Opens an empty database on a new server, or on that of `TEST_MONGODB_URL`. Returns the server, the store and the database.
 async fn stored(name: &str, options: Options) -> (Option<mongod::Mongod>, Arc<dyn Store>, mongodb::Database) {
     let name = unused_name(name);
     let server = mongod::program().map(|_| mongod::Mongod::start().expect("a server"));
@@ -41,7 +41,7 @@ async fn a_list_that_was_dropped_before_its_turn_asks_nothing() {
     let watched = Watched::filled().await;
     keys_of(&watched.store, request("limit=1")).await;
     watched.finds.lock().expect("no panic").clear();
-    // As calls do that are not answered.
+    // Takes all permits, as calls do that get no answer.
     let lists = watched.store.inner.lists.clone();
     let all = u32::try_from(lists.available_permits()).expect("a few");
     let stuck = lists.acquire_many_owned(all).await.expect("all of them");
@@ -54,7 +54,7 @@ async fn a_list_that_was_dropped_before_its_turn_asks_nothing() {
     }
     drop(stuck);
     assert_eq!(keys_of(&watched.store, ListRequest::default()).await.len(), 1_500);
-    // What had waited before it would have been asked before it.
+    // Permits are granted in order, so earlier lists would have been sent before this one.
     assert_eq!(watched.finds.lock().expect("no panic").len(), 1);
 }
 
@@ -110,7 +110,7 @@ async fn a_collection_with_a_collation_is_listed_by_bytes_from_everywhere() {
     for (index, key) in expected.iter().enumerate() {
         assert_eq!(keys_of(&*store, after(key.clone())).await, expected[index + 1..], "after {key:?}");
     }
-    // A view refuses to compare otherwise, and is put in order here.
+    // A view refuses another collation, so the store sorts it.
     database.collection::<Bson>("records").drop().await.expect("a drop");
     let view = database.create_collection("records").view_on("documents").collation(collation());
     view.pipeline([]).await.expect("a view");
@@ -164,7 +164,7 @@ async fn a_list_that_is_dropped_leaves_no_cursor_on_the_secondary_that_has_it() 
         }
         open
     };
-    // What the members read of one another they read by cursors too.
+    // Replication between the members uses cursors too, which are subtracted.
     let before = open_cursors().await;
     for request in [after(Key::int64(0)), request("n.eq=1")].iter().cycle().take(10) {
         let mut list = store.list(request.clone()).await.expect("a list");
@@ -197,7 +197,7 @@ async fn the_size_of_batches_follows_the_size_of_the_documents() {
         .iter()
         .map(|find| find.get_i64("batchSize").or(find.get_i32("batchSize").map(Into::into)).expect("a size"))
         .collect();
-    // Smaller where the documents are large, and larger again after them; not another cursor for each batch.
+    // Batches shrink for large documents and grow again after them, without a new cursor for each batch.
     let smallest = sizes.iter().min().expect("a find");
     assert!(*smallest <= 10 && sizes.last() > Some(smallest) && sizes.len() < 30, "{sizes:?}");
 }

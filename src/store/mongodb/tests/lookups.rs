@@ -15,7 +15,7 @@ pub async fn stored(name: &str) -> (Option<mongod::Mongod>, Arc<dyn Store>, mong
     (server, open(url, Options::default()).await.expect("a store").into_store(), database)
 }
 
-/// The URL of the server that [`stored`] used, without a path.
+/// Returns the URL of the server that [`stored`] used, without a path.
 pub fn server_url(server: &Option<mongod::Mongod>) -> String {
     let url = server.as_ref().map_or_else(|| url("mongodb", "").expect("TEST_MONGODB_URL"), mongod::Mongod::url);
     url.trim_end_matches('/').to_owned()

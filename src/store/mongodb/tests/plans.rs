@@ -1,5 +1,5 @@
-//! The plans by which the server executes what the store sends: one `find` for a page, by an index that fits, and no document
-//! examined in vain.
+//! The plans by which the server executes the store's commands: one `find` for a page, with a suitable index, and no document
+//! examined that is not returned.
 //!
 //! The commands are those that the store sent, recorded by the driver's events and explained.
 
@@ -21,12 +21,12 @@ pub struct Watched {
     pub client: Client,
     pub database: String,
     pub finds: Arc<Mutex<Vec<Tree>>>,
-    // Ends with the test, where it was started for it.
+    // A server that was started for the test ends with it.
     _server: Option<mongod::Mongod>,
 }
 
 impl Watched {
-    /// A store of a few hundred records with ids of every type, whose commands are caught.
+    /// Opens a store with records whose ids have every type, and records its commands.
     pub async fn filled() -> Self {
         let database = unused_name("plans");
         let server = mongod::program().map(|_| mongod::Mongod::start().expect("a server"));
@@ -64,7 +64,7 @@ impl Watched {
         Self { store, client, database, finds, _server: server }
     }
 
-    /// The explanation of the one `find` that was sent since the last call.
+    /// Explains the one `find` that was sent since the last call.
     pub async fn explained(&self) -> Explained {
         match self.all_explained().await.as_mut_slice() {
             [explained] => std::mem::take(explained),
@@ -72,7 +72,7 @@ impl Watched {
         }
     }
 
-    /// The explanation of every `find` that was sent since the last call.
+    /// Explains every `find` that was sent since the last call.
     pub async fn all_explained(&self) -> Vec<Explained> {
         let finds: Vec<Tree> = self.finds.lock().expect("no panic").drain(..).collect();
         let mut all = Vec::new();
@@ -138,7 +138,7 @@ fn stages_of(plan: &Value, stages: &mut Vec<String>) {
     }
 }
 
-/// The request of a list, from a query string without percent signs.
+/// Parses a query string without percent signs.
 pub fn request(query: &str) -> ListRequest {
     let parameters: Vec<(String, String)> = query
         .split('&')
@@ -197,7 +197,7 @@ async fn a_ping_touches_one_document() {
     assert!(explained.documents <= 1, "{explained:?}");
 }
 
-/// Documents with equal values and with several types, and indexes for some of their fields.
+/// Fills the store with documents that have equal values and several types, and creates indexes for some of their fields.
 async fn with_fields() -> Watched {
     let watched = Watched::filled().await;
     let collection = watched.client.database(&watched.database).collection::<Tree>("records");
@@ -235,7 +235,7 @@ async fn each_page_is_one_find_that_examines_the_documents_of_the_page() {
             let page = read_page(&watched.store, &request).await;
             ids.extend(page.documents.iter().map(|document| document.key().clone()));
             let explained = watched.explained().await;
-            // Where the keyset goes across types, the edge of a branch may be read twice.
+            // If the keyset spans types, documents at the edge of a branch may be read twice.
             let most = if number == 0 { 101 } else { 212 };
             assert!(explained.documents <= most, "{query}, page {number}: {explained:?}");
             let sorts = explained.stages.iter().any(|stage| stage == "SORT" || stage == "COLLSCAN");
