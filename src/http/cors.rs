@@ -6,6 +6,7 @@ use axum::http::header::{AGE, ALLOW, ETAG, LINK, ORIGIN, RETRY_AFTER};
 use axum::http::{HeaderName, Method};
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
+use super::count::{PREFERENCE_APPLIED, RECORDS_COUNT};
 use super::request_id::REQUEST_ID;
 use super::response::CACHE_STATUS;
 use super::settings::Settings;
@@ -34,7 +35,18 @@ pub fn layer(settings: &Settings) -> Option<CorsLayer> {
         .allow_origin(origin)
         .allow_methods([Method::GET, Method::HEAD])
         .allow_headers(headers)
-        .expose_headers([AGE, ALLOW, CACHE_STATUS, ETAG, LINK, RETRY_AFTER, REQUEST_ID, SERVER_TIMING])
+        .expose_headers([
+            AGE,
+            ALLOW,
+            CACHE_STATUS,
+            ETAG,
+            LINK,
+            PREFERENCE_APPLIED,
+            RECORDS_COUNT,
+            RETRY_AFTER,
+            REQUEST_ID,
+            SERVER_TIMING,
+        ])
         .max_age(MAX_AGE)
         .vary(vary.to_vec());
     Some(layer)

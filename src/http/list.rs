@@ -20,6 +20,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use super::accept::MediaType;
 use super::body::{self, RecordBody, RecordEncoder};
 use super::conditional::{Current, Outcome, entity_tag, evaluate_preconditions};
+use super::count::{count, preferred, set_count_headers};
 use super::freshness::freshness;
 use super::problem::Problem;
 use super::request_id::RequestId;
@@ -85,7 +86,9 @@ async fn page(
     let request = request(app, parts, selection).await?;
     let mut reservation = app.memory.reservation();
     let page = store::page(&*app.store, &request, limit, &mut reservation);
-    let page = StoreTime::of(&parts.extensions, page).await?;
+    let page = async { tokio::join!(page, count(app, preferred(&parts.headers, &request))) };
+    let (page, count) = StoreTime::of(&parts.extensions, page).await;
+    let page = page?;
     let next = page.next.map(|next| link(&app.settings, parameters, &next.encode(&request.sort))).transpose()?;
     let bytes = page.documents.iter().map(|document| document.bson().len()).sum();
     let json = body::encode(reservation, bytes, |json| {
@@ -100,7 +103,8 @@ async fn page(
     let mut response = record_response(&app.settings, media_type, json);
     response.headers_mut().insert(ETAG, tag);
     response.headers_mut().extend(next.map(|next| (LINK, next)));
-    set_staleness_headers(&mut response, page.staleness);
+    set_count_headers(&mut response, count);
+    set_staleness_headers(&mut response, page.staleness.max(count.and_then(|count| count.staleness)));
     let response = compress::compressed(&app.memory, &parts.headers, response)?;
     Ok(if outcome == Outcome::NotModified { not_modified(response) } else { response })
 }
@@ -115,15 +119,19 @@ async fn stream(
     let outcome = evaluate_preconditions(&parts.headers, Current::Untagged)?;
     let request = request(app, parts, selection).await?;
     let permit = app.acquire_stream_permit()?;
+    let preferred = preferred(&parts.headers, &request);
     let opened = async {
         let list = app.store.list(request).await?;
         let body = RecordBody::begin(list.rows, media_type, app.memory.clone(), permit, request_id).await?;
         Ok::<_, store::Error>((body, list.staleness))
     };
-    let (body, staleness) = StoreTime::of(&parts.extensions, opened).await?;
+    let opened = async { tokio::join!(opened, count(app, preferred)) };
+    let (opened, count) = StoreTime::of(&parts.extensions, opened).await;
+    let (body, staleness) = opened?;
     let body = if outcome == Outcome::NotModified { Body::empty() } else { Body::from_stream(body) };
     let mut response = record_response(&app.settings, media_type, body);
-    set_staleness_headers(&mut response, staleness);
+    set_count_headers(&mut response, count);
+    set_staleness_headers(&mut response, staleness.max(count.and_then(|count| count.staleness)));
     match outcome {
         Outcome::NotModified => Ok(not_modified(response)),
         Outcome::Perform => compress::compressed(&app.memory, &parts.headers, response),

@@ -10,6 +10,7 @@ mod body;
 mod compress;
 mod conditional;
 mod cors;
+mod count;
 mod freshness;
 mod health;
 mod layered;

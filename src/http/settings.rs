@@ -26,6 +26,7 @@ pub const CORS_HEADERS: &[&str] = &[
     "content-type",
     "if-match",
     "if-none-match",
+    "prefer",
     "traceparent",
     "tracestate",
     "x-request-id",

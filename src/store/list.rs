@@ -4,10 +4,14 @@ use std::fmt;
 use std::time::Duration;
 
 use futures::stream::{BoxStream, StreamExt};
+use tokio::time::timeout;
 
-use super::{Freshness, Result};
+use super::{Error, Freshness, Result, Store};
 use crate::query::{Cursor, Filter, Position, Projection, Sort};
 use crate::record::Document;
+
+/// The time that counting may take. What was counted until then is an estimate.
+pub const COUNT_TIME: Duration = Duration::from_secs(2);
 
 /// The result of a lookup.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -69,6 +73,49 @@ pub struct ListResult {
     pub staleness: Option<Duration>,
     /// See [`Cursor::no_arrays`].
     pub no_arrays: bool,
+}
+
+/// The wanted precision of a number of documents.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Precision {
+    Exact,
+    /// The number that the store keeps, where it keeps one.
+    Estimated,
+}
+
+/// A number of documents.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CountResult {
+    pub number: u64,
+    pub is_exact: bool,
+    /// See [`GetResult::staleness`].
+    pub staleness: Option<Duration>,
+}
+
+impl CountResult {
+    pub fn exact(number: u64) -> Self {
+        Self { number, is_exact: true, staleness: None }
+    }
+
+    pub fn estimated(number: u64) -> Self {
+        Self { is_exact: false, ..Self::exact(number) }
+    }
+}
+
+/// Counts by a list: see [`Store::count`].
+pub async fn count_listed<S: Store + ?Sized>(store: &S, request: ListRequest) -> Result<Option<CountResult>> {
+    let limit = request.limit.map_or(u64::MAX, |limit| limit as u64);
+    let (mut number, mut staleness) = (0, None);
+    let count = async {
+        let mut list = store.list(ListRequest { sort: Sort::default(), after: None, limit: None, ..request }).await?;
+        staleness = list.staleness;
+        while number <= limit && list.rows.next().await.transpose()?.is_some() {
+            number += 1;
+        }
+        Ok::<_, Error>(())
+    };
+    let is_complete = timeout(COUNT_TIME, count).await.ok().transpose()?.is_some();
+    Ok(Some(CountResult { number: number.min(limit), is_exact: is_complete && number <= limit, staleness }))
 }
 
 /// The rows of a snapshot.

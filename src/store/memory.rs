@@ -15,8 +15,8 @@ use futures::future::{BoxFuture, ready};
 use futures::stream::{self, StreamExt};
 
 use super::{
-    CHUNK_BYTES, CHUNK_DOCUMENTS, ChunkStream, EmbeddedStore, Error, GetResult, ListRequest, ListResult, Opened,
-    Options, Result, Store, execute,
+    CHUNK_BYTES, CHUNK_DOCUMENTS, ChunkStream, CountResult, EmbeddedStore, Error, GetResult, ListRequest, ListResult,
+    Opened, Options, Precision, Result, Store, count_listed, execute,
 };
 use crate::record::{Document, Key, RecordId};
 
@@ -135,6 +135,14 @@ impl Store for Memory {
     fn list(&self, request: ListRequest) -> BoxFuture<'_, Result<ListResult>> {
         let store = self.clone();
         Box::pin(execute(Arc::new(move |after, expected| store.chunks(after, expected)), request))
+    }
+
+    fn count(&self, request: ListRequest, _: Precision) -> BoxFuture<'_, Result<Option<CountResult>>> {
+        if request.filter.is_empty() {
+            let number = self.read(|indexes| indexes.in_order.len());
+            return Box::pin(ready(Ok(Some(CountResult::exact(number as u64)))));
+        }
+        Box::pin(count_listed(self, request))
     }
 
     fn upsert(&self, documents: Vec<Document>) -> BoxFuture<'_, Result<()>> {

@@ -27,7 +27,8 @@ pub use changes::{Change, ChangeBatch, ChangeStream, ChangeStreamError, ResumeTo
 pub use error::{Error, Kind, Refusal, RefusedDocument, Result, WriteOutcome};
 pub use exec::{CHUNK_BYTES, CHUNK_DOCUMENTS, ChunkStream, Chunks, execute, execute_unordered};
 pub use freshness::Freshness;
-pub use list::{GetResult, ListRequest, ListResult, Row, RowStream, SnapshotRows};
+use list::count_listed;
+pub use list::{COUNT_TIME, CountResult, GetResult, ListRequest, ListResult, Precision, Row, RowStream, SnapshotRows};
 pub use memory_pool::{MemoryPool, MemoryReservation, UNCOUNTED_BYTES};
 pub use metric::{Histogram, Metric, MetricValue};
 pub use page::{PAGE_BYTES, Page, page};
@@ -87,6 +88,14 @@ pub trait Store: Debug + Send + Sync + 'static {
     /// that exists throughout is listed exactly once; a record that is written or removed during the list may or may not
     /// be listed. The stream ends after its first error; without an error it is complete.
     fn list(&self, request: ListRequest) -> BoxFuture<'_, Result<ListResult>>;
+
+    /// Counts the documents that match the filter of `request`, wherever it begins, up to its limit. A count that reaches the
+    /// limit or takes longer than [`COUNT_TIME`] ends as an estimate: the number so far, or a better one. `None` where there is
+    /// no number after that time.
+    fn count(&self, request: ListRequest, precision: Precision) -> BoxFuture<'_, Result<Option<CountResult>>> {
+        let _ = precision;
+        Box::pin(count_listed(self, ListRequest { projection: None, ..request }))
+    }
 
     /// Inserts every document, or replaces the one with the same key, `_id` included: `5.0` replaces `5` and shows as `5.0`.
     /// If a key repeats, the last document wins. Concurrent calls may win in either order.

@@ -43,9 +43,19 @@ async fn an_origin_that_is_named_may_read(
     assert_eq!(allowed(&answer), expected);
     let exposed = answer.header("access-control-expose-headers").unwrap();
     assert!(
-        ["link", "etag", "age", "cache-status", "retry-after", "x-request-id", "server-timing"]
-            .iter()
-            .all(|name| exposed.contains(name)),
+        [
+            "link",
+            "etag",
+            "age",
+            "cache-status",
+            "records-count",
+            "preference-applied",
+            "retry-after",
+            "x-request-id",
+            "server-timing"
+        ]
+        .iter()
+        .all(|name| exposed.contains(name)),
         "{exposed}"
     );
     let varies = answer.headers.iter().any(|(name, value)| name == "vary" && value.contains("origin"));

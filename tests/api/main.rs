@@ -6,6 +6,7 @@ mod authorization;
 mod browse;
 mod caching;
 mod cors;
+mod counts;
 mod errors;
 mod formats;
 mod http2;

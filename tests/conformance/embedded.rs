@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use records::record::{Document, Key};
-use records::store::{BackendKind, EmbeddedStore, Opened};
+use records::store::{BackendKind, CountResult, EmbeddedStore, ListRequest, Opened, Precision};
 
 use crate::harness::{Context, cases, document, get, list, list_keys, numbered, upsert, upsert_texts, with_id};
 
@@ -121,6 +121,8 @@ async fn a_removed_record_is_gone_from_get_and_list(context: &Context) {
     remove(&*store, &Key::int64(1));
     assert_eq!(get(&*store, "1").await, None);
     assert_eq!(list_keys(&*store, None).await, [0, 2].map(Key::int64));
+    let count = store.count(ListRequest::default(), Precision::Exact).await.expect("a count");
+    assert_eq!(count, Some(CountResult::exact(2)));
     let again = put(&*store, r#"{"_id":1,"again":true}"#);
     assert_eq!(get(&*store, "1").await, Some(again));
 }

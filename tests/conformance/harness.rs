@@ -15,8 +15,8 @@ use records::query::{After, Cursor, Position, Selection};
 use records::record::{Document, Key, RecordId};
 use records::store::fallback::{self, Mode, Settings};
 use records::store::{
-    Backend, BackendKind, GetResult, ListRequest, ListResult, MemoryPool, MemoryReservation, Opened, Options, Page,
-    Result as StoreResult, Row, Store, page,
+    Backend, BackendKind, CountResult, GetResult, ListRequest, ListResult, MemoryPool, MemoryReservation, Opened,
+    Options, Page, Precision, Result as StoreResult, Row, Store, page,
 };
 use records::wire;
 use tempfile::TempDir;
@@ -275,6 +275,10 @@ impl Store for CaughtUp {
 
     fn list(&self, request: ListRequest) -> BoxFuture<'_, StoreResult<ListResult>> {
         self.0.list(request)
+    }
+
+    fn count(&self, request: ListRequest, precision: Precision) -> BoxFuture<'_, StoreResult<Option<CountResult>>> {
+        self.0.count(request, precision)
     }
 
     fn upsert(&self, documents: Vec<Document>) -> BoxFuture<'_, StoreResult<()>> {

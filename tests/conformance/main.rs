@@ -8,6 +8,7 @@
 mod addresses;
 mod concurrency;
 mod content;
+mod counts;
 mod embedded;
 mod filters;
 mod harness;
@@ -43,6 +44,7 @@ const CASES: &[&[Case]] = &[
     addresses::CASES,
     concurrency::CASES,
     content::CASES,
+    counts::CASES,
     embedded::CASES,
     filters::CASES,
     lists::CASES,

@@ -44,7 +44,10 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{Error, Freshness, GetResult, Health, ListRequest, ListResult, Metric, Options, Refusal, Result, Store};
+use super::{
+    CountResult, Error, Freshness, GetResult, Health, ListRequest, ListResult, Metric, Options, Precision, Refusal,
+    Result, Store,
+};
 use crate::record::{Document, RecordId};
 use circuit_breaker::CircuitBreaker;
 use metrics::BoundedReads;
@@ -313,6 +316,18 @@ impl Inner {
         counter.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Counts in the half that would answer a list.
+    async fn count_documents(&self, request: ListRequest, precision: Precision) -> Result<Option<CountResult>> {
+        let read = self.read(
+            &request.freshness,
+            self.timeout * PATIENCE,
+            |_| self.probe_primary(),
+            |conditions| self.replica.count(request.clone(), precision, conditions),
+            || self.primary.count(ListRequest { freshness: Freshness::default(), ..request.clone() }, precision),
+        );
+        read.await
+    }
+
     /// Returns `Ok` if a lookup would be answered now, as [`get`](Self::get) does it: by the replica if it can answer, else by
     /// the primary, which is waited for however slow it is and whatever the breaker says.
     async fn health(&self) -> Result<Health> {
@@ -364,6 +379,10 @@ impl Store for Fallback {
 
     fn list(&self, request: ListRequest) -> BoxFuture<'_, Result<ListResult>> {
         Box::pin(self.inner.list(request))
+    }
+
+    fn count(&self, request: ListRequest, precision: Precision) -> BoxFuture<'_, Result<Option<CountResult>>> {
+        Box::pin(self.inner.count_documents(request, precision))
     }
 
     fn upsert(&self, documents: Vec<Document>) -> BoxFuture<'_, Result<()>> {

@@ -8,7 +8,9 @@ use bytes::Bytes;
 use futures::stream::StreamExt;
 use tokio::time::Instant;
 
-use super::super::{Change, EmbeddedStore, Error, GetResult, Kind, ListRequest, ListResult, Result};
+use super::super::{
+    Change, CountResult, EmbeddedStore, Error, GetResult, Kind, ListRequest, ListResult, Precision, Result,
+};
 use super::snapshot_dir::SnapshotDir;
 use crate::record::{Document, Key, RecordId};
 
@@ -352,6 +354,29 @@ impl Replica {
             }
         });
         Some(Ok(ListResult { rows: rows.boxed(), staleness: Some(age), no_arrays: false }))
+    }
+
+    /// Counts where [`list`](Self::list) would answer, and returns `None` where it does.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`list`](Self::list).
+    pub async fn count(
+        &self,
+        request: ListRequest,
+        precision: Precision,
+        conditions: Conditions,
+    ) -> Option<Result<Option<CountResult>>> {
+        let snapshot = self.served().ok()?;
+        let age = self.age_under(&snapshot, conditions)?;
+        match snapshot.store().ok()?.count(request, precision).await {
+            Ok(count) => Some(Ok(count.map(|count| CountResult { staleness: Some(age), ..count }))),
+            Err(error) if error.kind() == Kind::Invalid => Some(Err(error)),
+            Err(error) => {
+                snapshot.record_read_error(&error);
+                None
+            }
+        }
     }
 }
 

@@ -361,7 +361,7 @@ impl MongoDb {
         }
     }
 
-    async fn namespace(&self) -> Result<Namespace> {
+    pub async fn namespace(&self) -> Result<Namespace> {
         self.bounded(|inner| async move { inner.namespace().await.map_err(error::classify) }).await
     }
 

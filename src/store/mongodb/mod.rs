@@ -13,12 +13,14 @@
 //!
 //! [`lists`] executes lists: [`pushdown`] translates them to MongoDB's query language, as far as the kind of the collection
 //! ([`namespace`]) allows; [`cursor`] reads and closes the server's cursors, and [`reply`] extracts the documents of their
-//! batches. [`changes`] follows the change stream. [`error`] classifies the driver's errors, and [`failures`] counts them.
+//! batches. [`counts`] counts documents within bounds. [`changes`] follows the change stream. [`error`] classifies the driver's
+//! errors, and [`failures`] counts them.
 
 mod batcher;
 mod changes;
 mod client;
 mod connections;
+mod counts;
 mod cursor;
 mod error;
 mod failures;
@@ -43,8 +45,8 @@ use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use super::{
-    ChangeStream, Error, GetResult, Health, Kind, ListRequest, ListResult, Metric, Opened, Options, Result,
-    ResumeToken, SnapshotRows, Store, WriteOutcome,
+    ChangeStream, CountResult, Error, GetResult, Health, Kind, ListRequest, ListResult, Metric, Opened, Options,
+    Precision, Result, ResumeToken, SnapshotRows, Store, WriteOutcome,
 };
 use crate::record::{Document, Key, RecordId, ValueRef, raw};
 use batcher::{BatchLoader, LookupBatcher};
@@ -358,6 +360,10 @@ impl Store for MongoDb {
 
     fn list(&self, request: ListRequest) -> BoxFuture<'_, Result<ListResult>> {
         self.list_rows(request)
+    }
+
+    fn count(&self, request: ListRequest, precision: Precision) -> BoxFuture<'_, Result<Option<CountResult>>> {
+        Box::pin(self.count_documents(request, precision))
     }
 
     fn snapshot(&self, after: Option<Key>) -> BoxFuture<'_, Result<SnapshotRows>> {

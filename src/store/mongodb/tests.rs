@@ -10,6 +10,7 @@ mod servers;
 
 mod bytes;
 mod connections;
+mod counts;
 mod failures;
 mod lists;
 mod lookups;

@@ -24,17 +24,18 @@ use std::fmt;
 use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, ready};
 use futures::stream::{self, StreamExt};
 use sled::{Db, IVec, Tree};
 
 use super::{
-    CHUNK_BYTES, CHUNK_DOCUMENTS, ChunkStream, EmbeddedStore, Error, GetResult, ListRequest, ListResult, Opened,
-    Options, Result, Store, execute,
+    CHUNK_BYTES, CHUNK_DOCUMENTS, ChunkStream, CountResult, EmbeddedStore, Error, GetResult, ListRequest, ListResult,
+    Opened, Options, Precision, Result, Store, count_listed, execute,
 };
 use crate::record::{Document, Key, RecordId};
 use directory::Directory;
@@ -58,6 +59,8 @@ pub struct Sled {
     // The default tree of `db`, resolved once: `Db` would look it up at every call.
     records: Tree,
     metadata: Tree,
+    /// The number of records. `None` where the cache was too small to read them all when the store was opened.
+    count: Option<Arc<AtomicU64>>,
     /// The epoch of the last flush. Locked during a flush, so that epochs reach the disk in order.
     flush_epoch: Arc<Mutex<u64>>,
 }
@@ -106,13 +109,15 @@ impl Sled {
         let db = open_database(&directory, cache_bytes)?;
         let metadata = db.open_tree(METADATA_TREE).map_err(|error| damaged(&directory).with_source(error))?;
         let records = Tree::clone(&db);
-        let store = Self { directory, db, records, metadata, flush_epoch: Arc::new(Mutex::new(acknowledged)) };
-        store.check(acknowledged, cache_bytes)?;
+        let flush_epoch = Arc::new(Mutex::new(acknowledged));
+        let mut store = Self { directory, db, records, metadata, count: None, flush_epoch };
+        store.count = store.check(acknowledged, cache_bytes)?.map(|count| Arc::new(count.into()));
         Ok(store)
     }
 
-    /// Checks that no acknowledged write is missing and that every document matches its key.
-    fn check(&self, acknowledged: u64, cache_bytes: u64) -> Result<()> {
+    /// Checks that no acknowledged write is missing and that every document matches its key. Returns the number of documents,
+    /// if it read them all.
+    fn check(&self, acknowledged: u64, cache_bytes: u64) -> Result<Option<u64>> {
         let found = self.metadata.get(FLUSH_EPOCH).map_err(|error| self.failed("read", error))?;
         let found = found.and_then(|epoch| epoch.as_ref().try_into().ok()).map_or(0, u64::from_be_bytes);
         if found < acknowledged {
@@ -121,19 +126,21 @@ impl Sled {
         }
         // Reads as much as the cache holds, so that damage is reported at start rather than to a client, and the memory is
         // allocated at start rather than by the first list.
-        let mut bytes = 0;
+        let (mut bytes, mut count, mut is_whole) = (0, 0, true);
         for entry in self.records.iter() {
+            count += 1;
             let (key, bson) = entry.map_err(|error| self.failed("read", error))?;
             bytes += key.len() as u64 + bson.len() as u64;
             self.document(&key, bson.to_vec())?;
             if bytes > cache_bytes {
+                is_whole = false;
                 break;
             }
         }
         if let Some((key, bson)) = self.records.last().map_err(|error| self.failed("read", error))? {
             self.document(&key, bson.to_vec())?;
         }
-        Ok(())
+        Ok(is_whole.then_some(count))
     }
 
     fn failed(&self, what: &str, error: sled::Error) -> Error {
@@ -257,6 +264,13 @@ impl Store for Sled {
         Box::pin(execute(Arc::new(move |after, expected| store.chunks(after, expected)), request))
     }
 
+    fn count(&self, request: ListRequest, _: Precision) -> BoxFuture<'_, Result<Option<CountResult>>> {
+        match self.count.as_ref().filter(|_| request.filter.is_empty()) {
+            Some(count) => Box::pin(ready(Ok(Some(CountResult::exact(count.load(Ordering::Relaxed)))))),
+            None => Box::pin(count_listed(self, request)),
+        }
+    }
+
     fn upsert(&self, documents: Vec<Document>) -> BoxFuture<'_, Result<()>> {
         self.blocking(move |store| {
             // Single inserts: a sled batch keeps every page that it touches in memory, beyond the cache size.
@@ -275,11 +289,18 @@ impl Store for Sled {
 impl EmbeddedStore for Sled {
     fn put(&self, document: Document) -> Result<Option<usize>> {
         let put = self.records.insert(document.key().as_bytes(), document.bson().as_ref());
-        Ok(put.map_err(|error| self.failed("write", error))?.map(|old| old.len()))
+        let old = put.map_err(|error| self.failed("write", error))?;
+        if let Some(count) = self.count.as_ref().filter(|_| old.is_none()) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(old.map(|old| old.len()))
     }
 
     fn remove(&self, key: &Key) -> Result<Option<usize>> {
         let removed = self.records.remove(key.as_bytes()).map_err(|error| self.failed("write", error))?;
+        if let Some(count) = self.count.as_ref().filter(|_| removed.is_some()) {
+            count.fetch_sub(1, Ordering::Relaxed);
+        }
         Ok(removed.map(|old| old.len()))
     }
 

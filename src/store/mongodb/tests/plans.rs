@@ -198,7 +198,7 @@ async fn a_ping_touches_one_document() {
 }
 
 /// Fills the store with documents that have equal values and several types, and creates indexes for some of their fields.
-async fn with_fields() -> Watched {
+pub async fn with_fields() -> Watched {
     let watched = Watched::filled().await;
     let collection = watched.client.database(&watched.database).collection::<Tree>("records");
     collection.delete_many(doc! {}).await.expect("a deletion");
