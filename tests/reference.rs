@@ -158,6 +158,7 @@ async fn the_reference_of_metrics_is_what_the_registry_says() {
     let store = fallback::over(Arc::new(Primary { metrics, records }), settings).await.unwrap();
     let mut settings = Settings::from(Duration::from_secs(20));
     settings.connections = Some(Connections::default());
+    settings.process_memory_limit = Some(1 << 30);
     settings.dropped_lines = Some(NonBlocking::new(std::io::sink()).0.error_counter());
     // Requests are counted by key once there was one with a key.
     let key = auth::new_key("reference").unwrap();

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use records::auth::KeyFile;
-use records::config::{ListenAddress, Seed, Serve, StoreFile};
+use records::config::{self, ListenAddress, Seed, Serve, StoreFile};
 use records::import::{self, Input};
 use records::reload::Reload;
 use records::store::{self, BackendKind, EmbeddedStore, Opened, Store};
@@ -95,6 +95,7 @@ async fn serve(mut settings: Serve, dropped_lines: ErrorCounter) -> Outcome {
     let mut stops = server::signals()?;
     let mut http_settings = http_settings(&settings)?;
     http_settings.dropped_lines = Some(dropped_lines);
+    http_settings.process_memory_limit = config::process_memory_limit();
     let connections = Connections::default();
     http_settings.connections = Some(connections.clone());
     check(&settings).await?;

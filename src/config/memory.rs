@@ -21,7 +21,7 @@ const REPLICA_FACTOR: f64 = 2.25;
 /// The memory that the process may use.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct MemoryLimit {
-    bytes: u64,
+    pub bytes: u64,
     /// True if a cgroup sets the limit; false if it is the memory of the machine.
     is_by_cgroup: bool,
 }

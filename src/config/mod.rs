@@ -98,6 +98,11 @@ pub fn completions(shell: Shell) -> Vec<u8> {
     script
 }
 
+/// Returns the memory that the process may use, in bytes, where the system tells it.
+pub fn process_memory_limit() -> Option<u64> {
+    MemoryLimit::read().map(|limit| limit.bytes)
+}
+
 fn command(parsed: Subcommands, sources: &Sources) -> Result<Command, clap::Error> {
     Ok(match parsed {
         Subcommands::Serve(args) => Command::Serve(Box::new(serve(args, sources)?)),

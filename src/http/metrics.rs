@@ -22,8 +22,9 @@ use prometheus_client::registry::{Registry, Unit};
 use super::App;
 use super::problem::{Problem, Rejection};
 use super::settings::Settings;
+use crate::reload::Reload;
 use crate::store::{Error, MemoryPool, Metric, MetricValue, Store};
-use crate::telemetry::{ErrorCounter, VERSION};
+use crate::telemetry::{ErrorCounter, VERSION, resident_memory};
 
 /// Upper bounds in seconds: a lookup in memory, in a MongoDB nearby, and in trouble.
 const SECONDS: [f64; 12] = [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.5, 10.0];
@@ -93,7 +94,8 @@ impl Metrics {
         if let Some(connections) = &settings.connections {
             connections.register(&mut registry);
         }
-        registry.register_collector(Box::new(ResponseMemory(memory.clone())));
+        let (limit, files) = (settings.process_memory_limit, settings.reloaded.clone());
+        registry.register_collector(Box::new(Current { responses: memory.clone(), limit, files }));
         if let Some(dropped) = &settings.dropped_lines {
             registry.register_collector(Box::new(DroppedLines(dropped.clone())));
         }
@@ -134,18 +136,53 @@ impl Collector for DroppedLines {
     }
 }
 
-/// Known to the pool itself.
+/// Read at each scrape.
 #[derive(Debug)]
-struct ResponseMemory(MemoryPool);
+struct Current {
+    responses: MemoryPool,
+    /// The memory that the process may use, in bytes.
+    limit: Option<u64>,
+    files: Vec<Arc<dyn Reload>>,
+}
 
-impl Collector for ResponseMemory {
+impl Collector for Current {
     fn encode(&self, mut encoder: DescriptorEncoder) -> std::fmt::Result {
-        for (name, help, bytes) in [
-            ("http_response_memory", "Memory reserved for responses until they are sent", self.0.reserved()),
-            ("http_response_memory_limit", "Memory that may be reserved for responses", self.0.capacity()),
+        let bytes = Some(&Unit::Bytes);
+        let stale = self.files.iter().filter(|file| file.degraded().is_some()).count();
+        for (name, help, unit, value) in [
+            (
+                "http_response_memory",
+                "Memory reserved for responses until they are sent",
+                bytes,
+                Some(self.responses.reserved() as f64),
+            ),
+            (
+                "http_response_memory_limit",
+                "Memory that may be reserved for responses",
+                bytes,
+                Some(self.responses.capacity() as f64),
+            ),
+            (
+                "process_resident_memory",
+                "Memory of the process that is in RAM",
+                bytes,
+                resident_memory().map(|bytes| bytes as f64),
+            ),
+            (
+                "process_memory_limit",
+                "Memory that the process may use: the limit of its cgroup, or that of the machine",
+                bytes,
+                self.limit.map(|bytes| bytes as f64),
+            ),
+            (
+                "config_files_stale",
+                "Files that have changed and cannot be used, so that their last contents stay in effect",
+                None,
+                Some(stale as f64),
+            ),
         ] {
-            let metric = ConstGauge::new(bytes as f64);
-            metric.encode(encoder.encode_descriptor(name, help, Some(&Unit::Bytes), metric.metric_type())?)?;
+            let Some(metric) = value.map(ConstGauge::new) else { continue };
+            metric.encode(encoder.encode_descriptor(name, help, unit, metric.metric_type())?)?;
         }
         Ok(())
     }

@@ -76,6 +76,8 @@ pub struct Settings {
     pub server_timing: bool,
     /// The requests that have a line in the log.
     pub access_log: AccessLog,
+    /// The memory that the process may use, in bytes, for the metrics.
+    pub process_memory_limit: Option<u64>,
     /// The lines that the log has dropped, for the metrics.
     pub dropped_lines: Option<ErrorCounter>,
     /// Connections of the server, for the metrics.
@@ -245,6 +247,7 @@ impl From<Duration> for Settings {
             reloaded: Vec::new(),
             server_timing: false,
             access_log: AccessLog::default(),
+            process_memory_limit: None,
             dropped_lines: None,
             connections: None,
         }

@@ -74,6 +74,13 @@ impl Drop for Telemetry {
     }
 }
 
+/// Returns the memory of this process that is in RAM, in bytes, where the system tells it.
+pub fn resident_memory() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    line.trim().strip_suffix(" kB")?.parse::<u64>().ok()?.checked_mul(1024)
+}
+
 /// Parses levels by module, as in `info,records=debug`
 /// ([`Targets`](https://docs.rs/tracing-subscriber/0.3/tracing_subscriber/filter/targets/struct.Targets.html)).
 ///

@@ -25,7 +25,7 @@ fn enumeration<S: PartialEq, const N: usize>(
     Metric { name, help, unit: None, value: MetricValue::Gauges { label: "state", values } }
 }
 
-pub fn metrics(replica: &Replica, breaker: &CircuitBreaker, bounded: &BoundedReads) -> Vec<Metric> {
+pub fn metrics(replica: &Replica, breaker: &CircuitBreaker, bounded: &BoundedReads, size_limit: u64) -> Vec<Metric> {
     let gauge = |name, help, unit, value| Metric { name, help, unit, value: MetricValue::Gauge(value) };
     let is = |yes: bool| f64::from(u8::from(yes));
     let breaker_states = [("closed", State::Closed), ("half_open", State::HalfOpen), ("open", State::Open)];
@@ -50,6 +50,7 @@ pub fn metrics(replica: &Replica, breaker: &CircuitBreaker, bounded: &BoundedRea
             replica.sync_state(),
         ),
         gauge("fallback_replica_usable", "1 if the replica could answer now", None, is(replica.age().is_ok())),
+        gauge("fallback_replica_size_limit", "The largest size of the replica", Some("bytes"), size_limit as f64),
     ];
     if let Ok(served) = replica.served() {
         let age = replica.age_of(&served).as_secs_f64();

@@ -132,6 +132,8 @@ struct Inner {
     timeout: Duration,
     past_replica: Semaphore,
     bounded: BoundedReads,
+    /// For the metrics.
+    size_limit: u64,
     /// Aborted with the store.
     _tasks: [AbortOnDropHandle<()>; 2],
 }
@@ -151,9 +153,9 @@ pub async fn over(primary: Arc<dyn Store>, settings: Settings) -> Result<Arc<dyn
         tokio::spawn(circuit_breaker::probe(breaker.clone(), primary.clone(), settings.timeout)),
     ]
     .map(AbortOnDropHandle::new);
-    let Settings { mode, timeout, .. } = settings;
+    let Settings { mode, timeout, size_limit, .. } = settings;
     let (past_replica, bounded) = (Semaphore::new(PAST_REPLICA), BoundedReads::default());
-    let inner = Inner { primary, replica, breaker, mode, timeout, past_replica, bounded, _tasks: tasks };
+    let inner = Inner { primary, replica, breaker, mode, timeout, past_replica, bounded, size_limit, _tasks: tasks };
     Ok(Arc::new(Fallback { inner: Arc::new(inner) }))
 }
 
@@ -399,7 +401,8 @@ impl Store for Fallback {
 
     fn metrics(&self) -> Vec<Metric> {
         let mut metrics = self.inner.primary.metrics();
-        metrics.extend(metrics::metrics(&self.inner.replica, &self.inner.breaker, &self.inner.bounded));
+        let Inner { replica, breaker, bounded, size_limit, .. } = &*self.inner;
+        metrics.extend(metrics::metrics(replica, breaker, bounded, *size_limit));
         metrics
     }
 }
