@@ -277,7 +277,8 @@ impl<'a> Documents<'a> {
         let mut brackets = Brackets::default();
         let mut at = 0;
         loop {
-            while let Some(byte) = self.window.rest().get(at) {
+            let rest = self.window.rest();
+            while let Some(byte) = rest.get(at) {
                 match brackets.next(*byte, in_array) {
                     Step::Inside => at += 1,
                     Step::Last => return Ok(Extent::Closed(at + 1)),
@@ -285,7 +286,7 @@ impl<'a> Documents<'a> {
                     Step::Broken => return Ok(Extent::Open),
                 }
             }
-            if self.window.rest().len() > MAX_TEXT_BYTES {
+            if rest.len() > MAX_TEXT_BYTES {
                 return Ok(Extent::TooLong);
             }
             if !self.window.grow()? {

@@ -32,8 +32,15 @@ use super::raw::{self, Malformed, Result, ValueRef};
 pub type KeyBytes = SmallVec<[u8; 24]>;
 
 /// The place of a value in MongoDB's order. Empty for a document that has no `_id`.
-#[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key(KeyBytes);
+
+impl Clone for Key {
+    // The clone of a `SmallVec` copies byte by byte.
+    fn clone(&self) -> Self {
+        Self(KeyBytes::from_slice(&self.0))
+    }
+}
 
 impl Borrow<[u8]> for Key {
     fn borrow(&self) -> &[u8] {

@@ -148,7 +148,7 @@ async fn a_list_that_fails_half_way_does_not_look_whole_where_an_answer_ends_wit
     let last = move || stream::iter(fails.then(|| Err(broken())));
     let server = Server::over(Arc::new(Failing {
         get: Box::new(|| Box::pin(async { Ok(None) })),
-        list: Arc::new(move || stream::iter(0..100_000).map(|id| Ok(record(id))).chain(last()).boxed()),
+        list: Arc::new(move || stream::iter(0..20_000).map(|id| Ok(record(id))).chain(last()).boxed()),
     }))
     .await;
     let mut connection = server.connect().await;
@@ -161,7 +161,7 @@ async fn a_list_that_fails_half_way_does_not_look_whole_where_an_answer_ends_wit
 
 #[tokio::test]
 async fn a_list_that_fails_half_way_does_not_look_whole() {
-    let server = Server::over(Failing::after(100_000)).await;
+    let server = Server::over(Failing::after(20_000)).await;
     let answer = server.get("/api/v1/records").await;
     assert_eq!(answer.status, 200);
     assert!(!answer.whole, "the client would take a part for the whole");

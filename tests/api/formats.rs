@@ -35,7 +35,7 @@ async fn lines_of_nothing_are_nothing() {
 
 #[tokio::test]
 async fn lines_that_fail_half_way_do_not_look_whole() {
-    let server = Server::over(Failing::after(100_000)).await;
+    let server = Server::over(Failing::after(20_000)).await;
     let answer = server.request("GET", "/api/v1/records", "Accept: application/x-ndjson\r\n").await;
     assert_eq!((answer.status, answer.whole), (200, false));
 }
@@ -152,7 +152,7 @@ async fn an_empty_accept_is_like_none(
 #[rstest]
 #[tokio::test]
 async fn what_is_cut_does_not_look_whole_compressed_either(#[values("gzip", "br", "zstd")] coding: &str) {
-    let server = Server::over(Failing::after(100_000)).await;
+    let server = Server::over(Failing::after(20_000)).await;
     let mut connection = server.connect().await;
     connection.send(&format!("GET /api/v1/records HTTP/1.1\r\nHost: test\r\nAccept-Encoding: {coding}\r\n\r\n")).await;
     // What compresses well may be cut before its first byte is out.

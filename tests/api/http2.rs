@@ -107,7 +107,7 @@ async fn many_requests_are_served_at_once_on_one_connection() {
 
 #[tokio::test]
 async fn a_list_that_fails_half_way_is_reset() {
-    let server = Server::over(Failing::after(100_000)).await;
+    let server = Server::over(Failing::after(20_000)).await;
     let mut client = Client::connect(&server).await;
     let response = timeout(PATIENCE, client.begin("/api/v1/records").await).await.unwrap().unwrap();
     assert_eq!(response.status(), 200);
@@ -204,7 +204,7 @@ async fn a_stream_whose_client_reads_nothing_is_reset_while_others_are_served() 
 
 #[tokio::test]
 async fn a_stream_that_is_read_slowly_gets_everything() {
-    let limits = Limits { write_timeout: Duration::from_secs(2), ..limits() };
+    let limits = Limits { write_timeout: Duration::from_millis(500), ..limits() };
     let server = Server::start(memory(&[&long_record()]).await, PATIENCE, limits).await;
     let mut builder = h2::client::Builder::new();
     let mut client = Client::connect_with(&server, builder.initial_window_size(65_535)).await;
@@ -213,8 +213,8 @@ async fn a_stream_that_is_read_slowly_gets_everything() {
     while let Some(data) = timeout(PATIENCE, body.data()).await.unwrap() {
         let length = data.unwrap().len();
         bytes += length;
-        // 4 s in all, for a million bytes.
-        tokio::time::sleep(Duration::from_micros(4 * length as u64)).await;
+        // A second in all, for a million bytes: twice the time-out.
+        tokio::time::sleep(Duration::from_micros(length as u64)).await;
         body.flow_control().release_capacity(length).unwrap();
     }
     assert!(bytes > 1_000_000, "{bytes}");

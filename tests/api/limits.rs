@@ -39,8 +39,8 @@ async fn a_client_that_closes_its_sending_half_gets_its_whole_answer() {
     let server = Server::over(store).await;
     for path in ["/readyz", "/api/v1/records/Au", "/api/v1/records/none", "/api/v1/records?limit=2", "/api/v1/records"]
     {
+        let whole = server.get(path).await;
         for (version, header) in [("1.1", "Connection: close\r\n"), ("1.1", ""), ("1.0", "")] {
-            let whole = server.get(path).await;
             let mut half = server.connect().await;
             half.send(&format!("GET {path} HTTP/{version}\r\nHost: test\r\n{header}\r\n")).await;
             half.close_sending_half().await;

@@ -132,7 +132,7 @@ async fn a_list_that_is_aborted_is_counted_and_one_that_fails_before_it_begins_i
     let server = Server::over(Failing::with(unavailable)).await;
     assert_eq!(server.get("/api/v1/records").await.status, 503);
     server.metrics_with(aborted, 0.0).await;
-    let server = Server::over(Failing::after(100_000)).await;
+    let server = Server::over(Failing::after(20_000)).await;
     let list = server.get("/api/v1/records").await;
     assert_eq!((list.status, list.whole), (200, false));
     server.metrics_with(aborted, 1.0).await;

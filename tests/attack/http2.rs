@@ -119,6 +119,8 @@ pub async fn streams_beyond_the_limit_are_refused_and_the_others_stay() {
         }
     }
     assert_eq!((answered, refused), (100, 50));
+    // The drain would wait for the 100 streams.
+    drop(stream);
     victim.survives().await;
 }
 
