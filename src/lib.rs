@@ -13,6 +13,7 @@
 //! | [`query`] | filters, order, projection and cursors, all on BSON |
 //! | [`store`] | the [`store::Store`] trait with its contract, and a module for each backend |
 //! | [`import`] | files into a store, completely or not at all |
+//! | [`client`] | who counts as one client: addresses, networks, trusted proxies |
 //! | [`http`] | router, middleware, handlers, and the table from errors to status codes |
 //! | [`server`] | listener, limits of a connection, graceful shutdown |
 //! | [`config`] | the only reader of flags and environment |
@@ -52,6 +53,7 @@
 extern crate self as records;
 
 pub mod auth;
+pub mod client;
 pub mod config;
 pub mod document;
 pub mod healthcheck;

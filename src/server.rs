@@ -7,6 +7,7 @@ mod client_stream;
 mod connection;
 mod http2;
 mod open_files;
+mod per_address;
 mod transport;
 mod unacknowledged;
 mod usage;
@@ -14,7 +15,7 @@ mod usage;
 use std::convert::Infallible;
 use std::error::Error;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
@@ -34,9 +35,11 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tower::Service;
 
+use crate::client::{PeerAddress, TrustedProxies};
 use crate::telemetry::Connections;
 use crate::tls::Acceptor;
 pub use open_files::connections_within;
+use per_address::PerAddress;
 
 /// The pause when the system has no file descriptor for a connection. Other connections close meanwhile.
 const ACCEPT_RETRY_INTERVAL: Duration = Duration::from_millis(100);
@@ -73,6 +76,12 @@ pub struct Limits {
     pub write_timeout: Duration,
     /// Connections that are served at once. More wait in the system's queue.
     pub max_connections: usize,
+    /// Connections that are served of one address at once; more are closed. `None`: any number.
+    pub max_connections_per_address: Option<usize>,
+    /// Proxies, whose connections are those of many clients.
+    pub trusted_proxies: TrustedProxies,
+    /// Adds a [`PeerAddress`] to the extensions of each request.
+    pub with_peer_address: bool,
     /// Counts connections.
     pub connections: Connections,
     /// The time after the signal to stop in which the server still accepts requests although it is not ready, so that load
@@ -163,6 +172,8 @@ impl AdminServer {
             // The metrics count connections of clients of the API.
             connections: Connections::default(),
             max_connections: limits.max_connections.min(ADMIN_MAX_CONNECTIONS),
+            max_connections_per_address: None,
+            with_peer_address: false,
             drain_delay: Duration::ZERO,
             drain_timeout: ADMIN_DRAIN_TIMEOUT,
             ..limits
@@ -189,6 +200,7 @@ struct Server<S> {
     service: S,
     limits: Arc<Limits>,
     permits: Arc<Semaphore>,
+    per_address: Option<PerAddress>,
     /// When the log last said that the connection limit is reached.
     warned: Option<Instant>,
     connections: JoinSet<()>,
@@ -205,6 +217,7 @@ where
         Self {
             service,
             permits: Arc::new(Semaphore::new(limits.max_connections)),
+            per_address: limits.max_connections_per_address.map(PerAddress::new),
             limits: Arc::new(limits),
             warned: None,
             connections: JoinSet::new(),
@@ -224,7 +237,7 @@ where
                 () = &mut end => return,
                 // Frees the tasks of connections as they end.
                 Some(_) = self.connections.join_next() => {}
-                (stream, permit) = next => self.serve(stream, permit),
+                (stream, peer, permit) = next => self.serve(stream, peer, permit),
             }
         }
     }
@@ -241,20 +254,28 @@ where
     /// Accepts the clients that connected before the listener closes: closing it would reset them.
     fn accept_waiting(&mut self, listener: &TcpListener) {
         // Unconstrained: tokio's cooperative budget would end the loop after 128 of them.
-        while let Some((stream, permit)) = unconstrained(accept(listener, self.permits.clone())).now_or_never() {
-            self.serve(stream, permit);
+        while let Some((stream, peer, permit)) = unconstrained(accept(listener, self.permits.clone())).now_or_never() {
+            self.serve(stream, peer, permit);
         }
     }
 
-    fn serve(&mut self, stream: TcpStream, permit: OwnedSemaphorePermit) {
+    fn serve(&mut self, stream: TcpStream, peer: IpAddr, permit: OwnedSemaphorePermit) {
+        let per_address = self.per_address.as_mut().filter(|_| !self.limits.trusted_proxies.contains(peer));
+        let place = match per_address.map(|per_address| per_address.try_take(peer)) {
+            Some(None) => return self.limits.connections.count_rejection(),
+            Some(place) => place,
+            None => None,
+        };
         // A response is written in one piece; waiting for more to fill the packet would only delay it. If the option cannot be
         // set, the connection is broken, which serving it will show.
         let _ = stream.set_nodelay(true);
         set_notsent_lowat(&stream);
         let open = self.limits.connections.open();
-        let connection = connection::serve(stream, self.service.clone(), self.limits.clone(), self.draining.clone());
+        let peer = self.limits.with_peer_address.then_some(PeerAddress(peer));
+        let connection =
+            connection::serve(stream, peer, self.service.clone(), self.limits.clone(), self.draining.clone());
         self.connections.spawn(async move {
-            let _held = (permit, open);
+            let _held = (permit, open, place);
             connection.await;
         });
     }
@@ -282,12 +303,12 @@ fn set_notsent_lowat(stream: &TcpStream) {
 }
 
 /// Accepts the next connection once there is a permit for it. Dropping this future loses none.
-async fn accept(listener: &TcpListener, permits: Arc<Semaphore>) -> (TcpStream, OwnedSemaphorePermit) {
+async fn accept(listener: &TcpListener, permits: Arc<Semaphore>) -> (TcpStream, IpAddr, OwnedSemaphorePermit) {
     // The semaphore is never closed.
     let Ok(permit) = permits.acquire_owned().await else { return std::future::pending().await };
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => return (stream, permit),
+            Ok((stream, peer)) => return (stream, peer.ip(), permit),
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
                 tracing::warn!(%error, "cannot accept connections: trying again");

@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use records::auth::KeyFile;
+use records::client::TrustedProxies;
 use records::config::{self, ListenAddress, Seed, Serve, StoreFile};
+use records::http::RateLimit;
 use records::import::{self, Input};
 use records::reload::Reload;
 use records::store::{self, BackendKind, EmbeddedStore, Opened, Store};
@@ -115,6 +117,9 @@ async fn serve(mut settings: Serve, dropped_lines: ErrorCounter) -> Outcome {
         header_timeout: args.header_timeout,
         write_timeout: args.write_timeout,
         max_connections: server::connections_within(args.max_connections),
+        max_connections_per_address: args.max_connections_per_address,
+        trusted_proxies: http_settings.trusted_proxies.clone(),
+        with_peer_address: http_settings.rate_limit.is_some(),
         connections,
         drain_delay: args.drain_delay,
         drain_timeout: args.drain_timeout,
@@ -261,6 +266,8 @@ pub fn http_settings(settings: &Serve) -> Result<http::Settings, CliError> {
     http.access_log = settings.args.access_log;
     http.default_limit = api.default_limit;
     http.max_limit = api.max_limit;
+    http.rate_limit = api.rate_limit.map(|limit| RateLimit { burst: api.rate_burst, ..limit });
+    http.trusted_proxies = TrustedProxies(settings.args.server.trusted_proxies.clone());
     http.max_requests = api.max_requests;
     http.max_streams = api.max_streams;
     http.response_memory_limit = usize::try_from(api.response_memory_limit.as_u64())?;

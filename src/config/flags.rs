@@ -1,5 +1,6 @@
 //! The flags: each with its variable, its default and its help.
 
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,8 +10,9 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 use clap_complete::Shell;
 
 use super::memory;
-use super::values::{ListenAddress, positive, processors, size, time, up_to};
-use crate::http::AccessLog;
+use super::values::{ListenAddress, burst, positive, processors, size, time, up_to};
+use crate::client::Network;
+use crate::http::{AccessLog, RateLimit};
 use crate::store::fallback;
 use crate::telemetry::{Format, VERSION};
 
@@ -215,6 +217,14 @@ pub struct ServerArgs {
     /// Serve at most this many connections at once; others wait to be accepted
     #[arg(long, env = "RECORDS_MAX_CONNECTIONS", value_name = "NUMBER", default_value = "10000", value_parser = up_to(1_000_000))]
     pub max_connections: usize,
+    /// Serve at most this many connections of one address at once, and close others [default: any number]
+    ///
+    /// An IPv6 address counts with the others of its /64 network. Trusted proxies may have any number.
+    #[arg(long, env = "RECORDS_MAX_CONNECTIONS_PER_ADDRESS", value_name = "NUMBER", value_parser = up_to(1_000_000))]
+    pub max_connections_per_address: Option<usize>,
+    /// Believe proxies in these networks what they say about their clients in Forwarded or X-Forwarded-For [default: none]
+    #[arg(long, env = "RECORDS_TRUSTED_PROXIES", value_name = "NETWORK,…", value_delimiter = ',')]
+    pub trusted_proxies: Vec<Network>,
     /// Serve with this many threads [default: one for each processor that the process may use]
     #[arg(long, env = "RECORDS_WORKER_THREADS", value_name = "NUMBER", default_value_t = processors(), hide_default_value = true, value_parser = up_to(1_024))]
     pub worker_threads: usize,
@@ -263,6 +273,14 @@ pub struct ApiArgs {
     /// `records keys new NAME` makes a key and its line for the file, which is read again when it changes.
     #[arg(long, env = "RECORDS_API_KEYS", value_name = "FILE")]
     pub api_keys: Option<PathBuf>,
+    /// Answer at most this many requests of each client, as in 100/s, 600/min or 1000/h; others get a 429 [default: any number]
+    ///
+    /// A client is an API key, or else an address. An IPv6 address counts with the others of its /64 network.
+    #[arg(long, env = "RECORDS_RATE_LIMIT", value_name = "RATE")]
+    pub rate_limit: Option<RateLimit>,
+    /// The requests that a client may send at once within its rate limit [default: those of one s, min or h]
+    #[arg(long, env = "RECORDS_RATE_BURST", value_name = "NUMBER", value_parser = burst)]
+    pub rate_burst: Option<NonZeroU32>,
     /// Answer at most this many requests for records at once; others get a 503
     #[arg(long, env = "RECORDS_MAX_REQUESTS", value_name = "NUMBER", default_value = "1024", value_parser = up_to(1_000_000))]
     pub max_requests: usize,

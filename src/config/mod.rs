@@ -148,6 +148,9 @@ fn serve(args: ServeArgs, sources: &Sources) -> Result<Serve, clap::Error> {
         let (default_name, max_name) = (name("default_limit"), name("max_limit"));
         return Err(invalid(format!("{default_name} is {default}, and {max_name} is {max}: it must not be less")));
     }
+    if args.api.rate_limit.is_none() && sources.source("rate_burst") == Source::Flag {
+        return Err(invalid(format!("{} has no effect without --rate-limit <RATE>", name("rate_burst"))));
+    }
     if !crate::telemetry::trace::CAN_EXPORT && sources.source("otlp_endpoint") == Source::Flag {
         return Err(invalid("this build cannot export traces: rebuild with --features otlp".into()));
     }

@@ -3,13 +3,15 @@
 use std::fmt;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
-use std::num::NonZero;
+use std::num::{NonZero, NonZeroU32};
 use std::str::FromStr;
 use std::thread::available_parallelism;
 use std::time::Duration;
 
 use bytesize::ByteSize;
 use clap::builder::RangedU64ValueParser;
+
+use crate::http::RATE_MAX;
 
 /// A port, and the host name or the IP address of the interface to listen on. An empty host is every interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,6 +88,11 @@ pub fn size(text: &str) -> Result<ByteSize, &'static str> {
 /// Accepts whole numbers from 1 to `max`.
 pub fn up_to(max: u64) -> RangedU64ValueParser<usize> {
     RangedU64ValueParser::new().range(1..=max)
+}
+
+pub fn burst(text: &str) -> Result<NonZeroU32, String> {
+    let number = text.parse().ok().filter(|number: &NonZeroU32| number.get() <= RATE_MAX);
+    number.ok_or_else(|| format!("it must be a whole number from 1 to {RATE_MAX}"))
 }
 
 /// Counts the processors that the process may use, by its affinity and the quota of its cgroup.

@@ -10,7 +10,7 @@ use tracing::Span;
 
 use super::metrics::InFlight;
 use super::path::{LIVEZ, METRICS, NONE, READYZ};
-use super::problem::Problem;
+use super::problem::{Problem, Rejection};
 use super::request_id::RequestId;
 use super::settings::AccessLog;
 use crate::auth::ApiKey;
@@ -122,12 +122,14 @@ impl RequestContext {
         if !is_logged {
             return;
         }
+        // The limiter itself says once a minute how many there were.
+        let is_rate_limited = problem.and_then(Problem::rejection) == Some(Rejection::rate_limit);
         let cause = problem.and_then(Problem::cause);
         if status == CLIENT_CLOSED_REQUEST {
             log!(info, "connection closed before the response", self, status, duration, cause);
         } else if status >= 500 && !problem.is_some_and(Problem::is_intended) {
             log!(error, "request failed", self, status, duration, cause);
-        } else if PROBES.contains(&self.route) && status < 500 {
+        } else if (PROBES.contains(&self.route) && status < 500) || is_rate_limited {
             log!(debug, "request completed", self, status, duration, cause);
         } else {
             log!(info, "request completed", self, status, duration, cause);

@@ -11,25 +11,52 @@ use tower::service_fn;
 
 use super::layered::Layered;
 use super::problem::Problem;
+use super::rate_limit::{Client, RateLimiter, Remaining};
 use crate::auth::{ApiKey, KeyFile, Scope};
 
 /// Calls `inner` if the request has a key with `scope`, and responds with 401 or 403 otherwise. The response carries the key in
-/// its extensions, for the access log.
+/// its extensions, for the access log. Each request is counted by `limiter`: for its key, or without a valid one for its address.
 ///
 /// tower-http's `AsyncRequireAuthorizationLayer` would clone the service for each request, and adds nothing else.
-pub fn require_scope(keys: Arc<KeyFile>, scope: Scope, mut inner: impl Layered) -> impl Layered {
-    service_fn(move |request: Request| match authorize(&keys, scope, request.headers()) {
-        Ok(key) => {
-            let response = inner.call(request);
-            Either::Left(async move {
-                let mut response = response.await?;
-                response.headers_mut().append(VARY, HeaderValue::from_static("authorization"));
-                response.extensions_mut().insert(key);
-                Ok(response)
-            })
+pub fn require_scope(
+    keys: Arc<KeyFile>,
+    scope: Scope,
+    limiter: Option<Arc<RateLimiter>>,
+    mut inner: impl Layered,
+) -> impl Layered {
+    service_fn(move |request: Request| {
+        let authorized = authorize(&keys, scope, request.headers());
+        let counted = limiter.as_ref().map(|limiter| match &authorized {
+            Ok(key) => limiter.count(Client::Key(&key.name)),
+            Err(_) => limiter.count(Client::Address(limiter.address(&request))),
+        });
+        let (authorized, remaining) = match (authorized, counted.transpose()) {
+            (authorized, Ok(remaining)) => (authorized.map_err(Refusal::into_response), remaining),
+            (_, Err(refused)) => (Err(refused.into_response()), None),
+        };
+        match authorized {
+            Ok(key) => {
+                let response = inner.call(request);
+                Either::Left(async move {
+                    let mut response = response.await?;
+                    response.headers_mut().append(VARY, HeaderValue::from_static("authorization"));
+                    response.extensions_mut().insert(key);
+                    add(remaining, &mut response);
+                    Ok(response)
+                })
+            }
+            Err(mut response) => {
+                add(remaining, &mut response);
+                Either::Right(ready(Ok(response)))
+            }
         }
-        Err(refusal) => Either::Right(ready(Ok(refusal.into_response()))),
     })
+}
+
+fn add(remaining: Option<Remaining>, response: &mut Response) {
+    if let Some(remaining) = remaining {
+        remaining.add_to(response.headers_mut());
+    }
 }
 
 fn authorize(keys: &KeyFile, scope: Scope, headers: &HeaderMap) -> Result<Arc<ApiKey>, Refusal> {

@@ -7,6 +7,7 @@ use axum::http::{HeaderName, Method};
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
 use super::count::{PREFERENCE_APPLIED, RECORDS_COUNT};
+use super::rate_limit::{RATE_LIMIT, RATE_LIMIT_POLICY};
 use super::request_id::REQUEST_ID;
 use super::response::CACHE_STATUS;
 use super::settings::Settings;
@@ -43,6 +44,8 @@ pub fn layer(settings: &Settings) -> Option<CorsLayer> {
             LINK,
             PREFERENCE_APPLIED,
             RECORDS_COUNT,
+            RATE_LIMIT,
+            RATE_LIMIT_POLICY,
             RETRY_AFTER,
             REQUEST_ID,
             SERVER_TIMING,

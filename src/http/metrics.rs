@@ -84,9 +84,11 @@ impl Metrics {
         registry.register("http_list_streams", "Lists that are being streamed to clients", streams.clone());
         let help = "Streamed lists that failed after their status was sent";
         registry.register("http_streams_aborted", help, aborted.clone());
-        let help = "Requests that were answered 503 at once, by the limit that was reached";
+        let help = "Requests that were answered 503 or, for rate_limit, 429 at once, by the limit that was reached";
         registry.register("http_requests_rejected", help, rejected.clone());
-        for reason in [Rejection::max_requests, Rejection::max_streams, Rejection::response_memory] {
+        for reason in
+            [Rejection::max_requests, Rejection::max_streams, Rejection::response_memory, Rejection::rate_limit]
+        {
             drop(rejected.get_or_create(&Rejected { reason }));
         }
         let by_key = Family::default();

@@ -22,6 +22,7 @@ use super::authorize::require_scope;
 use super::layered::Layered;
 use super::metrics::RouteMetrics;
 use super::problem::Problem;
+use super::rate_limit::{RateLimiter, limit_by_address};
 use super::request_id::{REQUEST_ID, RequestId};
 use super::timing::{self, SERVER_TIMING, StoreTime};
 use super::{App, cors, limits, not_found, path};
@@ -38,15 +39,18 @@ pub struct Routes {
     app: App,
     router: Router<App>,
     cors: Option<CorsLayer>,
+    rate_limiter: Option<Arc<RateLimiter>>,
 }
 
 impl Routes {
     pub fn new(app: &App) -> Self {
-        Self { cors: cors::layer(&app.settings), ..Self::without_cors(app) }
+        let (cors, rate_limiter) = (cors::layer(&app.settings), app.rate_limiter.clone());
+        Self { cors, rate_limiter, ..Self::for_operators(app) }
     }
 
-    pub fn without_cors(app: &App) -> Self {
-        Self { app: app.clone(), router: Router::new(), cors: None }
+    /// Routes without CORS and without a rate limit.
+    pub fn for_operators(app: &App) -> Self {
+        Self { app: app.clone(), router: Router::new(), cors: None, rate_limiter: None }
     }
 
     /// Serves `GET` and `HEAD` of `paths` by `handler`, and tells other methods that there is nothing else. Metrics, log and
@@ -91,15 +95,20 @@ impl Routes {
     ) -> impl Layered {
         let (app, deadline) = (self.app.clone(), self.app.settings.deadline);
         let route = Arc::new(app.metrics.route(pattern));
-        let authorization = scope
-            .zip(app.settings.api_keys.clone())
-            .map(|(scope, keys)| layer_fn(move |inner| require_scope(keys.clone(), scope, inner)));
+        // Health is asked by few, and must answer when others ask too much.
+        let limiter = self.rate_limiter.clone().filter(|_| ![path::LIVEZ, path::READYZ].contains(&pattern));
+        let authorization = scope.zip(app.settings.api_keys.clone());
+        let by_address = limiter.clone().filter(|_| authorization.is_none());
+        let by_address = by_address.map(|limiter| layer_fn(move |inner| limit_by_address(limiter.clone(), inner)));
+        let authorization = authorization
+            .map(|(scope, keys)| layer_fn(move |inner| require_scope(keys.clone(), scope, limiter.clone(), inner)));
         ServiceBuilder::new()
             .layer(SetResponseHeaderLayer::overriding(X_CONTENT_TYPE_OPTIONS, NOSNIFF))
             .layer(layer_fn(move |inner| observe(app.clone(), route.clone(), inner)))
             .option_layer(self.cors.clone())
-            .layer(layer_fn(require_host))
+            .option_layer(by_address)
             .option_layer(authorization)
+            .layer(layer_fn(require_host))
             .map_future(move |response| limits::bounded(deadline, response))
             .service(handler.with_state(self.app.clone()))
     }

@@ -11,6 +11,7 @@ mod compress;
 mod conditional;
 mod cors;
 mod count;
+mod forwarded;
 mod freshness;
 mod health;
 mod layered;
@@ -22,6 +23,7 @@ mod not_found;
 mod pages;
 mod path;
 mod problem;
+mod rate_limit;
 mod record;
 mod request_id;
 mod response;
@@ -35,13 +37,14 @@ use axum::http::HeaderValue;
 use tokio::sync::Semaphore;
 
 pub use pages::COMPILED as HAS_PAGES;
-pub use settings::{AccessLog, Settings};
+pub use settings::{AccessLog, RATE_MAX, RateLimit, Settings};
 
 use crate::auth::Scope;
 use crate::store::{MemoryPool, Store};
 use metrics::Metrics;
 pub use middleware::HttpService;
 use middleware::Routes;
+use rate_limit::RateLimiter;
 
 /// State that all handlers share.
 struct AppState {
@@ -59,6 +62,7 @@ struct AppState {
     stream_permits: Arc<Semaphore>,
     /// Memory that responses hold until they are sent.
     memory: MemoryPool,
+    rate_limiter: Option<Arc<RateLimiter>>,
 }
 
 type App = Arc<AppState>;
@@ -98,7 +102,7 @@ pub fn services(
 ) -> (HttpService, HttpService) {
     let app = AppState::new(store, settings.into(), draining, true);
     let records = with_records(Routes::new(&app)).fallback(not_found::not_found);
-    let admin = with_admin(Routes::without_cors(&app), None).fallback(not_found::not_found_in_admin);
+    let admin = with_admin(Routes::for_operators(&app), None).fallback(not_found::not_found_in_admin);
     (records.into_service(), admin.into_service())
 }
 
@@ -112,7 +116,18 @@ impl AppState {
         let stream_permits = Arc::new(Semaphore::new(settings.max_streams.min(Semaphore::MAX_PERMITS)));
         let memory = MemoryPool::new(settings.response_memory_limit);
         let metrics = Metrics::new(Arc::clone(&store), &settings, &memory);
-        Arc::new(Self { store, draining, metrics, settings, separate_admin, request_permits, stream_permits, memory })
+        let rate_limiter = RateLimiter::new(&settings);
+        Arc::new(Self {
+            store,
+            draining,
+            metrics,
+            settings,
+            separate_admin,
+            request_permits,
+            stream_permits,
+            memory,
+            rate_limiter,
+        })
     }
 }
 

@@ -39,6 +39,7 @@ pub enum Rejection {
     max_requests,
     max_streams,
     response_memory,
+    rate_limit,
 }
 
 #[derive(Serialize)]
@@ -108,6 +109,12 @@ impl Problem {
         let detail = "The server is at its limit of streamed lists. Try again, or read pages by `limit`.";
         let problem = Self::unavailable(detail, "--max-streams reached");
         Self { rejection: Some(Rejection::max_streams), ..problem }
+    }
+
+    /// 429, for a client that may send its next request after `wait` seconds.
+    pub fn rate_limited(wait: u64) -> Self {
+        let detail = format!("This client has sent more requests than it may. Try again after {wait} s.");
+        Self { rejection: Some(Rejection::rate_limit), ..Self::new(StatusCode::TOO_MANY_REQUESTS, detail) }
     }
 
     /// 503 of `/readyz`, because the server is about to stop and load balancers should send clients elsewhere.

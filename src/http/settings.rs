@@ -1,5 +1,7 @@
 //! Settings of the HTTP service.
 
+use std::num::NonZeroU32;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +11,7 @@ use percent_encoding::percent_decode_str;
 use serde_json::Value;
 
 use crate::auth::KeyFile;
+use crate::client::TrustedProxies;
 use crate::reload::Reload;
 use crate::telemetry::{Connections, ErrorCounter};
 
@@ -42,6 +45,37 @@ pub enum AccessLog {
     Off,
 }
 
+/// The requests of one client in a window of time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RateLimit {
+    pub requests: NonZeroU32,
+    pub window: Duration,
+    /// The requests that may come at once. `None`: those of a whole window.
+    pub burst: Option<NonZeroU32>,
+}
+
+impl FromStr for RateLimit {
+    type Err = &'static str;
+
+    /// Parses a number of requests and a unit of time, as in `100/s`.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let parsed = text.split_once('/').and_then(|(requests, unit)| {
+            let seconds = match unit {
+                "s" => 1,
+                "min" => 60,
+                "h" => 60 * 60,
+                _ => return None,
+            };
+            let requests = requests.parse().ok().filter(|requests: &NonZeroU32| requests.get() <= RATE_MAX)?;
+            Some(Self { requests, window: Duration::from_secs(seconds), burst: None })
+        });
+        parsed.ok_or("it must be a number of requests, from 1 to 1000000, and s, min or h, as in 100/s")
+    }
+}
+
+/// The most requests in a window, and in a burst.
+pub const RATE_MAX: u32 = 1_000_000;
+
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// A response begins within this time, or is a 503.
@@ -72,6 +106,10 @@ pub struct Settings {
     pub api_keys: Option<Arc<KeyFile>>,
     /// Values whose files may change, for `/readyz`.
     pub reloaded: Vec<Arc<dyn Reload>>,
+    /// The requests that each client may send: each API key, or else each address. `None`: any number.
+    pub rate_limit: Option<RateLimit>,
+    /// The proxies whose `Forwarded` and `X-Forwarded-For` name the addresses of clients.
+    pub trusted_proxies: TrustedProxies,
     /// Adds `Server-Timing` to responses. It shows every client how busy the store is, and if a record was cached.
     pub server_timing: bool,
     /// The requests that have a line in the log.
@@ -245,6 +283,8 @@ impl From<Duration> for Settings {
             response_memory_limit: RESPONSE_MEMORY_LIMIT,
             api_keys: None,
             reloaded: Vec::new(),
+            rate_limit: None,
+            trusted_proxies: TrustedProxies::default(),
             server_timing: false,
             access_log: AccessLog::default(),
             process_memory_limit: None,

@@ -26,6 +26,7 @@ use super::http2::{ResponseBody, StreamExecutor};
 use super::transport::Transport;
 use super::usage::Usage;
 use super::{DRAIN_GRACE, Limits};
+use crate::client::PeerAddress;
 use crate::tls::Acceptor;
 
 /// The longest head of a request (request line and headers), in bytes; a longer one is a 431. Enough for an id of several
@@ -56,8 +57,13 @@ const USE_HTTPS: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: application
     Connection: close\r\n\r\n{\"status\":400,\"title\":\"Bad Request\",\"detail\":\"This port speaks HTTPS: use https://.\"}";
 
 /// Serves `stream` until the client or a time-out ends it, or, once `draining`, until no request is left on it.
-pub async fn serve<S, B>(stream: TcpStream, service: S, limits: Arc<Limits>, draining: CancellationToken)
-where
+pub async fn serve<S, B>(
+    stream: TcpStream,
+    peer: Option<PeerAddress>,
+    service: S,
+    limits: Arc<Limits>,
+    draining: CancellationToken,
+) where
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible, Future: Send> + Clone + Send + 'static,
     B: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Send + Unpin + 'static,
 {
@@ -86,8 +92,11 @@ where
     let service = service
         .map_request({
             let usage = usage.clone();
-            move |request: Request<Incoming>| {
+            move |mut request: Request<Incoming>| {
                 usage.record(request.version());
+                if let Some(peer) = peer {
+                    request.extensions_mut().insert(peer);
+                }
                 request
             }
         })

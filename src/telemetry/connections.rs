@@ -11,6 +11,7 @@ pub struct Connections {
     limit: Gauge,
     write_timeouts: Counter,
     failed_handshakes: Counter,
+    rejected: Counter,
 }
 
 /// An open connection, counted until this is dropped.
@@ -19,7 +20,7 @@ pub struct Open(Gauge);
 
 impl Connections {
     pub fn register(&self, registry: &mut Registry) {
-        let Self { open, limit, write_timeouts, failed_handshakes } = self.clone();
+        let Self { open, limit, write_timeouts, failed_handshakes, rejected } = self.clone();
         registry.register("http_connections_open", "Connections of clients, idle ones included", open);
         registry.register("http_connections_limit", "Connections of clients that are served at once; more wait", limit);
         let help = "Connections, and streams of HTTP/2, closed because the client read nothing for --write-timeout";
@@ -29,6 +30,8 @@ impl Connections {
             "Connections closed before TLS began on them",
             failed_handshakes,
         );
+        let help = "Connections closed at once because their address had --max-connections-per-address";
+        registry.register("http_connections_rejected", help, rejected);
     }
 
     /// Sets the limit that the metrics show.
@@ -44,6 +47,11 @@ impl Connections {
     /// Counts a client that did not come to speak TLS.
     pub fn count_failed_handshake(&self) {
         self.failed_handshakes.inc();
+    }
+
+    /// Counts a connection that was closed at once.
+    pub fn count_rejection(&self) {
+        self.rejected.inc();
     }
 
     /// Counts a connection.

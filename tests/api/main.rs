@@ -15,6 +15,7 @@ mod metrics;
 mod pages;
 mod prefix;
 mod queries;
+mod rate_limits;
 mod records;
 mod shutdown;
 mod support;

@@ -36,6 +36,9 @@ pub fn limits() -> Limits {
         header_timeout: PATIENCE,
         write_timeout: PATIENCE,
         max_connections: 1_000,
+        max_connections_per_address: None,
+        trusted_proxies: Default::default(),
+        with_peer_address: false,
         connections: Default::default(),
         drain_delay: Duration::ZERO,
         drain_timeout: PATIENCE,
@@ -146,6 +149,11 @@ pub struct Connection(TcpStream);
 impl Connection {
     pub async fn send(&mut self, text: &str) {
         self.0.write_all(text.as_bytes()).await.unwrap();
+    }
+
+    /// As [`send`](Self::send), to a server that may have closed the connection.
+    pub async fn try_send(&mut self, text: &str) {
+        let _ = self.0.write_all(text.as_bytes()).await;
     }
 
     /// Ends what this client sends; it goes on reading.

@@ -3,8 +3,12 @@
 use std::time::Instant;
 
 use futures::future::join_all;
+use records::auth::new_key;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
 
-use crate::support::{Victim, files, keep, read_to_end};
+use crate::support::{PROMPT, Victim, files, keep, read_to_end};
 
 const HALF: &str = "GET /api/v1/records/1 HTTP/1.1\r\nHost: te";
 
@@ -95,4 +99,85 @@ pub async fn ten_thousand_idle_connections() {
     }
     victim.terminate();
     victim.stopped();
+}
+
+pub async fn a_hundred_thousand_wrong_keys_from_ten_thousand_addresses_take_bounded_memory_and_log() {
+    wrong_keys(100_000).await;
+}
+
+/// Sends `count` requests with wrong keys, and some with valid ones between them.
+pub async fn wrong_keys(count: usize) {
+    const ADDRESSES: usize = 10_000;
+    const BURST: usize = 3;
+    const BATCH: usize = 100;
+    const MAX_KIB: u64 = 32 * 1024;
+    let keys: Vec<_> = (0..count / BATCH / BURST + 1).map(|at| new_key(&format!("key-{at}")).unwrap()).collect();
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("keys");
+    std::fs::write(&file, keys.iter().map(|key| key.line.clone() + "\n").collect::<String>()).unwrap();
+    let mut victim = Victim::with_records(
+        1,
+        10,
+        &[
+            "--api-keys",
+            file.to_str().unwrap(),
+            "--rate-limit=1/h",
+            &format!("--rate-burst={BURST}"),
+            "--trusted-proxies=127.0.0.1",
+        ],
+    );
+    victim.read_log();
+    let mut stream = victim.connect().await;
+    let before = victim.memory();
+    let (mut wrong, mut refused) = (0, 0);
+    for batch in 0..count / BATCH {
+        let mut requests = String::new();
+        for at in batch * BATCH..(batch + 1) * BATCH {
+            let address = at % ADDRESSES;
+            requests += &lookup(&format!("10.0.{}.{}", address / 250, address % 250), &format!("records_key_{at}"));
+        }
+        // From the address of an attacker.
+        requests += &lookup("10.0.0.1", &keys[batch / BURST].secret);
+        let answers = pipelined(&mut stream, &requests, BATCH + 1).await;
+        let statuses: Vec<_> = answers.split("HTTP/1.1 ").skip(1).map(|answer| &answer[..3]).collect();
+        assert_eq!(statuses.last(), Some(&"200"), "a valid key was refused after {batch} batches");
+        wrong += statuses.iter().filter(|status| **status == "401").count();
+        refused += statuses.iter().filter(|status| **status == "429").count();
+    }
+    assert_eq!((wrong, refused), (ADDRESSES * BURST, count - ADDRESSES * BURST));
+    let grown = victim.memory().saturating_sub(before);
+    println!("{count} requests: {grown} KiB more");
+    assert!(grown < MAX_KIB, "{grown} KiB more");
+    drop(stream);
+    victim.terminate();
+    let log = victim.stopped();
+    let lines = log.lines().count();
+    println!("{count} requests: {lines} lines");
+    assert!(lines < wrong + count / BATCH + 100, "{lines} lines for {count} requests");
+    assert!(log.contains("--rate-limit reached"), "{}", log.lines().take(5).collect::<String>());
+    assert!(!log.contains("records_key_"));
+}
+
+fn lookup(client: &str, key: &str) -> String {
+    format!(
+        "GET /api/v1/records/1 HTTP/1.1\r\nHost: test\r\nX-Forwarded-For: {client}\r\nAuthorization: Bearer {key}\r\n\r\n"
+    )
+}
+
+/// Sends `count` requests at once on a connection that stays, and returns their answers.
+async fn pipelined(stream: &mut TcpStream, requests: &str, count: usize) -> String {
+    let (mut reader, mut writer) = stream.split();
+    let mut answers = Vec::new();
+    let receive = async {
+        let is_complete = |answers: &[u8]| {
+            answers.ends_with(b"}") && String::from_utf8_lossy(answers).matches("HTTP/1.1 ").count() == count
+        };
+        while !is_complete(&answers) {
+            let read = timeout(PROMPT, reader.read_buf(&mut answers)).await.expect("an answer").unwrap();
+            assert!(read > 0, "closed after {:?}", String::from_utf8_lossy(&answers));
+        }
+    };
+    let (sent, ()) = tokio::join!(writer.write_all(requests.as_bytes()), receive);
+    sent.unwrap();
+    String::from_utf8(answers).unwrap()
 }

@@ -51,6 +51,7 @@ fn main() -> ExitCode {
         more_clients_than_a_process_has_files_by_default_are_served,
         fewer_files_than_connections_are_said_and_leave_room_for_the_store,
         a_burst_beyond_the_limit_is_503_with_a_time_to_come_back_and_then_all_is_well,
+        a_hundred_thousand_wrong_keys_from_ten_thousand_addresses_take_bounded_memory_and_log,
     );
     cases!(garbage:
         what_is_not_http_is_refused_or_closed,
@@ -100,6 +101,9 @@ fn main() -> ExitCode {
             "floods::ten_thousand_idle_connections_leave_lookups_prompt_and_memory_bounded",
             floods::ten_thousand_idle_connections,
         ),
+        trial("floods::a_million_wrong_keys_from_ten_thousand_addresses_take_bounded_memory_and_log", || {
+            floods::wrong_keys(1_000_000)
+        }),
         trial("readers::many_slow_readers_of_a_hundred_thousand_records_take_bounded_memory", || {
             many_slow_readers(Victim::with_records(100_000, 100, &readers::STREAMS))
         }),

@@ -122,6 +122,11 @@ impl Victim {
         assert!(took < PROMPT, "a lookup took {took:?}");
     }
 
+    /// Reads the log from now on, so that no line of a long one is lost.
+    pub fn read_log(&mut self) {
+        self.serving.read_log();
+    }
+
     /// As [`serves`](Self::serves), where every record is large: one that is not there.
     pub async fn serves_small(&self) {
         let (answer, took) = self.get("/api/v1/records/none").await;

@@ -72,7 +72,9 @@ pub struct Serving {
     pub address: SocketAddr,
     /// What it logged until it listened.
     pub begin: String,
-    log: BufReader<std::process::ChildStderr>,
+    log: Option<BufReader<std::process::ChildStderr>>,
+    /// Reads the log while the process runs.
+    reader: Option<std::thread::JoinHandle<String>>,
 }
 
 impl Serving {
@@ -83,12 +85,12 @@ impl Serving {
 
     pub fn spawn(mut command: Command) -> Self {
         let mut child = command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().expect("it starts");
-        let log = BufReader::new(child.stderr.take().unwrap());
-        let mut serving = Self { child, address: ([0; 4], 0).into(), begin: String::new(), log };
+        let mut log = BufReader::new(child.stderr.take().unwrap());
+        let mut serving = Self { child, address: ([0; 4], 0).into(), begin: String::new(), log: None, reader: None };
         let mut text = String::new();
         let address = loop {
             let begin = text.len();
-            if serving.log.read_line(&mut text).unwrap() == 0 {
+            if log.read_line(&mut text).unwrap() == 0 {
                 panic!("it ended without listening: {text}");
             }
             let address = text[begin..].split_once("listening on ").and_then(|(_, rest)| rest.split_once("://"));
@@ -98,7 +100,15 @@ impl Serving {
         };
         serving.address = address.parse().unwrap();
         serving.begin = text;
+        serving.log = Some(log);
         serving
+    }
+
+    /// Reads its log from now on: a process whose log fills the pipe drops lines.
+    #[allow(dead_code)]
+    pub fn read_log(&mut self) {
+        let log = self.log.take();
+        self.reader = Some(std::thread::spawn(|| read_to_end(log)));
     }
 
     /// Status and body of an answer.
@@ -150,10 +160,18 @@ impl Serving {
 
     /// Its exit status and the rest of its log.
     pub fn wait(mut self) -> (ExitStatus, String) {
-        let mut log = String::new();
-        self.log.read_to_string(&mut log).unwrap();
+        let log = match self.reader.take() {
+            Some(reader) => reader.join().unwrap(),
+            None => read_to_end(self.log.take()),
+        };
         (self.child.wait().unwrap(), log)
     }
+}
+
+fn read_to_end(log: Option<impl Read>) -> String {
+    let mut text = String::new();
+    log.map(|mut log| log.read_to_string(&mut text).unwrap());
+    text
 }
 
 impl Drop for Serving {
