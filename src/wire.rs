@@ -52,6 +52,15 @@ pub fn document(out: &mut Vec<u8>, document: &[u8]) -> Result<()> {
     write_document(out, document, 0)
 }
 
+/// Appends the JSON of a value, as [`document`] does.
+///
+/// # Errors
+///
+/// Those of [`document`].
+pub fn value(out: &mut Vec<u8>, value: ValueRef<'_>) -> Result<()> {
+    write_value(out, value, 0)
+}
+
 /// Returns the JSON of the document's `_id` for a message, cut after `ID_SHOWN` characters.
 pub fn id(document: &[u8]) -> Option<String> {
     let mut out = Vec::new();

@@ -14,22 +14,30 @@ pub enum MediaType {
     Json,
     /// A record a line.
     Ndjson,
+    /// A row for each record; the names of the columns are the first one, or left out.
+    Csv { has_header: bool },
 }
 
 impl MediaType {
     /// The first one is the default.
-    pub const LIST: &[Self] = &[Self::Json, Self::Ndjson];
+    pub const LIST: &[Self] =
+        &[Self::Json, Self::Ndjson, Self::Csv { has_header: true }, Self::Csv { has_header: false }];
     pub const RECORD: &[Self] = &[Self::Json];
 
     pub fn name(self) -> &'static str {
         match self {
             Self::Json => "application/json",
             Self::Ndjson => "application/x-ndjson",
+            Self::Csv { .. } => "text/csv",
         }
     }
 
     pub fn header_value(self) -> HeaderValue {
-        HeaderValue::from_static(self.name())
+        HeaderValue::from_static(match self {
+            Self::Csv { has_header: true } => "text/csv; charset=utf-8; header=present",
+            Self::Csv { has_header: false } => "text/csv; charset=utf-8; header=absent",
+            _ => self.name(),
+        })
     }
 
     /// The one out of `available` that the client prefers.
@@ -39,23 +47,40 @@ impl MediaType {
     /// 406, when `Accept` names none of them.
     pub fn negotiate(headers: &HeaderMap, available: &[Self]) -> Result<Self, Problem> {
         preferred(headers, available).ok_or_else(|| {
-            let names: Vec<_> = available.iter().map(|media_type| media_type.name()).collect();
+            let mut names: Vec<_> = available.iter().map(|media_type| media_type.name()).collect();
+            names.dedup();
             let detail = match names.as_slice() {
-                [name] => format!("The media type in `Accept` is not available: use {name}."),
-                names => format!("None of the media types in `Accept` is available: use {}.", names.join(" or ")),
+                [others @ .., last] if !others.is_empty() => {
+                    let others = others.join(", ");
+                    format!("None of the media types in `Accept` is available: use {others} or {last}.")
+                }
+                names => format!("The media type in `Accept` is not available: use {}.", names.concat()),
             };
             Problem::not_acceptable("Accept", detail)
         })
     }
 
-    /// Ranks the match of `range`, from 1 to 3: `*/*`, `application/*`, by name.
-    fn specificity(self, range: &str) -> Option<u8> {
-        let other_name = self == Self::Ndjson && range.eq_ignore_ascii_case("application/ndjson");
-        match range {
-            "*/*" => Some(1),
-            _ if range.eq_ignore_ascii_case("application/*") => Some(2),
-            _ if range.eq_ignore_ascii_case(self.name()) || other_name => Some(3),
-            _ => None,
+    /// Ranks the match of `range`, from 1 to 4: `*/*`, `text/*`, by name, by name and parameter.
+    fn specificity(self, range: &Range<'_>) -> Option<u8> {
+        let name = range.name;
+        let other_name = self == Self::Ndjson && name.eq_ignore_ascii_case("application/ndjson");
+        let is_type = || {
+            let (of_range, subtype) = name.split_once('/').unwrap_or_default();
+            let own = self.name().split_once('/').unwrap_or_default().0;
+            subtype == "*" && of_range.eq_ignore_ascii_case(own)
+        };
+        let is_named = || name.eq_ignore_ascii_case(self.name()) || other_name;
+        match (self, range.parameter("header")) {
+            _ if name == "*/*" => Some(1),
+            _ if is_type() => Some(2),
+            _ if !is_named() => None,
+            (Self::Csv { has_header }, Some(header)) if header.eq_ignore_ascii_case("present") => {
+                has_header.then_some(4)
+            }
+            (Self::Csv { has_header }, Some(header)) if header.eq_ignore_ascii_case("absent") => {
+                (!has_header).then_some(4)
+            }
+            _ => Some(3),
         }
     }
 }
@@ -69,9 +94,9 @@ fn preferred(headers: &HeaderMap, available: &[MediaType]) -> Option<MediaType> 
     for &media_type in available {
         // The most specific range that matches decides.
         let mut closest = (0, 0);
-        for (range, quality) in headers.get_all(ACCEPT).iter().flat_map(ranges) {
-            if let Some(specificity) = media_type.specificity(range).filter(|specificity| *specificity > closest.0) {
-                closest = (specificity, quality);
+        for range in headers.get_all(ACCEPT).iter().flat_map(parse) {
+            if let Some(specificity) = media_type.specificity(&range).filter(|specificity| *specificity > closest.0) {
+                closest = (specificity, range.quality);
             }
         }
         if closest.1 > best.map_or(0, |(quality, _)| quality) {
@@ -81,16 +106,39 @@ fn preferred(headers: &HeaderMap, available: &[MediaType]) -> Option<MediaType> 
     best.map(|(_, media_type)| media_type)
 }
 
-/// The ranges or codings of one field line, each with its quality in thousandths. Malformed ones are left out.
-pub fn ranges(value: &HeaderValue) -> impl Iterator<Item = (&str, u16)> {
+/// A media range or coding.
+struct Range<'a> {
+    name: &'a str,
+    parameters: &'a str,
+    /// In thousandths.
+    quality: u16,
+}
+
+impl<'a> Range<'a> {
+    fn parameter(&self, name: &str) -> Option<&'a str> {
+        parameter(self.parameters, name)
+    }
+}
+
+fn parameter<'a>(parameters: &'a str, wanted: &str) -> Option<&'a str> {
+    let mut pairs = parameters.split(';').filter_map(|part| part.split_once('='));
+    let (_, value) = pairs.find(|(name, _)| name.trim().eq_ignore_ascii_case(wanted))?;
+    Some(value.trim())
+}
+
+/// The ranges of one field line. Malformed ones are left out.
+fn parse(value: &HeaderValue) -> impl Iterator<Item = Range<'_>> {
     value.to_str().unwrap_or_default().split(',').filter_map(|item| {
-        let mut parts = item.split(';').map(str::trim);
-        let range = parts.next().filter(|range| !range.is_empty())?;
-        let weight =
-            parts.filter_map(|part| part.split_once('=')).find(|(name, _)| name.trim().eq_ignore_ascii_case("q"));
-        let quality = weight.map_or(Some(1_000), |(_, weight)| thousandths(weight.trim()));
-        quality.map(|quality| (range, quality))
+        let (name, parameters) = item.split_once(';').unwrap_or((item, ""));
+        let name = Some(name.trim()).filter(|name| !name.is_empty())?;
+        let quality = parameter(parameters, "q").map_or(Some(1_000), thousandths)?;
+        Some(Range { name, parameters, quality })
     })
+}
+
+/// The ranges or codings of one field line, each with its quality in thousandths.
+pub fn ranges(value: &HeaderValue) -> impl Iterator<Item = (&str, u16)> {
+    parse(value).map(|range| (range.name, range.quality))
 }
 
 /// Parses `0` to `1`, with up to three digits after the point. Java's own client, up to version 18, leaves out the zero of `0.2`
@@ -132,6 +180,16 @@ mod tests {
     #[case(&["application/json;q=0"], None)]
     #[case(&["text/html", "application/x-ndjson"], Some(MediaType::Ndjson))]
     #[case(&["text/html"], None)]
+    #[case::csv(&["text/csv"], Some(MediaType::Csv { has_header: true }))]
+    #[case::csv(&["Text/CSV; Header=Present; charset=utf-8"], Some(MediaType::Csv { has_header: true }))]
+    #[case::csv(&["text/csv;header=absent"], Some(MediaType::Csv { has_header: false }))]
+    #[case::csv(&["text/csv; header=absent; q=0.5, application/json;q=0.4"], Some(MediaType::Csv { has_header: false }))]
+    #[case::csv(&["text/csv;header=absent;q=0.5, text/csv"], Some(MediaType::Csv { has_header: true }))]
+    #[case::csv(&["text/csv;header=present;q=0, text/csv"], Some(MediaType::Csv { has_header: false }))]
+    #[case::csv(&["text/csv;q=0.5, application/json"], Some(MediaType::Json))]
+    #[case::csv(&["text/*"], Some(MediaType::Csv { has_header: true }))]
+    #[case::csv(&["text/html, text/*;q=0.8, */*;q=0.9"], Some(MediaType::Json))]
+    #[case::csv(&["text/csv;q=0"], None)]
     #[case(&["*/*;q=0"], None)]
     #[case(&["application/json;q=2"], None)]
     #[case(&["application/json;q=0.1234"], None)]

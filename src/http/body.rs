@@ -9,8 +9,10 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep};
 
 use super::accept::MediaType;
+use super::csv;
 use super::limits::StreamPermit;
 use super::request_id::RequestId;
+use crate::query::Path;
 use crate::record::{Document, Malformed};
 use crate::store::{self, Error, MemoryPool, MemoryReservation, RowStream, UNCOUNTED_BYTES};
 use crate::wire;
@@ -30,22 +32,32 @@ static MEMORY_WAITERS: Semaphore = Semaphore::const_new(4);
 /// Encodes a sequence of records.
 pub struct RecordEncoder {
     media_type: MediaType,
+    /// Of CSV.
+    columns: Vec<Path>,
     has_written: bool,
 }
 
 impl RecordEncoder {
-    pub fn new(media_type: MediaType, out: &mut Vec<u8>) -> Self {
-        if media_type == MediaType::Json {
-            out.push(b'[');
+    pub fn new(media_type: MediaType, columns: Vec<Path>) -> Self {
+        Self { media_type, columns, has_written: false }
+    }
+
+    pub fn begin(&self, out: &mut Vec<u8>) {
+        match self.media_type {
+            MediaType::Json => out.push(b'['),
+            MediaType::Csv { has_header: true } => csv::header(out, &self.columns),
+            MediaType::Csv { has_header: false } | MediaType::Ndjson => {}
         }
-        Self { media_type, has_written: false }
     }
 
     pub fn push(&mut self, out: &mut Vec<u8>, document: &Document) -> Result<(), Malformed> {
         if std::mem::replace(&mut self.has_written, true) && self.media_type == MediaType::Json {
             out.push(b',');
         }
-        wire::document(out, document.bson())?;
+        match self.media_type {
+            MediaType::Csv { .. } => csv::row(out, &self.columns, document)?,
+            _ => wire::document(out, document.bson())?,
+        }
         if self.media_type == MediaType::Ndjson {
             out.push(b'\n');
         }
@@ -116,13 +128,13 @@ impl RecordBody {
     /// Encodes the first chunk: until it is sent, the status can still report a failure.
     pub async fn begin(
         rows: RowStream,
-        media_type: MediaType,
+        encoder: RecordEncoder,
         memory: MemoryPool,
         permit: StreamPermit,
         request_id: RequestId,
     ) -> store::Result<impl Stream<Item = store::Result<Bytes>>> {
         let mut chunk = Vec::new();
-        let encoder = RecordEncoder::new(media_type, &mut chunk);
+        encoder.begin(&mut chunk);
         let mut body = Self { rows: Some(rows), encoder, chunk, memory, permit, request_id };
         let first = body.next_chunk(Duration::ZERO).await?;
         let rest = stream::unfold(Some(body), |body: Option<Self>| async move {

@@ -50,6 +50,10 @@ pub async fn list(
     let selection = Selection::parse(&parameters)?;
     let limit = limit(&app.settings, &selection)?;
     let media_type = MediaType::negotiate(&parts.headers, MediaType::LIST)?;
+    if matches!(media_type, MediaType::Csv { .. }) && selection.columns.is_empty() {
+        let detail = "A list as CSV needs `fields`: its columns, in their order, as in `fields=_id,name,address.city`.";
+        return Err(Problem::bad("fields", detail));
+    }
     match limit {
         Some(limit) => page(&app, &parts, &parameters, selection, media_type, limit).await,
         None => stream(&app, &parts, selection, media_type, request_id).await,
@@ -79,10 +83,11 @@ async fn page(
     app: &App,
     parts: &Parts,
     parameters: &[(String, String)],
-    selection: Selection,
+    mut selection: Selection,
     media_type: MediaType,
     limit: usize,
 ) -> Result<Response, Problem> {
+    let mut encoder = RecordEncoder::new(media_type, std::mem::take(&mut selection.columns));
     let request = request(app, parts, selection).await?;
     let mut reservation = app.memory.reservation();
     let page = store::page(&*app.store, &request, limit, &mut reservation);
@@ -92,7 +97,7 @@ async fn page(
     let next = page.next.map(|next| link(&app.settings, parameters, &next.encode(&request.sort))).transpose()?;
     let bytes = page.documents.iter().map(|document| document.bson().len()).sum();
     let json = body::encode(reservation, bytes, |json| {
-        let mut encoder = RecordEncoder::new(media_type, json);
+        encoder.begin(json);
         // Each document goes once it is encoded.
         page.documents.into_iter().try_for_each(|document| encoder.push(json, &document))?;
         encoder.finish(json);
@@ -112,17 +117,18 @@ async fn page(
 async fn stream(
     app: &App,
     parts: &Parts,
-    selection: Selection,
+    mut selection: Selection,
     media_type: MediaType,
     request_id: RequestId,
 ) -> Result<Response, Problem> {
+    let encoder = RecordEncoder::new(media_type, std::mem::take(&mut selection.columns));
     let outcome = evaluate_preconditions(&parts.headers, Current::Untagged)?;
     let request = request(app, parts, selection).await?;
     let permit = app.acquire_stream_permit()?;
     let preferred = preferred(&parts.headers, &request);
     let opened = async {
         let list = app.store.list(request).await?;
-        let body = RecordBody::begin(list.rows, media_type, app.memory.clone(), permit, request_id).await?;
+        let body = RecordBody::begin(list.rows, encoder, app.memory.clone(), permit, request_id).await?;
         Ok::<_, store::Error>((body, list.staleness))
     };
     let opened = async { tokio::join!(opened, count(app, preferred)) };

@@ -11,6 +11,7 @@ mod compress;
 mod conditional;
 mod cors;
 mod count;
+mod csv;
 mod forwarded;
 mod freshness;
 mod health;

@@ -54,6 +54,8 @@ pub struct Selection {
     pub sort: Sort,
     /// `None` is the whole record.
     pub projection: Option<Projection>,
+    /// The fields of `projection` in the order of the request, each once, and without those inside of another one.
+    pub columns: Vec<Path>,
     pub limit: Option<usize>,
     pub after: Option<After>,
 }

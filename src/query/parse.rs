@@ -90,7 +90,11 @@ impl Selection {
                 }
                 "limit" => selection.limit = Some(limit(value)?),
                 "sort" => selection.sort = sort(value)?,
-                "fields" => selection.projection = Some(projection(value)?),
+                "fields" => {
+                    let paths = fields(value)?;
+                    selection.projection = Some(paths.iter().collect());
+                    selection.columns = columns(paths);
+                }
                 "after" => after = Some(value),
                 // No URL addresses a record with an empty id, so the value was probably forgotten.
                 "after_id" if value.is_empty() => {
@@ -147,7 +151,7 @@ impl Selection {
         }
         match parameters {
             [] => Ok(None),
-            [(_, value)] => projection(value).map(Some),
+            [(_, value)] => Ok(Some(fields(value)?.iter().collect())),
             [.., (name, _)] => Err(QueryError::new(name, "`fields` is there twice: give it once.")),
         }
     }
@@ -193,7 +197,7 @@ fn sort(value: &str) -> Result<Sort, QueryError> {
     Ok(Sort(fields))
 }
 
-fn projection(value: &str) -> Result<Projection, QueryError> {
+fn fields(value: &str) -> Result<Vec<Path>, QueryError> {
     let parts = split(value, ',');
     if parts.len() > MAX_FIELDS {
         return Err(QueryError::new("fields", format!("At most {MAX_FIELDS} fields can be named.")));
@@ -210,7 +214,16 @@ fn projection(value: &str) -> Result<Projection, QueryError> {
         }
         path("fields", part)
     });
-    Ok(paths.collect::<Result<Vec<_>, _>>()?.iter().collect())
+    paths.collect()
+}
+
+/// See [`Selection::columns`].
+fn columns(paths: Vec<Path>) -> Vec<Path> {
+    let is_column = |(index, path): &(usize, &Path)| {
+        let repeats = paths[..*index].contains(path);
+        !repeats && !paths.iter().any(|other| other != *path && path.names().starts_with(other.names()))
+    };
+    paths.iter().enumerate().filter(is_column).map(|(_, path)| path.clone()).collect()
 }
 
 /// Parses a filter, or an `or` of several.

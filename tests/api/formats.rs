@@ -41,22 +41,112 @@ async fn lines_that_fail_half_way_do_not_look_whole() {
 }
 
 #[rstest]
-#[case("/api/v1/records", "application/json or application/x-ndjson")]
+#[case("/api/v1/records", "application/json, application/x-ndjson or text/csv")]
 #[case("/api/v1/records/1", "application/json")]
 #[tokio::test]
 async fn a_form_that_there_is_not_is_406(#[case] path: &str, #[case] forms: &str) {
     let server = Server::over(memory(LINES).await).await;
-    let answer = server.request("GET", path, "Accept: text/csv\r\n").await;
+    let answer = server.request("GET", path, "Accept: text/html\r\n").await;
     assert_eq!(answer.status, 406);
     let problem = answer.problem();
     assert_eq!(problem["parameter"], "Accept");
     assert!(problem["detail"].as_str().unwrap().contains(&format!("use {forms}.")), "{problem}");
 }
 
+const ROWS: &[&str] = &[
+    r#"{"_id":1,"name":{"en":"Gold, \"Au\"","de":"=1+1"},"n":-5,"tags":["x",{"y":1}]}"#,
+    r#"{"_id":2,"name":{"en":"two\nlines"},"n":null}"#,
+    r#"{"_id":3,"n":{"$numberDecimal":"-1.50"}}"#,
+];
+
+#[rstest]
+#[tokio::test]
+async fn a_list_as_csv_has_a_column_for_each_field(
+    #[values("text/csv", "text/csv; header=present", "text/csv; header=absent", "text/*")] accept: &str,
+    #[values("", "&limit=5", "&limit=5&sort=_id")] also: &str,
+) {
+    let server = Server::over(memory(ROWS).await).await;
+    let path = format!("/api/v1/records?fields=n,name.en,_id,name.de,tags,n{also}");
+    let answer = server.request("GET", &path, &format!("Accept: {accept}\r\n")).await;
+    let is_absent = accept.ends_with("absent");
+    let form = if is_absent { "absent" } else { "present" };
+    let content_type = format!("text/csv; charset=utf-8; header={form}");
+    assert_eq!((answer.status, answer.header("content-type"), answer.whole), (200, Some(&*content_type), true));
+    let rows = concat!(
+        "-5,\"Gold, \"\"Au\"\"\",1,'=1+1,\"[\"\"x\"\",{\"\"y\"\":1}]\"\r\n",
+        ",\"two\nlines\",2,,\r\n",
+        "-1.50,,3,,\r\n"
+    );
+    let header = if is_absent { "" } else { "n,name.en,_id,name.de,tags\r\n" };
+    assert_eq!(answer.body, format!("{header}{rows}"));
+    assert!(answer.header("vary").unwrap().contains("accept"));
+}
+
+#[tokio::test]
+async fn a_field_inside_of_another_is_no_column_of_its_own() {
+    let server = Server::over(memory(ROWS).await).await;
+    let answer = server.request("GET", "/api/v1/records?fields=name.en,_id,name&limit=1", "Accept: text/csv\r\n").await;
+    assert!(answer.body.starts_with("_id,name\r\n1,\"{\"\"en\"\""), "{}", answer.body);
+}
+
+#[rstest]
+#[tokio::test]
+async fn csv_without_fields_is_refused(#[values("", "?limit=5", "?n.gt=5")] query: &str) {
+    let server = Server::over(memory(ROWS).await).await;
+    let answer = server.request("GET", &format!("/api/v1/records{query}"), "Accept: text/csv\r\n").await;
+    assert_eq!((answer.status, answer.problem()["parameter"].as_str()), (400, Some("fields")));
+    assert!(answer.problem()["detail"].as_str().unwrap().contains("`fields=_id,name"));
+    let record = server.request("GET", "/api/v1/records/1?fields=n", "Accept: text/csv\r\n").await;
+    assert_eq!(record.status, 406, "a single record is JSON");
+}
+
+#[tokio::test]
+async fn pages_of_csv_follow_each_other_and_have_tags_of_their_own() {
+    let server = Server::over(memory(ROWS).await).await;
+    let accept = "Accept: text/csv;header=absent\r\n";
+    let mut path = Some("/api/v1/records?fields=_id&limit=1&sort=-_id".to_owned());
+    let mut body = String::new();
+    while let Some(here) = path {
+        let answer = server.request("GET", &here, accept).await;
+        let tag = answer.header("etag").unwrap().to_owned();
+        for other in ["application/json", "text/csv"] {
+            let other = server.request("GET", &here, &format!("Accept: {other}\r\n")).await;
+            assert_ne!(other.header("etag"), Some(&*tag));
+        }
+        let known = server.request("GET", &here, &format!("{accept}If-None-Match: {tag}\r\n")).await;
+        assert_eq!(known.status, 304);
+        body += &answer.body;
+        path = answer.next();
+    }
+    assert_eq!(body, "3\r\n2\r\n1\r\n");
+}
+
+#[tokio::test]
+async fn csv_of_nothing_is_its_header() {
+    let server = Server::over(memory(&[]).await).await;
+    for query in ["", "&limit=1"] {
+        for (header, body) in [("present", "a,b.c\r\n"), ("absent", "")] {
+            let accept = format!("Accept: text/csv;header={header}\r\n");
+            let answer = server.request("GET", &format!("/api/v1/records?fields=a,b.c{query}"), &accept).await;
+            assert_eq!((answer.status, answer.body.as_str(), answer.whole), (200, body, true));
+        }
+    }
+}
+
+#[tokio::test]
+async fn csv_that_fails_half_way_does_not_look_whole() {
+    let server = Server::over(Failing::after(100_000)).await;
+    let answer = server.request("GET", "/api/v1/records?fields=_id", "Accept: text/csv\r\n").await;
+    assert_eq!((answer.status, answer.whole), (200, false));
+    assert!(answer.body.starts_with("_id\r\n0\r\n1\r\n"));
+}
+
 /// Every build varies by the coding: also one that does not compress refuses `identity;q=0`.
 fn compresses() -> bool {
     cfg!(feature = "gzip")
 }
+
+const CSV: &str = "/api/v1/records?fields=text&limit=100";
 
 #[rstest]
 #[case("gzip", "gzip")]
@@ -67,14 +157,15 @@ fn compresses() -> bool {
 async fn what_is_large_is_compressed_as_the_client_asks(
     #[case] accept: &str,
     #[case] coding: &str,
-    #[values("/api/v1/records", "/api/v1/records?limit=100", "/api/v1/records/1")] path: &str,
+    #[values("/api/v1/records", "/api/v1/records?limit=100", "/api/v1/records/1", CSV)] path: &str,
 ) {
     let long = format!(r#"{{"_id":1,"text":"{}"}}"#, "abc".repeat(1_000));
     let server = Server::over(memory(&[&long]).await).await;
     if !compresses() || !(coding == "gzip" || cfg!(feature = "compression")) {
         return;
     }
-    let headers = format!("Accept-Encoding: {accept}\r\nX-Request-Id: same\r\n");
+    let media_type = if path == CSV { "text/csv" } else { "*/*" };
+    let headers = format!("Accept: {media_type}\r\nAccept-Encoding: {accept}\r\nX-Request-Id: same\r\n");
     let answer = server.request("GET", path, &headers).await;
     assert_eq!((answer.status, answer.header("content-encoding")), (200, Some(coding)));
     assert!(answer.body.len() < 200, "{} bytes", answer.body.len());
