@@ -1,4 +1,4 @@
-//! API keys: the file that lists them, and the scopes that each one grants.
+//! API keys: the file that lists them, and the scopes that keys and tokens grant.
 //!
 //! A key is 256 random bits, so one round of SHA-256 protects it: the file holds digests, and a leaked file opens nothing.
 //! Keys are found by their digest in a hash map. A comparison that leaks timing tells an attacker about digests, which
@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 use crate::reload::Reloaded;
 
 /// The start of every key, by which scanners for leaked secrets recognise it.
-const PREFIX: &str = "records_key_";
+pub const KEY_PREFIX: &str = "records_key_";
 
 const DIGEST_BYTES: usize = 32;
 
@@ -23,7 +23,7 @@ const MAX_KEYS: usize = 10_000;
 
 type KeyDigest = [u8; DIGEST_BYTES];
 
-/// A permission that a key can have.
+/// A permission that a key or token can have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
     /// The records and the pages.
@@ -40,6 +40,11 @@ impl Scope {
             Self::RecordsRead => "records:read",
             Self::MetricsRead => "metrics:read",
         }
+    }
+
+    /// Returns the scope with this name.
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|scope| scope.name() == name)
     }
 
     fn bit(self) -> u8 {
@@ -63,17 +68,31 @@ impl FromIterator<Scope> for Scopes {
     }
 }
 
-/// A key as the file lists it, without the key itself.
+/// A client that may send requests, as its key or token names it.
 #[derive(Debug, PartialEq, Eq)]
-pub struct ApiKey {
-    /// Stands in the access log.
-    pub name: String,
+pub struct Caller {
+    pub id: CallerId,
     pub scopes: Scopes,
+}
+
+/// The identity of a caller. A token's subject may have the name of a key.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct CallerId {
+    pub credential: Credential,
+    /// The name of the key, or the subject of the token. Stands in the access log.
+    pub name: String,
+}
+
+/// The kind of a bearer token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Credential {
+    Key,
+    Token,
 }
 
 /// Keys by their SHA-256 digest.
 #[derive(Debug, Default)]
-pub struct ApiKeys(HashMap<KeyDigest, Arc<ApiKey>>);
+pub struct ApiKeys(HashMap<KeyDigest, Arc<Caller>>);
 
 /// The keys of a file that is read again when it changes.
 pub type KeyFile = Reloaded<ApiKeys>;
@@ -95,7 +114,7 @@ impl ApiKeys {
             }
             let number = index + 1;
             let (digest, key) = parse_line(line).map_err(|reason| (number, reason))?;
-            if let Some(first) = names.insert(key.name.clone(), number) {
+            if let Some(first) = names.insert(key.id.name.clone(), number) {
                 return Err((number, format!("its name is that of line {first}: give each key its own name")));
             }
             if keys.insert(digest, Arc::new(key)).is_some() {
@@ -109,7 +128,7 @@ impl ApiKeys {
     }
 
     /// Returns the key that `secret` is.
-    pub fn find(&self, secret: &str) -> Option<&Arc<ApiKey>> {
+    pub fn find(&self, secret: &str) -> Option<&Arc<Caller>> {
         self.0.get(&digest(secret))
     }
 }
@@ -118,9 +137,9 @@ fn digest(secret: &str) -> KeyDigest {
     Sha256::digest(secret.as_bytes()).into()
 }
 
-fn parse_line(line: &str) -> Result<(KeyDigest, ApiKey), String> {
+fn parse_line(line: &str) -> Result<(KeyDigest, Caller), String> {
     let form = || "write it as name:sha256-hex[:scope,…]; `records keys new NAME` prints such a line".to_owned();
-    if line.starts_with(PREFIX) {
+    if line.starts_with(KEY_PREFIX) {
         return Err(
             "this is a key itself, which does not belong into the file: its line has the SHA-256 digest".to_owned()
         );
@@ -134,7 +153,7 @@ fn parse_line(line: &str) -> Result<(KeyDigest, ApiKey), String> {
         None => Scopes::from_iter([Scope::RecordsRead]),
         Some(scopes) => scopes.split(',').map(|scope| parse_scope(scope.trim())).collect::<Result<_, _>>()?,
     };
-    Ok((digest, ApiKey { name: name.to_owned(), scopes }))
+    Ok((digest, Caller { id: CallerId { credential: Credential::Key, name: name.to_owned() }, scopes }))
 }
 
 /// Checks the name of a key, which is a label in metrics and a field in the log.
@@ -148,7 +167,7 @@ fn check_name(name: &str) -> Result<(), String> {
 
 fn parse_scope(text: &str) -> Result<Scope, String> {
     let names = || Scope::ALL.map(Scope::name).join(", ");
-    Scope::ALL.into_iter().find(|scope| scope.name() == text).ok_or_else(|| format!("a scope is one of {}", names()))
+    Scope::parse(text).ok_or_else(|| format!("a scope is one of {}", names()))
 }
 
 fn parse_digest(hex: &str) -> Option<KeyDigest> {
@@ -177,7 +196,7 @@ pub fn new_key(name: &str) -> Result<NewKey, String> {
     check_name(name)?;
     let mut random = [0; DIGEST_BYTES];
     getrandom::fill(&mut random).map_err(|error| format!("the system provides no random numbers: {error}"))?;
-    let secret = format!("{PREFIX}{}", Hex(&random));
+    let secret = format!("{KEY_PREFIX}{}", Hex(&random));
     let line = format!("{name}:{}:{}", Hex(&digest(&secret)), Scope::RecordsRead.name());
     Ok(NewKey { secret, line })
 }
@@ -218,7 +237,7 @@ mod tests {
         let key = new_key("reader").unwrap();
         let keys = ApiKeys::parse(&format!("# readers\n\n{}\n", key.line)).unwrap();
         let found = keys.find(&key.secret).expect("the key");
-        assert_eq!(found.name, "reader");
+        assert_eq!(found.id.name, "reader");
         assert!(found.scopes.contains(Scope::RecordsRead) && !found.scopes.contains(Scope::MetricsRead));
         assert!(keys.find(&key.secret[1..]).is_none() && !key.line.contains(&key.secret));
         assert_ne!(new_key("reader").unwrap().secret, key.secret);
@@ -232,7 +251,7 @@ mod tests {
             (format!("a b:{hex}"), "name of a key"),
             (format!("a:{}", &hex[1..]), "name:sha256-hex"),
             (format!("a:{hex}:records:write"), "records:read, metrics:read"),
-            (format!("{PREFIX}{hex}"), "a key itself"),
+            (format!("{KEY_PREFIX}{hex}"), "a key itself"),
             (format!("first:{}", "cd".repeat(32)), "line 1"),
             (format!("second:{}", "ef".repeat(32)), "listed twice"),
         ] {

@@ -18,7 +18,7 @@
 //! | [`server`] | listener, limits of a connection, graceful shutdown |
 //! | [`config`] | the only reader of flags and environment |
 //! | [`telemetry`] | set-up of logs and traces |
-//! | [`auth`] | who may read: API keys and their scopes |
+//! | [`auth`], [`jwt`] | who may read: API keys, their scopes, and tokens of an issuer |
 //! | [`tls`] | TLS of the listener, as far as it is compiled in |
 //! | [`reload`] | values that are read again when their files change |
 //! | [`healthcheck`] | a client for `/readyz`, for images without a shell |
@@ -59,6 +59,7 @@ pub mod document;
 pub mod healthcheck;
 pub mod http;
 pub mod import;
+pub mod jwt;
 pub mod query;
 pub mod record;
 pub mod reload;

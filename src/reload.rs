@@ -36,9 +36,10 @@ pub struct Reloaded<T> {
 
 struct State<T> {
     value: Arc<T>,
-    /// The contents that were read last, usable or not, by their digest: changed files are reported once.
+    /// The contents that were read last, usable or not, by their digest.
     contents: Option<[u8; 32]>,
-    is_stale: bool,
+    /// The reason why the contents that were read last cannot be used.
+    failure: Option<String>,
 }
 
 impl<T> Reloaded<T> {
@@ -55,30 +56,44 @@ impl<T> Reloaded<T> {
         let contents = read(&paths);
         let digest = digest(&contents);
         let value = Arc::new(parse(&contents?)?);
-        let state = RwLock::new(State { value, contents: digest, is_stale: false });
+        let state = RwLock::new(State { value, contents: digest, failure: None });
         Ok(Self { name, paths, parse: Box::new(parse), state })
+    }
+
+    /// Begins with `value`, for which [`update`](Self::update) has others later.
+    pub fn from_value(
+        name: &'static str,
+        value: T,
+        parse: impl Fn(&[Vec<u8>]) -> Result<T, String> + Send + Sync + 'static,
+    ) -> Self {
+        let state = RwLock::new(State { value: Arc::new(value), contents: None, failure: None });
+        Self { name, paths: Vec::new(), parse: Box::new(parse), state }
     }
 
     pub fn get(&self) -> Arc<T> {
         Arc::clone(&self.state.read().unwrap_or_else(PoisonError::into_inner).value)
     }
 
-    /// Takes `contents` for the value if they have changed.
-    fn update(&self, contents: Contents) {
+    /// Takes the value from `contents` if they have changed.
+    pub fn update(&self, contents: Contents) {
         let digest = digest(&contents);
-        if self.state.read().unwrap_or_else(PoisonError::into_inner).contents == digest {
+        if digest.is_some() && self.state.read().unwrap_or_else(PoisonError::into_inner).contents == digest {
             return;
         }
         let parsed = contents.and_then(|contents| (self.parse)(&contents));
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
         state.contents = digest;
-        state.is_stale = parsed.is_err();
         match parsed {
             Ok(value) => {
                 tracing::info!("{} reloaded", self.name);
                 state.value = Arc::new(value);
+                state.failure = None;
             }
-            Err(error) => tracing::warn!(error, "{} not reloaded; the previous ones stay valid", self.name),
+            Err(error) if state.failure.as_ref() == Some(&error) => {}
+            Err(error) => {
+                tracing::warn!(error, "{} not reloaded; the previous ones stay valid", self.name);
+                state.failure = Some(error);
+            }
         }
     }
 }
@@ -86,12 +101,15 @@ impl<T> Reloaded<T> {
 impl<T: Send + Sync> Reload for Reloaded<T> {
     /// Compares contents rather than times: Kubernetes replaces a Secret by swapping a symbolic link.
     fn reload(&self) {
+        if self.paths.is_empty() {
+            return;
+        }
         self.update(read(&self.paths));
     }
 
     fn degraded(&self) -> Option<String> {
-        let is_stale = self.state.read().unwrap_or_else(PoisonError::into_inner).is_stale;
-        is_stale.then(|| format!("the new {} cannot be used; the previous ones stay valid", self.name))
+        let is_stale = self.state.read().unwrap_or_else(PoisonError::into_inner).failure.is_some();
+        is_stale.then(|| format!("the {} cannot be read again; the previous ones stay valid", self.name))
     }
 }
 

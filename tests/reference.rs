@@ -18,6 +18,7 @@ use http_body_util::BodyExt;
 use records::auth;
 use records::config;
 use records::http::{self, Draining, Settings};
+use records::jwt::{Settings as JwtSettings, Tokens};
 use records::record::{Document, Key, RecordId};
 use records::store::{
     self, BACKENDS, BackendKind, ChangeStream, GetResult, ListRequest, ListResult, Metric, Options, Result,
@@ -139,6 +140,13 @@ impl Store for Primary {
 async fn the_reference_of_metrics_is_what_the_registry_says() {
     // Its metrics are those of the largest build: without a store elsewhere, a build has fewer.
     let Some(remote) = BACKENDS.iter().find(|backend| backend.kind == BackendKind::Remote) else { return };
+    let issuer = JwtSettings {
+        jwks: "https://issuer.example/keys.json".into(),
+        issuer: "reference".into(),
+        audience: "reference".into(),
+        ca: None,
+    };
+    let Ok(tokens) = Tokens::open(issuer) else { return };
     let open = async |url: &str| store::open(url, Options::default()).await.unwrap().into_store();
     let metrics = open(&format!("{}://127.0.0.1:1", remote.name)).await;
     let records = open("memory:").await;
@@ -166,6 +174,7 @@ async fn the_reference_of_metrics_is_what_the_registry_says() {
     let keys = directory.path().join("keys");
     fs::write(&keys, &key.line).unwrap();
     settings.api_keys = Some(Arc::new(auth::KeyFile::open(keys).unwrap()));
+    settings.tokens = Some(Arc::new(tokens));
     let (service, admin) = http::services(store, settings, Draining::default());
     let get = async |path: &str| {
         let request =

@@ -63,7 +63,7 @@ fn an_import_in_a_group_is_seen_too() {
 }
 
 #[rstest]
-#[case::features_are_asked_for_where_they_are_the_matter("feature =", &["store/mod.rs", "document/decompress.rs", "http/compress", "http/pages.rs", "telemetry/", "tls.rs"])]
+#[case::features_are_asked_for_where_they_are_the_matter("feature =", &["store/mod.rs", "document/decompress.rs", "http/compress", "http/pages.rs", "telemetry/", "tls.rs", "jwt.rs"])]
 #[case::the_environment_is_read_in_one_place("env = \"", &["config/flags.rs"])]
 #[case::the_environment_is_read_by_hand_for_empty_variables("std::env", &["config/sources.rs"])]
 #[case::the_driver_stays_in_its_backend("mongodb::", &["store/mongodb/"])]

@@ -13,6 +13,7 @@ use records::client::TrustedProxies;
 use records::config::{self, ListenAddress, Seed, Serve, StoreFile};
 use records::http::RateLimit;
 use records::import::{self, Input};
+use records::jwt::Tokens;
 use records::reload::Reload;
 use records::store::{self, BackendKind, EmbeddedStore, Opened, Store};
 use records::telemetry::{Connections, ErrorCounter, VERSION};
@@ -26,7 +27,7 @@ use super::{CliError, Outcome, open, print, run_logged};
 /// symbolic link in a directory above, which a watch on the file does not see.
 const STORE_FILE_INTERVAL: Duration = Duration::from_secs(2);
 
-/// The time between two looks at the files of API keys and of TLS.
+/// The time between two looks at the files of API keys, tokens and TLS.
 const RELOAD_INTERVAL: Duration = Duration::from_secs(5);
 
 pub fn run(settings: Serve) -> Outcome {
@@ -105,6 +106,10 @@ async fn serve(mut settings: Serve, dropped_lines: ErrorCounter) -> Outcome {
     http_settings.reloaded.extend(tls.as_ref().map(tls::Acceptor::files));
     if !http_settings.reloaded.is_empty() {
         tokio::spawn(reload(http_settings.reloaded.clone()));
+    }
+    if let Some(tokens) = http_settings.tokens.clone() {
+        tokens.refresh().await;
+        tokio::spawn(async move { tokens.follow().await });
     }
     let scheme = if tls.is_some() { "https" } else { "http" };
     // A taken address is reported before the store is opened, which takes long and creates files. Clients are refused until
@@ -262,6 +267,11 @@ pub fn http_settings(settings: &Serve) -> Result<http::Settings, CliError> {
         let keys = Arc::new(keys.map_err(named("api-keys", "RECORDS_API_KEYS"))?);
         http.reloaded.push(keys.clone());
         http.api_keys = Some(keys);
+    }
+    if let Some(jwt) = &settings.jwt {
+        let tokens = Tokens::open(jwt.clone()).map_err(named("jwt-jwks", "RECORDS_JWT_JWKS"))?;
+        http.reloaded.push(tokens.keys());
+        http.tokens = Some(Arc::new(tokens));
     }
     http.access_log = settings.args.access_log;
     http.default_limit = api.default_limit;

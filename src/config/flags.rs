@@ -273,9 +273,23 @@ pub struct ApiArgs {
     /// `records keys new NAME` makes a key and its line for the file, which is read again when it changes.
     #[arg(long, env = "RECORDS_API_KEYS", value_name = "FILE")]
     pub api_keys: Option<PathBuf>,
+    /// Accept tokens (JWT) whose issuer's public keys are in this JWK Set: a file, or an https URL [default: no tokens]
+    ///
+    /// They are signed by RS256, ES256 or EdDSA. Keys of a URL are fetched every 5 minutes; a file is read again when it changes.
+    #[arg(long, env = "RECORDS_JWT_JWKS", value_name = "FILE|URL", value_parser = Text::new())]
+    pub jwt_jwks: Option<String>,
+    /// The issuer of those tokens, their `iss`
+    #[arg(long, env = "RECORDS_JWT_ISSUER", value_name = "TEXT", value_parser = Text::new())]
+    pub jwt_issuer: Option<String>,
+    /// The audience of those tokens, one of their `aud`
+    #[arg(long, env = "RECORDS_JWT_AUDIENCE", value_name = "TEXT", value_parser = Text::new())]
+    pub jwt_audience: Option<String>,
+    /// Trust the authorities in this PEM file, not the public ones, with the URL of --jwt-jwks
+    #[arg(long, env = "RECORDS_JWT_CA", value_name = "FILE")]
+    pub jwt_ca: Option<PathBuf>,
     /// Answer at most this many requests of each client, as in 100/s, 600/min or 1000/h; others get a 429 [default: any number]
     ///
-    /// A client is an API key, or else an address. An IPv6 address counts with the others of its /64 network.
+    /// A client is an API key, the subject of a token, or else an address. An IPv6 address counts with the others of its /64 network.
     #[arg(long, env = "RECORDS_RATE_LIMIT", value_name = "RATE")]
     pub rate_limit: Option<RateLimit>,
     /// The requests that a client may send at once within its rate limit [default: those of one s, min or h]

@@ -14,10 +14,11 @@ use std::time::Duration;
 pub use clap_complete::Shell;
 
 use crate::healthcheck::Scheme;
+use crate::jwt;
 use crate::store::{self, BackendKind, fallback};
 use crate::tls;
 pub use file::valid_type;
-use flags::{KeysCommand, ServerArgs, StoreArgs, Subcommands};
+use flags::{ApiArgs, KeysCommand, ServerArgs, StoreArgs, Subcommands};
 pub use flags::{LogArgs, ServeArgs};
 use memory::MemoryLimit;
 pub use secret::Secret;
@@ -47,6 +48,7 @@ pub struct Serve {
     pub fallback: Option<Box<fallback::Settings>>,
     pub seed: Seed,
     pub tls: Option<tls::Files>,
+    pub jwt: Option<jwt::Settings>,
 }
 
 #[derive(Debug)]
@@ -157,6 +159,7 @@ fn serve(args: ServeArgs, sources: &Sources) -> Result<Serve, clap::Error> {
     let store = store(&args.store, sources)?;
     Ok(Serve {
         tls: tls(&args.server, sources)?,
+        jwt: jwt(&args.api, sources)?,
         fallback: fallback(&args, &store, sources)?.map(Box::new),
         seed: match args.seed.as_deref() {
             None => Seed::BuiltIn,
@@ -208,6 +211,27 @@ fn tls(args: &ServerArgs, sources: &Sources) -> Result<Option<tls::Files>, clap:
             };
             let name = sources.name(id);
             Err(invalid(format!("{name} is set alone: TLS needs both --tls-cert <FILE> and --tls-key <FILE>")))
+        }
+    }
+}
+
+/// Tokens without one of these settings would be those of everyone, or for everyone.
+fn jwt(args: &ApiArgs, sources: &Sources) -> Result<Option<jwt::Settings>, clap::Error> {
+    match (&args.jwt_jwks, &args.jwt_issuer, &args.jwt_audience) {
+        (Some(jwks), Some(issuer), Some(audience)) => Ok(Some(jwt::Settings {
+            jwks: jwks.clone(),
+            issuer: issuer.clone(),
+            audience: audience.clone(),
+            ca: args.jwt_ca.clone(),
+        })),
+        (None, None, None) if args.jwt_ca.is_none() => Ok(None),
+        _ => {
+            let set = ["jwt_jwks", "jwt_issuer", "jwt_audience", "jwt_ca"].map(|id| (id, sources.source(id)));
+            let id = set.iter().find(|(_, source)| *source != Source::Default).map_or("jwt_jwks", |(id, _)| id);
+            let name = sources.name(id);
+            Err(invalid(format!(
+                "{name} is not enough: tokens need --jwt-jwks <FILE|URL>, --jwt-issuer <TEXT> and --jwt-audience <TEXT>"
+            )))
         }
     }
 }
@@ -276,6 +300,7 @@ fn describe(serve: &Serve, sources: &Sources) -> String {
         ("store", serve.store.url.to_string(), file),
         ("fallback", redact(&serve.args.fallback.fallback), None),
         ("fallback_size_limit", size.unwrap_or_default(), None),
+        ("jwt_jwks", redact(&serve.args.api.jwt_jwks), None),
         ("otlp_endpoint", redact(&serve.args.otlp_endpoint), None),
     ])
 }

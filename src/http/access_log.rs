@@ -13,7 +13,7 @@ use super::path::{LIVEZ, METRICS, NONE, READYZ};
 use super::problem::{Problem, Rejection};
 use super::request_id::RequestId;
 use super::settings::AccessLog;
-use crate::auth::ApiKey;
+use crate::auth::{Caller, Credential};
 use crate::telemetry::trace;
 
 /// Counted and logged in the place of a status if the connection closed before the response, as nginx does.
@@ -34,7 +34,7 @@ pub struct RequestContext {
     span: Span,
     trace_id: Option<String>,
     access_log: AccessLog,
-    api_key: Option<Arc<ApiKey>>,
+    caller: Option<Arc<Caller>>,
     /// Taken when the response begins.
     in_flight: Option<InFlight>,
 }
@@ -49,7 +49,8 @@ macro_rules! log {
             status = $status,
             // In microseconds: more digits are noise.
             duration_ms = $duration.as_micros() as f64 / 1000.0,
-            api_key = $context.api_key.as_ref().map(|key| key.name.as_str()),
+            api_key = $context.caller(Credential::Key),
+            subject = $context.caller(Credential::Token),
             trace_id = $context.trace_id.as_deref(),
             error = $error,
             $message
@@ -82,7 +83,7 @@ impl RequestContext {
             span,
             trace_id,
             access_log,
-            api_key: None,
+            caller: None,
             in_flight: Some(in_flight),
         }
     }
@@ -95,8 +96,17 @@ impl RequestContext {
         self.begun.elapsed()
     }
 
-    pub fn set_api_key(&mut self, key: Arc<ApiKey>) {
-        self.api_key = Some(key);
+    pub fn set_caller(&mut self, caller: Arc<Caller>) {
+        self.caller = Some(caller);
+    }
+
+    /// Returns the name of the caller if it has this kind of credential.
+    fn caller(&self, credential: Credential) -> Option<&str> {
+        self.caller
+            .as_ref()
+            .map(|caller| &caller.id)
+            .filter(|id| id.credential == credential)
+            .map(|id| id.name.as_str())
     }
 
     /// Disabled unless it is exported.

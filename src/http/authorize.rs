@@ -1,4 +1,4 @@
-//! Bearer authorization by API keys ([RFC 6750](https://www.rfc-editor.org/rfc/rfc6750)).
+//! Bearer authorization by API keys and by tokens of an issuer ([RFC 6750](https://www.rfc-editor.org/rfc/rfc6750)).
 
 use std::sync::Arc;
 
@@ -12,22 +12,51 @@ use tower::service_fn;
 use super::layered::Layered;
 use super::problem::Problem;
 use super::rate_limit::{Client, RateLimiter, Remaining};
-use crate::auth::{ApiKey, KeyFile, Scope};
+use super::settings::Settings;
+use crate::auth::{Caller, KEY_PREFIX, KeyFile, Scope};
+use crate::jwt::{Rejection, Tokens};
 
-/// Calls `inner` if the request has a key with `scope`, and responds with 401 or 403 otherwise. The response carries the key in
-/// its extensions, for the access log. Each request is counted by `limiter`: for its key, or without a valid one for its address.
+/// The credentials that the service accepts.
+#[derive(Clone)]
+pub struct Credentials {
+    keys: Option<Arc<KeyFile>>,
+    tokens: Option<Arc<Tokens>>,
+}
+
+impl Credentials {
+    /// Returns `None` if requests need no credentials.
+    pub fn new(settings: &Settings) -> Option<Self> {
+        let (keys, tokens) = (settings.api_keys.clone(), settings.tokens.clone());
+        (keys.is_some() || tokens.is_some()).then_some(Self { keys, tokens })
+    }
+
+    /// Returns the caller that `bearer` is the key or the token of. Where both are accepted, a key is known by its prefix.
+    fn find(&self, bearer: &str) -> Result<Arc<Caller>, Refusal> {
+        match (&self.keys, &self.tokens) {
+            (keys, Some(tokens)) if keys.is_none() || !bearer.starts_with(KEY_PREFIX) => {
+                tokens.verify(bearer).map_err(Refusal::Token)
+            }
+            (Some(keys), _) => keys.get().find(bearer).cloned().ok_or(Refusal::UnknownKey),
+            _ => Err(Refusal::UnknownKey),
+        }
+    }
+}
+
+/// Calls `inner` if the request has a key or a token with `scope`, and responds with 401 or 403 otherwise. The response carries
+/// the caller in its extensions, for the access log. Each request is counted by `limiter`: for its caller, or without a valid key
+/// or token for its address.
 ///
 /// tower-http's `AsyncRequireAuthorizationLayer` would clone the service for each request, and adds nothing else.
 pub fn require_scope(
-    keys: Arc<KeyFile>,
+    credentials: Credentials,
     scope: Scope,
     limiter: Option<Arc<RateLimiter>>,
     mut inner: impl Layered,
 ) -> impl Layered {
     service_fn(move |request: Request| {
-        let authorized = authorize(&keys, scope, request.headers());
+        let authorized = authorize(&credentials, scope, request.headers());
         let counted = limiter.as_ref().map(|limiter| match &authorized {
-            Ok(key) => limiter.count(Client::Key(&key.name)),
+            Ok(caller) => limiter.count(Client::Caller(&caller.id)),
             Err(_) => limiter.count(Client::Address(limiter.address(&request))),
         });
         let (authorized, remaining) = match (authorized, counted.transpose()) {
@@ -35,12 +64,12 @@ pub fn require_scope(
             (_, Err(refused)) => (Err(refused.into_response()), None),
         };
         match authorized {
-            Ok(key) => {
+            Ok(caller) => {
                 let response = inner.call(request);
                 Either::Left(async move {
                     let mut response = response.await?;
                     response.headers_mut().append(VARY, HeaderValue::from_static("authorization"));
-                    response.extensions_mut().insert(key);
+                    response.extensions_mut().insert(caller);
                     add(remaining, &mut response);
                     Ok(response)
                 })
@@ -59,13 +88,12 @@ fn add(remaining: Option<Remaining>, response: &mut Response) {
     }
 }
 
-fn authorize(keys: &KeyFile, scope: Scope, headers: &HeaderMap) -> Result<Arc<ApiKey>, Refusal> {
+fn authorize(credentials: &Credentials, scope: Scope, headers: &HeaderMap) -> Result<Arc<Caller>, Refusal> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let value = values.next().ok_or(Refusal::Missing)?;
-    let secret = bearer(value).filter(|_| values.next().is_none()).ok_or(Refusal::Malformed)?;
-    let keys = keys.get();
-    let key = keys.find(secret).ok_or(Refusal::Unknown)?;
-    if key.scopes.contains(scope) { Ok(Arc::clone(key)) } else { Err(Refusal::Scope(scope)) }
+    let bearer = bearer(value).filter(|_| values.next().is_none()).ok_or(Refusal::Malformed)?;
+    let caller = credentials.find(bearer)?;
+    if caller.scopes.contains(scope) { Ok(caller) } else { Err(Refusal::Scope(scope)) }
 }
 
 /// The token of `Bearer TOKEN`. The name of a scheme is case-insensitive (RFC 9110, section 11.1).
@@ -76,11 +104,12 @@ fn bearer(value: &HeaderValue) -> Option<&str> {
 }
 
 /// The reason why a request is refused.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 enum Refusal {
     Missing,
     Malformed,
-    Unknown,
+    UnknownKey,
+    Token(Rejection),
     Scope(Scope),
 }
 
@@ -88,9 +117,10 @@ impl IntoResponse for Refusal {
     /// The error codes of RFC 6750, section 3.1. A request without credentials gets none.
     fn into_response(self) -> Response {
         let (status, detail, challenge) = match self {
+            Self::Token(Rejection::NoKeys) => return Problem::no_token_keys().into_response(),
             Self::Missing => (
                 StatusCode::UNAUTHORIZED,
-                "Send an API key in the header `Authorization: Bearer KEY`.".to_owned(),
+                "Send an API key or a token in the header `Authorization: Bearer KEY`.".to_owned(),
                 r#"Bearer realm="records""#.to_owned(),
             ),
             Self::Malformed => (
@@ -98,14 +128,17 @@ impl IntoResponse for Refusal {
                 "Send one `Authorization` header, in the form `Bearer KEY`.".to_owned(),
                 r#"Bearer realm="records", error="invalid_request""#.to_owned(),
             ),
-            Self::Unknown => (
+            Self::UnknownKey | Self::Token(_) => (
                 StatusCode::UNAUTHORIZED,
-                "The API key is not valid.".to_owned(),
+                match self {
+                    Self::Token(Rejection::Invalid(detail)) => detail.to_owned(),
+                    _ => "The API key is not valid.".to_owned(),
+                },
                 r#"Bearer realm="records", error="invalid_token""#.to_owned(),
             ),
             Self::Scope(scope) => (
                 StatusCode::FORBIDDEN,
-                format!("The API key has no scope `{}`.", scope.name()),
+                format!("The key or token has no scope `{}`.", scope.name()),
                 format!(r#"Bearer realm="records", error="insufficient_scope", scope="{}""#, scope.name()),
             ),
         };

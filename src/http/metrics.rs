@@ -22,6 +22,8 @@ use prometheus_client::registry::{Registry, Unit};
 use super::App;
 use super::problem::{Problem, Rejection};
 use super::settings::Settings;
+use crate::auth::{Caller, Credential};
+use crate::jwt::Tokens;
 use crate::reload::Reload;
 use crate::store::{Error, MemoryPool, Metric, MetricValue, Store};
 use crate::telemetry::{ErrorCounter, VERSION, resident_memory};
@@ -92,7 +94,11 @@ impl Metrics {
             drop(rejected.get_or_create(&Rejected { reason }));
         }
         let by_key = Family::default();
-        registry.register("http_requests_by_key", "Requests with a valid API key, by its name", by_key.clone());
+        registry.register(
+            "http_requests_by_key",
+            "Requests with a valid API key, by its name; all tokens count as `(token)`",
+            by_key.clone(),
+        );
         if let Some(connections) = &settings.connections {
             connections.register(&mut registry);
         }
@@ -100,6 +106,9 @@ impl Metrics {
         registry.register_collector(Box::new(Current { responses: memory.clone(), limit, files }));
         if let Some(dropped) = &settings.dropped_lines {
             registry.register_collector(Box::new(DroppedLines(dropped.clone())));
+        }
+        if let Some(tokens) = &settings.tokens {
+            registry.register_collector(Box::new(TokenKeys(tokens.clone())));
         }
         registry.register_collector(Box::new(StoreMetrics(store)));
         Self { registry, requests, seconds, rejected, by_key, in_flight, streams, aborted }
@@ -115,8 +124,13 @@ impl Metrics {
         self.rejected.get_or_create(&Rejected { reason }).inc();
     }
 
-    pub fn count_key(&self, name: &str) {
-        self.by_key.get_or_create_owned(&OfKey { key: name.to_owned() }).inc();
+    pub fn count_caller(&self, caller: &Caller) {
+        let key = match caller.id.credential {
+            Credential::Key => &caller.id.name,
+            // All tokens together: there is no bound on their subjects. No key has this name.
+            Credential::Token => "(token)",
+        };
+        self.by_key.get_or_create_owned(&OfKey { key: key.to_owned() }).inc();
     }
 
     /// Counts a streamed list until the result is dropped.
@@ -187,6 +201,19 @@ impl Collector for Current {
             metric.encode(encoder.encode_descriptor(name, help, unit, metric.metric_type())?)?;
         }
         Ok(())
+    }
+}
+
+/// Known to what fetches the keys.
+#[derive(Debug)]
+struct TokenKeys(Arc<Tokens>);
+
+impl Collector for TokenKeys {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> std::fmt::Result {
+        let Some(age) = self.0.age() else { return Ok(()) };
+        let (metric, help) =
+            (ConstGauge::new(age.as_secs_f64()), "Time since the keys of tokens were fetched, or since the start");
+        metric.encode(encoder.encode_descriptor("jwt_keys_age", help, Some(&Unit::Seconds), metric.metric_type())?)
     }
 }
 

@@ -18,7 +18,7 @@ use tower_http::cors::CorsLayer;
 use tower_http::set_header::SetResponseHeaderLayer;
 
 use super::access_log::RequestContext;
-use super::authorize::require_scope;
+use super::authorize::{Credentials, require_scope};
 use super::layered::Layered;
 use super::metrics::RouteMetrics;
 use super::problem::Problem;
@@ -26,7 +26,7 @@ use super::rate_limit::{RateLimiter, limit_by_address};
 use super::request_id::{REQUEST_ID, RequestId};
 use super::timing::{self, SERVER_TIMING, StoreTime};
 use super::{App, cors, limits, not_found, path};
-use crate::auth::{ApiKey, Scope};
+use crate::auth::{Caller, Scope};
 
 const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
 const CLOSE: HeaderValue = HeaderValue::from_static("close");
@@ -54,7 +54,8 @@ impl Routes {
     }
 
     /// Serves `GET` and `HEAD` of `paths` by `handler`, and tells other methods that there is nothing else. Metrics, log and
-    /// spans name the route by its `pattern`. Where the service has API keys, a request needs one with `scope`.
+    /// spans name the route by its `pattern`. Where the service asks for credentials, a request needs some with
+    /// `scope`.
     pub fn add<T: 'static>(
         mut self,
         pattern: &'static str,
@@ -97,11 +98,12 @@ impl Routes {
         let route = Arc::new(app.metrics.route(pattern));
         // Health is asked by few, and must answer when others ask too much.
         let limiter = self.rate_limiter.clone().filter(|_| ![path::LIVEZ, path::READYZ].contains(&pattern));
-        let authorization = scope.zip(app.settings.api_keys.clone());
+        let authorization = scope.zip(Credentials::new(&app.settings));
         let by_address = limiter.clone().filter(|_| authorization.is_none());
         let by_address = by_address.map(|limiter| layer_fn(move |inner| limit_by_address(limiter.clone(), inner)));
-        let authorization = authorization
-            .map(|(scope, keys)| layer_fn(move |inner| require_scope(keys.clone(), scope, limiter.clone(), inner)));
+        let authorization = authorization.map(|(scope, credentials)| {
+            layer_fn(move |inner| require_scope(credentials.clone(), scope, limiter.clone(), inner))
+        });
         ServiceBuilder::new()
             .layer(SetResponseHeaderLayer::overriding(X_CONTENT_TYPE_OPTIONS, NOSNIFF))
             .layer(layer_fn(move |inner| observe(app.clone(), route.clone(), inner)))
@@ -142,9 +144,9 @@ fn finish(app: &App, mut context: RequestContext, store_time: Option<StoreTime>,
             app.metrics.count_rejection(reason);
         }
     }
-    if let Some(key) = response.extensions_mut().remove::<Arc<ApiKey>>() {
-        app.metrics.count_key(&key.name);
-        context.set_api_key(key);
+    if let Some(caller) = response.extensions_mut().remove::<Arc<Caller>>() {
+        app.metrics.count_caller(&caller);
+        context.set_caller(caller);
     }
     response.headers_mut().insert(REQUEST_ID, context.id().value().clone());
     if app.draining.has_begun() {

@@ -117,6 +117,12 @@ impl Problem {
         Self { rejection: Some(Rejection::rate_limit), ..Self::new(StatusCode::TOO_MANY_REQUESTS, detail) }
     }
 
+    /// 503, because tokens cannot be verified yet.
+    pub fn no_token_keys() -> Self {
+        let detail = "Tokens cannot be verified at the moment. Try again.";
+        Self { intended: true, ..Self::unavailable(detail, "the issuer's keys could not be fetched yet") }
+    }
+
     /// 503 of `/readyz`, because the server is about to stop and load balancers should send clients elsewhere.
     pub fn draining() -> Self {
         Self { intended: true, ..Self::unavailable("The server is about to stop.", "the server is stopping") }

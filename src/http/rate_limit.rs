@@ -1,11 +1,11 @@
-//! The rate limit of each client: an API key, or else an address.
+//! The rate limit of each client: an API key, the subject of a token, or else an address.
 //!
 //! A client may send a burst at once, and gets a new request for each fraction of the window (the generic cell rate algorithm).
 //! Responses state the limit as [draft-ietf-httpapi-ratelimit-headers-10](https://www.ietf.org/archive/id/draft-ietf-httpapi-ratelimit-headers-10.txt)
 //! does.
 //!
-//! - A valid key is counted by its name alone, whatever its address: a client with a wrong key cannot use up the quota of those
-//!   that share its address.
+//! - A valid key is counted by its name alone and a token by its subject, whatever their address: a client with a wrong key cannot
+//!   use up the quota of those that share its address.
 //! - A request without a valid key is counted by its address, also if it is refused.
 //! - Memory is bounded: see [`Recent`].
 
@@ -32,6 +32,7 @@ use super::forwarded::client_address;
 use super::layered::Layered;
 use super::problem::Problem;
 use super::settings::{RateLimit, Settings};
+use crate::auth::CallerId;
 use crate::client::{ClientNetwork, PeerAddress, TrustedProxies};
 
 pub const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
@@ -81,7 +82,7 @@ type Limiter<K> = Governor<K, Recent<K>, MonotonicClock, StateInformationMiddlew
 
 pub struct RateLimiter {
     addresses: Limiter<ClientNetwork>,
-    keys: Limiter<String>,
+    callers: Limiter<CallerId>,
     trusted_proxies: TrustedProxies,
     policy: HeaderValue,
     /// The seconds until a client that has used its quota up may send another request.
@@ -123,7 +124,7 @@ impl IntoResponse for Refused {
 
 /// The client that a request is counted for.
 pub enum Client<'a> {
-    Key(&'a String),
+    Caller(&'a CallerId),
     Address(IpAddr),
 }
 
@@ -136,7 +137,7 @@ impl RateLimiter {
         let policy = format!("\"default\";q={requests};w={}", window.as_secs());
         Some(Arc::new(Self {
             addresses: limiter(quota),
-            keys: limiter(quota),
+            callers: limiter(quota),
             trusted_proxies: settings.trusted_proxies.clone(),
             policy: HeaderValue::try_from(policy).ok()?,
             replenished_after: whole_seconds(period),
@@ -159,14 +160,14 @@ impl RateLimiter {
     /// When the quota of the client is used up: then the response is a 429.
     pub fn count(&self, client: Client<'_>) -> Result<Remaining, Refused> {
         let decision = match client {
-            Client::Key(name) => self.keys.check_key(name),
+            Client::Caller(id) => self.callers.check_key(id),
             Client::Address(address) => self.addresses.check_key(&address.into()),
         };
         let remaining =
             |requests, replenished_after| Remaining { requests, replenished_after, policy: self.policy.clone() };
         decision.map(|state| remaining(state.remaining_burst_capacity(), self.replenished_after)).map_err(|until| {
             self.warn_of_refusals();
-            Refused(remaining(0, whole_seconds(until.wait_time_from(self.keys.clock().now()))))
+            Refused(remaining(0, whole_seconds(until.wait_time_from(self.callers.clock().now()))))
         })
     }
 

@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use crate::auth::KeyFile;
 use crate::client::TrustedProxies;
+use crate::jwt::Tokens;
 use crate::reload::Reload;
 use crate::telemetry::{Connections, ErrorCounter};
 
@@ -102,8 +103,10 @@ pub struct Settings {
     pub max_streams: usize,
     /// The memory that all responses together may hold until they are sent, in bytes. Small ones do not count.
     pub response_memory_limit: usize,
-    /// The keys that a request needs one of. `None`: the records are open to every client.
+    /// The keys that a request needs one of. Without keys and tokens, the records are open to every client.
     pub api_keys: Option<Arc<KeyFile>>,
+    /// The tokens that a request may have in place of a key.
+    pub tokens: Option<Arc<Tokens>>,
     /// Values whose files may change, for `/readyz`.
     pub reloaded: Vec<Arc<dyn Reload>>,
     /// The requests that each client may send: each API key, or else each address. `None`: any number.
@@ -282,6 +285,7 @@ impl From<Duration> for Settings {
             max_streams: MAX_STREAMS,
             response_memory_limit: RESPONSE_MEMORY_LIMIT,
             api_keys: None,
+            tokens: None,
             reloaded: Vec::new(),
             rate_limit: None,
             trusted_proxies: TrustedProxies::default(),

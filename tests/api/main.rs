@@ -10,6 +10,9 @@ mod counts;
 mod errors;
 mod formats;
 mod http2;
+#[cfg(all(feature = "jwt", feature = "tls"))]
+#[path = "../support/jwt.rs"]
+mod jwt_support;
 mod limits;
 mod metrics;
 mod pages;
@@ -24,4 +27,6 @@ mod tls;
 #[cfg(feature = "tls")]
 #[path = "../support/tls.rs"]
 mod tls_support;
+#[cfg(all(feature = "jwt", feature = "tls"))]
+mod tokens;
 mod tracing;

@@ -188,14 +188,29 @@ fn a_password_is_never_printed(#[case] url: &str) {
     }
 }
 
-#[rstest]
+#[test]
 #[cfg_attr(feature = "tls", ignore = "this build has TLS")]
-#[case::as_flags(&["--tls-cert", "tls.crt", "--tls-key", "tls.key"], &[])]
-#[case::as_variables(&[], &[("RECORDS_TLS_CERT", "tls.crt"), ("RECORDS_TLS_KEY", "tls.key")])]
-fn a_build_without_tls_does_not_serve_http_in_its_place(#[case] flags: &[&str], #[case] variables: &[(&str, &str)]) {
-    let mut command = records(&directory(), &[&["--store", "memory:", "--listen", "127.0.0.1:0"], flags].concat());
-    command.envs(variables.iter().copied());
+fn a_build_without_tls_does_not_serve_http_in_its_place() {
+    let directory = directory();
+    let start = |flags: &[&str], variables: &[(&str, &str)]| {
+        let arguments = [&["--store", "memory:", "--listen", "127.0.0.1:0"], flags].concat();
+        let mut command = records(&directory, &arguments);
+        command.envs(variables.iter().copied());
+        let output = finish(command, "");
+        assert_eq!(code(&output), 1);
+        assert!(stderr(&output).contains("rebuild with --features tls"), "{}", stderr(&output));
+    };
+    start(&["--tls-cert", "tls.crt", "--tls-key", "tls.key"], &[]);
+    start(&[], &[("RECORDS_TLS_CERT", "tls.crt"), ("RECORDS_TLS_KEY", "tls.key")]);
+}
+
+#[test]
+#[cfg_attr(feature = "jwt", ignore = "this build reads tokens")]
+fn a_build_without_tokens_does_not_serve_everyone_in_their_place() {
+    let directory = directory();
+    let mut command = records(&directory, &["--store", "memory:", "--listen", "127.0.0.1:0"]);
+    command.envs([("RECORDS_JWT_JWKS", "keys.json"), ("RECORDS_JWT_ISSUER", "a"), ("RECORDS_JWT_AUDIENCE", "b")]);
     let output = finish(command, "");
     assert_eq!(code(&output), 1);
-    assert!(stderr(&output).contains("rebuild with --features tls"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("rebuild with --features jwt"), "{}", stderr(&output));
 }

@@ -6,6 +6,10 @@ mod config_file;
 mod environment;
 mod help;
 mod import;
+#[cfg(feature = "jwt")]
+#[path = "../support/jwt.rs"]
+#[allow(dead_code)]
+mod jwt_support;
 mod keys;
 mod logs;
 mod otlp;
@@ -19,3 +23,5 @@ mod tls;
 #[path = "../support/tls.rs"]
 #[allow(dead_code)]
 mod tls_support;
+#[cfg(feature = "jwt")]
+mod tokens;
