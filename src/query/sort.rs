@@ -33,7 +33,7 @@ impl fmt::Display for Sort {
 
 /// The place of a document in a list: bytes that sort as the documents do.
 ///
-/// One encoding for each sort field, its bytes complemented where the order is descending, then the key of the `_id`.
+/// Consists of a key for each sort field, complemented where the order is descending, and the key of the `_id`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Position(KeyBytes);
 

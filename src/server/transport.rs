@@ -9,7 +9,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::client_stream::ClientStream;
 use crate::tls::Stream;
 
-/// One type, so that hyper's code is in the binary once.
+/// A single type for both, so that hyper's generic code is compiled only once.
 pub enum Transport {
     Plain(ClientStream),
     Tls(Box<dyn Stream>),

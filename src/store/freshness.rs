@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-/// What a reader accepts of a replica. The default is any answer that the replica may give. A store without a replica is never
-/// stale, and meets every bound.
+/// The bounds that a reader sets on the staleness of an answer. The default accepts any answer that the operator allows. A store
+/// without a replica is never stale, and meets every bound.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Freshness {
     /// The greatest staleness of an answer while the primary may answer instead. `Some(ZERO)`: the primary answers. `None`: any.

@@ -16,7 +16,8 @@ use tokio_rustls::rustls::{RootCertStore, ServerConfig};
 use super::{Files, Stream};
 use crate::reload::{Reload, Reloaded};
 
-/// What a connection may hold encrypted while its client does not read: two records. The response's own memory is free by then.
+/// The encrypted bytes that a connection buffers for a client that does not read: two TLS records. The memory of the response is
+/// released before they are sent.
 const UNSENT_BYTES: usize = 32 * 1024;
 
 /// Accepts TLS connections with the certificate that the files have now.

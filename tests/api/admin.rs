@@ -15,7 +15,7 @@ use crate::support::{Failing, PATIENCE, Server, limits, memory, request_at};
 #[rstest]
 #[tokio::test]
 async fn the_operators_paths_are_on_one_side_only(#[values("/livez", "/readyz", "/metrics")] path: &str) {
-    let (server, admin) = Server::apart(memory(&[r#"{"_id": 1}"#]).await, limits()).await;
+    let (server, admin) = Server::start_with_admin(memory(&[r#"{"_id": 1}"#]).await, limits()).await;
     assert_eq!(request_at(admin, "GET", path, "").await.status, 200);
     assert_eq!(request_at(admin, "DELETE", path, "").await.status, 405);
     let (here, unknown) = (server.get(path).await, server.get("/unknown").await);
@@ -28,7 +28,7 @@ async fn the_operators_paths_are_on_one_side_only(#[values("/livez", "/readyz", 
 async fn the_records_are_on_the_other(
     #[values("/api/v1/records", "/api/v1/records/1", "/", "/docs/", "/openapi.json")] path: &str,
 ) {
-    let (server, admin) = Server::apart(memory(&[r#"{"_id": 1}"#]).await, limits()).await;
+    let (server, admin) = Server::start_with_admin(memory(&[r#"{"_id": 1}"#]).await, limits()).await;
     let answer = request_at(admin, "GET", path, "").await;
     assert_eq!(answer.status, 404);
     answer.problem();
@@ -39,7 +39,7 @@ async fn the_records_are_on_the_other(
 
 #[tokio::test]
 async fn what_happens_on_one_side_is_counted_on_the_other() {
-    let (server, admin) = Server::apart(memory(&[r#"{"_id": 1}"#]).await, limits()).await;
+    let (server, admin) = Server::start_with_admin(memory(&[r#"{"_id": 1}"#]).await, limits()).await;
     server.get("/api/v1/records/1").await;
     server.get("/metrics").await;
     let text = request_at(admin, "GET", "/metrics", "").await.body;
@@ -49,9 +49,9 @@ async fn what_happens_on_one_side_is_counted_on_the_other() {
 
 #[tokio::test]
 async fn the_description_has_only_what_is_there() {
-    let (server, _) = Server::apart(memory(&[]).await, limits()).await;
+    let (server, _) = Server::start_with_admin(memory(&[]).await, limits()).await;
     let answer = server.get("/openapi.json").await;
-    // A build may do without it.
+    // A build may lack the page.
     assert!(answer.status == 404 || !answer.body.contains("/readyz"), "{answer:?}");
 }
 
@@ -59,21 +59,21 @@ async fn the_description_has_only_what_is_there() {
 async fn a_probe_sees_that_it_is_not_ready_until_the_drain_is_over() {
     let (go, asked) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let limits = Limits { drain_delay: Duration::ZERO, ..limits() };
-    let (server, admin) = Server::apart(Failing::until(go.clone(), asked.clone()), limits).await;
+    let (server, admin) = Server::start_with_admin(Failing::until(go.clone(), asked.clone()), limits).await;
     let address = server.address;
     let mut connection = server.connect().await;
     connection.send("GET /api/v1/records/1 HTTP/1.1\r\nHost: test\r\n\r\n").await;
     timeout(PATIENCE, asked.notified()).await.unwrap();
     server.stop();
     timeout(PATIENCE, server.draining.notified()).await.unwrap();
-    // The public listener is closed, a request is under way.
+    // The public listener is closed, and a request is in progress.
     while TcpStream::connect(address).await.is_ok() {}
     assert_eq!(request_at(admin, "GET", "/readyz", "").await.status, 503);
     assert_eq!(request_at(admin, "GET", "/livez", "").await.status, 200);
     assert_eq!(request_at(admin, "GET", "/metrics", "").await.status, 200);
     go.notify_one();
     connection.read_to_end().await;
-    assert_eq!(server.stopped().await, 0);
+    assert_eq!(server.wait().await, 0);
     assert!(TcpStream::connect(admin).await.is_err());
 }
 
@@ -81,11 +81,11 @@ async fn a_probe_sees_that_it_is_not_ready_until_the_drain_is_over() {
 async fn a_scraper_that_stays_connected_does_not_hold_the_stop() {
     let hour = Duration::from_secs(3_600);
     let limits = Limits { drain_timeout: hour, header_timeout: hour, ..limits() };
-    let (server, admin) = Server::apart(memory(&[]).await, limits).await;
+    let (server, admin) = Server::start_with_admin(memory(&[]).await, limits).await;
     let mut half = TcpStream::connect(admin).await.unwrap();
     half.write_all(b"GET /livez HTTP/1.1\r\nHo").await.unwrap();
-    // On another connection: the server has seen the half one by then.
+    // Once another connection is answered, the server has also read the incomplete request.
     request_at(admin, "GET", "/livez", "").await;
     server.stop();
-    server.stopped().await;
+    server.wait().await;
 }

@@ -10,7 +10,7 @@ use crate::support::{Server, memory};
 
 const LINES: &[&str] = &[r#"{"_id":"Au","z":79}"#];
 
-/// A server that wants a key, a key for records, a key for metrics, and the file that lists both.
+/// A server that requires a key, with a key for records, a key for metrics, and the file that lists both.
 struct Guarded {
     server: Server,
     reader: NewKey,
@@ -28,7 +28,7 @@ impl Guarded {
         std::fs::write(&path, format!("{}\n{}\n", reader.line, scraper.line)).unwrap();
         let file = Arc::new(KeyFile::open(path).unwrap());
         let keys = Arc::clone(&file);
-        let server = Server::set(memory(LINES).await, |settings| {
+        let server = Server::start_with(memory(LINES).await, |settings| {
             settings.reloaded.push(keys.clone());
             settings.api_keys = Some(keys);
         })

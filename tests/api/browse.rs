@@ -29,7 +29,7 @@ async fn a_file_comes_with_a_strict_policy(#[case] path: &str, #[case] content_t
         assert_eq!(same.header(name), answer.header(name), "{name}");
     }
     for host in ["http://", "https://"] {
-        assert!(!answer.body.contains(host), "nothing comes from elsewhere");
+        assert!(!answer.body.contains(host), "the page loads from another host");
     }
 }
 
@@ -55,7 +55,11 @@ async fn the_docs_are_out_of_the_binary(#[case] path: &str, #[case] content_type
         assert!(answer.body.contains("/openapi.json"), "{}", answer.body);
     }
     let moved = server.get("/docs").await;
-    assert_eq!((moved.status, moved.header("location")), (308, Some("docs/")), "relative, for the sake of proxies");
+    assert_eq!(
+        (moved.status, moved.header("location")),
+        (308, Some("docs/")),
+        "the redirect is not relative, which proxies need"
+    );
 }
 
 async fn openapi(server: &Server) -> Value {
@@ -88,7 +92,7 @@ async fn what_is_described_is_what_is_answered() {
 
 #[tokio::test]
 async fn the_description_says_what_this_server_is_set_to() {
-    let server = Server::set(memory(&[]).await, |settings| settings.max_limit = Some(50)).await;
+    let server = Server::start_with(memory(&[]).await, |settings| settings.max_limit = Some(50)).await;
     let openapi = openapi(&server).await;
     assert_eq!(openapi["paths"]["/api/v1/records"]["get"]["parameters"][0]["schema"]["maximum"], 50);
 }
@@ -143,7 +147,7 @@ const SCHEMA: &str = r##"{
 #[tokio::test]
 async fn the_schema_of_a_record_is_part_of_the_description() {
     let store = memory(&[r#"{"_id":"a","price":5}"#]).await;
-    let server = Server::set(store, |settings| {
+    let server = Server::start_with(store, |settings| {
         *settings = settings.clone().record_schema(SCHEMA.as_bytes()).unwrap();
     })
     .await;

@@ -94,7 +94,7 @@ async fn a_tag_changes_with_the_bytes_and_with_nothing_else() {
     let mut before = Vec::new();
     for path in paths {
         let tag = server.get(path).await.header("etag").unwrap().to_owned();
-        assert_eq!(same.get(path).await.header("etag"), Some(tag.as_str()), "every server has the same");
+        assert_eq!(same.get(path).await.header("etag"), Some(tag.as_str()), "another server has another tag");
         before.push(tag);
     }
     one.upsert(vec![extended_json::parse(br#"{"_id":"B","z":5}"#).unwrap()]).await.unwrap();
@@ -103,7 +103,7 @@ async fn a_tag_changes_with_the_bytes_and_with_nothing_else() {
         after.push(server.get(path).await.header("etag").unwrap().to_owned());
     }
     assert_eq!((&before[0], &before[1]), (&after[0], &after[1]));
-    assert_ne!(before[2], after[2], "there is a next page now, and the answer says so");
+    assert_ne!(before[2], after[2], "the tag does not cover the link to the next page");
     one.upsert(vec![extended_json::parse(br#"{"_id":"Au","z":80}"#).unwrap()]).await.unwrap();
     assert_ne!(server.get(paths[0]).await.header("etag").unwrap(), before[0]);
 }
@@ -139,13 +139,13 @@ async fn cache_control_is_a_setting() {
         assert_eq!(server.get(path).await.header("cache-control"), Some("no-cache"));
     }
     let value = "public, max-age=60";
-    let server = Server::set(memory(LINES).await, |settings| settings.cache_control = value.parse().ok()).await;
+    let server = Server::start_with(memory(LINES).await, |settings| settings.cache_control = value.parse().ok()).await;
     for path in ["/api/v1/records", "/api/v1/records?limit=1", "/api/v1/records/Au"] {
         assert_eq!(server.get(path).await.header("cache-control"), Some(value));
     }
     for path in ["/api/v1/records/X", "/api/v1/records?x=1", "/api/v1/records/Au?x=1"] {
         assert_eq!(server.get(path).await.header("cache-control"), Some("no-store"));
     }
-    let server = Server::set(memory(LINES).await, |settings| settings.cache_control = None).await;
+    let server = Server::start_with(memory(LINES).await, |settings| settings.cache_control = None).await;
     assert_eq!(server.get("/api/v1/records/Au").await.header("cache-control"), None);
 }

@@ -12,7 +12,8 @@ const PREFLIGHT: &str = "Origin: https://app.example\r\nAccess-Control-Request-M
 
 async fn server(origins: &'static [&'static str]) -> Server {
     let store = memory(&[r#"{"_id":1}"#]).await;
-    Server::set(store, |settings| *settings = settings.clone().cors_origins(origins.iter().copied()).unwrap()).await
+    Server::start_with(store, |settings| *settings = settings.clone().cors_origins(origins.iter().copied()).unwrap())
+        .await
 }
 
 fn allowed(answer: &Answer) -> Option<&str> {
@@ -71,7 +72,7 @@ async fn an_origin_that_is_named_may_read_what_went_wrong() {
     let late = Failing::until(Arc::default(), Arc::default());
     let panics = Arc::new(Failing { get: Box::new(|| panic!("a test")), list: Arc::new(|| panic!("a test")) });
     for (store, status) in [(late, 503), (panics, 500)] {
-        let server = Server::set(store, |settings| {
+        let server = Server::start_with(store, |settings| {
             settings.deadline = Duration::from_millis(100);
             *settings = settings.clone().cors_origins(["https://app.example"]).unwrap();
         })
@@ -109,7 +110,7 @@ fn what_is_no_origin_is_refused(
     assert!(settings.cors_origins([origin]).unwrap_err().contains("https://example.com"));
 }
 
-/// The headers that a preflight allows for a page that asks for `asked`.
+/// Returns the headers that a preflight allows for a page that asks for `asked`.
 async fn allowed_headers(server: &Server, asked: &str) -> Vec<String> {
     let preflight = format!(
         "Origin: https://app.example\r\nAccess-Control-Request-Method: GET\r\nAccess-Control-Request-Headers: {asked}\r\n"
@@ -136,7 +137,7 @@ async fn a_page_may_send_what_the_api_and_a_gateway_read() {
 #[case(&["*"], &["authorization", "x-anything"])]
 #[tokio::test]
 async fn the_headers_that_a_page_may_send_are_a_setting(#[case] names: &[&str], #[case] expected: &[&str]) {
-    let server = Server::set(memory(&[]).await, |settings| {
+    let server = Server::start_with(memory(&[]).await, |settings| {
         let set = settings.clone().cors_origins(["https://app.example"]).unwrap();
         *settings = set.cors_headers(names.iter().copied()).unwrap();
     })

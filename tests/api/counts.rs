@@ -113,9 +113,9 @@ async fn a_list_is_answered_without_a_count_that_cannot_be_had(
     #[values("", "?limit=1")] query: &str,
 ) {
     let store = Arc::new(Counting(memory(LINES).await, counted));
-    let server = Server::set(store, |settings| settings.deadline = PATIENCE / 20).await;
+    let server = Server::start_with(store, |settings| settings.deadline = PATIENCE / 20).await;
     let answer = preferring(&server, "GET", query, "count=exact").await;
-    assert_eq!((answer.status, answer.whole, applied(&answer)), (200, true, (None, None)));
+    assert_eq!((answer.status, answer.is_complete, applied(&answer)), (200, true, (None, None)));
 }
 
 #[rstest]

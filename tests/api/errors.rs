@@ -1,4 +1,4 @@
-//! Failures: what the client is told, what it is not, and what the log gets.
+//! Failures: the problem that the client gets, and the cause, which only the log gets.
 
 use std::io::Write;
 use std::sync::{Arc, Mutex};
@@ -93,7 +93,7 @@ async fn an_access_log_of_errors_has_slow_requests_too() {
         }),
         list: Arc::new(|| stream::empty().boxed()),
     };
-    let server = Server::set(Arc::new(store), |settings| settings.access_log = AccessLog::Errors).await;
+    let server = Server::start_with(Arc::new(store), |settings| settings.access_log = AccessLog::Errors).await;
     let slow = server.get("/api/v1/records/1").await;
     let fast = server.get("/api/v1/records/1").await;
     let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
@@ -154,9 +154,9 @@ async fn a_list_that_fails_half_way_does_not_look_whole_where_an_answer_ends_wit
     let mut connection = server.connect().await;
     let accept = "Accept: application/x-ndjson\r\n";
     connection.send(&format!("GET /api/v1/records HTTP/1.0\r\n{accept}{headers}\r\n")).await;
-    let (bytes, ended) = connection.read_to_an_end().await;
+    let (bytes, ended) = connection.read_to_end_or_reset().await;
     assert!(bytes.starts_with(b"HTTP/1.0 200") && bytes.len() > 100_000);
-    assert_eq!(ended, !fails, "a reset, and nothing else, says that this was not all");
+    assert_eq!(ended, !fails, "only a reset tells the client that the list is incomplete");
 }
 
 #[tokio::test]
@@ -164,7 +164,7 @@ async fn a_list_that_fails_half_way_does_not_look_whole() {
     let server = Server::over(Failing::after(20_000)).await;
     let answer = server.get("/api/v1/records").await;
     assert_eq!(answer.status, 200);
-    assert!(!answer.whole, "the client would take a part for the whole");
+    assert!(!answer.is_complete, "the client cannot tell that the list is incomplete");
     assert!(serde_json::from_str::<serde_json::Value>(&answer.body).is_err());
 }
 
@@ -175,7 +175,7 @@ async fn a_list_that_fails_half_way_does_not_look_whole() {
 async fn a_list_that_fails_before_anything_is_sent_says_so_by_its_status(#[case] count: i64) {
     let server = Server::over(Failing::after(count)).await;
     let answer = server.get("/api/v1/records").await;
-    assert_eq!((answer.status, answer.whole), (500, true));
+    assert_eq!((answer.status, answer.is_complete), (500, true));
     answer.problem();
 }
 
@@ -228,7 +228,7 @@ async fn a_client_that_hangs_up_harms_nobody() {
 
 #[tokio::test]
 async fn options_of_the_server_are_the_methods_that_it_has() {
-    let (server, admin) = Server::apart(memory(&[]).await, limits()).await;
+    let (server, admin) = Server::start_with_admin(memory(&[]).await, limits()).await;
     for address in [server.address, admin] {
         let answer = request_at(address, "OPTIONS", "*", "").await;
         assert_eq!((answer.status, answer.header("allow")), (200, Some("GET, HEAD")));

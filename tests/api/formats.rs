@@ -1,4 +1,4 @@
-//! The forms of an answer: arrays, lines, and compressed.
+//! The formats of a response: JSON array, lines, and compression.
 
 use rstest::rstest;
 
@@ -20,7 +20,7 @@ async fn a_list_has_the_form_that_the_client_asks_for(
     let header = if accept.is_empty() { String::new() } else { format!("Accept: {accept}\r\n") };
     let answer = server.request("GET", &format!("/api/v1/records{query}"), &header).await;
     assert_eq!((answer.status, answer.header("content-type")), (200, Some(content_type)));
-    assert_eq!((answer.body.as_str(), answer.whole), (body, true));
+    assert_eq!((answer.body.as_str(), answer.is_complete), (body, true));
 }
 
 #[tokio::test]
@@ -29,7 +29,7 @@ async fn lines_of_nothing_are_nothing() {
     for query in ["", "?limit=1"] {
         let path = format!("/api/v1/records{query}");
         let answer = server.request("GET", &path, "Accept: application/x-ndjson\r\n").await;
-        assert_eq!((answer.status, answer.body.as_str(), answer.whole), (200, "", true));
+        assert_eq!((answer.status, answer.body.as_str(), answer.is_complete), (200, "", true));
     }
 }
 
@@ -37,7 +37,7 @@ async fn lines_of_nothing_are_nothing() {
 async fn lines_that_fail_half_way_do_not_look_whole() {
     let server = Server::over(Failing::after(20_000)).await;
     let answer = server.request("GET", "/api/v1/records", "Accept: application/x-ndjson\r\n").await;
-    assert_eq!((answer.status, answer.whole), (200, false));
+    assert_eq!((answer.status, answer.is_complete), (200, false));
 }
 
 #[rstest]
@@ -71,7 +71,7 @@ async fn a_list_as_csv_has_a_column_for_each_field(
     let is_absent = accept.ends_with("absent");
     let form = if is_absent { "absent" } else { "present" };
     let content_type = format!("text/csv; charset=utf-8; header={form}");
-    assert_eq!((answer.status, answer.header("content-type"), answer.whole), (200, Some(&*content_type), true));
+    assert_eq!((answer.status, answer.header("content-type"), answer.is_complete), (200, Some(&*content_type), true));
     let rows = concat!(
         "-5,\"Gold, \"\"Au\"\"\",1,'=1+1,\"[\"\"x\"\",{\"\"y\"\":1}]\"\r\n",
         ",\"two\nlines\",2,,\r\n",
@@ -128,7 +128,7 @@ async fn csv_of_nothing_is_its_header() {
         for (header, body) in [("present", "a,b.c\r\n"), ("absent", "")] {
             let accept = format!("Accept: text/csv;header={header}\r\n");
             let answer = server.request("GET", &format!("/api/v1/records?fields=a,b.c{query}"), &accept).await;
-            assert_eq!((answer.status, answer.body.as_str(), answer.whole), (200, body, true));
+            assert_eq!((answer.status, answer.body.as_str(), answer.is_complete), (200, body, true));
         }
     }
 }
@@ -137,11 +137,12 @@ async fn csv_of_nothing_is_its_header() {
 async fn csv_that_fails_half_way_does_not_look_whole() {
     let server = Server::over(Failing::after(100_000)).await;
     let answer = server.request("GET", "/api/v1/records?fields=_id", "Accept: text/csv\r\n").await;
-    assert_eq!((answer.status, answer.whole), (200, false));
+    assert_eq!((answer.status, answer.is_complete), (200, false));
     assert!(answer.body.starts_with("_id\r\n0\r\n1\r\n"));
 }
 
-/// Every build varies by the coding: also one that does not compress refuses `identity;q=0`.
+/// Returns true if this build compresses. `Vary` names the coding in every build: one that does not compress still refuses
+/// `identity;q=0`.
 fn compresses() -> bool {
     cfg!(feature = "gzip")
 }
@@ -246,8 +247,8 @@ async fn what_is_cut_does_not_look_whole_compressed_either(#[values("gzip", "br"
     let server = Server::over(Failing::after(20_000)).await;
     let mut connection = server.connect().await;
     connection.send(&format!("GET /api/v1/records HTTP/1.1\r\nHost: test\r\nAccept-Encoding: {coding}\r\n\r\n")).await;
-    // What compresses well may be cut before its first byte is out.
+    // The encoder may still hold all of a small list when the connection is aborted.
     let bytes = connection.read_to_end().await;
     assert!(bytes.is_empty() || bytes.starts_with(b"HTTP/1.1 200"));
-    assert!(!bytes.ends_with(b"0\r\n\r\n"), "the client would take a part for the whole");
+    assert!(!bytes.ends_with(b"0\r\n\r\n"), "the client cannot tell that the list is incomplete");
 }

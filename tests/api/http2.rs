@@ -44,22 +44,22 @@ impl Client {
 
     async fn get(&mut self, path: &str) -> Response<Bytes> {
         let response = timeout(PATIENCE, self.begin(path).await).await.expect("an answer").unwrap();
-        whole(response).await.unwrap()
+        read_whole(response).await.unwrap()
     }
 
     /// Waits until the server has closed the connection.
-    async fn closed(self) {
+    async fn wait_until_closed(self) {
         let closed = timeout(PATIENCE, self.connection).await.expect("the server closes the connection");
-        // An error, a reset for one, ends it as well.
+        // A reset or another error also ends the connection.
         let _ = closed.unwrap();
     }
 }
 
-/// Reads the body as a client does that has room for all of it.
-async fn whole(response: Response<h2::RecvStream>) -> Result<Response<Bytes>, h2::Error> {
+/// Reads the whole body, and opens the window again for all of it.
+async fn read_whole(response: Response<h2::RecvStream>) -> Result<Response<Bytes>, h2::Error> {
     let (head, mut body) = response.into_parts();
     let mut bytes = Vec::new();
-    while let Some(data) = timeout(PATIENCE, body.data()).await.expect("the body goes on") {
+    while let Some(data) = timeout(PATIENCE, body.data()).await.expect("more of the body") {
         let data = data?;
         body.flow_control().release_capacity(data.len())?;
         bytes.extend(data);
@@ -97,7 +97,7 @@ async fn many_requests_are_served_at_once_on_one_connection() {
     let mut answers = Vec::new();
     for _ in 0..50 {
         answers.push(client.begin("/api/v1/records/1").await);
-        timeout(PATIENCE, asked.notified()).await.expect("none waits for another");
+        timeout(PATIENCE, asked.notified()).await.expect("requests wait for each other");
     }
     go.notify_waiters();
     for answer in answers {
@@ -111,9 +111,9 @@ async fn a_list_that_fails_half_way_is_reset() {
     let mut client = Client::connect(&server).await;
     let response = timeout(PATIENCE, client.begin("/api/v1/records").await).await.unwrap().unwrap();
     assert_eq!(response.status(), 200);
-    let error = whole(response).await.unwrap_err();
+    let error = read_whole(response).await.unwrap_err();
     assert!(error.is_reset() && error.is_remote(), "{error}");
-    assert_eq!(client.get("/livez").await.status(), 200, "other requests go on");
+    assert_eq!(client.get("/livez").await.status(), 200, "other streams of the connection have ended too");
 }
 
 #[tokio::test]
@@ -125,12 +125,12 @@ async fn a_request_under_way_is_answered_before_the_server_stops() {
     let answer = busy.begin("/api/v1/records/1").await;
     timeout(PATIENCE, asked.notified()).await.unwrap();
     server.stop();
-    idle.closed().await;
+    idle.wait_until_closed().await;
     go.notify_one();
-    let answer = whole(timeout(PATIENCE, answer).await.unwrap().unwrap()).await.unwrap();
+    let answer = read_whole(timeout(PATIENCE, answer).await.unwrap().unwrap()).await.unwrap();
     assert_eq!((answer.status().as_u16(), answer.body().as_ref()), (200, &br#"{"_id":1}"#[..]));
-    busy.closed().await;
-    assert_eq!(server.stopped().await, 0);
+    busy.wait_until_closed().await;
+    assert_eq!(server.wait().await, 0);
 }
 
 #[tokio::test]
@@ -145,8 +145,8 @@ async fn during_the_drain_delay_requests_are_served_without_a_header_that_http_2
     assert!(!answer.headers().contains_key("connection"), "{answer:?}");
     assert_eq!(client.get("/readyz").await.status(), 503);
     server.stop();
-    server.stopped().await;
-    client.closed().await;
+    server.wait().await;
+    client.wait_until_closed().await;
 }
 
 #[tokio::test]
@@ -159,10 +159,10 @@ async fn an_idle_connection_is_closed_and_one_with_a_request_is_not() {
     timeout(PATIENCE, asked.notified()).await.unwrap();
     let mut idle = Client::connect(&server).await;
     assert_eq!(idle.get("/livez").await.status(), 200);
-    idle.closed().await;
+    idle.wait_until_closed().await;
     go.notify_one();
     assert_eq!(timeout(PATIENCE, answer).await.unwrap().unwrap().status(), 200);
-    busy.closed().await;
+    busy.wait_until_closed().await;
 }
 
 #[tokio::test]
@@ -180,14 +180,14 @@ async fn a_connection_that_never_begins_is_closed() {
 #[tokio::test]
 async fn a_stream_whose_client_reads_nothing_is_reset_while_others_are_served() {
     let limits = Limits { write_timeout: Duration::from_secs(1), ..limits() };
-    let (server, admin) = Server::apart(memory(&[&long_record(), r#"{"_id":2}"#]).await, limits).await;
+    let (server, admin) = Server::start_with_admin(memory(&[&long_record(), r#"{"_id":2}"#]).await, limits).await;
     let mut builder = h2::client::Builder::new();
     let mut client = Client::connect_with(&server, builder.initial_window_size(16_000)).await;
     for path in ["/api/v1/records", "/api/v1/records/1", "/api/v1/records?limit=1"] {
         let stalled = timeout(PATIENCE, client.begin(path).await).await.unwrap().unwrap();
         let mut body = stalled.into_body();
         let ended = async {
-            // What is read is never given back to the window.
+            // The window is never opened again.
             while let Some(data) = body.data().await {
                 data?;
                 assert_eq!(client.get("/api/v1/records/2").await.status(), 200);
@@ -213,7 +213,7 @@ async fn a_stream_that_is_read_slowly_gets_everything() {
     while let Some(data) = timeout(PATIENCE, body.data()).await.unwrap() {
         let length = data.unwrap().len();
         bytes += length;
-        // A second in all, for a million bytes: twice the time-out.
+        // The pauses add up to a second for a million bytes: twice the time-out.
         tokio::time::sleep(Duration::from_micros(length as u64)).await;
         body.flow_control().release_capacity(length).unwrap();
     }
@@ -241,7 +241,7 @@ async fn a_list_that_waits_for_the_store_is_not_taken_for_a_client_that_reads_no
     let response = timeout(PATIENCE, client.begin("/api/v1/records").await).await.unwrap().unwrap();
     tokio::time::sleep(Duration::from_millis(500)).await;
     go.notify_one();
-    assert_eq!(whole(response).await.unwrap().body().as_ref(), br#"[{"_id":1},{"_id":2}]"#);
+    assert_eq!(read_whole(response).await.unwrap().body().as_ref(), br#"[{"_id":1},{"_id":2}]"#);
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! What a client may take of the server, and what happens when it wants more.
+//! The limits on clients, and the responses to a client that exceeds them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +19,7 @@ async fn a_head_that_is_never_finished_is_cut() {
     let server = Server::start(memory(&[]).await, PATIENCE, limits).await;
     let mut slow = server.connect().await;
     slow.send("GET /livez HTTP/1.1\r\nHost: te").await;
-    // Ends only because the server closes.
+    // The read ends only because the server closes the connection.
     slow.read_to_end().await;
 }
 
@@ -44,7 +44,7 @@ async fn a_client_that_closes_its_sending_half_gets_its_whole_answer() {
             let mut half = server.connect().await;
             half.send(&format!("GET {path} HTTP/{version}\r\nHost: test\r\n{header}\r\n")).await;
             half.close_sending_half().await;
-            let (answer, in_order) = half.read_to_an_end().await;
+            let (answer, in_order) = half.read_to_end_or_reset().await;
             let (head, status) = (String::from_utf8_lossy(&answer[..answer.len().min(40)]), whole.status);
             assert!(in_order && head.contains(&format!(" {status} ")), "{path} over HTTP/{version}: {head:?}");
             assert!(answer.len() > whole.body.len(), "{path} over HTTP/{version}: {} bytes", answer.len());
@@ -60,7 +60,7 @@ async fn a_client_that_closes_its_sending_half_gets_an_answer_that_takes_time() 
     half.send("GET /api/v1/records/1 HTTP/1.1\r\nHost: test\r\n\r\n").await;
     timeout(PATIENCE, asked.notified()).await.unwrap();
     half.close_sending_half().await;
-    // The end has arrived when another client has been served.
+    // Once another client is served, the server has also read the end of this connection.
     server.get("/livez").await;
     go.notify_one();
     let answer = String::from_utf8(half.read_to_end().await).unwrap();
@@ -72,7 +72,7 @@ async fn work_for_a_client_that_has_left_ends_at_the_request_timeout() {
     let (go, asked) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let (server, admin) = {
         let settings = Settings::from(Duration::from_millis(300));
-        Server::apart_with(Failing::until(go, asked.clone()), settings, limits()).await
+        Server::start_with_admin_and(Failing::until(go, asked.clone()), settings, limits()).await
     };
     let mut leaver = server.connect().await;
     leaver.send("GET /api/v1/records/1 HTTP/1.1\r\nHost: test\r\n\r\n").await;
@@ -110,17 +110,17 @@ async fn what_is_not_http_is_refused_and_the_next_client_served() {
 #[tokio::test]
 async fn connections_beyond_the_limit_wait_for_a_place() {
     let store = memory(&[r#"{"_id": "Au"}"#]).await;
-    let (server, admin) = Server::apart(store, Limits { max_connections: 1, ..limits() }).await;
+    let (server, admin) = Server::start_with_admin(store, Limits { max_connections: 1, ..limits() }).await;
     let mut first = server.connect().await;
     first.send("GET /api/v1/records/Au HTTP/1.1\r\nHost: test\r\n\r\n").await;
     first.read_until("}").await;
     let mut second = server.connect().await;
     second.send("GET /api/v1/records/Au HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").await;
-    // One thread serves both addresses: it would have answered the second client before it has answered all of these.
+    // The server has one thread: it would have answered the second client before all of these.
     for _ in 0..20 {
         assert_eq!(request_at(admin, "GET", "/livez", "").await.status, 200);
     }
-    assert!(second.has_received_nothing(), "there was no place, and yet an answer");
+    assert!(second.has_received_nothing(), "a connection beyond the limit was answered");
     drop(first);
     assert!(String::from_utf8(second.read_to_end().await).unwrap().starts_with("HTTP/1.1 200"));
 }
@@ -138,7 +138,8 @@ async fn a_body_that_nobody_asked_for_does_not_disturb() {
 #[tokio::test]
 async fn requests_beyond_the_limit_are_told_to_come_back_at_once() {
     let (go, asked) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-    let server = Server::set(Failing::until(go.clone(), asked.clone()), |settings| settings.max_requests = 1).await;
+    let server =
+        Server::start_with(Failing::until(go.clone(), asked.clone()), |settings| settings.max_requests = 1).await;
     let mut first = server.connect().await;
     first.send("GET /api/v1/records/1 HTTP/1.1\r\nHost: test\r\n\r\n").await;
     timeout(PATIENCE, asked.notified()).await.unwrap();
@@ -160,7 +161,7 @@ async fn requests_beyond_the_limit_are_told_to_come_back_at_once() {
 #[tokio::test]
 async fn streams_beyond_the_limit_are_told_to_come_back_at_once_and_lookups_go_on() {
     let store = memory(&[&format!(r#"{{"_id":1,"text":"{}"}}"#, "x".repeat(8_000_000))]).await;
-    let server = Server::set(store, |settings| settings.max_streams = 1).await;
+    let server = Server::start_with(store, |settings| settings.max_streams = 1).await;
     let mut first = server.connect().await;
     first.send("GET /api/v1/records HTTP/1.1\r\nHost: test\r\n\r\n").await;
     first.read_until("\r\n\r\n").await;
@@ -168,7 +169,7 @@ async fn streams_beyond_the_limit_are_told_to_come_back_at_once_and_lookups_go_o
     assert_eq!((refused.status, refused.header("retry-after")), (503, Some("1")));
     assert!(refused.problem()["detail"].as_str().unwrap().contains("limit of streamed lists"));
     assert_eq!(server.get("/api/v1/records/2").await.status, 204);
-    assert_eq!(server.get("/api/v1/records?limit=1").await.status, 200, "a page is no stream");
+    assert_eq!(server.get("/api/v1/records?limit=1").await.status, 200, "a page counts as a stream");
     let metrics = server.get("/metrics").await.body;
     assert!(metrics.contains("records_http_requests_rejected_total{reason=\"max_streams\"} 1\n"), "{metrics}");
     drop(first);
@@ -178,7 +179,7 @@ async fn streams_beyond_the_limit_are_told_to_come_back_at_once_and_lookups_go_o
 #[tokio::test]
 async fn large_records_share_the_memory_for_responses() {
     let store = memory(&[&format!(r#"{{"_id":1,"text":"{}"}}"#, "x".repeat(4_000_000)), r#"{"_id":2}"#]).await;
-    let server = Server::set(store, |settings| settings.response_memory_limit = 10_000_000).await;
+    let server = Server::start_with(store, |settings| settings.response_memory_limit = 10_000_000).await;
     for path in ["/api/v1/records/1", "/api/v1/records?limit=1", "/api/v1/records"] {
         let mut first = server.connect().await;
         first.send(&format!("GET {path} HTTP/1.1\r\nHost: test\r\n\r\n")).await;
@@ -187,7 +188,7 @@ async fn large_records_share_the_memory_for_responses() {
             let refused = server.get(other).await;
             assert_eq!((refused.status, refused.header("retry-after")), (503, Some("1")), "{other} during {path}");
         }
-        assert_eq!(server.get("/api/v1/records/2").await.status, 200, "small ones do not count");
+        assert_eq!(server.get("/api/v1/records/2").await.status, 200, "a small record needs the memory of responses");
         drop(first);
         while server.get("/api/v1/records/1").await.status != 200 {}
     }
@@ -196,22 +197,22 @@ async fn large_records_share_the_memory_for_responses() {
 #[tokio::test]
 async fn a_stream_that_gets_no_memory_on_the_way_is_aborted() {
     let large = format!(r#"{{"_id":2,"text":"{}"}}"#, "x".repeat(4_000_000));
-    // The first one is more than a chunk, so that the status is sent before the second.
+    // The first record exceeds a chunk, so that the status is sent before the second record.
     let store = memory(&[&format!(r#"{{"_id":1,"text":"{}"}}"#, "x".repeat(65_536)), &large]).await;
-    let server = Server::set(store, |settings| settings.response_memory_limit = 10_000_000).await;
+    let server = Server::start_with(store, |settings| settings.response_memory_limit = 10_000_000).await;
     let mut holder = server.connect().await;
     holder.send("GET /api/v1/records/2 HTTP/1.1\r\nHost: test\r\n\r\n").await;
     holder.read_until("\r\n\r\n").await;
     let list = server.get("/api/v1/records").await;
-    assert_eq!((list.status, list.whole), (200, false));
+    assert_eq!((list.status, list.is_complete), (200, false));
     drop(holder);
-    while !server.get("/api/v1/records").await.whole {}
+    while !server.get("/api/v1/records").await.is_complete {}
 }
 
 #[tokio::test]
 async fn a_deadline_passes_while_much_is_read_of_which_little_is_sent() {
     let store = embedded().await;
-    // All of them the same bytes, so that reading them is all that takes long: far longer than the deadline, on any machine.
+    // All records share their bytes, so that only the scan takes long: far longer than the deadline, on any machine.
     let bson = Bytes::from(doc! { "text": "x".repeat(16_000), "n": 1 }.to_vec().unwrap());
     for id in 0..20_000 {
         store.put(Document::with_key(Key::int64(id), bson.clone())).unwrap();

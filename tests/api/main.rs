@@ -1,5 +1,5 @@
-//! The HTTP contract, over real connections: what stands on the wire for every request, with the memory store behind it
-//! and with a store that fails on purpose.
+//! The HTTP contract over real connections: the bytes of each response, with the memory store and with a store that fails on
+//! purpose.
 
 mod admin;
 mod authorization;

@@ -1,4 +1,4 @@
-//! `/metrics`, as a collector reads it.
+//! The text of `/metrics`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,13 +12,13 @@ use tokio::time::timeout;
 
 use crate::support::{Failing, PATIENCE, Server, limits, memory, record, request_at, unavailable};
 
-/// The value of one series, by its whole name.
+/// Returns the value of a series, by its name with its labels.
 fn value(text: &str, series: &str) -> Option<f64> {
     text.lines().find_map(|line| line.strip_prefix(series)?.trim().parse().ok())
 }
 
 impl Server {
-    /// What `/metrics` says once `series` has come to `wanted`.
+    /// Waits until `series` is `wanted`, and returns the text of `/metrics`.
     async fn metrics_with(&self, series: &str, wanted: f64) -> String {
         let come = async {
             loop {
@@ -28,7 +28,7 @@ impl Server {
                 }
             }
         };
-        timeout(PATIENCE, come).await.unwrap_or_else(|_| panic!("{series} does not come to {wanted}"))
+        timeout(PATIENCE, come).await.unwrap_or_else(|_| panic!("{series} does not become {wanted}"))
     }
 }
 
@@ -57,7 +57,7 @@ async fn requests_are_counted_by_route_and_status(#[case] path: &str, #[case] ro
 
 #[tokio::test]
 async fn records_are_no_route_where_there_are_none() {
-    let (server, admin) = Server::apart(memory(&[r#"{"_id": "Au"}"#]).await, limits()).await;
+    let (server, admin) = Server::start_with_admin(memory(&[r#"{"_id": "Au"}"#]).await, limits()).await;
     assert_eq!(server.get("/api/v1/records/Au").await.status, 200);
     assert_eq!(request_at(admin, "GET", "/api/v1/records/Au", "").await.status, 404);
     let text = request_at(admin, "GET", "/metrics", "").await.body;
@@ -84,12 +84,14 @@ async fn a_list_is_counted_while_it_is_streamed() {
     assert_eq!(streams().await, Some(1.0));
     drop(reader);
     let gone = async { while streams().await != Some(0.0) {} };
-    tokio::time::timeout(Duration::from_secs(10), gone).await.expect("a reader who is gone is noticed");
+    tokio::time::timeout(Duration::from_secs(10), gone)
+        .await
+        .expect("the stream of a client that has gone is still counted");
 }
 
 #[tokio::test]
 async fn connections_are_counted_while_they_are_open() {
-    let (server, admin) = Server::apart(memory(&[]).await, Limits { max_connections: 7, ..limits() }).await;
+    let (server, admin) = Server::start_with_admin(memory(&[]).await, Limits { max_connections: 7, ..limits() }).await;
     let has = async |wanted: f64| {
         let come = async {
             loop {
@@ -114,7 +116,7 @@ async fn connections_are_counted_while_they_are_open() {
 #[tokio::test]
 async fn the_memory_of_responses_is_shown_until_they_are_sent() {
     let long = format!(r#"{{"_id": 1, "text": "{}"}}"#, "x".repeat(8_000_000));
-    let server = Server::set(memory(&[&long]).await, |settings| settings.response_memory_limit = 16 << 20).await;
+    let server = Server::start_with(memory(&[&long]).await, |settings| settings.response_memory_limit = 16 << 20).await;
     let text = server.metrics_with("records_http_response_memory_bytes", 0.0).await;
     assert_eq!(value(&text, "records_http_response_memory_limit_bytes"), Some(f64::from(16 << 20)), "{text}");
     let mut reader = server.connect().await;
@@ -134,7 +136,7 @@ async fn a_list_that_is_aborted_is_counted_and_one_that_fails_before_it_begins_i
     server.metrics_with(aborted, 0.0).await;
     let server = Server::over(Failing::after(20_000)).await;
     let list = server.get("/api/v1/records").await;
-    assert_eq!((list.status, list.whole), (200, false));
+    assert_eq!((list.status, list.is_complete), (200, false));
     server.metrics_with(aborted, 1.0).await;
 }
 
@@ -173,7 +175,8 @@ async fn metrics_say_nothing_of_records_ids_or_causes() {
 #[tokio::test]
 async fn a_request_for_which_there_is_no_memory_is_counted_and_told() {
     let record = format!(r#"{{"_id":1,"text":"{}"}}"#, "x".repeat(4_000_000));
-    let server = Server::set(memory(&[&record]).await, |settings| settings.response_memory_limit = 10_000_000).await;
+    let server =
+        Server::start_with(memory(&[&record]).await, |settings| settings.response_memory_limit = 10_000_000).await;
     let mut reader = server.connect().await;
     reader.send("GET /api/v1/records/1 HTTP/1.1\r\nHost: test\r\n\r\n").await;
     reader.read_until("\r\n\r\n").await;

@@ -19,7 +19,7 @@ fn ids(answer: &Answer) -> Vec<Value> {
     list.iter().map(|record| record["_id"].clone()).collect()
 }
 
-/// From this page to the last.
+/// Follows the links from this page to the last one.
 async fn walk(server: &Server, path: &str) -> Vec<Vec<Value>> {
     let mut pages = Vec::new();
     let mut path = Some(path.to_owned());
@@ -27,7 +27,7 @@ async fn walk(server: &Server, path: &str) -> Vec<Vec<Value>> {
         let answer = server.get(&here).await;
         pages.push(ids(&answer));
         path = answer.next();
-        assert!(pages.len() < 100, "it does not end");
+        assert!(pages.len() < 100, "the links do not end");
     }
     pages
 }
@@ -146,7 +146,7 @@ async fn a_cursor_that_was_changed_or_is_of_another_order_is_400() {
 
 #[tokio::test]
 async fn a_maximum_is_one_for_all_lists() {
-    let server = Server::set(numbers(10).await, |settings| settings.max_limit = Some(4)).await;
+    let server = Server::start_with(numbers(10).await, |settings| settings.max_limit = Some(4)).await;
     let answer = server.get("/api/v1/records?limit=5").await;
     assert_eq!(answer.status, 400);
     assert!(answer.problem()["detail"].as_str().unwrap().contains("4 at most"));
@@ -156,7 +156,7 @@ async fn a_maximum_is_one_for_all_lists() {
 
 #[tokio::test]
 async fn a_default_is_for_lists_without_a_limit() {
-    let server = Server::set(numbers(10).await, |settings| settings.default_limit = Some(3)).await;
+    let server = Server::start_with(numbers(10).await, |settings| settings.default_limit = Some(3)).await;
     assert_eq!(walk(&server, "/api/v1/records").await.len(), 4);
     assert_eq!(walk(&server, "/api/v1/records?limit=10").await.len(), 1);
     assert_eq!(walk(&server, "/api/v1/records?sort=-_id").await.concat()[0], 9);
@@ -166,7 +166,7 @@ async fn a_default_is_for_lists_without_a_limit() {
 async fn a_page_that_fails_says_so_by_its_status() {
     let server = Server::over(Failing::after(5)).await;
     assert_eq!(server.get("/api/v1/records?limit=4").await.status, 200);
-    assert_eq!(server.get("/api/v1/records?limit=5").await.status, 500, "whether there are more is not known");
+    assert_eq!(server.get("/api/v1/records?limit=5").await.status, 500, "a page without the row after it was sent");
     assert_eq!(server.get("/api/v1/records?limit=1&sort=v").await.status, 500);
 }
 
@@ -175,7 +175,11 @@ async fn a_list_goes_on_behind_an_id() {
     let server =
         Server::over(memory(&[r#"{"_id":1}"#, r#"{"_id":"1"}"#, r#"{"_id":"b"}"#, r#"{"_id":"d"}"#]).await).await;
     assert_eq!(ids(&server.get("/api/v1/records?after_id=b").await), ["d"]);
-    assert_eq!(ids(&server.get("/api/v1/records?after_id=c").await), ["d"], "also of one that is gone");
+    assert_eq!(
+        ids(&server.get("/api/v1/records?after_id=c").await),
+        ["d"],
+        "the list after the id of a removed record"
+    );
     assert_eq!(ids(&server.get("/api/v1/records?after_id=1&limit=1").await), ["1"]);
 }
 
@@ -186,8 +190,8 @@ async fn behind_an_id_that_is_gone_and_may_have_been_of_two_types_nothing_is_lef
     let object_ids = of([r#"{"$oid":"507f1f77bcf86cd799439011"}"#, r#"{"$oid":"507f1f77bcf86cd799439013"}"#]);
     for lines in [strings, object_ids] {
         let server = Server::over(memory(&[&lines[0], &lines[1]]).await).await;
-        let behind = server.get("/api/v1/records?after_id=507f1f77bcf86cd799439012").await;
-        assert_eq!(ids(&behind), ["507f1f77bcf86cd799439013"], "{lines:?}");
+        let rest = server.get("/api/v1/records?after_id=507f1f77bcf86cd799439012").await;
+        assert_eq!(ids(&rest), ["507f1f77bcf86cd799439013"], "{lines:?}");
     }
 }
 
@@ -195,7 +199,7 @@ async fn behind_an_id_that_is_gone_and_may_have_been_of_two_types_nothing_is_lef
 async fn pages_that_nobody_reads_leave_room_for_others_once_they_are_gone() {
     let lines: Vec<_> = (0..100).map(|id| format!(r#"{{"_id":{id},"text":"{}"}}"#, "x".repeat(20_000))).collect();
     let store = memory(&lines.iter().map(String::as_str).collect::<Vec<_>>()).await;
-    let server = Server::set(store, |settings| {
+    let server = Server::start_with(store, |settings| {
         settings.response_memory_limit = 5 * 1024 * 1024;
     })
     .await;
@@ -206,8 +210,8 @@ async fn pages_that_nobody_reads_leave_room_for_others_once_they_are_gone() {
     idle.read_until("\r\n\r\n").await;
     let refused = server.get(page).await;
     assert_eq!((refused.status, refused.header("retry-after")), (503, Some("1")));
-    assert_eq!(server.get("/api/v1/records?limit=2").await.status, 200, "small ones do not count");
-    assert_eq!(server.get("/api/v1/records").await.status, 200, "a list is streamed");
+    assert_eq!(server.get("/api/v1/records?limit=2").await.status, 200, "a small page needs the memory of responses");
+    assert_eq!(server.get("/api/v1/records").await.status, 200, "a stream needs as much memory as a page");
     drop(idle);
     while server.get(page).await.status != 200 {}
 }

@@ -10,7 +10,7 @@ use crate::support::{Answer, Server, memory, request_at};
 
 const LINES: &[&str] = &[r#"{"_id":1}"#, r#"{"_id":2}"#, r#"{"_id":3}"#];
 
-/// Serves `/shop/…` with what `server` has at `/…`, and 404 everywhere else.
+/// Starts a proxy that maps `/shop/…` to `/…` of `server`, and answers 404 to other paths.
 async fn proxy(server: &Server) -> SocketAddr {
     let (listener, backend) = (TcpListener::bind("127.0.0.1:0").await.unwrap(), server.address);
     let address = listener.local_addr().unwrap();
@@ -40,7 +40,7 @@ async fn get(proxy: SocketAddr, path: &str) -> Answer {
     request_at(proxy, "GET", path, "").await
 }
 
-/// The path that `reference` leads to from `base` (RFC 3986, section 5.2), for the forms that occur here.
+/// Resolves `reference` against `base` (RFC 3986, section 5.2), for the forms that occur here.
 fn resolve(base: &str, reference: &str) -> String {
     let path = base.split('?').next().unwrap();
     if reference.starts_with('/') {
@@ -123,7 +123,7 @@ async fn the_description_leads_back_to_the_prefix() {
 #[tokio::test]
 async fn links_are_absolute_where_the_public_url_is_known(#[case] url: &str) {
     let server =
-        Server::set(memory(LINES).await, |settings| *settings = settings.clone().public_url(url).unwrap()).await;
+        Server::start_with(memory(LINES).await, |settings| *settings = settings.clone().public_url(url).unwrap()).await;
     let answer = server.get("/api/v1/records?limit=1").await;
     let link = answer.header("link").unwrap();
     assert!(link.starts_with("<https://example.com/shop/api/v1/records?limit=1&after="), "{link}");

@@ -1,4 +1,5 @@
-//! Asking for less. What filters and orders mean is a matter of the conformance suite; here, that they get through.
+//! Queries over HTTP. The conformance suite tests the meaning of filters and sort orders; these tests check that they are passed
+//! on.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -101,7 +102,7 @@ async fn an_or_stays_in_the_links_of_its_pages() {
         let answer = server.get(&here).await;
         walked.extend(ids_of::<String>(&answer.body));
         path = answer.next();
-        assert!(walked.len() <= 3, "it does not end");
+        assert!(walked.len() <= 3, "the links do not end");
     }
     assert_eq!(walked, ["Ag", "Au", "H"]);
 }
@@ -120,7 +121,7 @@ async fn a_single_record_has_no_other_parameter() {
     }
 }
 
-/// More than is looked at before others have had their turn.
+/// Many times the records that a scan reads before it yields to other tasks.
 const MANY: i64 = 1_000_000;
 
 #[rstest]
@@ -228,7 +229,7 @@ async fn several_fields_sort_and_page(#[case] sort: &str, #[case] ids: &[i64], #
         let answer = server.get(&here).await;
         walked.extend(ids_of::<i64>(&answer.body));
         path = answer.next();
-        assert!(walked.len() <= ids.len(), "it does not end");
+        assert!(walked.len() <= ids.len(), "the links do not end");
     }
     assert_eq!(walked, ids);
 }

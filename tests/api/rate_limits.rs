@@ -81,7 +81,8 @@ async fn health_has_no_limit_and_refusals_are_counted() {
     let (server, admin) = {
         let mut settings = Settings::from(PATIENCE);
         settings.rate_limit = at_once(1);
-        Server::apart_with(memory(LINES).await, settings, Limits { with_peer_address: true, ..limits() }).await
+        Server::start_with_admin_and(memory(LINES).await, settings, Limits { with_peer_address: true, ..limits() })
+            .await
     };
     assert_eq!([server.get(RECORD).await.status, server.get(RECORD).await.status], [200, 429]);
     for path in ["/livez", "/readyz", "/metrics"] {
@@ -201,7 +202,7 @@ async fn wrong_keys_count_for_their_address_and_do_not_lock_others_out_of_it() {
 #[tokio::test]
 async fn connections_of_one_address_beyond_its_limit_are_closed() {
     let limits = Limits { max_connections_per_address: Some(2), ..limits() };
-    let (server, admin) = Server::apart(memory(LINES).await, limits.clone()).await;
+    let (server, admin) = Server::start_with_admin(memory(LINES).await, limits.clone()).await;
     let mut kept = Vec::new();
     for _ in 0..2 {
         let mut connection = server.connect().await;

@@ -1,4 +1,4 @@
-//! The two endpoints, as the contract has them.
+//! The two endpoints of records.
 
 use rstest::rstest;
 
@@ -10,7 +10,7 @@ async fn a_record_is_one_object_and_not_a_list() {
     let answer = server.get("/api/v1/records/Au").await;
     assert_eq!((answer.status, answer.header("content-type")), (200, Some("application/json")));
     assert_eq!(answer.body, r#"{"_id":"Au","mass":196.97,"whole":5.0,"count":5}"#);
-    assert!(answer.whole);
+    assert!(answer.is_complete);
 }
 
 #[tokio::test]
@@ -91,14 +91,14 @@ async fn the_list_is_an_array_in_id_order() {
     let answer = server.get("/api/v1/records").await;
     assert_eq!((answer.status, answer.header("content-type")), (200, Some("application/json")));
     assert_eq!(answer.body, r#"[{"_id":9},{"_id":10},{"_id":"a","x":[1]},{"_id":"b"}]"#);
-    assert!(answer.whole);
+    assert!(answer.is_complete);
 }
 
 #[tokio::test]
 async fn the_list_of_nothing_is_an_empty_array() {
     let server = Server::over(memory(&[]).await).await;
     let answer = server.get("/api/v1/records").await;
-    assert_eq!((answer.status, answer.body.as_str(), answer.whole), (200, "[]", true));
+    assert_eq!((answer.status, answer.body.as_str(), answer.is_complete), (200, "[]", true));
 }
 
 #[tokio::test]
@@ -108,7 +108,7 @@ async fn a_list_of_many_records_is_whole() {
     let server = Server::over(memory(&lines.iter().map(String::as_str).collect::<Vec<_>>()).await).await;
     let answer = server.get("/api/v1/records").await;
     let list: Vec<serde_json::Value> = serde_json::from_str(&answer.body).unwrap();
-    assert!(answer.whole);
+    assert!(answer.is_complete);
     assert!(list.iter().map(|record| record["_id"].as_i64().unwrap()).eq(0..20_000));
 }
 
@@ -122,7 +122,7 @@ async fn a_list_of_many_records_is_whole() {
 #[tokio::test]
 async fn head_has_the_headers_of_get_and_no_body(#[case] path: &str, #[case] status: u16) {
     let server = Server::over(memory(&[r#"{"_id": "Au"}"#]).await).await;
-    // One request id for both, so that the answers can be compared to the letter.
+    // Both requests have the same id, so that the responses can be compared byte for byte.
     let (get, head) = (
         server.request("GET", path, "X-Request-Id: same\r\n").await,
         server.request("HEAD", path, "X-Request-Id: same\r\n").await,
@@ -241,7 +241,8 @@ async fn no_response_may_be_taken_for_another_type(
 ) {
     let store = memory(&[r#"{"_id": "Au"}"#]).await;
     let server =
-        Server::set(store, |settings| *settings = settings.clone().cors_origins(["https://a.example"]).unwrap()).await;
+        Server::start_with(store, |settings| *settings = settings.clone().cors_origins(["https://a.example"]).unwrap())
+            .await;
     let answer = server.request(method, path, headers).await;
     assert_eq!((answer.status, answer.header("x-content-type-options")), (status, Some("nosniff")));
     assert!(answer.header("x-request-id").is_some());

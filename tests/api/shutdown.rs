@@ -1,4 +1,4 @@
-//! The graceful stop: who is served to the end, who is sent away, and what ends it.
+//! The graceful shutdown: the requests that are completed, those that are refused, and the end of the drain.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,7 +24,7 @@ async fn a_request_under_way_is_answered_before_the_server_stops() {
     go.notify_one();
     let answer = String::from_utf8(connection.read_to_end().await).unwrap();
     assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with(r#"{"_id":1}"#), "{answer}");
-    assert_eq!(server.stopped().await, 0);
+    assert_eq!(server.wait().await, 0);
 }
 
 #[tokio::test]
@@ -34,7 +34,7 @@ async fn an_idle_connection_does_not_hold_the_stop() {
     idle.send("GET /livez HTTP/1.1\r\nHost: test\r\n\r\n").await;
     idle.read_until("}").await;
     server.stop();
-    assert_eq!(server.stopped().await, 0);
+    assert_eq!(server.wait().await, 0);
     assert_eq!(idle.read_to_end().await, b"");
 }
 
@@ -45,10 +45,10 @@ async fn a_half_sent_head_does_not_hold_the_stop_beyond_the_drain_timeout() {
     let server = Server::start(memory(&[]).await, PATIENCE, limits).await;
     let mut half = server.connect().await;
     half.send("GET /livez HTTP/1.1\r\nHo").await;
-    // A whole request on another connection: the server has seen the half one by then.
+    // Once another connection is answered, the server has also read the incomplete request.
     server.get("/livez").await;
     server.stop();
-    assert_eq!(server.stopped().await, 1);
+    assert_eq!(server.wait().await, 1);
 }
 
 #[tokio::test]
@@ -60,7 +60,7 @@ async fn a_request_that_never_ends_is_cut_at_the_drain_timeout() {
     connection.send(REQUEST).await;
     timeout(PATIENCE, asked.notified()).await.unwrap();
     server.stop();
-    assert_eq!(server.stopped().await, 1);
+    assert_eq!(server.wait().await, 1);
 }
 
 #[tokio::test]
@@ -74,7 +74,7 @@ async fn a_second_signal_ends_the_drain_at_once() {
     server.stop();
     timeout(PATIENCE, server.draining.notified()).await.unwrap();
     server.stop();
-    assert_eq!(server.stopped().await, 1);
+    assert_eq!(server.wait().await, 1);
 }
 
 #[tokio::test]
@@ -88,14 +88,14 @@ async fn during_the_delay_it_serves_but_is_not_ready_and_sends_clients_elsewhere
     let ready = server.get("/readyz").await;
     assert_eq!((ready.status, ready.header("retry-after")), (503, Some("1")));
     ready.problem();
-    assert_eq!(server.get("/livez").await.status, 200, "a restart would not help");
-    // On a connection that asked to stay.
+    assert_eq!(server.get("/livez").await.status, 200, "the process is restarted although it is alive");
+    // A kept-alive connection.
     let mut kept = server.connect().await;
     kept.send(REQUEST).await;
     let answer = String::from_utf8(kept.read_to_end().await).unwrap();
     assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("connection: close"), "{answer}");
     server.stop();
-    assert_eq!(server.stopped().await, 0);
+    assert_eq!(server.wait().await, 0);
 }
 
 #[tokio::test]
@@ -103,6 +103,6 @@ async fn a_stopped_server_takes_no_connections() {
     let server = Server::over(memory(&[]).await).await;
     let address = server.address;
     server.stop();
-    server.stopped().await;
+    server.wait().await;
     assert!(TcpStream::connect(address).await.is_err());
 }

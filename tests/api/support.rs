@@ -20,7 +20,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-/// What no test waits longer for: a failure, not a hang.
+/// The longest wait of a test, so that a hang becomes a failure.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
 pub struct Server {
@@ -50,8 +50,8 @@ impl Server {
         Self::start(store, PATIENCE, limits()).await
     }
 
-    /// With settings changed by `set`.
-    pub async fn set(store: Arc<dyn Store>, set: impl FnOnce(&mut Settings)) -> Self {
+    /// Starts a server with settings that `set` changes.
+    pub async fn start_with(store: Arc<dyn Store>, set: impl FnOnce(&mut Settings)) -> Self {
         let mut settings = Settings::from(PATIENCE);
         set(&mut settings);
         Self::start(store, settings, limits()).await
@@ -78,12 +78,16 @@ impl Server {
         Self { address, stops, draining, task }
     }
 
-    /// The records on one address, health and metrics on another, as the binary runs them.
-    pub async fn apart(store: Arc<dyn Store>, limits: Limits) -> (Self, SocketAddr) {
-        Self::apart_with(store, Settings::from(PATIENCE), limits).await
+    /// Starts the records on one address, and health and metrics on another, as the binary does.
+    pub async fn start_with_admin(store: Arc<dyn Store>, limits: Limits) -> (Self, SocketAddr) {
+        Self::start_with_admin_and(store, Settings::from(PATIENCE), limits).await
     }
 
-    pub async fn apart_with(store: Arc<dyn Store>, mut settings: Settings, limits: Limits) -> (Self, SocketAddr) {
+    pub async fn start_with_admin_and(
+        store: Arc<dyn Store>,
+        mut settings: Settings,
+        limits: Limits,
+    ) -> (Self, SocketAddr) {
         let (listener, admin) =
             (TcpListener::bind("127.0.0.1:0").await.unwrap(), TcpListener::bind("127.0.0.1:0").await.unwrap());
         let (address, admin_address) = (listener.local_addr().unwrap(), admin.local_addr().unwrap());
@@ -106,13 +110,13 @@ impl Server {
         (Self { address, stops, draining, task }, admin_address)
     }
 
-    /// As one SIGTERM would.
+    /// Stops the server as a SIGTERM does.
     pub fn stop(&self) {
         self.stops.send(()).unwrap();
     }
 
-    /// How many connections were cut, when it has stopped.
-    pub async fn stopped(self) -> usize {
+    /// Waits until the server has stopped, and returns the number of connections that were cut.
+    pub async fn wait(self) -> usize {
         timeout(PATIENCE, self.task).await.expect("the server did not stop").unwrap()
     }
 
@@ -124,19 +128,19 @@ impl Server {
         self.request("GET", path, "").await
     }
 
-    /// One request on a connection of its own. `headers` are whole lines.
+    /// Sends a request on a new connection. `headers` are whole lines.
     pub async fn request(&self, method: &str, path: &str, headers: &str) -> Answer {
         request_at(self.address, method, path, headers).await
     }
 }
 
-/// As [`Server::request`], at any address.
+/// Sends a request like [`Server::request`] to any address.
 pub async fn request_at(address: SocketAddr, method: &str, path: &str, headers: &str) -> Answer {
     let answer = try_request_at(address, method, path, headers).await;
     answer.unwrap_or_else(|| panic!("{method} {path}: closed without an answer"))
 }
 
-/// The same, but nothing when the connection is closed without an answer.
+/// Sends a request like [`request_at`]. Returns `None` if the connection is closed without a response.
 pub async fn try_request_at(address: SocketAddr, method: &str, path: &str, headers: &str) -> Option<Answer> {
     let mut connection = Connection(TcpStream::connect(address).await.unwrap());
     connection.send(&format!("{method} {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n{headers}\r\n")).await;
@@ -151,44 +155,44 @@ impl Connection {
         self.0.write_all(text.as_bytes()).await.unwrap();
     }
 
-    /// As [`send`](Self::send), to a server that may have closed the connection.
+    /// Sends like [`send`](Self::send) to a server that may have closed the connection.
     pub async fn try_send(&mut self, text: &str) {
         let _ = self.0.write_all(text.as_bytes()).await;
     }
 
-    /// Ends what this client sends; it goes on reading.
+    /// Closes the sending half of the connection; the client can still read.
     pub async fn close_sending_half(&mut self) {
         self.0.shutdown().await.unwrap();
     }
 
-    /// Ends the connection by a reset, as a process does that is killed with unread bytes.
+    /// Resets the connection, as the system does when a process is killed with unread bytes.
     pub fn reset(self) {
         self.0.set_zero_linger().unwrap();
     }
 
-    /// Whether nothing has come so far, not even an end.
+    /// Returns true if the connection is open and the client has received nothing.
     pub fn has_received_nothing(&self) -> bool {
         self.0.try_read(&mut [0]).is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock)
     }
 
-    /// All that comes until the server closes; a reset ends it like a close.
+    /// Reads until the server closes or resets the connection.
     pub async fn read_to_end(&mut self) -> Vec<u8> {
         let mut bytes = Vec::new();
-        // What was read before a reset stays in `bytes`.
+        // After a reset, `bytes` still has everything that came before.
         let _ =
             timeout(PATIENCE, self.0.read_to_end(&mut bytes)).await.expect("the server neither answered nor closed");
         bytes
     }
 
-    /// As [`read_to_end`](Self::read_to_end), and whether that was where the server ended it in order.
-    pub async fn read_to_an_end(&mut self) -> (Vec<u8>, bool) {
+    /// Reads like [`read_to_end`](Self::read_to_end), and returns true if the server closed the connection, false after a reset.
+    pub async fn read_to_end_or_reset(&mut self) -> (Vec<u8>, bool) {
         let mut bytes = Vec::new();
         let read = timeout(PATIENCE, self.0.read_to_end(&mut bytes)).await;
         let read = read.expect("the server neither answered nor closed");
         (bytes, read.is_ok())
     }
 
-    /// What is there until `end` turns up.
+    /// Reads up to and including `end`.
     pub async fn read_until(&mut self, end: &str) -> String {
         let mut bytes = Vec::new();
         while !bytes.ends_with(end.as_bytes()) {
@@ -199,20 +203,20 @@ impl Connection {
     }
 }
 
-/// An answer, taken apart.
+/// A parsed response.
 #[derive(Debug)]
 pub struct Answer {
     pub status: u16,
     pub headers: Vec<(String, String)>,
     pub body: String,
-    /// Whether the body is as long as its framing says: what a client can trust.
-    pub whole: bool,
+    /// True if the body is as long as its framing says, so that the client can trust it.
+    pub is_complete: bool,
 }
 
 impl Answer {
     fn parse(bytes: &[u8], method: &str) -> Self {
         let text = String::from_utf8(bytes.to_vec())
-            // What is compressed is taken apart by other means: a character for each byte keeps the lengths.
+            // Tests decode compressed bodies themselves. Until then each byte becomes a character, which keeps the length.
             .unwrap_or_else(|_| {
                 bytes.iter().map(|byte| if byte.is_ascii() { char::from(*byte) } else { '?' }).collect()
             });
@@ -223,19 +227,19 @@ impl Answer {
             .map(|line| line.split_once(": ").unwrap())
             .map(|(name, value)| (name.to_lowercase(), value.into()))
             .collect();
-        let mut answer = Self { status, headers, body: raw.to_owned(), whole: true };
+        let mut answer = Self { status, headers, body: raw.to_owned(), is_complete: true };
         if method == "HEAD" || status == 204 || status == 304 {
             return answer;
         }
         if answer.header("transfer-encoding") == Some("chunked") {
-            (answer.body, answer.whole) = unchunk(raw);
+            (answer.body, answer.is_complete) = unchunk(raw);
         } else {
-            answer.whole = answer.header("content-length") == Some(raw.len().to_string().as_str());
+            answer.is_complete = answer.header("content-length") == Some(raw.len().to_string().as_str());
         }
         answer
     }
 
-    /// The path of the next page, by the `Link` of a list.
+    /// Returns the path of the next page from the `Link` header.
     pub fn next(&self) -> Option<String> {
         let link = self.header("link")?;
         let target = link.strip_prefix('<').and_then(|link| link.strip_suffix(">; rel=\"next\""));
@@ -247,7 +251,7 @@ impl Answer {
         self.headers.iter().find(|(header, _)| header == name).map(|(_, value)| value.as_str())
     }
 
-    /// The body as problem+json, after checking that it is one.
+    /// Checks that the body is problem+json, and returns it.
     pub fn problem(&self) -> serde_json::Value {
         assert_eq!(self.header("content-type"), Some("application/problem+json"), "{self:?}");
         assert_eq!(self.header("cache-control"), Some("no-store"), "{self:?}");
@@ -259,7 +263,7 @@ impl Answer {
     }
 }
 
-/// The body out of its chunks, and whether the last, empty chunk came.
+/// Decodes a chunked body, and returns true if its last, empty chunk has come.
 fn unchunk(mut raw: &str) -> (String, bool) {
     let mut body = String::new();
     while let Some((size, rest)) = raw.split_once("\r\n") {
@@ -278,7 +282,7 @@ pub fn documents(lines: &[&str]) -> Vec<Document> {
     lines.iter().map(|line| extended_json::parse(line.as_bytes()).unwrap()).collect()
 }
 
-/// A memory store that holds what `lines` say.
+/// Returns a memory store with the documents in `lines`.
 pub async fn memory(lines: &[&str]) -> Arc<dyn Store> {
     let store = embedded().await;
     store.upsert(documents(lines)).await.unwrap();
@@ -293,14 +297,14 @@ pub async fn embedded() -> Arc<dyn EmbeddedStore> {
     }
 }
 
-/// A store that does what it is told, which is never the right thing.
+/// A store that fails or waits as a test wants.
 pub struct Failing {
     pub get: Box<dyn Fn() -> BoxFuture<'static, store::Result<Option<Document>>> + Send + Sync>,
     /// The records of a scan, in `_id` order.
     pub list: Arc<dyn Fn() -> BoxStream<'static, store::Result<Document>> + Send + Sync>,
 }
 
-/// Words of a backend that no client must ever see.
+/// Text of a backend that no client may see.
 pub const SECRET: &str = "mongodb://user:hunter2@10.0.0.7 said: not master";
 
 pub fn unavailable() -> Error {
@@ -312,7 +316,7 @@ pub fn broken() -> Error {
 }
 
 impl Failing {
-    /// Every call fails with what `error` makes.
+    /// Returns a store whose calls all fail with `error`.
     pub fn with(error: fn() -> Error) -> Arc<dyn Store> {
         Arc::new(Self {
             get: Box::new(move || Box::pin(async move { Err(error()) })),
@@ -320,7 +324,7 @@ impl Failing {
         })
     }
 
-    /// Lists `count` records, then fails.
+    /// Returns a store whose lists fail after `count` records.
     pub fn after(count: i64) -> Arc<dyn Store> {
         Arc::new(Self {
             get: Box::new(|| Box::pin(async { Ok(None) })),
@@ -330,7 +334,7 @@ impl Failing {
         })
     }
 
-    /// Answers a lookup when `go` says so.
+    /// Returns a store that answers a lookup once `go` is notified.
     pub fn until(go: Arc<Notify>, asked: Arc<Notify>) -> Arc<dyn Store> {
         Arc::new(Self {
             get: Box::new(move || {

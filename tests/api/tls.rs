@@ -180,7 +180,7 @@ async fn a_client_that_closes_its_sending_half_gets_its_whole_answer(
         stream.flush().await.unwrap();
         match is_closed_by_tls {
             true => stream.shutdown().await.unwrap(),
-            // The end of TCP alone, which TLS calls a truncation.
+            // Closes TCP without the alert of TLS, which counts as a truncation.
             false => stream.get_mut().0.shutdown().await.unwrap(),
         }
         let mut answer = Vec::new();
@@ -189,7 +189,7 @@ async fn a_client_that_closes_its_sending_half_gets_its_whole_answer(
     }
 }
 
-/// Its body ends where the connection does: a client that takes a cut for the end would have a part for the whole.
+/// The end of the connection ends a body of HTTP/1.0, so a client must be able to tell a cut from an end.
 #[tokio::test]
 async fn a_body_that_is_cut_does_not_end_as_tls_does() {
     let lines: Vec<String> = (0..400).map(|id| format!(r#"{{"_id":{id},"text":"{}"}}"#, "x".repeat(20_000))).collect();

@@ -40,7 +40,7 @@ impl Guarded {
     async fn over(issuer: Issuer, directory: TempDir, settings: JwtSettings) -> Self {
         let tokens = Arc::new(Tokens::open(settings).unwrap());
         let accepted = tokens.clone();
-        let server = Server::set(memory(&[r#"{"_id":"Au","z":79}"#]).await, |settings| {
+        let server = Server::start_with(memory(&[r#"{"_id":"Au","z":79}"#]).await, |settings| {
             settings.reloaded.push(accepted.keys());
             settings.tokens = Some(accepted);
         })
@@ -301,7 +301,7 @@ async fn keys_and_tokens_are_accepted_together() {
     let [keys, jwks] = ["keys", "jwks"].map(|name| directory.path().join(name));
     std::fs::write(&keys, &key.line).unwrap();
     std::fs::write(&jwks, issuer.jwks()).unwrap();
-    let server = Server::set(memory(&[r#"{"_id":"Au"}"#]).await, |http| {
+    let server = Server::start_with(memory(&[r#"{"_id":"Au"}"#]).await, |http| {
         http.api_keys = Some(Arc::new(KeyFile::open(keys).unwrap()));
         http.tokens = Some(Arc::new(Tokens::open(settings(jwks.to_str().unwrap())).unwrap()));
     })

@@ -16,10 +16,14 @@ async fn no_response_has_a_traceparent(
     headers: &str,
 ) {
     let server = Server::over(memory(&[r#"{"_id": 1}"#]).await).await;
-    assert_eq!(server.request("GET", path, headers).await.header("traceparent"), None, "the standard defines none");
+    assert_eq!(
+        server.request("GET", path, headers).await.header("traceparent"),
+        None,
+        "the standard defines no such response header"
+    );
 }
 
-/// Name and milliseconds of each part of a `Server-Timing`.
+/// Returns the name and the milliseconds of each part of a `Server-Timing`.
 fn timing(header: &str) -> Vec<(String, f64)> {
     header
         .split(", ")
@@ -37,7 +41,7 @@ fn timing(header: &str) -> Vec<(String, f64)> {
 #[case::health("/livez", false)]
 #[tokio::test]
 async fn server_timing_is_there_when_asked_for(#[case] path: &str, #[case] asks: bool) {
-    let server = Server::set(memory(&[r#"{"_id": 1}"#]).await, |settings| settings.server_timing = true).await;
+    let server = Server::start_with(memory(&[r#"{"_id": 1}"#]).await, |settings| settings.server_timing = true).await;
     let answer = server.get(path).await;
     let parts = timing(answer.header("server-timing").unwrap());
     let (name, total) = parts.last().unwrap();
@@ -55,10 +59,10 @@ async fn server_timing_is_nobodys_business_by_default() {
 
 #[tokio::test]
 async fn the_time_of_a_store_that_fails_or_is_given_up_counts() {
-    let server = Server::set(Failing::with(unavailable), |settings| settings.server_timing = true).await;
+    let server = Server::start_with(Failing::with(unavailable), |settings| settings.server_timing = true).await;
     assert_eq!(timing(server.get("/api/v1/records/1").await.header("server-timing").unwrap()).len(), 2);
     let never = Failing::until(Arc::new(Notify::new()), Arc::new(Notify::new()));
-    let server = Server::set(never, |settings| {
+    let server = Server::start_with(never, |settings| {
         settings.server_timing = true;
         settings.deadline = std::time::Duration::from_millis(100);
     })

@@ -1,4 +1,4 @@
-//! Too many of something at once.
+//! Floods of connections and requests.
 
 use std::time::Instant;
 
@@ -16,38 +16,38 @@ pub async fn a_thousand_half_sent_heads_are_let_go_while_others_are_served() {
     let victim = Victim::with_records(1, 10, &["--header-timeout", "500ms"]);
     let mut slow = join_all((0..1_000).map(|_| victim.send(HALF))).await;
     for _ in 0..20 {
-        victim.serves().await;
+        victim.assert_serves().await;
     }
     for answer in join_all(slow.iter_mut().map(read_to_end)).await {
         assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 408"), "{answer}");
     }
-    victim.survives().await;
+    victim.assert_survives().await;
 }
 
 pub async fn more_clients_than_a_process_has_files_by_default_are_served() {
     let victim = Victim::with_files(256, false, &[]);
     let kept = join_all((0..600).map(|_| async { keep(victim.connect().await).await })).await;
-    victim.serves().await;
+    victim.assert_serves().await;
     drop(kept);
-    victim.survives().await;
+    victim.assert_survives().await;
 }
 
 pub async fn fewer_files_than_connections_are_said_and_leave_room_for_the_store() {
     let victim = Victim::with_files(64, true, &["--header-timeout", "500ms"]);
-    // Those beyond wait in the system's queue until the first ones are let go.
+    // Connections beyond the limit wait in the system's queue until the first ones are closed.
     let idle = join_all((0..40).map(|_| victim.connect())).await;
-    victim.serves().await;
+    victim.assert_serves().await;
     drop(idle);
     victim.terminate();
-    let log = victim.stopped();
+    let log = victim.wait_for_stop();
     assert!(!log.contains("cannot accept connections"), "{log}");
 }
 
 pub async fn a_burst_beyond_the_limit_is_503_with_a_time_to_come_back_and_then_all_is_well() {
-    // A sorted page reads all records, and lets others have their turn meanwhile.
+    // A sorted page reads all records, and yields to other requests meanwhile.
     let victim = Victim::with_records(4_000, 200, &["--max-requests", "2"]);
     let (mut served, mut refused) = (0, 0);
-    // A slow machine may have done with some before others come: then again.
+    // On a slow machine the requests may not overlap enough: then the burst is repeated.
     while served == 0 || refused == 0 {
         let answers = join_all((0..50).map(|_| victim.get("/api/v1/records?sort=text&limit=1"))).await;
         for (answer, _) in answers {
@@ -60,10 +60,10 @@ pub async fn a_burst_beyond_the_limit_is_503_with_a_time_to_come_back_and_then_a
             }
         }
     }
-    victim.survives().await;
+    victim.assert_survives().await;
 }
 
-/// How much memory an idle connection may take, in KiB.
+/// The memory limit for an idle connection, in KiB.
 const IDLE_MAX_KIB: u64 = 24;
 
 pub async fn ten_thousand_idle_connections() {
@@ -74,11 +74,11 @@ pub async fn ten_thousand_idle_connections() {
         files()
     );
     let victim = Victim::with_records(1, 10, &["--max-connections", "10100", "--header-timeout", "10m"]);
-    victim.serves().await;
+    victim.assert_serves().await;
     let before = victim.memory();
     let mut idle = Vec::with_capacity(COUNT);
     while idle.len() < COUNT {
-        // Few enough at once that the system's queue holds them.
+        // The connections come in groups that fit into the system's queue.
         idle.extend(join_all((0..100).map(|_| async { keep(victim.connect().await).await })).await);
     }
     let (begin, mut worst) = (Instant::now(), std::time::Duration::ZERO);
@@ -93,12 +93,12 @@ pub async fn ten_thousand_idle_connections() {
     );
     assert!(added < COUNT as u64 * IDLE_MAX_KIB, "{added} KiB");
     assert!(worst.as_millis() < 500 || std::env::var_os("TEST_TIMES").is_none(), "a lookup took {worst:?}");
-    // Those that had been idle for long are served like any.
+    // Connections that were idle for long are still served.
     for stream in idle.drain(..10) {
         keep(stream).await;
     }
     victim.terminate();
-    victim.stopped();
+    victim.wait_for_stop();
 }
 
 pub async fn a_hundred_thousand_wrong_keys_from_ten_thousand_addresses_take_bounded_memory_and_log() {
@@ -150,7 +150,7 @@ pub async fn wrong_keys(count: usize) {
     assert!(grown < MAX_KIB, "{grown} KiB more");
     drop(stream);
     victim.terminate();
-    let log = victim.stopped();
+    let log = victim.wait_for_stop();
     let lines = log.lines().count();
     println!("{count} requests: {lines} lines");
     assert!(lines < wrong + count / BATCH + 100, "{lines} lines for {count} requests");

@@ -1,4 +1,4 @@
-//! Bytes that are no request, or more than one.
+//! Malformed bytes, and bytes that two servers could read as different requests.
 
 use std::iter::repeat_with;
 
@@ -6,14 +6,14 @@ use tokio::io::AsyncWriteExt;
 
 use crate::support::{Victim, read_to_end};
 
-/// A 4xx, or nothing, and then a close.
+/// Checks that the response is a single 4xx, or nothing.
 fn assert_refused(answer: &str, what: &[u8]) {
     let what = String::from_utf8_lossy(&what[..what.len().min(80)]);
     assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 4"), "{answer:?} to {what:?}");
     assert!(answer.matches("HTTP/1.1 ").count() <= 1, "more than one answer to {what:?}");
 }
 
-/// A request head that is fine but for these lines.
+/// Returns a valid request head with these additional lines.
 fn head(lines: &str) -> Vec<u8> {
     format!("GET /api/v1/records/1 HTTP/1.1\r\nHost: test\r\n{lines}\r\n").into_bytes()
 }
@@ -24,7 +24,7 @@ pub async fn what_is_not_http_is_refused_or_closed() {
         b"\0\0\0\0\r\n\r\n".into(),
         b"\r\n\r\n\r\n\r\nfoo\r\n\r\n".into(),
         b"GET\r\n\r\n".into(),
-        // HTTP/0.9, and versions that there are not.
+        // HTTP/0.9, and versions that do not exist.
         b"GET /api/v1/records/1\r\n\r\n".into(),
         b"GET /api/v1/records/1 HTTP/9.9\r\n\r\n".into(),
         b"GET /api/v1/records/1 HTTP/1.1 extra\r\nHost: test\r\n\r\n".into(),
@@ -66,12 +66,12 @@ pub async fn what_is_not_http_is_refused_or_closed() {
     ];
     for shape in shapes {
         let mut stream = victim.send(&shape).await;
-        // Whoever waits for more gets the end instead.
+        // A server that waits for more bytes gets the end of the stream instead.
         let _ = stream.shutdown().await;
         assert_refused(&read_to_end(&mut stream).await, &shape);
-        victim.serves().await;
+        victim.assert_serves().await;
     }
-    victim.survives().await;
+    victim.assert_survives().await;
 }
 
 pub async fn random_bytes_are_refused_or_closed() {
@@ -81,17 +81,17 @@ pub async fn random_bytes_are_refused_or_closed() {
         let length = random.usize(1..2_000);
         let mut bytes: Vec<u8> = repeat_with(|| random.u8(..)).take(length).collect();
         if random.bool() {
-            // Deeper in: the request line is fine, what follows is not.
+            // A valid request line, followed by garbage.
             bytes = [b"GET /api/v1/records/1 HTTP/1.1\r\n", bytes.as_slice(), b"\r\n\r\n"].concat();
         }
         let mut stream = victim.send(&bytes).await;
         let _ = stream.shutdown().await;
         assert_refused(&read_to_end(&mut stream).await, &bytes);
     }
-    victim.survives().await;
+    victim.assert_survives().await;
 }
 
-/// What one server takes for the body another takes for the next request, which then has passed the first unseen. The
+/// Request smuggling: one server reads the bytes as a body, another one as a second request that the first has not checked. The
 /// record that only the second request asks for must never be sent.
 pub async fn a_request_that_two_servers_would_frame_differently_is_the_last_on_its_connection() {
     let victim = Victim::with_records(2, 10, &[]);
@@ -111,9 +111,9 @@ pub async fn a_request_that_two_servers_would_frame_differently_is_the_last_on_i
             assert!(!answer.contains(r#""_id":2"#), "{lines:?} and {body:?} got {answer}");
             assert!(answer.starts_with("HTTP/1.1 4") || answer.contains(r#""_id":1"#), "{lines:?} got {answer:?}");
         }
-        victim.serves().await;
+        victim.assert_serves().await;
     }
-    victim.survives().await;
+    victim.assert_survives().await;
 }
 
 pub async fn a_body_that_never_comes_holds_nobody() {
@@ -124,5 +124,5 @@ pub async fn a_body_that_never_comes_holds_nobody() {
             assert!(answer.starts_with("HTTP/1.1 200") || answer.starts_with("HTTP/1.1 4"), "{answer}");
         }
     }
-    victim.survives().await;
+    victim.assert_survives().await;
 }

@@ -1,10 +1,10 @@
-//! Requests that are HTTP, and ask for far too much.
+//! Valid HTTP requests that ask for far too much.
 
 use std::time::Duration;
 
 use crate::support::Victim;
 
-/// The processor time for a refusal in a debug build; for an answer, that of reading some records. Other processes do not count.
+/// The processor time of this server for a response in a debug build. Independent of the load by other processes.
 const AT_ONCE: Duration = Duration::from_secs(5);
 
 pub async fn whatever_stands_in_the_request_line_is_answered_at_once() {
@@ -30,7 +30,7 @@ pub async fn whatever_stands_in_the_request_line_is_answered_at_once() {
         format!("{list}_id.in={}", of("1,", 7_000)),
         format!("{list}_id.in={}", of(",", 14_000)),
         format!("{list}{}", of("text.ne=x&", 32)),
-        // Long ones.
+        // Long values.
         format!("{list}text.eq={}", of("x", 15_000)),
         format!("{list}text.eq={}", of("%00", 5_000)),
         format!("{list}after={}", of("A", 15_000)),
@@ -46,7 +46,7 @@ pub async fn whatever_stands_in_the_request_line_is_answered_at_once() {
         format!("/{}", of("../", 5_000)),
         format!("{list}{}", of("x", 20_000)),
     ];
-    // Names that mean something elsewhere, and nothing here.
+    // Names that are special in other programs, but not here.
     requests.extend(
         ["$where=1", "$where.eq=1", "__proto__.eq=1", "_id[$ne]=1", "_id.$ne.eq=1", "_id.eq={\"$gt\":1}", "a%00b.eq=1"]
             .map(|query| format!("{list}{query}&limit=1")),
@@ -61,5 +61,5 @@ pub async fn whatever_stands_in_the_request_line_is_answered_at_once() {
         assert!(took < AT_ONCE, "{shown} took {took:?}");
         assert!(answer.len() < 500_000, "{} bytes to {shown}", answer.len());
     }
-    victim.survives().await;
+    victim.assert_survives().await;
 }

@@ -1,7 +1,7 @@
 //! Hostile and careless clients, over real sockets, against the program as a process.
 //!
-//! Every case ends with a lookup that is answered and a stop in order, and finds no panic in the log. What takes thousands of
-//! connections, a hundred thousand records or seconds is ignored unless `TEST_ATTACK=all` asks for it.
+//! Every case ends with a lookup that is answered and a graceful stop, and finds no panic in the log. Cases with thousands of
+//! connections or a hundred thousand records, and slow cases, are ignored unless `TEST_ATTACK=all` is set.
 
 #[path = "../cli/support.rs"]
 #[allow(dead_code)]
@@ -33,7 +33,7 @@ use records::store::{BACKENDS, BackendKind};
 use readers::{OF_8_MB, many_slow_readers, pages_that_nobody_reads};
 use support::Victim;
 
-/// What takes longer hangs.
+/// The longest wait of a test, so that a hang becomes a failure.
 const PATIENCE: Duration = Duration::from_secs(300);
 
 fn main() -> ExitCode {
@@ -117,7 +117,7 @@ fn main() -> ExitCode {
         trial("readers::slow_readers_of_15_mb_records_take_bounded_memory", readers::slow_readers_of_15_mb_records),
     ];
     trials.extend(heavy.map(|trial| trial.with_ignored_flag(!all)));
-    // What a store in another process sends ahead of who reads it lies in this one.
+    // A remote store reads ahead of slow clients, which takes memory in this process.
     for backend in BACKENDS.iter().filter(|backend| backend.kind == BackendKind::Remote) {
         let readers_of = |what: &str, count, size| {
             let case = move || many_slow_readers(Victim::with_records_in(backend, count, size, &readers::STREAMS));
@@ -136,7 +136,7 @@ fn main() -> ExitCode {
         let ignored = !all || !servers::is_configured(backend.name);
         trials.extend(heavy.map(|trial| trial.with_ignored_flag(ignored)));
     }
-    // Those that measure something would measure each other; the others mostly wait.
+    // Measurements would disturb each other, so they run one by one. The other cases mostly wait.
     let threads = if all { Some(1) } else { arguments.test_threads.or(Some(8)) };
     let conclusion = libtest_mimic::run(&Arguments { test_threads: threads, ..arguments }, trials);
     servers::stop_all();

@@ -1,4 +1,4 @@
-//! Clients that ask for much and read little.
+//! Clients that request much and read little.
 
 use std::time::{Duration, Instant};
 
@@ -11,11 +11,11 @@ use crate::support::{PROMPT, Victim, read_to_end};
 
 pub const LIST: &str = "GET /api/v1/records HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n";
 
-/// The last chunk of a body, which nobody sends who was cut.
+/// The last chunk of a body: an aborted body lacks it.
 const END: &[u8] = b"]\r\n0\r\n\r\n";
 
 pub async fn a_reader_that_stops_is_let_go_and_one_that_is_slow_gets_everything() {
-    // More than the two systems' buffers hold.
+    // More than the socket buffers of both sides hold.
     let victim = Victim::with_records(1_000, 8_000, &["--write-timeout", "3s"]);
     let mut stopped = join_all((0..20).map(|_| victim.connect_narrow())).await;
     for stream in &mut stopped {
@@ -34,7 +34,7 @@ pub async fn a_reader_that_stops_is_let_go_and_one_that_is_slow_gets_everything(
         bytes += read;
         last.extend_from_slice(&buffer[..read]);
         last.drain(..last.len().saturating_sub(END.len()));
-        // Slow for longer than the others have patience with those that stop.
+        // Reads slowly for longer than the write timeout of the others.
         if begin.elapsed() < Duration::from_secs(6) {
             sleep(Duration::from_millis(50)).await;
         }
@@ -42,9 +42,9 @@ pub async fn a_reader_that_stops_is_let_go_and_one_that_is_slow_gets_everything(
     assert!(bytes > 8_000_000 && last == END, "{bytes} bytes, ending in {last:?}");
     for stream in &mut stopped {
         let got = read_to_end(stream).await;
-        assert!(!got.as_bytes().ends_with(END), "it was sent everything although it did not read");
+        assert!(!got.as_bytes().ends_with(END), "the client did not read, and got the whole list");
     }
-    victim.survives().await;
+    victim.assert_survives().await;
 }
 
 pub async fn a_reader_of_nothing_is_cut_in_time_and_counted() {
@@ -55,17 +55,18 @@ pub async fn a_reader_of_nothing_is_cut_in_time_and_counted() {
     }
     let begin = Instant::now();
     while victim.metric("records_http_write_timeouts_total").await < 2.0 {
-        assert!(begin.elapsed() < PROMPT, "they are not cut");
+        assert!(begin.elapsed() < PROMPT, "the clients are not cut");
         sleep(Duration::from_millis(50)).await;
     }
     assert!(begin.elapsed() >= Duration::from_secs(2), "cut after {:?}", begin.elapsed());
     for reader in &mut readers {
-        assert!(!read_to_end(reader).await.as_bytes().ends_with(END), "a list that was cut looks whole");
+        assert!(!read_to_end(reader).await.as_bytes().ends_with(END), "a list that was cut looks complete");
     }
-    victim.survives().await;
+    victim.assert_survives().await;
 }
 
-/// By the default write timeout. Its system takes at once what it reads in half a minute, so the server sees little progress.
+/// Uses the default write timeout. The client's system buffers as much as the client reads in half a minute, so the server sees
+/// little progress.
 pub async fn a_reader_of_4_000_bytes_a_second_is_not_cut() {
     let victim = Victim::with_records(1_000, 8_000, &[]);
     let mut readers = vec![victim.connect().await, victim.connect_narrow().await];
@@ -83,18 +84,18 @@ pub async fn a_reader_of_4_000_bytes_a_second_is_not_cut() {
     for reader in &mut readers {
         assert!(read_to_end(reader).await.as_bytes().ends_with(END), "the list was cut");
     }
-    victim.survives().await;
+    victim.assert_survives().await;
 }
 
-/// How much memory a client that reads slowly may take, in KiB.
+/// The memory limit for a client that reads slowly, in KiB.
 const READER_MAX_KIB: u64 = 512;
 
-/// As many as there are readers.
+/// A stream for each reader.
 pub const STREAMS: [&str; 2] = ["--max-streams", "100"];
 
 pub async fn many_slow_readers(victim: Victim) {
     const READERS: usize = 100;
-    // Whatever the first list sets up is there before it counts.
+    // The first list allocates what later ones reuse.
     victim.ask(LIST).await;
     let before = victim.memory();
     let mut readers = join_all((0..READERS).map(|_| victim.connect_narrow())).await;
@@ -103,42 +104,43 @@ pub async fn many_slow_readers(victim: Victim) {
     }
     let mut peak = before;
     for _ in 0..20 {
-        join_all(readers.iter_mut().map(a_little)).await;
-        victim.serves().await;
+        join_all(readers.iter_mut().map(read_a_little)).await;
+        victim.assert_serves().await;
         peak = peak.max(victim.memory());
     }
     let added = peak - before;
     println!("{READERS} slow readers: {added} KiB above {before} KiB");
     assert!(added < READERS as u64 * READER_MAX_KIB, "{added} KiB");
-    // Those that go on reading get it all.
+    // Clients that continue to read get the whole list.
     for stream in readers.iter_mut().take(3) {
         let rest = read_to_end(stream).await;
         assert!(rest.as_bytes().ends_with(END));
     }
     drop(readers);
-    victim.survives().await;
+    victim.assert_survives().await;
 }
 
 /// The memory that responses may hold by default, in KiB.
 const RESPONSES_MAX_KIB: u64 = 64 * 1024;
 
-/// What the allocator may add to that.
+/// The overhead of the allocator.
 const MORE_KIB: u64 = 32 * 1024;
 
-/// For records of which a page has 8 MB: 40 are 320.
+/// Number and size of records such that a page takes 8 MB.
 pub const OF_8_MB: (usize, usize) = (10_000, 800);
 
-/// `times`: how often the content of a page is in memory, or was and is not given back, apart from what the store holds.
+/// Checks the memory of pages that are not read. `times` is the number of copies of a page that may be resident, in addition to
+/// those of the store.
 pub async fn pages_that_nobody_reads(victim: Victim, times: u64) {
     const READERS: usize = 40;
     let page = "GET /api/v1/records?limit=10000 HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n";
-    victim.serves().await;
+    victim.assert_serves().await;
     let before = victim.memory();
     let mut readers = join_all((0..READERS).map(|_| victim.connect_narrow())).await;
     for stream in &mut readers {
         stream.write_all(page.as_bytes()).await.unwrap();
     }
-    // Those that do not fit are told to come back at once.
+    // Pages that do not fit are refused at once with a 503.
     let heads = join_all(readers.iter_mut().map(|stream| async {
         let mut head = [0; 12];
         stream.read_exact(&mut head).await.unwrap();
@@ -146,19 +148,19 @@ pub async fn pages_that_nobody_reads(victim: Victim, times: u64) {
     }));
     let answered = heads.await.into_iter().filter(|answered| *answered).count();
     let added = victim.memory() - before;
-    println!("{answered} of {READERS} pages that nobody reads: {added} KiB above {before} KiB");
+    println!("{answered} of {READERS} unread pages: {added} KiB above {before} KiB");
     assert!(answered >= 3 && added < times * RESPONSES_MAX_KIB + MORE_KIB, "{answered} pages, {added} KiB");
-    victim.serves().await;
+    victim.assert_serves().await;
     drop(readers);
     let (again, _) = victim.get("/api/v1/records?limit=10000").await;
     assert!(again.starts_with("HTTP/1.1 200") && again.ends_with(']'), "{}", &again[..again.len().min(500)]);
-    victim.survives().await;
+    victim.assert_survives().await;
 }
 
 /// The limit of a container that has no replica, in KiB.
 const CONTAINER_KIB: u64 = 256 * 1024;
 
-/// A thousand clients ask for a list, in each coding, and read little of it; then all that was taken for them is released.
+/// A thousand clients request a list in each coding and read little of it. Once they have gone, their memory is released.
 pub async fn a_thousand_slow_readers_of_every_coding() {
     const READERS: usize = 1_000;
     let victim = Victim::with_records(50_000, 200, &["--write-timeout", "10m"]);
@@ -179,7 +181,7 @@ pub async fn a_thousand_slow_readers_of_every_coding() {
         let served = statuses.iter().filter(|status| *status == b"200").count();
         let refused = statuses.iter().filter(|status| *status == b"503").count();
         assert!(served >= 20 && served + refused == READERS, "{served} served, {refused} refused");
-        victim.serves().await;
+        victim.assert_serves().await;
         let memory = victim.memory();
         println!("{READERS} slow readers, {coding}: {served} served, {memory} KiB");
         assert!(memory < CONTAINER_KIB, "{memory} KiB");
@@ -188,14 +190,14 @@ pub async fn a_thousand_slow_readers_of_every_coding() {
         while victim.metric("records_http_response_memory_bytes").await > 0.0 {}
         assert_eq!(victim.metric("records_http_list_streams").await, 0.0);
     }
-    victim.survives().await;
+    victim.assert_survives().await;
 }
 
-/// As many slow clients as a small container could not hold one copy for.
+/// A small container could not hold a copy of the record for each of these clients.
 pub async fn slow_readers_of_15_mb_records() {
     const READERS: usize = 100;
     let victim = Victim::with_records(3, 15_000_000, &["--write-timeout", "10m"]);
-    victim.serves_small().await;
+    victim.assert_serves_absent().await;
     let before = victim.memory();
     for path in ["/api/v1/records", "/api/v1/records/2", "/api/v1/records?limit=2"] {
         let mut readers = join_all((0..READERS).map(|_| victim.connect_narrow())).await;
@@ -207,7 +209,7 @@ pub async fn slow_readers_of_15_mb_records() {
             head.ends_with(b"200")
         }));
         let served = heads.await.into_iter().filter(|served| *served).count();
-        victim.serves_small().await;
+        victim.assert_serves_absent().await;
         let added = victim.memory() - before;
         println!("{served} of {READERS} slow readers of {path}: {added} KiB above {before} KiB");
         assert!(served >= 1 && added < RESPONSES_MAX_KIB + MORE_KIB, "{served} served, {added} KiB");
@@ -215,10 +217,10 @@ pub async fn slow_readers_of_15_mb_records() {
         while victim.metric("records_http_response_memory_bytes").await > 0.0 {}
     }
     victim.terminate();
-    victim.stopped();
+    victim.wait_for_stop();
 }
 
-async fn a_little(stream: &mut TcpStream) {
+async fn read_a_little(stream: &mut TcpStream) {
     sleep(Duration::from_millis(50)).await;
     stream.read_exact(&mut [0; 4_096]).await.unwrap();
 }

@@ -1,4 +1,4 @@
-//! The victim, and clients that may do anything with their sockets.
+//! The server under attack, and clients on raw sockets.
 
 use std::io::Write as _;
 use std::net::SocketAddr;
@@ -14,18 +14,18 @@ use tokio::time::timeout;
 use crate::process::{Serving, directory, records, run, stderr};
 use crate::servers;
 
-/// An answer that takes longer is none. Far more than a busy machine needs.
+/// The time-out for a response, far more than a busy machine needs.
 pub const PROMPT: Duration = Duration::from_secs(60);
 
 pub const LOOKUP: &str = "GET /api/v1/records/1 HTTP/1.1\r\nHost: test\r\n\r\n";
 
-/// As many sockets for this process as the system allows.
+/// Raises this process's limit on open files to the maximum.
 pub fn raise_files() {
     let limit = getrlimit(Resource::Nofile);
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
 }
 
-/// How many files this process, and each that it starts, may have open.
+/// Returns the limit on open files of this process and its children.
 pub fn files() -> u64 {
     getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
@@ -36,12 +36,12 @@ pub struct Victim {
 }
 
 impl Victim {
-    /// Holds `count` records of `size` bytes, about, with the ids 1, 2 and so on.
+    /// Starts a server with `count` records of about `size` bytes, with the ids 1, 2 and so on.
     pub fn with_records(count: usize, size: usize, arguments: &[&str]) -> Self {
         Self::start(count, size, arguments, None)
     }
 
-    /// As [`with_records`](Self::with_records), in a server that is no victim itself.
+    /// Starts a server like [`with_records`](Self::with_records), with the records in a database server.
     pub fn with_records_in(backend: &Backend, count: usize, size: usize, arguments: &[&str]) -> Self {
         let directory = Self::seeded(count, size);
         let name = directory.path().file_name().unwrap_or_default().to_string_lossy().replace('.', "");
@@ -52,7 +52,7 @@ impl Victim {
         Self { serving: Serving::spawn(records(&directory, &all)), _directory: directory }
     }
 
-    /// One record, and no more open files than that unless it raises the limit itself; `hard`: not even then.
+    /// Starts a server with one record and this limit on open files: the soft limit, or with `hard` also the hard limit.
     pub fn with_files(files: u32, hard: bool, arguments: &[&str]) -> Self {
         let ulimit = format!("ulimit {} {files}; exec \"$@\"", if hard { "-n" } else { "-Sn" });
         Self::start(1, 10, arguments, Some(&ulimit))
@@ -89,7 +89,7 @@ impl Victim {
         TcpStream::connect(self.address()).await.unwrap()
     }
 
-    /// A client that has little room for what it does not read.
+    /// Connects with a small receive buffer.
     pub async fn connect_narrow(&self) -> TcpStream {
         let socket = TcpSocket::new_v4().unwrap();
         socket.set_recv_buffer_size(16 * 1024).unwrap();
@@ -98,25 +98,25 @@ impl Victim {
 
     pub async fn send(&self, bytes: impl AsRef<[u8]>) -> TcpStream {
         let mut stream = self.connect().await;
-        // It may be refused before all of it was taken.
+        // The server may close the connection before it has read everything.
         let _ = stream.write_all(bytes.as_ref()).await;
         stream
     }
 
-    /// Everything that comes for `bytes` until the server closes.
+    /// Sends `bytes`, and reads until the server closes the connection.
     pub async fn ask(&self, bytes: impl AsRef<[u8]>) -> String {
         read_to_end(&mut self.send(bytes).await).await
     }
 
-    /// Status line, headers and body, and how long they took.
+    /// Returns the response, and the time that it took.
     pub async fn get(&self, path: &str) -> (String, Duration) {
         let begin = Instant::now();
         let answer = self.ask(format!("GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")).await;
         (answer, begin.elapsed())
     }
 
-    /// A lookup is answered, and at once.
-    pub async fn serves(&self) {
+    /// Checks that a lookup is answered at once.
+    pub async fn assert_serves(&self) {
         let (answer, took) = self.get("/api/v1/records/1").await;
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer:?}");
         assert!(took < PROMPT, "a lookup took {took:?}");
@@ -127,13 +127,13 @@ impl Victim {
         self.serving.read_log();
     }
 
-    /// As [`serves`](Self::serves), where every record is large: one that is not there.
-    pub async fn serves_small(&self) {
+    /// Checks that a lookup of an absent record is answered at once, for servers whose records are all large.
+    pub async fn assert_serves_absent(&self) {
         let (answer, took) = self.get("/api/v1/records/none").await;
         assert!(answer.starts_with("HTTP/1.1 204") && took < PROMPT, "{answer:?} after {took:?}");
     }
 
-    /// The value of one series of `/metrics`.
+    /// Returns the value of a series in `/metrics`.
     pub async fn metric(&self, series: &str) -> f64 {
         let (answer, _) = self.get("/metrics").await;
         let value = answer.lines().find_map(|line| line.strip_prefix(series)?.trim().parse().ok());
@@ -144,39 +144,39 @@ impl Victim {
         self.serving.signal("TERM");
     }
 
-    /// What it has taken of the processors, to a hundredth of a second.
+    /// Returns the processor time of the server, with a resolution of 10 ms.
     pub fn processor_time(&self) -> Duration {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.serving.id())).unwrap();
-        // After the name, which may have spaces: the 14th and 15th of all, in user and in kernel mode.
+        // The fields 14 and 15 are the times in user and kernel mode. The name before them may have spaces.
         let (_, rest) = stat.rsplit_once(") ").unwrap();
         let ticks: u64 = rest.split(' ').skip(11).take(2).map(|ticks| ticks.parse::<u64>().unwrap()).sum();
         Duration::from_millis(ticks * 10)
     }
 
-    /// Resident memory in KiB.
+    /// Returns the resident memory in KiB.
     pub fn memory(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.serving.id())).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
         line.trim().trim_end_matches(" kB").parse().unwrap()
     }
 
-    /// Its log, when it has stopped in order.
-    pub fn stopped(self) -> String {
+    /// Checks that the server has stopped gracefully, and returns its log.
+    pub fn wait_for_stop(self) -> String {
         let (status, log) = self.serving.wait();
         assert_eq!(status.code(), Some(0), "{log}");
         assert!(!log.contains("panicked") && log.contains("stopped"), "{log}");
         log
     }
 
-    /// It still serves, and stops in order.
-    pub async fn survives(self) -> String {
-        self.serves().await;
+    /// Checks that the server still serves and stops gracefully.
+    pub async fn assert_survives(self) -> String {
+        self.assert_serves().await;
         self.terminate();
-        self.stopped()
+        self.wait_for_stop()
     }
 }
 
-/// What comes until the server closes; a reset ends it like a close.
+/// Reads until the server closes or resets the connection.
 pub async fn read_to_end(stream: &mut TcpStream) -> String {
     let mut bytes = Vec::new();
     let read = timeout(PROMPT, stream.read_to_end(&mut bytes)).await;
@@ -184,7 +184,7 @@ pub async fn read_to_end(stream: &mut TcpStream) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// Sends one lookup on a connection that stays.
+/// Sends a lookup on a connection that stays open.
 pub async fn keep(mut stream: TcpStream) -> TcpStream {
     stream.write_all(LOOKUP.as_bytes()).await.unwrap();
     let mut bytes = Vec::new();

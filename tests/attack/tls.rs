@@ -1,4 +1,4 @@
-//! Clients that do not come to speak TLS, or misuse it.
+//! Clients that never complete a TLS handshake, or misuse TLS.
 
 use std::io::{Read, Write};
 use std::process::{Command, Stdio};
@@ -54,7 +54,7 @@ impl Victim {
         timeout(PROMPT, handshake).await.expect("a handshake").unwrap()
     }
 
-    async fn serves(&self) {
+    async fn assert_serves(&self) {
         let mut stream = self.shake_hands().await;
         stream.write_all(LOOKUP.replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n").as_bytes()).await.unwrap();
         let mut answer = String::new();
@@ -67,7 +67,7 @@ impl Victim {
         text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok()).unwrap_or_else(|| panic!("{text}"))
     }
 
-    async fn reaches(&self, name: &str, value: f64) {
+    async fn wait_for(&self, name: &str, value: f64) {
         let reached = async {
             while self.metric(name) != value {
                 sleep(Duration::from_millis(20)).await;
@@ -77,10 +77,10 @@ impl Victim {
         assert!(reached.is_ok(), "{name} is {}, and not {value}", self.metric(name));
     }
 
-    /// It still serves, holds no connection, and stops in order.
-    async fn survives(self) {
-        self.serves().await;
-        self.reaches("records_http_connections_open", 0.0).await;
+    /// Checks that the server still serves, holds no connection, and stops gracefully.
+    async fn assert_survives(self) {
+        self.assert_serves().await;
+        self.wait_for("records_http_connections_open", 0.0).await;
         self.serving.signal("TERM");
         let (status, log) = self.serving.wait();
         assert!(status.success() && !log.contains("panicked"), "{log}");
@@ -97,25 +97,25 @@ pub async fn http_without_tls_is_told_to_use_it() {
         let answer = read_to_end(&mut stream).await;
         assert!(answer.starts_with("HTTP/1.1 400") && answer.contains("HTTPS"), "{answer:?}");
     }
-    victim.survives().await;
+    victim.assert_survives().await;
 }
 
 pub async fn half_a_handshake_is_cut_in_time_and_counted() {
     let victim = Victim::start(&["--header-timeout", "1s", "--max-connections", "20"]);
     let hello = client_hello(&victim.client);
     let mut stalled = Vec::new();
-    // All that may be open: the next one waits until these are cut.
+    // As many as the connection limit: the next client waits until these are cut.
     for length in (0..20).map(|part| part * hello.len() / 20) {
         let mut stream = victim.connect().await;
         stream.write_all(&hello[..length]).await.unwrap();
         stalled.push(stream);
     }
-    victim.serves().await;
+    victim.assert_serves().await;
     for stream in &mut stalled {
         assert_eq!(read_to_end(stream).await, "");
     }
-    victim.reaches("records_http_tls_handshakes_failed_total", 20.0).await;
-    victim.survives().await;
+    victim.wait_for("records_http_tls_handshakes_failed_total", 20.0).await;
+    victim.assert_survives().await;
 }
 
 pub async fn garbage_in_place_of_tls_is_closed() {
@@ -126,7 +126,7 @@ pub async fn garbage_in_place_of_tls_is_closed() {
         let length = random.usize(1..2_000);
         let mut bytes: Vec<u8> = std::iter::repeat_with(|| random.u8(..)).take(length).collect();
         match round % 4 {
-            // A record of a handshake with nonsense in it; a greeting with one byte changed; a greeting of no end.
+            // A handshake record with random content; a `ClientHello` with one byte changed; one that never ends.
             0 => bytes = [&[22, 3, 1, (bytes.len() >> 8) as u8, bytes.len() as u8][..], &bytes].concat(),
             1 => {
                 bytes.clone_from(&hello);
@@ -138,10 +138,11 @@ pub async fn garbage_in_place_of_tls_is_closed() {
         let mut stream = victim.connect().await;
         let _ = stream.write_all(&bytes).await;
         let _ = stream.shutdown().await;
-        // A 400 for what looks like a method, otherwise an alert or parts of a handshake, and the end in each case.
+        // The server answers 400 to bytes that look like a method, else with an alert or parts of a handshake. It always closes
+        // the connection.
         read_to_end(&mut stream).await;
     }
-    victim.survives().await;
+    victim.assert_survives().await;
 }
 
 pub async fn a_stop_amid_half_a_handshake_is_a_stop() {
@@ -166,13 +167,13 @@ pub async fn a_reader_of_nothing_is_cut_in_time_and_counted() {
     let victim = Victim::with((1_000, 8_000), &["--write-timeout", "1s"]);
     let mut stream = victim.shake_hands().await;
     stream.write_all(b"GET /api/v1/records HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").await.unwrap();
-    victim.reaches("records_http_write_timeouts_total", 1.0).await;
+    victim.wait_for("records_http_write_timeouts_total", 1.0).await;
     let mut answer = Vec::new();
     assert!(timeout(PROMPT, stream.read_to_end(&mut answer)).await.expect("an end").is_err(), "a cut list looks whole");
-    victim.survives().await;
+    victim.assert_survives().await;
 }
 
-/// A client could make the server work again and again. By the program `openssl`, which still can ask for it.
+/// Renegotiation would let a client cause work repeatedly. The test uses the program `openssl`, which can still request it.
 pub async fn renegotiation_is_refused() {
     let victim = Victim::start(&[]);
     let address = victim.serving.address.to_string();
@@ -197,7 +198,7 @@ pub async fn renegotiation_is_refused() {
             }
         }
         let _ = input.write_all(b"R\n");
-        // Until the server ends the connection.
+        // Reads until the server closes the connection.
         let _ = output.read_to_end(&mut answer);
     });
     let mut text = String::new();
@@ -205,10 +206,10 @@ pub async fn renegotiation_is_refused() {
     let _ = client.kill();
     client.wait().unwrap();
     assert!(text.contains("no renegotiation"), "{text}");
-    victim.survives().await;
+    victim.assert_survives().await;
 }
 
-/// The first message of a client.
+/// Returns the first message of a TLS client.
 fn client_hello(config: &Arc<ClientConfig>) -> Vec<u8> {
     let name = "localhost".try_into().unwrap();
     let mut session = tokio_rustls::rustls::ClientConnection::new(config.clone(), name).unwrap();

@@ -1,13 +1,13 @@
-//! `records config`: what holds, and who says so.
+//! `records config`: the value and the source of each setting.
 
 use std::fs;
 
 use records::store::{BACKENDS, BackendKind};
 use rstest::rstest;
 
-use crate::support::{Serving, code, directory, finish, lasting_stores, records, run, stderr, stdout};
+use crate::support::{Serving, code, directory, finish, persistent_stores, records, run, stderr, stdout};
 
-/// Value and source of a setting.
+/// Returns the value and the source of a setting.
 fn setting(text: &str, flag: &str) -> (String, String) {
     let line = text.lines().find(|line| line.split_whitespace().next() == Some(flag));
     let line = line.unwrap_or_else(|| panic!("{flag} is not shown: {text}"));
@@ -140,11 +140,11 @@ fn config_makes_nothing_and_waits_for_nobody() {
     let directory = directory();
     let pipe = directory.path().join("pipe");
     assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
-    for store in lasting_stores().iter().map(String::as_str).chain(["memory:"]) {
+    for store in persistent_stores().iter().map(String::as_str).chain(["memory:"]) {
         let output = run(&directory, &["config", "--store", store, "--seed", "pipe"], "");
         assert_eq!(code(&output), 0, "{}", stderr(&output));
     }
-    // Where the store is elsewhere nobody reads a seed.
+    // With a remote store, the seed is not read.
     for backend in BACKENDS.iter().filter(|backend| backend.kind == BackendKind::Remote) {
         let url = format!("{}://127.0.0.1:1", backend.name);
         let output = run(&directory, &["config", "--store", &url, "--seed", "nothing"], "");
@@ -172,7 +172,7 @@ fn what_is_set_to_nothing_is_not_set() {
         assert_eq!(code(&output), 0, "{}", stderr(&output));
         stdout(&output)
     };
-    // Every one that there is.
+    // All variables that the help names.
     let help = stdout(&run(&directory, &["--help"], ""));
     let names = help.split("[env:").skip(1).map(|text| text.trim_start().split(['=', ']']).next().unwrap());
     let empty: Vec<_> = names.map(|name| (name, "")).collect();

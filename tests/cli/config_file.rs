@@ -15,7 +15,7 @@ server-timing = true
 log-format = "json"
 "#;
 
-/// The line of `records config` on `flag`, without the spaces of its columns.
+/// Returns the line of `records config` about `flag`, without the padding of its columns.
 fn line(text: &str, flag: &str) -> String {
     let line = text.lines().find(|line| line.split_whitespace().next() == Some(flag));
     line.unwrap_or_else(|| panic!("{flag} is not shown: {text}")).split_whitespace().collect::<Vec<_>>().join(" ")

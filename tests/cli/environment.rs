@@ -1,12 +1,12 @@
-//! Variables: which of them count, and for whom. `config_file.rs` tests the order of the sources.
+//! Environment variables, and the commands that read them. `config_file.rs` tests the order of the sources.
 
 use records::store::{BACKENDS, BackendKind};
 use rstest::rstest;
 
 use crate::support::{Serving, code, directory, finish, records, run, stderr, stdout};
 
-/// The program with these variables, run to its end: its exit status, and what it said.
-fn told(variables: &[(&str, &str)], arguments: &[&str]) -> (i32, String) {
+/// Runs the program with these variables, and returns its exit status and its output.
+fn run_with(variables: &[(&str, &str)], arguments: &[&str]) -> (i32, String) {
     let directory = directory();
     let mut command = records(&directory, arguments);
     command.envs(variables.iter().copied());
@@ -14,8 +14,8 @@ fn told(variables: &[(&str, &str)], arguments: &[&str]) -> (i32, String) {
     (code(&output), stdout(&output) + &stderr(&output))
 }
 
-/// The URL of a store that can be away, if this build has one: only beside such a store is there a fallback.
-fn away() -> Option<String> {
+/// Returns the URL of a remote store, if this build has one: only such a store can have a fallback.
+fn remote_url() -> Option<String> {
     BACKENDS
         .iter()
         .find(|backend| backend.kind == BackendKind::Remote)
@@ -39,7 +39,7 @@ const WRONG: &[(&str, &str)] = &[
 #[case("1h 30m")]
 fn a_flag_wins_over_a_variable_that_is_wrong(#[case] time: &str) {
     let arguments = ["config", "--store", "memory:", "--store-timeout", time];
-    let (status, text) = told(&[("RECORDS_STORE_TIMEOUT", "wrong")], &arguments);
+    let (status, text) = run_with(&[("RECORDS_STORE_TIMEOUT", "wrong")], &arguments);
     assert_eq!(status, 0, "{text}");
     assert!(text.contains("flag --store-timeout"), "{text}");
 }
@@ -50,14 +50,14 @@ fn a_flag_wins_over_a_variable_that_is_wrong(#[case] time: &str) {
 #[case("RECORDS_MAX_LIMIT", "--max-limit", "5")]
 #[case("RECORDS_LOG_FORMAT", "--log-format", "text")]
 fn a_flag_of_any_verb_wins_over_its_variable(#[case] variable: &str, #[case] flag: &str, #[case] value: &str) {
-    let (status, text) = told(&[(variable, "wrong")], &["config", "--store", "memory:", flag, value]);
+    let (status, text) = run_with(&[(variable, "wrong")], &["config", "--store", "memory:", flag, value]);
     assert_eq!(status, 0, "{text}");
     for verb in ["config", "serve"] {
-        let (status, text) = told(&[(variable, "wrong")], &[verb, "--store", "memory:"]);
+        let (status, text) = run_with(&[(variable, "wrong")], &[verb, "--store", "memory:"]);
         assert_eq!(status, 2, "{text}");
         assert!(text.contains(flag), "{text}");
     }
-    let (status, text) = told(&[(variable, "wrong")], &["--store", "memory:"]);
+    let (status, text) = run_with(&[(variable, "wrong")], &["--store", "memory:"]);
     assert_eq!(status, 2, "{text}");
 }
 
@@ -76,7 +76,7 @@ fn a_variable_that_is_wrong_is_named(
 ) {
     let verb = Some(verb).filter(|verb| !verb.is_empty());
     let arguments: Vec<_> = verb.into_iter().chain(["--store", "memory:"]).collect();
-    let (status, text) = told(&[("RECORDS_DEFAULT_LIMIT", "5"), (variable, value)], &arguments);
+    let (status, text) = run_with(&[("RECORDS_DEFAULT_LIMIT", "5"), (variable, value)], &arguments);
     assert_eq!(status, 2, "{text}");
     assert!(text.contains(&format!("{variable} ({flag}")) && text.contains(says), "{text}");
 }
@@ -110,26 +110,26 @@ fn a_server_starts_by_its_flags_whatever_the_variables_are() {
 fn a_verb_is_not_kept_from_its_work_by_variables_of_others() {
     let serving = Serving::start(&directory(), &["--store", "memory:"]);
     let listen = serving.address.to_string();
-    let (status, text) = told(WRONG, &["healthcheck", "--live", "--listen", &listen]);
+    let (status, text) = run_with(WRONG, &["healthcheck", "--live", "--listen", &listen]);
     assert_eq!(status, 0, "{text}");
     let without: Vec<_> = WRONG.iter().filter(|(name, _)| *name != "RECORDS_LISTEN").copied().collect();
-    let (status, text) = told(&[&without[..], &[("RECORDS_LISTEN", &listen)]].concat(), &["healthcheck"]);
+    let (status, text) = run_with(&[&without[..], &[("RECORDS_LISTEN", &listen)]].concat(), &["healthcheck"]);
     assert_eq!(status, 0, "{text}");
-    assert_eq!(told(WRONG, &["completions", "bash"]).0, 0);
+    assert_eq!(run_with(WRONG, &["completions", "bash"]).0, 0);
     let of_serve: Vec<_> =
         WRONG.iter().filter(|(name, _)| !name.contains("STORE") && !name.contains("LOG")).copied().collect();
-    let (status, text) = told(&of_serve, &["import", "-", "--store", "memory:"]);
+    let (status, text) = run_with(&of_serve, &["import", "-", "--store", "memory:"]);
     assert_eq!(status, 0, "{text}");
-    // What is its own still counts.
-    assert_eq!(told(WRONG, &["import", "-", "--store", "memory:"]).0, 2);
-    assert_eq!(told(WRONG, &["healthcheck", "--live"]).0, 2);
+    // The variables of the command itself still count.
+    assert_eq!(run_with(WRONG, &["import", "-", "--store", "memory:"]).0, 2);
+    assert_eq!(run_with(WRONG, &["healthcheck", "--live"]).0, 2);
 }
 
 #[test]
 fn the_parts_of_a_fallback_are_variables_where_the_fallback_is_a_flag() {
-    let Some(store) = away() else { return };
+    let Some(store) = remote_url() else { return };
     let variables = [("RECORDS_FALLBACK_MODE", "replica"), ("RECORDS_FALLBACK_TIMEOUT", "100ms")];
-    let (status, text) = told(&variables, &["config", "--store", &store, "--fallback", "memory:"]);
+    let (status, text) = run_with(&variables, &["config", "--store", &store, "--fallback", "memory:"]);
     assert_eq!(status, 0, "{text}");
     assert!(text.contains("environment RECORDS_FALLBACK_MODE") && text.contains("flag --fallback"), "{text}");
     for verb in [&["serve"][..], &[]] {
@@ -143,9 +143,9 @@ fn the_parts_of_a_fallback_are_variables_where_the_fallback_is_a_flag() {
 
 #[test]
 fn the_fallback_is_a_variable_where_a_part_of_it_is_a_flag() {
-    let Some(store) = away() else { return };
+    let Some(store) = remote_url() else { return };
     let variables = [("RECORDS_FALLBACK", "memory:"), ("RECORDS_STORE", &store), ("RECORDS_REQUEST_TIMEOUT", "wrong")];
-    let (status, text) = told(&variables, &["config", "--fallback-mode", "replica", "--request-timeout", "9s"]);
+    let (status, text) = run_with(&variables, &["config", "--fallback-mode", "replica", "--request-timeout", "9s"]);
     assert_eq!(status, 0, "{text}");
     assert!(text.contains("environment RECORDS_FALLBACK") && text.contains("flag --fallback-mode"), "{text}");
 }
@@ -153,13 +153,13 @@ fn the_fallback_is_a_variable_where_a_part_of_it_is_a_flag() {
 #[test]
 fn a_flag_of_no_fallback_is_refused_and_a_variable_ignored() {
     for command in [&["serve"][..], &["config"], &[]] {
-        let (status, text) = told(&[], &[command, &["--store", "memory:", "--fallback-mode", "replica"]].concat());
+        let (status, text) = run_with(&[], &[command, &["--store", "memory:", "--fallback-mode", "replica"]].concat());
         assert_eq!(status, 2, "{text}");
         assert!(text.contains("--fallback <URL>"), "{text}");
     }
-    // As in a deployment that sets all of them, where an operator turns the fallback off.
+    // A deployment may set all variables, and an operator may then turn the fallback off.
     let variables = [("RECORDS_FALLBACK", ""), ("RECORDS_FALLBACK_SIZE_LIMIT", "64MiB")];
-    assert_eq!(told(&variables, &["config", "--store", "memory:"]).0, 0);
+    assert_eq!(run_with(&variables, &["config", "--store", "memory:"]).0, 0);
 }
 
 #[rstest]
@@ -168,13 +168,13 @@ fn a_flag_of_no_fallback_is_refused_and_a_variable_ignored() {
 fn help_names_the_variables(#[case] arguments: &[&str]) {
     let text = stdout(&run(&directory(), arguments, ""));
     for variable in ["RECORDS_STORE]", "RECORDS_STORE_TIMEOUT]", "RECORDS_LISTEN]", "RECORDS_FALLBACK]"] {
-        assert!(text.contains(variable), "help does not say {variable} {text}");
+        assert!(text.contains(variable), "the help does not name {variable}: {text}");
     }
 }
 
 #[test]
 fn a_flag_before_a_command_is_refused() {
-    let (status, text) = told(&[], &["--fallback-mode", "replica", "config", "--store", "memory:"]);
+    let (status, text) = run_with(&[], &["--fallback-mode", "replica", "config", "--store", "memory:"]);
     assert_eq!(status, 2, "{text}");
     assert!(text.contains("unexpected argument 'config'"), "{text}");
 }
@@ -183,7 +183,7 @@ fn a_flag_before_a_command_is_refused() {
 fn an_empty_variable_counts_as_unset() {
     let empty = ["RECORDS_LISTEN", "RECORDS_STORE", "RECORDS_MAX_LIMIT", "RECORDS_CONFIG", "RECORDS_SERVER_TIMING"];
     let variables: Vec<_> = empty.iter().map(|name| (*name, "")).collect();
-    let (status, text) = told(&variables, &["config", "--store", "memory:"]);
+    let (status, text) = run_with(&variables, &["config", "--store", "memory:"]);
     assert_eq!(status, 0, "{text}");
     assert!(!text.contains("environment"), "{text}");
 }
@@ -194,30 +194,31 @@ fn an_empty_variable_counts_as_unset() {
 #[case::of_no_kind("user:hunter2@127.0.0.1:1")]
 #[case::half_written("mongodb:user:hunter2@127.0.0.1:1?y=hunter2")]
 fn a_password_in_the_fallback_is_never_printed(#[case] url: &str) {
-    let store = away().unwrap_or_else(|| "memory:".to_owned());
+    let store = remote_url().unwrap_or_else(|| "memory:".to_owned());
     let variables = [("RECORDS_FALLBACK", url), ("RECORDS_STORE", &store)];
-    // Refused, all of them, or not to be served.
+    // Every command refuses the URL, or does not serve with it.
     let arguments =
         [&[][..], &["serve"], &["config"], &["config", "--fallback", url], &["config", "--listen", "nowhere"]];
     for arguments in arguments.into_iter().chain([&["--help"][..], &["serve", "--help"]]) {
-        let (_, text) = told(&variables, arguments);
+        let (_, text) = run_with(&variables, arguments);
         assert!(!text.contains("hunter2"), "{arguments:?}: {text}");
     }
-    // Nor in the store's place.
-    let (_, text) = told(&[], &["config", "--store", url]);
+    // The same holds for the URL of the store.
+    let (_, text) = run_with(&[], &["config", "--store", url]);
     assert!(!text.contains("hunter2"), "{text}");
 }
 
 #[test]
 fn a_fallback_that_serve_refuses_is_refused_by_config_too() {
-    let Some(store) = away() else { return };
+    let Some(store) = remote_url() else { return };
     for (store, copy, more, says) in [
         (&*store, &*store, "5s", "must be in this process"),
         ("memory:", "memory:", "5s", "leave --fallback out"),
         (&*store, "memory:", "300ms", "half"),
     ] {
         for verb in ["serve", "config"] {
-            let (status, text) = told(&[], &[verb, "--store", store, "--fallback", copy, "--request-timeout", more]);
+            let (status, text) =
+                run_with(&[], &[verb, "--store", store, "--fallback", copy, "--request-timeout", more]);
             assert_eq!(status, 2, "{text}");
             assert!(text.contains(says), "{text}");
         }

@@ -1,4 +1,4 @@
-//! What a person is told: help, versions, mistakes. And what nobody is told: passwords.
+//! Texts for people: help, versions, and messages about mistakes, none of which shows a password.
 
 use records::store::{BACKENDS, BackendKind, DEFAULT_URL};
 use records::telemetry::VERSION;
@@ -31,7 +31,7 @@ fn help_names_every_verb_and_every_setting() {
         "sled:",
         "mongodb://",
     ] {
-        assert!(text.contains(word), "--help does not say {word}");
+        assert!(text.contains(word), "--help does not name {word}");
     }
 }
 
@@ -115,7 +115,7 @@ fn a_mistake_is_named_in_words_that_say_what_to_do(
 #[case::of_more_than_fits(&["--fallback", "memory:", "--fallback-size-limit", "1PiB"], 2, "2.25 × 1.0 PiB for the replica + ")]
 #[case::without_time_to_answer(&["--fallback", "memory:", "--fallback-timeout", "3s", "--request-timeout", "5s"], 2, "half")]
 fn a_mistake_about_the_fallback_is_named(#[case] arguments: &[&str], #[case] status: i32, #[case] says: &str) {
-    // Of stores that can be away; the offline flavour has none.
+    // Only remote stores can have a fallback; the offline flavour has no such store.
     for backend in BACKENDS.iter().filter(|backend| backend.kind == BackendKind::Remote) {
         let url = format!("{}://127.0.0.1:1", backend.name);
         let arguments: Vec<String> = arguments.iter().map(|argument| argument.replace("{url}", &url)).collect();
@@ -129,7 +129,7 @@ fn a_mistake_about_the_fallback_is_named(#[case] arguments: &[&str], #[case] sta
 #[rstest]
 fn a_store_that_is_not_compiled_in_says_how_to_get_it(#[values("sled", "mongodb")] name: &str) {
     if BACKENDS.iter().any(|backend| backend.name == name) {
-        return; // Compiled in: there is nothing to say. The offline flavour has neither.
+        return; // The store is compiled in.
     }
     let output = run(&directory(), &["--store", &format!("{name}://x")], "");
     let expected = format!("this build has no {name} store: rebuild with --features {name}");
@@ -139,7 +139,7 @@ fn a_store_that_is_not_compiled_in_says_how_to_get_it(#[values("sled", "mongodb"
 #[test]
 fn a_build_for_production_does_not_start_without_a_store() {
     if DEFAULT_URL.is_some() {
-        return; // This build has a store that needs no setting up.
+        return; // This build has a default store.
     }
     let output = run(&directory(), &[], "");
     assert_eq!(code(&output), 2);

@@ -5,19 +5,19 @@ use std::process::{Command, Stdio};
 
 use rstest::rstest;
 
-use crate::support::{Serving, code, directory, finish, lasting_stores, records, run, stderr, stdout};
+use crate::support::{Serving, code, directory, finish, persistent_stores, records, run, stderr, stdout};
 
 const GOOD: &str = "{\"_id\": 1, \"a\": 5}\n{\"_id\": \"b\", \"a\": 5.0}\n";
 const BAD: &str = "{\"_id\": 1}\n{\"_id\": 2, \"a\": }\n\n{\"_id\": [3]}\n{\"_id\": 4}\n";
 
-/// What the store holds, after the program that filled it has ended.
+/// Returns the records of the store, read by a second process.
 fn list(directory: &tempfile::TempDir, store: &str) -> String {
     Serving::start(directory, &["--store", store, "--seed", "none"]).get("/api/v1/records").1
 }
 
 #[test]
 fn lines_from_standard_input_are_stored() {
-    for store in lasting_stores() {
+    for store in persistent_stores() {
         let directory = directory();
         let output = run(&directory, &["import", "-", "--store", &store], GOOD);
         assert_eq!(code(&output), 0, "{}", stderr(&output));
@@ -31,7 +31,7 @@ fn lines_from_standard_input_are_stored() {
 #[case::array("[{\"_id\": 1, \"a\": 5},\n{\"_id\": \"b\", \"a\": 5.0}]")]
 #[case::windows("{\"_id\": 1, \"a\": 5}\r\n\r\n{\"_id\": \"b\", \"a\": 5.0}")]
 fn a_file_is_stored_and_twice_is_as_good_as_once(#[case] text: &str) {
-    for store in lasting_stores() {
+    for store in persistent_stores() {
         let directory = directory();
         std::fs::write(directory.path().join("file"), text).unwrap();
         for _ in 0..2 {
@@ -43,7 +43,7 @@ fn a_file_is_stored_and_twice_is_as_good_as_once(#[case] text: &str) {
 
 #[rstest]
 fn a_bad_line_is_named_and_nothing_of_the_file_is_stored(#[values(true, false)] from_file: bool) {
-    let stores = lasting_stores().into_iter().chain(["memory:".to_owned()]);
+    let stores = persistent_stores().into_iter().chain(["memory:".to_owned()]);
     for store in stores {
         let directory = directory();
         std::fs::write(directory.path().join("file"), BAD).unwrap();
@@ -63,7 +63,7 @@ fn a_bad_line_is_named_and_nothing_of_the_file_is_stored(#[values(true, false)] 
 
 #[test]
 fn with_skip_invalid_every_bad_line_is_named_and_counted_and_the_rest_stored() {
-    let stores = lasting_stores().into_iter().chain(["memory:".to_owned()]);
+    let stores = persistent_stores().into_iter().chain(["memory:".to_owned()]);
     for store in stores {
         let directory = directory();
         let output = run(&directory, &["import", "-", "--skip-invalid", "--store", &store], BAD);
@@ -110,7 +110,7 @@ fn a_file_in_another_notation_is_named_once_with_the_place() {
 
 #[test]
 fn documents_without_an_id_get_one_unless_ids_are_required() {
-    for store in lasting_stores() {
+    for store in persistent_stores() {
         let directory = directory();
         let text = "{\"item\": \"journal\"}\n{\"item\": \"paper\", \"_id\": 5}\n{\"item\": \"pen\"}\n";
         let refused = run(&directory, &["import", "-", "--require-id", "--store", &store], text);
@@ -132,7 +132,7 @@ fn documents_without_an_id_get_one_unless_ids_are_required() {
 #[cfg(feature = "compression")]
 #[rstest]
 fn a_compressed_file_is_stored_whatever_its_name(#[values("file", "-")] from: &str) {
-    for store in lasting_stores() {
+    for store in persistent_stores() {
         let directory = directory();
         let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
         encoder.write_all(GOOD.as_bytes()).unwrap();
@@ -177,7 +177,7 @@ fn a_named_pipe_is_read_once_and_checked_all_the_same() {
 
 #[test]
 fn a_store_in_use_says_so_and_is_not_harmed() {
-    for store in lasting_stores() {
+    for store in persistent_stores() {
         let directory = directory();
         let serving = Serving::start(&directory, &["--store", &store]);
         let output = run(&directory, &["import", "-", "--store", &store], GOOD);
@@ -203,7 +203,7 @@ fn standard_input_needs_a_temporary_file_only_when_it_is_large() {
     let output = import(&large);
     assert_eq!(code(&output), 1);
     assert!(stderr(&output).contains("Set TMPDIR to a directory that can be written to"), "{}", stderr(&output));
-    // And where there is a place for it, all of it arrives.
+    // With a temporary directory, the whole input is imported.
     let output = run(&directory, &["import", "-", "--store", "memory:"], &large);
     assert!(stdout(&output).starts_with("10000 documents stored"), "{}", stderr(&output));
 }
@@ -215,7 +215,7 @@ fn a_store_that_is_away_is_told_of_while_the_input_goes_on() {
     let directory = directory();
     let mut command = records(&directory, &away);
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-    // Open until the end of the test. More than is stored at once.
+    // The pipe stays open until the end of the test. The input is larger than a batch.
     let mut input = child.stdin.take().unwrap();
     let lines: String = (0..20_000).map(|id| format!("{{\"_id\":{id}}}\n")).collect();
     let _ = input.write_all(lines.as_bytes());

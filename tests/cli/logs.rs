@@ -109,7 +109,7 @@ fn the_access_log_has_the_requests_that_the_operator_wants(#[case] setting: &[&s
     let few = ["--seed", "seed", "--max-streams", "1", "--drain-timeout", "1ms"];
     let serving = Serving::start(&directory, &[setting, &arguments, &few].concat());
     assert_eq!(serving.get("/api/v1/records/x").0, 204);
-    // A list that its client does not read, so that there is no permit for a second.
+    // An unread list keeps its permit, so that a second list is refused.
     let mut first = TcpStream::connect(serving.address).unwrap();
     write!(first, "GET /api/v1/records HTTP/1.0\r\n\r\n").unwrap();
     first.read_exact(&mut [0; 12]).unwrap();
@@ -118,7 +118,7 @@ fn the_access_log_has_the_requests_that_the_operator_wants(#[case] setting: &[&s
     let (_, log) = serving.wait();
     let lines = json(&log.lines().map(str::to_owned).collect::<Vec<_>>());
     let lines = requests(&lines);
-    // The list whose client read nothing has its line too, as it was answered.
+    // The unread list was answered, so it also has a line.
     let lines: Vec<_> = lines.into_iter().filter(|line| line["status"] != 200).collect();
     assert_eq!(lines.len(), count, "{log}");
     if let Some(failure) = lines.last() {
@@ -272,7 +272,7 @@ fn a_stuck_standard_error_costs_lines_and_delays_no_request_and_no_exit() {
     let directory = directory();
     let mut command = records(&directory, &["--store", "memory:", "--seed", "none", "--listen", "127.0.0.1:0"]);
     command.env("RECORDS_LOG_FORMAT", "json");
-    // Its standard error is a pipe, from which nothing is read once it listens.
+    // Standard error is a pipe that the test does not read once the server listens.
     let serving = Serving::spawn(command);
     let stream = TcpStream::connect(serving.address).unwrap();
     let mut requests = stream.try_clone().unwrap();
@@ -298,7 +298,7 @@ fn a_stuck_standard_error_costs_lines_and_delays_no_request_and_no_exit() {
 #[test]
 fn a_start_that_fails_ends_while_standard_error_is_stuck() {
     let (_unread, mut pipe) = std::io::pipe().unwrap();
-    // As much as a pipe holds: the next byte blocks.
+    // Fills the pipe, so that the next byte blocks.
     pipe.write_all(&[b'x'; 65_536]).unwrap();
     let directory = directory();
     let mut command = records(&directory, &["--store", "ftp://x"]);
@@ -308,7 +308,7 @@ fn a_start_that_fails_ends_while_standard_error_is_stuck() {
         if let Some(status) = child.try_wait().unwrap() {
             break status;
         }
-        assert!(began.elapsed() < Duration::from_secs(30), "it waits for standard error");
+        assert!(began.elapsed() < Duration::from_secs(30), "the process waits for standard error");
         std::thread::sleep(Duration::from_millis(50));
     };
     assert_eq!(status.code(), Some(1));
@@ -324,7 +324,7 @@ fn a_panic_is_logged_with_a_backtrace(#[case] setting: &str, #[case] has_backtra
         assert!(std::thread::spawn(|| panic!("out of order")).join().is_err());
         return;
     }
-    // This test again, in a process of its own: a panic hook is for the whole process.
+    // The test runs itself in another process, since a panic hook applies to the whole process.
     let name = std::thread::current().name().unwrap().to_owned();
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", &name]).env(CHILD, "1").env("RUST_BACKTRACE", setting);

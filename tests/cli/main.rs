@@ -1,4 +1,4 @@
-//! The command line, driven as a process: what it prints, what it leaves behind, how it ends.
+//! The program as a process: its output, its files and its exit status.
 
 mod admin;
 mod config;

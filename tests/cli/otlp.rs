@@ -1,4 +1,4 @@
-//! Traces, as a collector receives them, and the warnings where there is none.
+//! The traces that a collector receives, and the warnings when they cannot be exported.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -17,7 +17,7 @@ const TRACEPARENT: &str = "traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f0
 /// The head and the body of each request.
 type Exports = Receiver<(String, Vec<u8>)>;
 
-/// A collector that receives what `accept` makes of its connections. Returns its port.
+/// Starts a collector that wraps each connection by `accept`. Returns its port and the exports that it receives.
 fn collector<S: Read + Write>(accept: impl Fn(TcpStream) -> S + Send + 'static) -> (u16, Exports) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -53,7 +53,7 @@ fn contains(bytes: &[u8], part: &[u8]) -> bool {
     bytes.windows(part.len()).any(|window| window == part)
 }
 
-/// The id of each span of [`TRACE`], with the id of its parent: fields 1, 2 and 4 of a `Span`.
+/// Returns the id of each span of [`TRACE`] with the id of its parent: fields 1, 2 and 4 of a `Span`.
 fn spans(body: &[u8]) -> Vec<([u8; 8], [u8; 8])> {
     let id = |bytes: &[u8]| <[u8; 8]>::try_from(bytes).unwrap();
     let spans = body.windows(38).filter(|window| window[..2] == [0x0a, 16] && window[2..18] == TRACE);
@@ -81,7 +81,7 @@ fn exporting(endpoint: &str, variables: &[(&str, &str)]) -> Serving {
     Serving::spawn(command)
 }
 
-/// Everything it logged.
+/// Stops the server, and returns its log.
 fn stop(serving: Serving) -> String {
     serving.signal("TERM");
     let begin = serving.begin.clone();
@@ -97,7 +97,7 @@ fn a_request_is_a_span_of_its_callers_trace_and_the_store_a_span_within() {
     let serving = exporting(&format!("http://127.0.0.1:{port}"), &[]);
     ask(&serving, "/api/v1/records/a-private-id", TRACEPARENT);
     serving.get("/livez");
-    // What is left is exported before it ends.
+    // The last spans are exported before the process ends.
     let log = stop(serving);
     assert!(log.contains(r#""trace_id":"4bf92f3577b34da6a3ce929d0e0e4736""#), "{log}");
     let (head, body) = exports.recv_timeout(Duration::from_secs(20)).unwrap();
@@ -183,7 +183,7 @@ fn a_collector_with_tls_is_trusted_by_its_certificate_authority(#[values(true, f
     }
 }
 
-/// A certificate authority, and what it certifies.
+/// A certificate authority and a server key that it certifies.
 #[cfg(feature = "otlp")]
 struct Authority {
     pem: String,
@@ -199,7 +199,7 @@ impl Authority {
         Self { pem: params.self_signed(&key).unwrap().pem(), issuer: rcgen::Issuer::new(params, key) }
     }
 
-    /// A server at 127.0.0.1.
+    /// Returns the TLS configuration of a server at 127.0.0.1.
     fn server_config(&self) -> std::sync::Arc<rustls::ServerConfig> {
         let key = rcgen::KeyPair::generate().unwrap();
         let params = rcgen::CertificateParams::new(["127.0.0.1".to_owned()]).unwrap();
@@ -214,7 +214,7 @@ impl Authority {
 #[case::away("http://127.0.0.1:1")]
 #[case::mute("")]
 fn a_collector_that_does_not_answer_delays_no_request_and_no_exit(#[case] endpoint: &str) {
-    // Connections are accepted by the system, and never read.
+    // The kernel accepts connections, and no server reads them.
     let mute = TcpListener::bind("127.0.0.1:0").unwrap();
     let mute = format!("http://{}", mute.local_addr().unwrap());
     let serving = exporting(if endpoint.is_empty() { &mute } else { endpoint }, &[]);

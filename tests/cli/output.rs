@@ -1,4 +1,4 @@
-//! Standard output: who closes it early, and where there is no room.
+//! Standard output that is closed early, or has no space left.
 
 #[cfg(target_os = "linux")]
 use std::fs::File;

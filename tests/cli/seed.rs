@@ -1,4 +1,4 @@
-//! A seed whose load is broken off: by a kill, by a stop, by another seed at the next start.
+//! A seed whose load is interrupted by a kill or a stop, and the next start, perhaps with another seed.
 
 use std::io::{BufRead, BufReader, ErrorKind, Read};
 use std::net::{TcpListener, TcpStream};
@@ -9,15 +9,15 @@ use std::time::{Duration, Instant};
 use records::store::{self, Opened, Options};
 use tempfile::TempDir;
 
-use crate::support::{Serving, code, directory, lasting_stores, records, run, signal, stderr};
+use crate::support::{Serving, code, directory, persistent_stores, records, run, signal, stderr};
 
-/// So many take more than one batch, and longer to load than to look.
+/// Enough for several batches, and for the test to look while they are loaded.
 const RECORDS: usize = 40_000;
 
-/// How much a store has on the disk when some of them are there for sure.
+/// The size on disk at which a store certainly holds some of them.
 const SOME_BYTES: u64 = 4 * 1024 * 1024;
 
-/// How long a process may take to end that was told to.
+/// The time in which a process must end after a signal.
 const SOON: Duration = Duration::from_secs(60);
 
 fn write_seed(directory: &TempDir, name: &str, count: usize) {
@@ -31,7 +31,7 @@ fn size(path: &Path) -> u64 {
     entries.map(|entry| size(&entry.unwrap().path())).sum()
 }
 
-/// A server that does not listen yet.
+/// A server that loads its seed, and does not listen yet.
 struct Loading {
     child: Child,
     log: BufReader<ChildStderr>,
@@ -44,25 +44,25 @@ impl Loading {
         Self { child, log }
     }
 
-    /// Returns when some of the seed is stored, in a store that was not there before.
+    /// Starts a server, and returns once some of the seed is stored in a new store.
     fn first(directory: &TempDir, store: &str) -> Self {
         let loading = Self::spawn(serve(directory, store, &["--seed", "seed"]));
         let begun = Instant::now();
         while size(&directory.path().join("data")) < SOME_BYTES {
-            assert!(begun.elapsed() < Duration::from_secs(60), "it does not load");
+            assert!(begun.elapsed() < Duration::from_secs(60), "the server does not load the seed");
             std::thread::sleep(Duration::from_millis(2));
         }
         loading
     }
 
-    /// Returns when the seed is being loaded once more.
+    /// Starts a server, and returns once it loads the seed again.
     fn again(directory: &TempDir, store: &str) -> Self {
         let mut loading = Self::spawn(serve(directory, store, &["--seed", "seed"]));
         let mut line = String::new();
         while !line.contains("did not finish: loading it again") {
             line.clear();
-            assert!(loading.log.read_line(&mut line).unwrap() > 0, "it has ended");
-            assert!(!line.contains("listening"), "it serves what is there");
+            assert!(loading.log.read_line(&mut line).unwrap() > 0, "the process has ended");
+            assert!(!line.contains("listening"), "the server serves a part of the seed");
         }
         loading
     }
@@ -70,10 +70,10 @@ impl Loading {
     fn kill(mut self) {
         self.child.kill().unwrap();
         let (status, log) = self.wait();
-        assert!(status.code().is_none() && !log.contains("listening"), "it was not in the middle: {log}");
+        assert!(status.code().is_none() && !log.contains("listening"), "the load was complete before the kill: {log}");
     }
 
-    /// That it stops in order, and soon.
+    /// Checks that the server stops gracefully and soon.
     fn stop(mut self, name: &str) {
         let begun = Instant::now();
         signal(self.child.id(), name);
@@ -101,7 +101,7 @@ fn serve(directory: &TempDir, store: &str, arguments: &[&str]) -> Command {
     records(directory, &[&["--store", store, "--listen", "127.0.0.1:0"], arguments].concat())
 }
 
-/// That the whole seed is there; its log.
+/// Checks that a server has the whole seed, and returns its log.
 fn whole(directory: &TempDir, store: &str, seed: &str, count: usize) -> String {
     let serving = Serving::start(directory, &["--store", store, "--seed", seed]);
     let lines = serving.get("/api/v1/records").1;
@@ -112,14 +112,14 @@ fn whole(directory: &TempDir, store: &str, seed: &str, count: usize) -> String {
 
 #[test]
 fn a_load_that_was_killed_begins_again_and_only_the_whole_is_served() {
-    for store in lasting_stores() {
+    for store in persistent_stores() {
         let directory = directory();
         write_seed(&directory, "seed", RECORDS);
         Loading::first(&directory, &store).kill();
         Loading::again(&directory, &store).kill();
         let log = whole(&directory, &store, "seed", RECORDS);
         assert!(log.contains("did not finish: loading it again"), "{log}");
-        // From then on it is as any other.
+        // The store is now like any other.
         for seed in ["seed", "none"] {
             let log = whole(&directory, &store, seed, RECORDS);
             assert!(!log.contains("loading"), "{log}");
@@ -129,7 +129,7 @@ fn a_load_that_was_killed_begins_again_and_only_the_whole_is_served() {
 
 #[test]
 fn a_part_of_a_seed_is_served_by_no_other_start() {
-    for store in lasting_stores() {
+    for store in persistent_stores() {
         let directory = directory();
         write_seed(&directory, "seed", RECORDS);
         Loading::first(&directory, &store).kill();
@@ -144,12 +144,12 @@ fn a_part_of_a_seed_is_served_by_no_other_start() {
         refused(&[]);
         refused(&["--seed", "none"]);
         refused(&["--seed", "other"]);
-        // What was imported since is no reason to take the rest for all.
+        // An import does not make the store complete.
         let output = run(&directory, &["import", "-", "--store", &store], r#"{"_id": "imported"}"#);
         assert_eq!(code(&output), 0, "{}", stderr(&output));
         assert!(stderr(&output).contains("only a part of"), "{}", stderr(&output));
         refused(&["--seed", "none"]);
-        // The same seed is one that has the same bytes, whatever its name.
+        // A seed is identified by its bytes, not by its name.
         std::fs::rename(directory.path().join("seed"), directory.path().join("moved")).unwrap();
         std::fs::rename(directory.path().join("other"), directory.path().join("seed")).unwrap();
         refused(&["--seed", "seed"]);
@@ -159,7 +159,7 @@ fn a_part_of_a_seed_is_served_by_no_other_start() {
 
 #[tokio::test]
 async fn a_load_that_had_stored_nothing_leaves_an_empty_store() {
-    for store in lasting_stores() {
+    for store in persistent_stores() {
         for imported in [true, false] {
             let directory = directory();
             let at = store.replace("data", directory.path().join("data").to_str().unwrap());
@@ -180,7 +180,7 @@ async fn a_load_that_had_stored_nothing_leaves_an_empty_store() {
 
 #[test]
 fn a_stop_in_the_middle_of_a_load_is_a_stop() {
-    for store in lasting_stores() {
+    for store in persistent_stores() {
         let directory = directory();
         write_seed(&directory, "seed", RECORDS);
         Loading::first(&directory, &store).stop("TERM");
@@ -194,7 +194,7 @@ fn a_stop_while_a_seed_is_read_that_does_not_end_is_a_stop() {
     let directory = directory();
     let pipe = make_pipe(&directory);
     let loading = Loading::spawn(serve(&directory, "memory:", &["--seed", "seed"]));
-    // Returns when it is opened to be read too.
+    // Opening the pipe returns once the server has opened it for reading.
     let _writer = std::fs::OpenOptions::new().write(true).open(pipe).unwrap();
     loading.stop("TERM");
 }
@@ -203,13 +203,13 @@ fn a_stop_while_a_seed_is_read_that_does_not_end_is_a_stop() {
 fn nobody_can_connect_while_a_seed_is_read() {
     let directory = directory();
     let pipe = make_pipe(&directory);
-    // Free a moment ago.
+    // A port that was free a moment ago.
     let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
     let command = records(&directory, &["--store", "memory:", "--seed", "seed", "--listen", &address]);
     let loading = Loading::spawn(command);
     let _writer = std::fs::OpenOptions::new().write(true).open(pipe).unwrap();
     let refused = TcpStream::connect(&address).map(drop).map_err(|error| error.kind());
-    assert_eq!(refused, Err(ErrorKind::ConnectionRefused), "a connection that would wait for its answer");
+    assert_eq!(refused, Err(ErrorKind::ConnectionRefused), "the server accepts connections before it can answer");
     loading.stop("TERM");
 }
 
@@ -219,7 +219,7 @@ fn a_stop_while_nobody_writes_the_seed_is_a_stop() {
     let directory = directory();
     make_pipe(&directory);
     let loading = Loading::spawn(serve(&directory, "memory:", &["--seed", "seed"]));
-    // It hears SIGTERM, the 15th, before it opens anything.
+    // The server handles SIGTERM (signal 15) before it opens a file.
     let hears = || {
         let status = std::fs::read_to_string(format!("/proc/{}/status", loading.child.id())).unwrap();
         let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap().trim();

@@ -1,4 +1,4 @@
-//! `records serve`: what it serves by default, how it is asked for its health, how it stops.
+//! `records serve`: its defaults, its health check, and its end.
 
 use std::io::Write;
 use std::time::Duration;
@@ -9,12 +9,12 @@ use records::store::{DEFAULT_URL, SEED};
 use records::telemetry::VERSION;
 use rstest::rstest;
 
-use crate::support::{Serving, code, directory, finish, lasting_stores, records, run, stderr};
+use crate::support::{Serving, code, directory, finish, persistent_stores, records, run, stderr};
 
 #[test]
 fn without_any_setting_it_serves_the_sample_data() {
     if DEFAULT_URL.is_none() {
-        return; // A build for production has none, and says so: see help.rs.
+        return; // A build for production has no default store: help.rs tests its message.
     }
     let directory = directory();
     let serving = Serving::start(&directory, &[]);
@@ -47,7 +47,7 @@ fn the_verb_serve_may_be_left_out() {
 #[case::as_set(&["--worker-threads", "3"], 3)]
 fn as_many_threads_serve(#[case] arguments: &[&str], #[case] expected: usize) {
     let directory = directory();
-    // Without a seed, which is read by one thread more.
+    // Without a seed: reading it takes an additional thread.
     let serving = Serving::start(&directory, &[&["--store", "memory:", "--seed", "none"], arguments].concat());
     assert_eq!(serving.get("/livez").0, 200);
     let workers = || {
@@ -55,7 +55,7 @@ fn as_many_threads_serve(#[case] arguments: &[&str], #[case] expected: usize) {
         let names = threads.map(|one| std::fs::read_to_string(one.unwrap().path().join("comm")).unwrap_or_default());
         names.filter(|name| name.starts_with("tokio-rt-worker")).count()
     };
-    // A thread gives itself its name, when its turn comes.
+    // A thread sets its own name once it runs.
     let begun = Instant::now();
     while workers() < expected && begun.elapsed() < Duration::from_secs(60) {
         std::thread::sleep(Duration::from_millis(10));
@@ -82,7 +82,7 @@ fn an_empty_store_is_filled_from_the_seed_and_a_full_one_left_alone() {
     let directory = directory();
     std::fs::write(directory.path().join("one"), r#"{"_id": 1}"#).unwrap();
     std::fs::write(directory.path().join("two"), r#"{"_id": 2}"#).unwrap();
-    for store in lasting_stores().iter().map(String::as_str).chain(["memory:"]) {
+    for store in persistent_stores().iter().map(String::as_str).chain(["memory:"]) {
         let first = Serving::start(&directory, &["--store", store, "--seed", "one"]);
         assert_eq!(first.get("/api/v1/records").1, r#"[{"_id":1}]"#);
         drop(first);
@@ -101,7 +101,7 @@ fn a_wrong_seed_keeps_it_from_starting_and_is_named() {
     assert_eq!(code(&output), 1);
     let errors = stderr(&output);
     assert!(errors.contains("the seed seed") && errors.contains("line 2, column 9"), "{errors}");
-    assert!(errors.trim_end().ends_with("Correct them"), "serve has no --skip-invalid: {errors}");
+    assert!(errors.trim_end().ends_with("Correct them"), "the message names a flag that serve does not have: {errors}");
 }
 
 #[test]
@@ -123,7 +123,7 @@ fn the_health_check_follows_the_server() {
 
 #[test]
 fn the_health_check_does_not_wait_for_ever() {
-    // Takes connections, by the system's queue, and never answers.
+    // The kernel accepts connections, and no server answers.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let listen = silent.local_addr().unwrap().to_string();
     let late = || {
@@ -132,7 +132,7 @@ fn the_health_check_does_not_wait_for_ever() {
         assert_eq!(stderr(&output), format!("records: no answer from {listen} within 200ms\n"));
     };
     late();
-    // Nor for one that sends a byte now and then.
+    // A server that sends one byte at a time does not prolong the wait.
     std::thread::spawn(move || {
         for mut client in silent.incoming().flatten() {
             while client.write_all(b"H").is_ok() {
@@ -158,7 +158,7 @@ fn a_terminal_that_goes_away_stops_it_in_order() {
     let own = std::fs::read_to_string("/proc/self/status").unwrap();
     let ignored = own.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap().trim();
     if u64::from_str_radix(ignored, 16).unwrap() & 1 == 1 {
-        return; // These tests were started to survive their terminal, and so is what they start.
+        return; // SIGHUP is ignored in this process, and so in its children.
     }
     let serving = Serving::start(&directory(), &["--store", "memory:"]);
     serving.signal("HUP");
@@ -172,7 +172,7 @@ fn a_terminal_that_goes_away_stops_it_in_order() {
 fn one_that_was_started_to_survive_its_terminal_does() {
     let directory = directory();
     let program = records(&directory, &["--store", "memory:", "--listen", "127.0.0.1:0"]);
-    // As `nohup` does it.
+    // Ignores SIGHUP like `nohup`.
     let mut command = std::process::Command::new("sh");
     command.args(["-c", "trap '' HUP; exec \"$@\"", "sh"]).arg(program.get_program()).args(program.get_args());
     let serving = Serving::spawn(command);
@@ -195,7 +195,7 @@ fn a_second_signal_stops_it_at_once() {
 fn a_port_that_is_taken_is_said_to_be_that() {
     let directory = directory();
     let serving = Serving::start(&directory, &["--store", "memory:"]);
-    for store in lasting_stores().iter().map(String::as_str).chain(["memory:"]) {
+    for store in persistent_stores().iter().map(String::as_str).chain(["memory:"]) {
         for setting in ["--listen", "--admin-listen"] {
             let mut command = records(&directory, &["--store", store, setting, &serving.address.to_string()]);
             if setting != "--listen" {
@@ -204,14 +204,14 @@ fn a_port_that_is_taken_is_said_to_be_that() {
             let output = finish(command, "");
             assert_eq!(code(&output), 1);
             assert!(stderr(&output).contains(&format!("({setting})")), "{}", stderr(&output));
-            assert!(!directory.path().join("data").exists(), "it has made a store that it does not serve");
+            assert!(!directory.path().join("data").exists(), "the process has created a store that it does not serve");
         }
     }
 }
 
 #[test]
 fn a_directory_of_something_else_is_refused_and_left_alone() {
-    for store in lasting_stores() {
+    for store in persistent_stores() {
         let directory = directory();
         let data = directory.path().join("data");
         std::fs::create_dir(&data).unwrap();
@@ -224,13 +224,13 @@ fn a_directory_of_something_else_is_refused_and_left_alone() {
     }
 }
 
-/// Every file below a directory.
+/// Returns every file below a directory.
 fn files(directory: &std::path::Path) -> Vec<std::path::PathBuf> {
     let entries = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
     entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
 }
 
-/// What stands in every file that has something in it: a lock has not.
+/// Returns the contents of all files, without empty ones such as locks.
 fn contents(directory: &std::path::Path) -> std::collections::BTreeMap<std::path::PathBuf, Vec<u8>> {
     let read = files(directory).into_iter().map(|path| (path.clone(), std::fs::read(path).unwrap()));
     read.filter(|(path, _)| !path.ends_with("LOCK")).collect()
@@ -243,7 +243,7 @@ fn contents(directory: &std::path::Path) -> std::collections::BTreeMap<std::path
 #[case::cut_in_half(|bytes: &mut Vec<u8>| bytes.truncate(bytes.len() / 2))]
 #[case::emptied(|bytes: &mut Vec<u8>| bytes.clear())]
 fn a_damaged_directory_is_said_to_be_that_and_left_as_it_was(#[case] damage: fn(&mut Vec<u8>)) {
-    for store in lasting_stores() {
+    for store in persistent_stores() {
         let directory = directory();
         let output = run(&directory, &["import", "-", "--store", &store], SEED.unwrap());
         assert_eq!(code(&output), 0, "{}", stderr(&output));
@@ -258,6 +258,6 @@ fn a_damaged_directory_is_said_to_be_that_and_left_as_it_was(#[case] damage: fn(
             assert_eq!(code(&output), 1, "{}", stderr(&output));
             assert!(stderr(&output).contains("is damaged"), "{}", stderr(&output));
         }
-        assert!(before == contents(&data), "it was not left as it was");
+        assert!(before == contents(&data), "the directory was changed");
     }
 }

@@ -8,10 +8,10 @@ use std::time::Duration;
 use records::store::{BACKENDS, BackendKind};
 use tempfile::TempDir;
 
-/// What takes longer hangs.
+/// The longest wait of a test, so that a hang becomes a failure.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The program, with nothing set from outside, in `directory`.
+/// Returns the program's command in `directory`, without settings from the environment.
 pub fn records(directory: &TempDir, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_records"));
     command.args(arguments).current_dir(directory.path()).stdin(Stdio::null());
@@ -21,7 +21,7 @@ pub fn records(directory: &TempDir, arguments: &[&str]) -> Command {
     command
 }
 
-/// Runs it to its end, with `input` on its standard input.
+/// Runs the program to its end with `input` on its standard input.
 pub fn run(directory: &TempDir, arguments: &[&str], input: &str) -> Output {
     finish(records(directory, arguments), input)
 }
@@ -29,14 +29,14 @@ pub fn run(directory: &TempDir, arguments: &[&str], input: &str) -> Output {
 pub fn finish(mut command: Command, input: &str) -> Output {
     let mut child =
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
-    // It may end before it has read everything, which then is no error of the test.
+    // The process may end before it has read everything, which is no failure of the test.
     let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
     let (done, ended) = std::sync::mpsc::channel();
     let id = child.id();
     std::thread::spawn(move || done.send(child.wait_with_output().unwrap()));
     ended.recv_timeout(PATIENCE).unwrap_or_else(|_| {
         signal(id, "KILL");
-        panic!("it did not end by itself: {}", stderr(&ended.recv().unwrap()))
+        panic!("the process did not end by itself: {}", stderr(&ended.recv().unwrap()))
     })
 }
 
@@ -54,11 +54,11 @@ pub fn stderr(output: &Output) -> String {
 }
 
 pub fn code(output: &Output) -> i32 {
-    output.status.code().expect("it was not killed")
+    output.status.code().expect("an exit status: the process was killed")
 }
 
-/// The URLs of the embedded stores of this build that outlive a process, to be opened in any directory.
-pub fn lasting_stores() -> Vec<String> {
+/// Returns the relative URLs of the embedded stores of this build that outlive a process.
+pub fn persistent_stores() -> Vec<String> {
     BACKENDS
         .iter()
         .filter(|backend| backend.kind == BackendKind::Local)
@@ -66,11 +66,11 @@ pub fn lasting_stores() -> Vec<String> {
         .collect()
 }
 
-/// A server of its own process, which ends with the test.
+/// A server process, which is killed when this is dropped.
 pub struct Serving {
     child: Child,
     pub address: SocketAddr,
-    /// What it logged until it listened.
+    /// The log up to the line about listening.
     pub begin: String,
     log: Option<BufReader<std::process::ChildStderr>>,
     /// Reads the log while the process runs.
@@ -78,7 +78,7 @@ pub struct Serving {
 }
 
 impl Serving {
-    /// Returns when it listens; panics with its log if it does not come to that.
+    /// Starts a server, and returns once it listens; panics with its log if it ends before.
     pub fn start(directory: &TempDir, arguments: &[&str]) -> Self {
         Self::spawn(records(directory, &[arguments, &["--listen", "127.0.0.1:0"]].concat()))
     }
@@ -91,7 +91,7 @@ impl Serving {
         let address = loop {
             let begin = text.len();
             if log.read_line(&mut text).unwrap() == 0 {
-                panic!("it ended without listening: {text}");
+                panic!("the server ended without listening: {text}");
             }
             let address = text[begin..].split_once("listening on ").and_then(|(_, rest)| rest.split_once("://"));
             if let Some((_, rest)) = address {
@@ -104,21 +104,21 @@ impl Serving {
         serving
     }
 
-    /// Reads its log from now on: a process whose log fills the pipe drops lines.
+    /// Reads the log from now on: a process whose log fills the pipe drops lines.
     #[allow(dead_code)]
     pub fn read_log(&mut self) {
         let log = self.log.take();
         self.reader = Some(std::thread::spawn(|| read_to_end(log)));
     }
 
-    /// Status and body of an answer.
+    /// Returns the status and the body of a response.
     pub fn get(&self, path: &str) -> (u16, String) {
         self.get_at(self.address, path)
     }
 
-    /// Where health and metrics are, when they have an address of their own.
+    /// Returns the admin address.
     pub fn admin(&self) -> SocketAddr {
-        let (_, rest) = self.begin.split_once("health and metrics on http://").expect("an address of their own");
+        let (_, rest) = self.begin.split_once("health and metrics on http://").expect("an admin address in the log");
         rest.split(|c: char| c.is_whitespace() || c == '"').next().unwrap().parse().unwrap()
     }
 
@@ -128,7 +128,7 @@ impl Serving {
         (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
     }
 
-    /// What an answer begins with.
+    /// Returns the head of a response.
     #[allow(dead_code)]
     pub fn head(&self, path: &str) -> String {
         Self::ask(self.address, path).split("\r\n\r\n").next().unwrap().to_owned()
@@ -136,14 +136,14 @@ impl Serving {
 
     fn ask(address: SocketAddr, path: &str) -> String {
         let mut stream = TcpStream::connect(address).unwrap();
-        // HTTP/1.0: the body comes as it is and ends with the connection.
+        // With HTTP/1.0, the body has no chunks and ends with the connection.
         write!(stream, "GET {path} HTTP/1.0\r\n\r\n").unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
         answer
     }
 
-    /// For `tests/attack`, which looks at its memory.
+    /// Returns the process id, for the memory measurements in `tests/attack`.
     #[allow(dead_code)]
     pub fn id(&self) -> u32 {
         self.child.id()
@@ -153,12 +153,12 @@ impl Serving {
         signal(self.child.id(), name);
     }
 
-    /// Its exit status, without reading its log.
+    /// Waits for the end, and returns the exit status without reading the log.
     pub fn wait_unread(mut self) -> ExitStatus {
         self.child.wait().unwrap()
     }
 
-    /// Its exit status and the rest of its log.
+    /// Waits for the end, and returns the exit status and the rest of the log.
     pub fn wait(mut self) -> (ExitStatus, String) {
         let log = match self.reader.take() {
             Some(reader) => reader.join().unwrap(),

@@ -45,11 +45,11 @@ fn the_health_check_asks_as_the_server_speaks() {
     assert_eq!(code(&check(&tls)), 0);
     let without = check(&[]);
     assert!(code(&without) == 1 && stderr(&without).contains("400 Bad Request"), "{}", stderr(&without));
-    // Another file than that of the server, which may be about to change.
+    // The health check does not read the certificate, which may be about to change.
     fs::write(directory.path().join("tls.crt"), "nonsense").unwrap();
     assert_eq!(code(&check(&tls)), 0);
 
-    // A server without TLS, and an address of health, which has none either.
+    // The check fails for a server without TLS, and uses HTTP for the admin address.
     fs::remove_file(directory.path().join("tls.crt")).unwrap();
     write(&directory, &Authority::new().issue("localhost"));
     let plain = Serving::start(&directory, &["--store", "memory:"]);

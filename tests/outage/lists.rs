@@ -58,7 +58,7 @@ async fn cut_lists(port: u16, numbers: impl Iterator<Item = usize>) -> (usize, u
     let network = Proxy::to(port).await.expect("a port");
     let service = Server::over(open(&format!("mongodb://127.0.0.1:{}", network.port())).await).await;
     let whole = service.get(LIST).await;
-    assert!(whole.status == 200 && whole.whole);
+    assert!(whole.status == 200 && whole.is_complete);
     let before = network.received();
     assert_eq!(service.get(LIST).await.body, whole.body);
     // The driver's own talk is in it too: the last tenth is left to that.
@@ -70,7 +70,7 @@ async fn cut_lists(port: u16, numbers: impl Iterator<Item = usize>) -> (usize, u
             Some(answer) if answer.status == 503 => refused += 1,
             Some(answer) => {
                 assert_eq!(answer.status, 200);
-                assert!(!answer.whole, "a list that was cut looks whole, with {} bytes", answer.body.len());
+                assert!(!answer.is_complete, "a list that was cut looks whole, with {} bytes", answer.body.len());
                 cut += 1;
             }
             // Cut before its head was sent.

@@ -31,9 +31,9 @@ pub enum Unusable {
 /// The conditions under which the replica answers a read.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Conditions {
-    /// Not after a replica error.
+    /// Excludes a replica that has failed.
     pub only_healthy: bool,
-    /// `Some(ZERO)`: never. `None`: at any age that the operator allows.
+    /// The greatest staleness. `Some(ZERO)` excludes the replica; `None` accepts any age that the operator allows.
     pub max_staleness: Option<Duration>,
 }
 
