@@ -9,7 +9,7 @@ use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 use super::count::{PREFERENCE_APPLIED, RECORDS_COUNT};
 use super::rate_limit::{RATE_LIMIT, RATE_LIMIT_POLICY};
 use super::request_id::REQUEST_ID;
-use super::response::CACHE_STATUS;
+use super::response::{CACHE_STATUS, RECORDS_AS_OF};
 use super::settings::Settings;
 use super::timing::SERVER_TIMING;
 
@@ -43,6 +43,7 @@ pub fn layer(settings: &Settings) -> Option<CorsLayer> {
             ETAG,
             LINK,
             PREFERENCE_APPLIED,
+            RECORDS_AS_OF,
             RECORDS_COUNT,
             RATE_LIMIT,
             RATE_LIMIT_POLICY,

@@ -1,4 +1,4 @@
-//! The bounds on staleness in the `Cache-Control` of a request
+//! The bounds on staleness in a request: a cluster time in `Records-Not-Before`, and `Cache-Control`
 //! ([RFC 9111, section 5.2.1](https://www.rfc-editor.org/rfc/rfc9111#section-5.2.1);
 //! [RFC 5861, section 4](https://www.rfc-editor.org/rfc/rfc5861#section-4)).
 //!
@@ -9,12 +9,14 @@
 
 use std::time::Duration;
 
-use axum::http::HeaderMap;
 use axum::http::header::CACHE_CONTROL;
+use axum::http::{HeaderMap, HeaderName};
 
 use super::problem::Problem;
 use super::settings::Settings;
-use crate::store::Freshness;
+use crate::store::{ClusterTime, Freshness, NOT_BEFORE};
+
+const RECORDS_NOT_BEFORE: HeaderName = HeaderName::from_static("records-not-before");
 
 /// The greatest number of seconds ([RFC 9111, section 1.2.2](https://www.rfc-editor.org/rfc/rfc9111#section-1.2.2)).
 const FOREVER: u64 = 1 << 31;
@@ -23,12 +25,25 @@ const FOREVER: u64 = 1 << 31;
 ///
 /// # Errors
 ///
-/// 400, when a directive has a value that is no number of seconds.
+/// 400, when a directive has a value that is no number of seconds, or a token is none.
 pub fn freshness(settings: &Settings, headers: &HeaderMap) -> Result<Option<Freshness>, Problem> {
-    if !settings.request_directives || !headers.contains_key(CACHE_CONTROL) {
+    let has_directives = settings.request_directives && headers.contains_key(CACHE_CONTROL);
+    if !has_directives && !headers.contains_key(RECORDS_NOT_BEFORE) {
         return Ok(None);
     }
-    Ok(Some(Directives::read(headers)?.freshness()).filter(Freshness::is_bounded))
+    let freshness = if has_directives { Directives::read(headers)?.freshness() } else { Freshness::default() };
+    Ok(Some(Freshness { not_before: not_before(headers)?, ..freshness }).filter(Freshness::is_bounded))
+}
+
+fn not_before(headers: &HeaderMap) -> Result<Option<ClusterTime>, Problem> {
+    let mut values = headers.get_all(RECORDS_NOT_BEFORE).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    let token = value.to_str().ok().and_then(|text| text.parse().ok()).filter(|_| values.next().is_none());
+    token.map(Some).ok_or_else(|| {
+        let detail = "It must be one token, as in `Records-As-Of`: the seconds of a cluster time, a dot and its increment, as in \
+                      1764338423.1.";
+        Problem::bad(NOT_BEFORE, detail)
+    })
 }
 
 #[derive(Default)]
@@ -97,6 +112,7 @@ impl Directives {
             max_staleness: bound(max_staleness),
             max_staleness_on_error: bound(on_error),
             only_replica: self.only_if_cached,
+            not_before: None,
         }
     }
 }

@@ -109,7 +109,8 @@ async fn page(
     response.headers_mut().insert(ETAG, tag);
     response.headers_mut().extend(next.map(|next| (LINK, next)));
     set_count_headers(&mut response, count);
-    set_staleness_headers(&mut response, page.staleness.max(count.and_then(|count| count.staleness)));
+    let staleness = page.staleness.max(count.and_then(|count| count.staleness));
+    set_staleness_headers(&mut response, staleness, page.as_of);
     let response = compress::compressed(&app.memory, &parts.headers, response)?;
     Ok(if outcome == Outcome::NotModified { not_modified(response) } else { response })
 }
@@ -129,15 +130,15 @@ async fn stream(
     let opened = async {
         let list = app.store.list(request).await?;
         let body = RecordBody::begin(list.rows, encoder, app.memory.clone(), permit, request_id).await?;
-        Ok::<_, store::Error>((body, list.staleness))
+        Ok::<_, store::Error>((body, list.staleness, list.as_of))
     };
     let opened = async { tokio::join!(opened, count(app, preferred)) };
     let (opened, count) = StoreTime::of(&parts.extensions, opened).await;
-    let (body, staleness) = opened?;
+    let (body, staleness, as_of) = opened?;
     let body = if outcome == Outcome::NotModified { Body::empty() } else { Body::from_stream(body) };
     let mut response = record_response(&app.settings, media_type, body);
     set_count_headers(&mut response, count);
-    set_staleness_headers(&mut response, staleness.max(count.and_then(|count| count.staleness)));
+    set_staleness_headers(&mut response, staleness.max(count.and_then(|count| count.staleness)), as_of);
     match outcome {
         Outcome::NotModified => Ok(not_modified(response)),
         Outcome::Perform => compress::compressed(&app.memory, &parts.headers, response),

@@ -41,7 +41,7 @@ pub async fn record(State(app): State<App>, request: Request) -> Result<Response
 
     let mut response = record_response(&app.settings, media_type, json);
     response.headers_mut().extend(tag.map(|tag| (ETAG, tag)));
-    set_staleness_headers(&mut response, found.staleness);
+    set_staleness_headers(&mut response, found.staleness, found.as_of);
     let response = compress::compressed(&app.memory, &head.headers, response)?;
     Ok(if outcome == Outcome::NotModified { not_modified(response) } else { response })
 }
@@ -50,7 +50,7 @@ fn absent(headers: &HeaderMap, found: &GetResult) -> Result<Response, Problem> {
     evaluate_preconditions(headers, Current::Absent)?;
     // A cache may keep a 204 for as long as it likes (RFC 9110, section 15.3.5), and the record may be added meanwhile.
     let mut response = (StatusCode::NO_CONTENT, [(CACHE_CONTROL, "no-store")]).into_response();
-    set_staleness_headers(&mut response, found.staleness);
+    set_staleness_headers(&mut response, found.staleness, found.as_of);
     Ok(response)
 }
 

@@ -10,6 +10,10 @@ use axum::response::Response;
 use super::accept::MediaType;
 use super::compress;
 use super::settings::Settings;
+use crate::store::ClusterTime;
+
+/// The cluster time up to which the response has every write, of which a client knows its own.
+pub const RECORDS_AS_OF: HeaderName = HeaderName::from_static("records-as-of");
 
 pub const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
@@ -18,7 +22,7 @@ pub const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 const FROM_REPLICA: HeaderValue = HeaderValue::from_static("records; hit; detail=copy");
 
 /// Room for the headers of a response with records, so that the map need not grow.
-const HEADERS: usize = 10;
+const HEADERS: usize = 11;
 
 pub fn record_response(settings: &Settings, media_type: MediaType, body: impl Into<Body>) -> Response {
     let mut response = Response::new(body.into());
@@ -32,8 +36,12 @@ pub fn record_response(settings: &Settings, media_type: MediaType, body: impl In
     response
 }
 
-/// Adds `Age` and `Cache-Status` to a response from the replica. Whole seconds, rounded up: less would promise too much.
-pub fn set_staleness_headers(response: &mut Response, staleness: Option<Duration>) {
+/// Adds `Records-As-Of`, and `Age` and `Cache-Status` to a response from the replica. Whole seconds, rounded up: less would
+/// promise too much.
+pub fn set_staleness_headers(response: &mut Response, staleness: Option<Duration>, as_of: Option<ClusterTime>) {
+    if let Some(value) = as_of.and_then(|time| HeaderValue::try_from(time.to_string()).ok()) {
+        response.headers_mut().insert(RECORDS_AS_OF, value);
+    }
     let Some(staleness) = staleness else { return };
     let seconds = staleness.as_secs() + u64::from(staleness.subsec_nanos() > 0);
     response.headers_mut().insert(AGE, seconds.into());

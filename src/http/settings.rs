@@ -31,6 +31,7 @@ pub const CORS_HEADERS: &[&str] = &[
     "if-match",
     "if-none-match",
     "prefer",
+    "records-not-before",
     "traceparent",
     "tracestate",
     "x-request-id",

@@ -3,7 +3,7 @@
 use futures::stream::BoxStream;
 use tokio::time::Instant;
 
-use super::Error;
+use super::{ClusterTime, Error};
 use crate::record::{Document, Key};
 
 /// A place in a store's history, to resume from. Only the store that made it can read it.
@@ -25,6 +25,8 @@ pub struct ChangeBatch {
     /// A replica with all changes up to here is as the store was at this moment, or newer. `None` when this batch proves
     /// nothing.
     pub current: Option<Instant>,
+    /// A replica with all changes up to here has every write up to this time. `None` when this batch does not tell.
+    pub as_of: Option<ClusterTime>,
 }
 
 /// Why a change stream ended.

@@ -28,8 +28,9 @@ pub type Chunks = Arc<dyn Fn(Option<Key>, Option<usize>) -> ChunkStream + Send +
 ///
 /// # Errors
 ///
-/// Those of the scan, and `Invalid` where two sort fields are arrays in one document.
+/// Those of the scan, and `Invalid` where two sort fields are arrays in one document, or where the request names a cluster time.
 pub async fn execute(chunks: Chunks, request: ListRequest) -> Result<ListResult> {
+    request.freshness.without_cluster_time()?;
     if !request.sort.is_empty() {
         return execute_unordered(chunks, request).await;
     }

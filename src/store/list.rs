@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures::stream::{BoxStream, StreamExt};
 use tokio::time::timeout;
 
-use super::{Error, Freshness, Result, Store};
+use super::{ClusterTime, Error, Freshness, Result, Store};
 use crate::query::{Cursor, Filter, Position, Projection, Sort};
 use crate::record::Document;
 
@@ -21,6 +21,9 @@ pub struct GetResult {
     pub is_ambiguous: bool,
     /// The time since the replica that answered was known to be current; `None` if the store itself answered.
     pub staleness: Option<Duration>,
+    /// The answer contains every write up to this time, as far as a majority of the members has it, and perhaps later ones.
+    /// `None` if the store does not know.
+    pub as_of: Option<ClusterTime>,
 }
 
 impl From<Option<Document>> for GetResult {
@@ -71,6 +74,8 @@ pub struct ListResult {
     pub rows: RowStream,
     /// See [`GetResult::staleness`].
     pub staleness: Option<Duration>,
+    /// See [`GetResult::as_of`].
+    pub as_of: Option<ClusterTime>,
     /// See [`Cursor::no_arrays`].
     pub no_arrays: bool,
 }
@@ -133,7 +138,7 @@ impl ListResult {
 
 impl From<RowStream> for ListResult {
     fn from(rows: RowStream) -> Self {
-        Self { rows, staleness: None, no_arrays: false }
+        Self { rows, staleness: None, as_of: None, no_arrays: false }
     }
 }
 

@@ -26,7 +26,7 @@ use futures::future::{BoxFuture, ready};
 pub use changes::{Change, ChangeBatch, ChangeStream, ChangeStreamError, ResumeToken};
 pub use error::{Error, Kind, Refusal, RefusedDocument, Result, WriteOutcome};
 pub use exec::{CHUNK_BYTES, CHUNK_DOCUMENTS, ChunkStream, Chunks, execute, execute_unordered};
-pub use freshness::Freshness;
+pub use freshness::{ClusterTime, Freshness, NOT_BEFORE};
 use list::count_listed;
 pub use list::{COUNT_TIME, CountResult, GetResult, ListRequest, ListResult, Precision, Row, RowStream, SnapshotRows};
 pub use memory_pool::{MemoryPool, MemoryReservation, UNCOUNTED_BYTES};
@@ -70,10 +70,13 @@ pub trait Store: Debug + Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// `Unavailable`, also when no half of a fallback has an answer within the bounds: see [`Refusal`].
+    /// `Unavailable`, also when no half of a fallback has an answer within the bounds: see [`Refusal`]. `Invalid` when the bound
+    /// is a cluster time, and the store has none.
     fn get_fresh<'a>(&'a self, id: &'a RecordId, freshness: &'a Freshness) -> BoxFuture<'a, Result<GetResult>> {
-        let _ = freshness;
-        self.get(id)
+        match freshness.without_cluster_time() {
+            Ok(()) => self.get(id),
+            Err(error) => Box::pin(ready(Err(error))),
+        }
     }
 
     /// Returns the result of [`get`](Store::get) if the store can answer without waiting, `None` otherwise.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 
-use super::{Error, ListRequest, MemoryReservation, Result, Store};
+use super::{ClusterTime, Error, ListRequest, MemoryReservation, Result, Store};
 use crate::query::{Cursor, Position};
 use crate::record::Document;
 use crate::wire;
@@ -21,6 +21,8 @@ pub struct Page {
     pub next: Option<Cursor>,
     /// See [`GetResult::staleness`](super::GetResult::staleness).
     pub staleness: Option<Duration>,
+    /// See [`GetResult::as_of`](super::GetResult::as_of).
+    pub as_of: Option<ClusterTime>,
 }
 
 /// Returns the first `limit` rows of `request`: fewer, but at least one, if they would exceed [`PAGE_BYTES`]; more, if the last
@@ -40,7 +42,7 @@ pub async fn page(
     let mut ask = limit.saturating_add(1);
     loop {
         let list = store.list(ListRequest { limit: Some(ask), ..request.clone() }).await?;
-        let (staleness, no_arrays) = (list.staleness, list.no_arrays);
+        let (staleness, as_of, no_arrays) = (list.staleness, list.as_of, list.no_arrays);
         let mut rows = list.rows;
         let (mut documents, mut positions) = (Vec::<Document>::new(), Vec::<Position>::new());
         let mut bytes = 0;
@@ -82,7 +84,7 @@ pub async fn page(
         };
         documents.truncate(end);
         let next = (end < read).then(|| Cursor { position: positions.swap_remove(end - 1), no_arrays });
-        return Ok(Page { documents, next, staleness });
+        return Ok(Page { documents, next, staleness, as_of });
     }
 }
 

@@ -82,7 +82,7 @@ async fn what_is_described_is_what_is_answered() {
     }
     let parameters = openapi["paths"]["/api/v1/records"]["get"]["parameters"].as_array().unwrap();
     let names: Vec<_> = parameters.iter().map(|parameter| parameter["name"].as_str().unwrap()).collect();
-    let headers = ["Prefer", "Cache-Control", "If-Match", "If-None-Match"];
+    let headers = ["Prefer", "Records-Not-Before", "Cache-Control", "If-Match", "If-None-Match"];
     assert_eq!(names, [&["limit", "after", "after_id", "sort", "fields", "filters", "or"], &headers[..]].concat());
     for name in ["limit", "after", "after_id", "sort", "fields"] {
         let problem = server.get(&format!("/api/v1/records?{name}=&{name}=")).await.problem();

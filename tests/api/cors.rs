@@ -49,6 +49,7 @@ async fn an_origin_that_is_named_may_read(
             "etag",
             "age",
             "cache-status",
+            "records-as-of",
             "records-count",
             "preference-applied",
             "retry-after",
@@ -64,7 +65,11 @@ async fn an_origin_that_is_named_may_read(
     let preflight = server.request("OPTIONS", path, PREFLIGHT).await;
     assert_eq!((preflight.status, allowed(&preflight)), (200, expected));
     assert_eq!(preflight.header("access-control-allow-methods"), Some("GET,HEAD"));
-    assert!(preflight.header("access-control-allow-headers").unwrap().contains("if-none-match"));
+    let headers = preflight.header("access-control-allow-headers").unwrap();
+    assert!(
+        ["if-none-match", "records-not-before", "cache-control"].iter().all(|name| headers.contains(name)),
+        "{headers}"
+    );
 }
 
 #[tokio::test]

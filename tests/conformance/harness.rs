@@ -15,8 +15,8 @@ use records::query::{After, Cursor, Position, Selection};
 use records::record::{Document, Key, RecordId};
 use records::store::fallback::{self, Mode, Settings};
 use records::store::{
-    Backend, BackendKind, CountResult, GetResult, ListRequest, ListResult, MemoryPool, MemoryReservation, Opened,
-    Options, Page, Precision, Result as StoreResult, Row, Store, page,
+    Backend, BackendKind, CountResult, Freshness, GetResult, ListRequest, ListResult, MemoryPool, MemoryReservation,
+    Opened, Options, Page, Precision, Result as StoreResult, Row, Store, page,
 };
 use records::wire;
 use tempfile::TempDir;
@@ -267,6 +267,10 @@ impl CaughtUp {
 impl Store for CaughtUp {
     fn get<'a>(&'a self, id: &'a RecordId) -> BoxFuture<'a, StoreResult<GetResult>> {
         self.0.get(id)
+    }
+
+    fn get_fresh<'a>(&'a self, id: &'a RecordId, freshness: &'a Freshness) -> BoxFuture<'a, StoreResult<GetResult>> {
+        self.0.get_fresh(id, freshness)
     }
 
     fn try_get(&self, id: &RecordId) -> Option<StoreResult<GetResult>> {

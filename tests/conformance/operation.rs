@@ -4,9 +4,11 @@ use std::time::{Duration, Instant};
 
 use futures::{StreamExt, TryStreamExt};
 use records::record::Document;
-use records::store::{Change, ChangeStreamError, ListRequest, MetricValue, Options, Store};
+use records::store::{
+    Change, ChangeStreamError, Freshness, ListRequest, MetricValue, NOT_BEFORE, Options, Refusal, Store,
+};
 
-use crate::harness::{Context, cases, document, get, list, numbered, upsert, upsert_texts};
+use crate::harness::{Context, cases, document, get, list, numbered, request, upsert, upsert_texts};
 use crate::servers::mongod;
 
 cases! {
@@ -14,6 +16,7 @@ cases! {
         ping_and_health_are_ok,
         metrics_have_their_prefix_and_counters_do_not_fall,
         an_answer_is_stale_if_and_only_if_a_replica_gave_it,
+        a_cluster_time_is_reached_or_the_store_says_that_it_has_none,
         a_snapshot_has_every_document,
         changes_are_unsupported_or_show_every_write_and_resume,
     }
@@ -53,6 +56,41 @@ fn counters(store: &dyn Store) -> Vec<(&'static str, &'static str, u64)> {
         }
     }
     counters
+}
+
+async fn a_cluster_time_is_reached_or_the_store_says_that_it_has_none(context: &Context) {
+    let store = context.fresh().await.into_store();
+    upsert(&*store, numbered(0..3)).await;
+    let freshness = Freshness { not_before: "1.1".parse().ok(), ..Freshness::default() };
+    let found = store.get_fresh(&"1".into(), &freshness).await.map(|found| (found.document, found.as_of));
+    for sort in ["", "a"] {
+        let sort: &[_] = if sort.is_empty() { &[("limit", "5")] } else { &[("sort", sort), ("limit", "5")] };
+        let list = store.list(ListRequest { freshness, ..request(sort) }).await;
+        match (&found, list) {
+            (Ok((document, as_of)), Ok(list)) => {
+                assert!(document.is_some() && *as_of >= freshness.not_before, "{document:?} {as_of:?}");
+                assert!(list.as_of >= freshness.not_before, "{:?}", list.as_of);
+                assert_eq!(list.rows.count().await, 3);
+            }
+            (Err(found), Err(list)) => {
+                for error in [found, &list] {
+                    // A primary that is away does not say what it has.
+                    let is_refused = context.has_replica() && error.refusal() == Some(Refusal::TooStale);
+                    let is_rejected = error.rejection().is_some_and(|(parameter, _)| parameter == NOT_BEFORE);
+                    assert!(is_refused || is_rejected, "{error:?}");
+                }
+            }
+            (found, list) => panic!("{found:?}, {list:?}"),
+        }
+    }
+    // The other bounds are met by a store that is never stale.
+    let zero = Some(Duration::ZERO);
+    let freshness = Freshness { max_staleness: zero, max_staleness_on_error: zero, ..Freshness::default() };
+    match store.get_fresh(&"1".into(), &freshness).await {
+        Ok(found) => assert!(found.document.is_some() && found.staleness.is_none(), "{found:?}"),
+        // Its primary does not answer.
+        Err(error) => assert!(context.has_replica() && error.refusal() == Some(Refusal::TooStale), "{error:?}"),
+    }
 }
 
 async fn metrics_have_their_prefix_and_counters_do_not_fall(context: &Context) {

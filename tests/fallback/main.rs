@@ -8,6 +8,8 @@
 mod changes;
 mod directories;
 mod faults;
+#[cfg(feature = "mongodb")]
+mod freshness;
 mod ids;
 mod load;
 mod process;
@@ -50,8 +52,13 @@ fn main() -> ExitCode {
         Trial::test(name, run).with_ignored_flag(mongod::program().is_none() && !required)
     };
     let soak = if soak::time().is_some() { soak::CASES } else { &[] };
+    #[cfg(feature = "mongodb")]
+    let freshness = freshness::CASES;
+    #[cfg(not(feature = "mongodb"))]
+    let freshness: &[Case] = &[];
     let cases =
-        [changes::CASES, directories::CASES, faults::CASES, ids::CASES, load::CASES, process::CASES, soak].concat();
+        [changes::CASES, directories::CASES, faults::CASES, freshness, ids::CASES, load::CASES, process::CASES, soak]
+            .concat();
     let trials = if compiled_in { cases.iter().map(trial).collect() } else { Vec::new() };
     libtest_mimic::run(&arguments, trials).exit_code()
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use records::record::{Document, Key};
+use records::store::{ClusterTime, Freshness};
 use tokio::time::Instant;
 
 use crate::world::{KEYS, Version, World};
@@ -50,6 +51,15 @@ impl Answer<'_> {
         Err(format!("key {}: {record:?} of age {age:?} was not what the primary held then: {held:?}", self.key))
     }
 
+    /// It has every write up to `time`, which is the number of a write.
+    pub fn has_writes(&self, world: &World, time: Option<ClusterTime>) -> Result<(), String> {
+        let time = time.map_or(0, ClusterTime::bits);
+        let history = &world.history[self.key as usize];
+        let floor = history.iter().rev().map(|version| version.number).find(|number| *number <= time);
+        let has = self.goes_on(world, floor.unwrap_or_default()).map(drop);
+        has.map_err(|broken| format!("it is not as of {time}: {broken}"))
+    }
+
     /// A reader who has seen version `floor` of this key sees that one or a later one. Returns which.
     pub fn goes_on(&self, world: &World, floor: u64) -> Result<u64, String> {
         let history = &world.history[self.key as usize];
@@ -69,6 +79,7 @@ pub fn list(
     age: Option<Duration>,
     asked: Instant,
     got: Instant,
+    time: Option<ClusterTime>,
 ) -> Result<(), String> {
     let keys: Vec<_> = listed.iter().map(|record| record.key().clone()).collect();
     if !keys.is_sorted_by(|a, b| a < b) {
@@ -76,7 +87,24 @@ pub fn list(
     }
     for key in 0..KEYS {
         let record = listed.iter().find(|record| *record.key() == Key::int64(key));
-        Answer { key, record, age, asked, got }.is_true(world).map_err(|broken| format!("in a list, {broken}"))?;
+        let answer = Answer { key, record, age, asked, got };
+        let holds = answer.is_true(world).and_then(|()| answer.has_writes(world, time));
+        holds.map_err(|broken| format!("in a list, {broken}"))?;
     }
     Ok(())
+}
+
+/// An answer of this age, and as of this time, is within the bounds.
+pub fn bounds(freshness: &Freshness, age: Option<Duration>, as_of: Option<ClusterTime>) -> Result<(), String> {
+    // A reader does not know if the primary has failed meanwhile.
+    let max = match (freshness.max_staleness, freshness.max_staleness_on_error) {
+        (Some(max), Some(on_error)) => Some(max.max(on_error)),
+        _ => None,
+    };
+    let is_young = age.is_none_or(|age| max.is_none_or(|max| !max.is_zero() && age <= max));
+    let is_from_replica = age.is_some() || !freshness.only_replica;
+    if is_young && is_from_replica && as_of >= freshness.not_before {
+        return Ok(());
+    }
+    Err(format!("an answer of age {age:?} and as of {as_of:?} is beyond {freshness:?}"))
 }

@@ -139,7 +139,7 @@ impl Store for Primary {
             let tells = !told && primary.has(Fault::CatchUp);
             let changes =
                 if tells { (0..MANY).map(|id| Change::Put(record(id, LENGTH))).collect() } else { Vec::new() };
-            let batch = ChangeBatch { changes, token: None, current: Some(Instant::now()) };
+            let batch = ChangeBatch { changes, current: Some(Instant::now()), ..ChangeBatch::default() };
             Some((Ok(batch), (primary, told || tells)))
         });
         feed.boxed()

@@ -73,6 +73,7 @@ fn every_promise_is_kept_under_every_schedule() {
     // A simulation in which nothing happens keeps every promise.
     assert!(tally.from_primary > 100 && tally.from_copy > 100 && tally.errors > 10, "{tally:?}");
     assert!(tally.lists > 100 && tally.absent > 100, "{tally:?}");
+    assert!(tally.bounded > 100 && tally.refused > 10 && tally.after_a_time > 100, "{tally:?}");
 }
 
 #[test]
@@ -92,6 +93,9 @@ fn a_seed_gives_the_same_run_twice() {
 #[case::an_old_answer_is_given_again(Bug::OldAnswer)]
 #[case::an_answer_says_that_it_is_younger_than_it_is(Bug::YoungAge)]
 #[case::a_list_is_cut_short(Bug::ShortList)]
+#[case::a_bound_is_ignored(Bug::IgnoredBound)]
+#[case::a_cluster_time_is_ignored(Bug::IgnoredTime)]
+#[case::an_answer_names_a_later_time(Bug::LateTime)]
 fn a_planted_bug_is_found(#[case] bug: Bug) {
     let (failures, _) = failures(0..300, bug, 1, Duration::MAX);
     let (seed, broken) = failures.first().unwrap_or_else(|| panic!("{bug:?} was not found in 300 seeds"));

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -16,13 +16,16 @@ use records::http::{self, Draining, HttpService};
 use records::record::{Document, RecordId};
 use records::store::fallback::{self, Mode, Settings};
 use records::store::{
-    ChangeBatch, ChangeStream, ChangeStreamError, Error, GetResult, ListRequest, ListResult, MetricValue, Result,
-    ResumeToken, SnapshotRows, Store,
+    ChangeBatch, ChangeStream, ChangeStreamError, ClusterTime, Error, Freshness, GetResult, ListRequest, ListResult,
+    MetricValue, Refusal, Result, ResumeToken, SnapshotRows, Store,
 };
 use tokio::time::{Instant, sleep};
 use tower::ServiceExt;
 
 const TIMEOUT: Duration = Duration::from_millis(250);
+const ANY: Freshness =
+    Freshness { max_staleness: None, max_staleness_on_error: None, only_replica: false, not_before: None };
+
 const SLOW: Duration = Duration::from_secs(2);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,13 +40,23 @@ enum State {
     NoSnapshot,
     /// The same, and nothing else is answered.
     AwayWithoutSnapshot,
+    /// It answers, and has no cluster time.
+    Timeless,
 }
 
-const STATES: [State; 6] =
-    [State::Answers, State::Slow, State::Away, State::Silent, State::NoSnapshot, State::AwayWithoutSnapshot];
+const STATES: [State; 7] = [
+    State::Answers,
+    State::Slow,
+    State::Away,
+    State::Silent,
+    State::NoSnapshot,
+    State::AwayWithoutSnapshot,
+    State::Timeless,
+];
 
+/// The state, and the number of writes, which is the cluster time.
 #[derive(Clone)]
-struct Primary(Arc<AtomicU8>);
+struct Primary(Arc<(AtomicU8, AtomicU64)>);
 
 fn record() -> Document {
     extended_json::parse(br#"{"_id":1}"#).expect("a document")
@@ -51,11 +64,29 @@ fn record() -> Document {
 
 impl Primary {
     fn state(&self) -> State {
-        STATES[self.0.load(Ordering::Relaxed) as usize]
+        STATES[self.0.0.load(Ordering::Relaxed) as usize]
     }
 
     fn set(&self, state: State) {
-        self.0.store(state as u8, Ordering::Relaxed);
+        self.0.0.store(state as u8, Ordering::Relaxed);
+    }
+
+    fn time(&self) -> ClusterTime {
+        ClusterTime::new(self.0.1.load(Ordering::Relaxed)).expect("a write")
+    }
+
+    fn write(&self) {
+        self.0.1.fetch_add(1, Ordering::Relaxed);
+    }
+
+    async fn reach(&self, not_before: Option<ClusterTime>) -> Result<Option<ClusterTime>> {
+        self.call().await?;
+        match self.state() {
+            State::Timeless if not_before.is_some() => Err(Error::no_cluster_time()),
+            State::Timeless => Ok(None),
+            _ if not_before > Some(self.time()) => Err(Error::refused(Refusal::TooStale, "ahead")),
+            _ => Ok(Some(self.time())),
+        }
     }
 
     async fn call(&self) -> Result<()> {
@@ -72,16 +103,21 @@ impl Primary {
 
 impl Store for Primary {
     fn get<'a>(&'a self, id: &'a RecordId) -> BoxFuture<'a, Result<GetResult>> {
+        self.get_fresh(id, &ANY)
+    }
+
+    fn get_fresh<'a>(&'a self, id: &'a RecordId, freshness: &'a Freshness) -> BoxFuture<'a, Result<GetResult>> {
         Box::pin(async {
-            self.call().await?;
-            Ok((id.as_str() == "1").then(record).into())
+            let as_of = self.reach(freshness.not_before).await?;
+            Ok(GetResult { as_of, ..(id.as_str() == "1").then(record).into() })
         })
     }
 
-    fn list(&self, _: ListRequest) -> BoxFuture<'_, Result<ListResult>> {
-        Box::pin(async {
-            self.call().await?;
-            Ok(stream::iter([Ok(record().into())]).boxed().into())
+    fn list(&self, request: ListRequest) -> BoxFuture<'_, Result<ListResult>> {
+        Box::pin(async move {
+            let as_of = self.reach(request.freshness.not_before).await?;
+            let rows = stream::iter([Ok(record().into())]).boxed();
+            Ok(ListResult { as_of, ..rows.into() })
         })
     }
 
@@ -116,7 +152,8 @@ impl Store for Primary {
                 _ => Some(Instant::now()),
             };
             let token = Some(ResumeToken([1].into()));
-            Some((Ok(ChangeBatch { changes: Vec::new(), token, current }), Some(primary)))
+            let as_of = current.filter(|_| primary.state() != State::Timeless).map(|_| primary.time());
+            Some((Ok(ChangeBatch { changes: Vec::new(), token, current, as_of }), Some(primary)))
         });
         batches.boxed()
     }
@@ -135,8 +172,9 @@ struct Row {
     state: State,
     /// The time for which the primary has been in that state.
     since: Duration,
-    /// The header of the request.
+    /// The header of the request, and the writes from the last one on whose cluster time is the token in it.
     header: Option<(String, String)>,
+    ahead: u64,
     response: String,
 }
 
@@ -162,19 +200,27 @@ fn rows() -> Vec<Row> {
             "has been away for 60 s" => (State::Away, minute),
             "answers, its changes have stopped for 60 s" => (State::Silent, minute),
             "answers, no replica yet" => (State::NoSnapshot, Duration::ZERO),
+            "answers, is no replica set" => (State::Timeless, Duration::ZERO),
             "is away, no replica yet" => (State::AwayWithoutSnapshot, Duration::ZERO),
             _ => panic!("{line}"),
         };
-        let header = match header {
-            "no bound" => None,
+        let (header, ahead) = match header {
+            "no bound" => (None, 0),
             text => {
-                let header = text.trim_matches('`').split_once(": ").expect("a header");
-                Some((header.0.to_owned(), header.1.to_owned()))
+                let (header, token) = text.trim_start_matches('`').split_once('`').expect("code");
+                let ahead = match token.trim() {
+                    "" | "of the last write" => 0,
+                    "of a later write" => 1,
+                    "ahead of the cluster" => 1_000,
+                    _ => panic!("{line}"),
+                };
+                let header = header.split_once(": ").expect("a header");
+                (Some((header.0.to_owned(), header.1.to_owned())), ahead)
             }
         };
         rows.extend(modes.into_iter().map(|mode| {
             let (header, response) = (header.clone(), response.to_owned());
-            Row { mode, state, since, header, response }
+            Row { mode, state, since, header, ahead, response }
         }));
     }
     rows
@@ -182,7 +228,8 @@ fn rows() -> Vec<Row> {
 
 async fn over(row: &Row) -> (Primary, Arc<dyn Store>) {
     let lacks_snapshot = matches!(row.state, State::NoSnapshot | State::AwayWithoutSnapshot);
-    let primary = Primary(Arc::new(AtomicU8::new(if lacks_snapshot { row.state } else { State::Answers } as u8)));
+    let first = if lacks_snapshot || row.state == State::Timeless { row.state } else { State::Answers };
+    let primary = Primary(Arc::new((AtomicU8::new(first as u8), AtomicU64::new(1 << 32))));
     let interval = Duration::from_secs(3_600);
     let settings = Settings { mode: row.mode, timeout: TIMEOUT, snapshot_interval: interval, ..Settings::default() };
     let store = fallback::over(Arc::new(primary.clone()), settings).await.expect("a fallback");
@@ -233,14 +280,24 @@ async fn each_row_of_the_table_of_promises_is_kept() {
     let rows = rows();
     assert!(rows.len() >= 20, "{rows:?}");
     for row in &rows {
-        let (_primary, store) = over(row).await;
+        let (primary, store) = over(row).await;
         let service = http::service(store, Duration::from_secs(10), Draining::default());
         sleep(row.since).await;
         // The first answers open the circuit breaker of a primary that is away, and the later ones find it open.
         let rounds = if row.state == State::Slow { 1 } else { 4 };
         for path in PATHS.iter().cycle().take(PATHS.len() * rounds) {
-            let (status, headers) = request(&service, path, row.header.as_ref()).await;
+            // The replica has not heard of this write yet.
+            if row.state != State::Away {
+                primary.write();
+            }
+            let token = ClusterTime::new(primary.time().bits() + row.ahead).expect("a time").to_string();
+            let header = row.header.clone().map(|(name, value)| (name, value.replace("TOKEN", &token)));
+            let (status, headers) = request(&service, path, header.as_ref()).await;
             check(row, path, status, &headers);
+            let as_of = headers.get("records-as-of").map(|value| value.to_str().unwrap().parse().unwrap());
+            assert_eq!(as_of.is_some(), status.is_success() && row.state != State::Timeless, "{path} {row:?}");
+            let not_before = header.filter(|(_, value)| *value == token).map(|_| token.parse::<ClusterTime>().unwrap());
+            assert!(!status.is_success() || as_of >= not_before, "{path} {row:?}: {as_of:?}");
         }
     }
 }
@@ -253,7 +310,7 @@ fn bounded(store: &dyn Store, outcome: &str) -> u64 {
 }
 
 fn row(mode: Mode, state: State) -> Row {
-    Row { mode, state, since: Duration::ZERO, header: None, response: String::new() }
+    Row { mode, state, since: Duration::ZERO, header: None, ahead: 0, response: String::new() }
 }
 
 #[tokio::test(start_paused = true)]

@@ -158,8 +158,8 @@ impl Store for Primary {
             }
             let changes = if is_open { std::mem::take(&mut *primary.0.changes.lock().unwrap()) } else { Vec::new() };
             let is_silent = !is_open || on(&faults.is_silent);
-            let batch =
-                ChangeBatch { changes, token: Some(ResumeToken([1].into())), current: (!is_silent).then(Instant::now) };
+            let (token, current) = (Some(ResumeToken([1].into())), (!is_silent).then(Instant::now));
+            let batch = ChangeBatch { changes, token, current, as_of: None };
             Some((Ok(batch), Some((primary, true, resumes))))
         });
         batches.boxed()

@@ -9,7 +9,9 @@ use futures::future::{BoxFuture, join_all};
 use futures::stream::{StreamExt, TryStreamExt};
 use records::record::{Document, RecordId};
 use records::store::fallback::{self, Mode, Settings};
-use records::store::{GetResult, ListRequest, ListResult, Options, Result as StoreResult, Store};
+use records::store::{
+    ClusterTime, Freshness, GetResult, ListRequest, ListResult, Options, Result as StoreResult, Store,
+};
 use tokio::task::LocalSet;
 use tokio::time::{Instant, sleep};
 
@@ -22,7 +24,8 @@ const TROUBLE: Duration = Duration::from_secs(6);
 /// How long the store may take to be as if nothing had happened.
 const RECOVERY: Duration = Duration::from_secs(35);
 
-const READERS: usize = 3;
+const READERS: usize = 5;
+const WRITERS: usize = 2;
 
 /// How long the primary may take before the copy answers.
 const AFTER: Duration = Duration::from_millis(250);
@@ -35,6 +38,10 @@ pub struct Tally {
     pub absent: u64,
     pub lists: u64,
     pub errors: u64,
+    /// Answers to readers with bounds, those among them with a cluster time, and refusals.
+    pub bounded: u64,
+    pub after_a_time: u64,
+    pub refused: u64,
     pub writes: u64,
     pub faults: u64,
 }
@@ -46,6 +53,9 @@ impl Tally {
         self.absent += other.absent;
         self.lists += other.lists;
         self.errors += other.errors;
+        self.bounded += other.bounded;
+        self.after_a_time += other.after_a_time;
+        self.refused += other.refused;
         self.writes += other.writes;
         self.faults += other.faults;
     }
@@ -101,11 +111,9 @@ async fn simulate(seed: u64, bug: Bug) -> Result<Tally, String> {
     let (whole, over) = (Cell::new(false), Cell::new(false));
     let run =
         Rc::new(Run { primary, store, mode, max_age, whole, over, broken: None.into(), tally: Default::default() });
-    let mut tasks = vec![
-        tokio::task::spawn_local(writer(run.clone())),
-        tokio::task::spawn_local(troublemaker(run.clone())),
-        tokio::task::spawn_local(watcher(run.clone())),
-    ];
+    let mut tasks =
+        vec![tokio::task::spawn_local(troublemaker(run.clone())), tokio::task::spawn_local(watcher(run.clone()))];
+    tasks.extend((0..WRITERS).map(|_| tokio::task::spawn_local(writer(run.clone()))));
     tasks.extend((0..READERS).map(|_| tokio::task::spawn_local(reader(run.clone()))));
     join_all(tasks).await;
     if run.broken.borrow().is_none() {
@@ -135,9 +143,56 @@ impl Run {
         sleep(Duration::from_millis(self.random(range))).await;
     }
 
+    /// The bounds of a reader: none, an age, a cluster time, or both.
+    fn freshness(&self) -> Freshness {
+        self.primary.with(|world| {
+            if world.random.bool() {
+                return Freshness::default();
+            }
+            let max_staleness = world.random.bool().then(|| match world.random.u8(0..4) {
+                0 => Duration::ZERO,
+                _ => Duration::from_millis(world.random.u64(1..1_500)),
+            });
+            let on_error = match world.random.bool() {
+                true => max_staleness,
+                false => max_staleness.map(|max| max + Duration::from_millis(world.random.u64(0..1_500))),
+            };
+            let last = world.last();
+            let not_before = match world.random.u8(0..8) {
+                0..=3 => None,
+                // The last write, a recent one, and one that is still to come.
+                4 => ClusterTime::new(last),
+                5 | 6 => ClusterTime::new(last.saturating_sub(world.random.u64(0..10))),
+                _ => ClusterTime::new(last + world.random.u64(1..5)),
+            };
+            let only_replica = world.random.u8(0..8) == 0;
+            Freshness { max_staleness, max_staleness_on_error: on_error, only_replica, not_before }
+        })
+    }
+
+    /// Counts an answer to a reader with bounds.
+    fn count<T>(&self, freshness: &Freshness, answer: &StoreResult<T>) {
+        let mut tally = self.tally.borrow_mut();
+        match answer {
+            _ if !freshness.is_bounded() => {}
+            Ok(_) => {
+                tally.bounded += 1;
+                tally.after_a_time += u64::from(freshness.not_before.is_some());
+            }
+            Err(error) => tally.refused += u64::from(error.refusal().is_some()),
+        }
+    }
+
     /// Whoever asks is answered within this time, once there is a copy that may be used.
-    fn served<T>(&self, whole: bool, asked: Instant, within: Duration, answer: &StoreResult<T>) -> Result<(), String> {
-        if !whole || self.max_age.is_some() {
+    fn served<T>(
+        &self,
+        whole: bool,
+        freshness: &Freshness,
+        asked: Instant,
+        within: Duration,
+        answer: &StoreResult<T>,
+    ) -> Result<(), String> {
+        if !whole || self.max_age.is_some() || freshness.is_bounded() {
             return Ok(());
         }
         if let Err(error) = answer {
@@ -221,10 +276,15 @@ async fn reader(run: Rc<Run>) {
 async fn get(run: &Run, floors: &mut [u64; KEYS as usize]) -> Result<(), String> {
     let key = run.random(0..KEYS as u64) as i64;
     let (asked, whole) = (Instant::now(), run.whole.get());
-    let answer = run.store.get(&key.to_string().into()).await;
-    run.served(whole, asked, AFTER, &answer)?;
+    let freshness = run.freshness();
+    let answer = match freshness.is_bounded() {
+        true => run.store.get_fresh(&key.to_string().into(), &freshness).await,
+        false => run.store.get(&key.to_string().into()).await,
+    };
+    run.count(&freshness, &answer);
+    run.served(whole, &freshness, asked, AFTER, &answer)?;
     let mut tally = run.tally.borrow_mut();
-    let Ok(GetResult { document: record, staleness: age, .. }) = answer else {
+    let Ok(GetResult { document: record, staleness: age, as_of, .. }) = answer else {
         tally.errors += 1;
         return Ok(());
     };
@@ -234,9 +294,11 @@ async fn get(run: &Run, floors: &mut [u64; KEYS as usize]) -> Result<(), String>
         None => tally.from_primary += 1,
     }
     run.young(age)?;
+    check::bounds(&freshness, age, as_of)?;
     let answer = Answer { key, record: record.as_ref(), age, asked, got: Instant::now() };
     run.primary.with(|world| {
         answer.is_true(world)?;
+        answer.has_writes(world, as_of.max(freshness.not_before))?;
         // Not from the primary to the copy, which may be behind.
         if age.is_some() {
             let floor = &mut floors[key as usize];
@@ -248,11 +310,13 @@ async fn get(run: &Run, floors: &mut [u64; KEYS as usize]) -> Result<(), String>
 
 async fn list(run: &Run) -> Result<(), String> {
     let (asked, whole) = (Instant::now(), run.whole.get());
-    let begun = run.store.list(ListRequest::default()).await;
-    run.served(whole, asked, AFTER * 4, &begun)?;
-    let (age, listed): (_, StoreResult<Vec<Document>>) = match begun {
-        Ok(list) => (list.staleness, list.rows.map_ok(|row| row.document).try_collect().await),
-        Err(error) => (None, Err(error)),
+    let freshness = run.freshness();
+    let begun = run.store.list(ListRequest { freshness, ..ListRequest::default() }).await;
+    run.count(&freshness, &begun);
+    run.served(whole, &freshness, asked, AFTER * 4, &begun)?;
+    let (age, as_of, listed): (_, _, StoreResult<Vec<Document>>) = match begun {
+        Ok(list) => (list.staleness, list.as_of, list.rows.map_ok(|row| row.document).try_collect().await),
+        Err(error) => (None, None, Err(error)),
     };
     let Ok(listed) = listed else {
         run.tally.borrow_mut().errors += 1;
@@ -260,7 +324,9 @@ async fn list(run: &Run) -> Result<(), String> {
     };
     run.tally.borrow_mut().lists += 1;
     run.young(age)?;
-    run.primary.with(|world| check::list(world, &listed, age, asked, Instant::now()))
+    check::bounds(&freshness, age, as_of)?;
+    let time = as_of.max(freshness.not_before);
+    run.primary.with(|world| check::list(world, &listed, age, asked, Instant::now(), time))
 }
 
 /// When nothing is wrong any more, the primary answers in standby mode, and in replica mode the copy is the same as it.
@@ -317,6 +383,9 @@ impl Buggy {
         if self.bug == Bug::YoungAge {
             found.staleness = found.staleness.map(|_| Duration::ZERO);
         }
+        if self.bug == Bug::LateTime {
+            found.as_of = found.as_of.and_then(|_| ClusterTime::new(self.primary.with(|world| world.last())));
+        }
         if self.bug == Bug::OldAnswer {
             let mut old = self.old.lock().unwrap();
             match &*old {
@@ -332,6 +401,18 @@ impl Buggy {
 impl Store for Buggy {
     fn get<'a>(&'a self, id: &'a RecordId) -> BoxFuture<'a, StoreResult<GetResult>> {
         Box::pin(async move { self.store.get(id).await.map(|found| self.falsified(id, found)) })
+    }
+
+    fn get_fresh<'a>(&'a self, id: &'a RecordId, freshness: &'a Freshness) -> BoxFuture<'a, StoreResult<GetResult>> {
+        Box::pin(async move {
+            let freshness = match self.bug {
+                Bug::IgnoredBound => Freshness { not_before: freshness.not_before, ..Freshness::default() },
+                Bug::IgnoredTime => Freshness { not_before: None, ..*freshness },
+                _ => *freshness,
+            };
+            let found = self.store.get_fresh(id, &freshness).await?;
+            Ok(self.falsified(id, found))
+        })
     }
 
     fn list(&self, request: ListRequest) -> BoxFuture<'_, StoreResult<ListResult>> {

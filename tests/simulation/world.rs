@@ -9,8 +9,8 @@ use futures::stream::{self, StreamExt};
 use records::document::extended_json;
 use records::record::{Document, Key, RecordId};
 use records::store::{
-    Change, ChangeBatch, ChangeStream, ChangeStreamError, Error, GetResult, ListRequest, ListResult, Result,
-    ResumeToken, RowStream, SnapshotRows, Store,
+    Change, ChangeBatch, ChangeStream, ChangeStreamError, ClusterTime, Error, Freshness, GetResult, ListRequest,
+    ListResult, Refusal, Result, ResumeToken, RowStream, SnapshotRows, Store,
 };
 use tokio::time::{Instant, sleep};
 
@@ -31,6 +31,12 @@ pub enum Bug {
     OldAnswer,
     YoungAge,
     ShortList,
+    /// The bounds of readers on staleness count for nothing.
+    IgnoredBound,
+    /// Their cluster times count for nothing.
+    IgnoredTime,
+    /// An answer says that it is of a later time than it is.
+    LateTime,
 }
 
 pub const KEYS: i64 = 8;
@@ -108,7 +114,7 @@ impl World {
         self.events.push(Event { at: from, number, key });
     }
 
-    fn last(&self) -> u64 {
+    pub fn last(&self) -> u64 {
         self.events.len() as u64
     }
 
@@ -153,11 +159,18 @@ impl Primary {
         }
     }
 
-    async fn find(&self, key: Option<i64>) -> Result<GetResult> {
+    async fn find(&self, key: Option<i64>, not_before: Option<ClusterTime>) -> Result<GetResult> {
         self.way().await?;
+        let as_of = self.reached(not_before)?;
         let record = self.with(|world| key.and_then(|key| world.now(key).record.clone()));
         self.way().await?;
-        Ok(record.into())
+        Ok(GetResult { as_of, ..record.into() })
+    }
+
+    /// The number of the last write is the time; a time that is still to come is refused.
+    fn reached(&self, not_before: Option<ClusterTime>) -> Result<Option<ClusterTime>> {
+        let now = ClusterTime::new(self.with(|world| world.last()));
+        if not_before > now { Err(Error::refused(Refusal::TooStale, "ahead")) } else { Ok(now) }
     }
 
     /// Record by record, each as it is at its own moment.
@@ -183,16 +196,22 @@ fn key_of(id: &RecordId) -> Option<i64> {
 
 impl Store for Primary {
     fn get<'a>(&'a self, id: &'a RecordId) -> BoxFuture<'a, Result<GetResult>> {
-        Box::pin(self.find(key_of(id)))
+        Box::pin(self.find(key_of(id), None))
     }
 
-    fn list(&self, _: ListRequest) -> BoxFuture<'_, Result<ListResult>> {
-        Box::pin(async {
+    fn get_fresh<'a>(&'a self, id: &'a RecordId, freshness: &'a Freshness) -> BoxFuture<'a, Result<GetResult>> {
+        Box::pin(self.find(key_of(id), freshness.not_before))
+    }
+
+    fn list(&self, request: ListRequest) -> BoxFuture<'_, Result<ListResult>> {
+        Box::pin(async move {
+            let as_of = self.reached(request.freshness.not_before)?;
             let mut rows = self.rows(0);
-            match rows.next().await.transpose()? {
-                Some(first) => Ok(stream::iter([Ok(first)]).chain(rows).boxed().into()),
-                None => Ok(ListResult::empty()),
-            }
+            let list: ListResult = match rows.next().await.transpose()? {
+                Some(first) => stream::iter([Ok(first)]).chain(rows).boxed().into(),
+                None => ListResult::empty(),
+            };
+            Ok(ListResult { as_of, ..list })
         })
     }
 
@@ -201,7 +220,7 @@ impl Store for Primary {
     }
 
     fn ping(&self) -> BoxFuture<'_, Result<()>> {
-        Box::pin(async { self.find(None).await.map(drop) })
+        Box::pin(async { self.find(None, None).await.map(drop) })
     }
 
     fn snapshot(&self, after: Option<Key>) -> BoxFuture<'_, Result<SnapshotRows>> {
@@ -259,7 +278,7 @@ impl Reader {
         self.cuts = cuts;
         let position = *self.position.get_or_insert(last);
         self.primary.way().await.map_err(ChangeStreamError::Unavailable)?;
-        Ok(ChangeBatch { changes: Vec::new(), token: Some(token(position)), current: None })
+        Ok(ChangeBatch { token: Some(token(position)), ..ChangeBatch::default() })
     }
 
     async fn batch(&mut self) -> Item {
@@ -319,7 +338,8 @@ impl Reader {
             self.position = Some(position + events.len() as u64);
             // Not every batch has a place to go on from: what was shown is then shown again.
             let token = (world.random.u8(0..5) > 0).then(|| token(position + events.len() as u64));
-            Ok(ChangeBatch { changes, token, current })
+            let as_of = ClusterTime::new(self.position.unwrap_or_default());
+            Ok(ChangeBatch { changes, token, current, as_of })
         })?;
         self.primary.way().await.map_err(ChangeStreamError::Unavailable)?;
         Ok(batch)

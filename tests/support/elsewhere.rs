@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures::future::{BoxFuture, ready};
 use records::record::{Document, Key, RecordId};
 use records::store::{
-    ChangeStream, Error, GetResult, ListRequest, ListResult, Result, ResumeToken, SnapshotRows, Store,
+    ChangeStream, Error, Freshness, GetResult, ListRequest, ListResult, Result, ResumeToken, SnapshotRows, Store,
 };
 
 /// A store that answers no lookup, list or ping. Writes, snapshots and changes go through, so that a replica stays current.
@@ -18,6 +18,10 @@ fn away<T: Send + 'static>() -> BoxFuture<'static, Result<T>> {
 
 impl Store for Unreadable {
     fn get<'a>(&'a self, _: &'a RecordId) -> BoxFuture<'a, Result<GetResult>> {
+        away()
+    }
+
+    fn get_fresh<'a>(&'a self, _: &'a RecordId, _: &'a Freshness) -> BoxFuture<'a, Result<GetResult>> {
         away()
     }
 

@@ -59,11 +59,12 @@ use replicator::Replicator;
 /// The time that a list may take to begin, and a ping to be answered, in units of the time of a lookup.
 const PATIENCE: u32 = 4;
 
-/// The bounded reads that the primary is asked for at once because the replica is too stale. More are refused, so that other
-/// requests have permits while the primary is slow.
+/// The bounded reads that wait at once, for the replica or the primary, because the replica is too stale. More are refused, so
+/// that other requests have permits while the primary is slow.
 const PAST_REPLICA: usize = 256;
 
-const UNBOUNDED: Freshness = Freshness { max_staleness: None, max_staleness_on_error: None, only_replica: false };
+const UNBOUNDED: Freshness =
+    Freshness { max_staleness: None, max_staleness_on_error: None, only_replica: false, not_before: None };
 
 const TOO_SLOW: &str = "MongoDB is too slow";
 
@@ -195,7 +196,8 @@ impl Inner {
             biased;
             answer = call => {
                 match &answer {
-                    Err(error) if error.is_unavailable() => self.breaker.record_failure(began, &error.report().to_string()),
+                    // A refusal is about the reader's bounds, and says nothing about the primary.
+                    Err(error) if error.is_unavailable() && error.refusal().is_none() => self.breaker.record_failure(began, &error.report().to_string()),
                     // Any other error is an answer too.
                     _ => self.breaker.record_success(),
                 }
@@ -221,16 +223,16 @@ impl Inner {
 
     /// The conditions under which the replica answers a reader with these bounds.
     fn conditions(&self, freshness: &Freshness, has_primary_failed: bool) -> Conditions {
-        let Freshness { max_staleness, max_staleness_on_error, .. } = *freshness;
+        let Freshness { max_staleness, max_staleness_on_error, not_before, .. } = *freshness;
         let max_staleness = if has_primary_failed { max_staleness_on_error } else { max_staleness };
-        Conditions { only_healthy: self.only_healthy(), max_staleness }
+        Conditions { only_healthy: self.only_healthy(), max_staleness, not_before }
     }
 
     /// Reads from the half that answers, in the order of the mode. `within` is the time that the primary may take before the
     /// replica answers.
     ///
-    /// A bounded read that the replica cannot answer is refused at once where the primary is known to be away, or where too
-    /// many of them wait for it.
+    /// A bounded read that the replica cannot answer waits for the replica to reach its cluster time, and is refused at once where
+    /// the primary is known to be away, or where too many such reads wait.
     async fn read<'a, T, R: Future<Output = Option<Result<T>>>>(
         &self,
         freshness: &Freshness,
@@ -244,45 +246,68 @@ impl Inner {
         {
             return answer;
         }
+        if !freshness.is_bounded() {
+            return self.read_primary(freshness, within, on_timeout, ask_replica, ask_primary).await;
+        }
+        let too_stale = |why| Error::refused(Refusal::TooStale, why);
+        let _permit = self.past_replica.try_acquire().map_err(|_| too_stale("too many reads with bounds wait"))?;
+        if let Some(time) = freshness.not_before
+            && (self.prefers_replica() || freshness.only_replica)
+            && self.replica.served().is_ok_and(|served| served.as_of().is_some())
+            && timeout(self.timeout, self.replica.wait_for(time)).await.is_ok()
+            && let Some(answer) = ask_replica(self.conditions(freshness, !self.breaker.is_closed())).await
+        {
+            return answer;
+        }
         if freshness.only_replica {
             return Err(Error::refused(Refusal::NotInReplica, "the replica has no answer that the reader accepts"));
         }
-        let is_bounded = freshness.is_bounded();
-        if is_bounded && !self.breaker.is_closed() {
-            return Err(Error::refused(
-                Refusal::TooStale,
-                "MongoDB is unreachable, and the replica too stale for the reader",
-            ));
+        if !self.breaker.is_closed() {
+            return Err(too_stale("MongoDB is unreachable, and the replica too stale for the reader"));
         }
-        let too_many =
-            |_| Error::refused(Refusal::TooStale, "too many reads wait for MongoDB that the replica is too stale for");
-        let _permit = is_bounded.then(|| self.past_replica.try_acquire().map_err(too_many)).transpose()?;
+        let answer = self.read_primary(freshness, within, on_timeout, ask_replica, ask_primary).await;
+        answer.map_err(|error| match error.is_unavailable() && error.refusal().is_none() {
+            true => too_stale("MongoDB did not answer, and the replica is too stale for the reader").with_source(error),
+            false => error,
+        })
+    }
+
+    /// Asks the primary, and the replica where the primary fails or is slow.
+    async fn read_primary<'a, T, R: Future<Output = Option<Result<T>>>>(
+        &self,
+        freshness: &Freshness,
+        within: Duration,
+        on_timeout: impl FnOnce(Instant),
+        ask_replica: impl Fn(Conditions) -> R,
+        ask_primary: impl FnOnce() -> BoxFuture<'a, Result<T>>,
+    ) -> Result<T> {
         let on_error = Conditions { only_healthy: false, ..self.conditions(freshness, true) };
         let mut call = ask_primary();
-        let answer = match self.race_primary(&mut call, within, on_timeout).await {
+        match self.race_primary(&mut call, within, on_timeout).await {
             Raced::Answered(Err(error)) if error.is_unavailable() => ask_replica(on_error).await.unwrap_or(Err(error)),
             Raced::Answered(answer) => answer,
             Raced::StillPending => match ask_replica(on_error).await {
                 Some(answer) => answer,
                 None => call.await,
             },
-        };
-        answer.map_err(|error| match is_bounded && error.is_unavailable() && error.refusal().is_none() {
-            true => {
-                Error::refused(Refusal::TooStale, "MongoDB did not answer, and the replica is too stale for the reader")
-                    .with_source(error)
-            }
-            false => error,
-        })
+        }
     }
 
     async fn get(&self, id: &RecordId, freshness: &Freshness) -> Result<GetResult> {
+        let past_replica = Freshness { not_before: freshness.not_before, ..UNBOUNDED };
         let read = self.read(
             freshness,
             self.timeout,
-            |began| self.breaker.record_failure(began, TOO_SLOW),
+            |began| match freshness.not_before {
+                None => self.breaker.record_failure(began, TOO_SLOW),
+                // A reader may name a time that the primary does not reach.
+                Some(_) => self.probe_primary(),
+            },
             |conditions| ready(self.replica.get(id, conditions).map(Ok)),
-            || self.primary.get(id),
+            || match past_replica.not_before {
+                None => self.primary.get(id),
+                Some(_) => self.primary.get_fresh(id, &past_replica),
+            },
         );
         let answer = read.await;
         self.count(freshness, &answer, |found| found.staleness);
@@ -292,12 +317,13 @@ impl Inner {
     /// The first row decides which half answers: from then on a list comes from that half, to its end.
     async fn list(&self, request: ListRequest) -> Result<ListResult> {
         let freshness = request.freshness;
+        let past_replica = Freshness { not_before: freshness.not_before, ..UNBOUNDED };
         let read = self.read(
             &freshness,
             self.timeout * PATIENCE,
             |_| self.probe_primary(),
             |conditions| self.replica.list(request.clone(), conditions),
-            || self.primary.list(ListRequest { freshness: Freshness::default(), ..request.clone() }),
+            || self.primary.list(ListRequest { freshness: past_replica, ..request.clone() }),
         );
         let answer = read.await;
         self.count(&freshness, &answer, |list| list.staleness);
@@ -320,12 +346,13 @@ impl Inner {
 
     /// Counts in the half that would answer a list.
     async fn count_documents(&self, request: ListRequest, precision: Precision) -> Result<Option<CountResult>> {
+        let past_replica = Freshness { not_before: request.freshness.not_before, ..UNBOUNDED };
         let read = self.read(
             &request.freshness,
             self.timeout * PATIENCE,
             |_| self.probe_primary(),
             |conditions| self.replica.count(request.clone(), precision, conditions),
-            || self.primary.count(ListRequest { freshness: Freshness::default(), ..request.clone() }, precision),
+            || self.primary.count(ListRequest { freshness: past_replica, ..request.clone() }, precision),
         );
         read.await
     }

@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::stream::StreamExt;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::super::{
-    Change, CountResult, EmbeddedStore, Error, GetResult, Kind, ListRequest, ListResult, Precision, Result,
+    Change, ClusterTime, CountResult, EmbeddedStore, Error, Freshness, GetResult, Kind, ListRequest, ListResult,
+    Precision, Result,
 };
 use super::snapshot_dir::SnapshotDir;
 use crate::record::{Document, Key, RecordId};
@@ -35,6 +37,7 @@ pub struct Conditions {
     pub only_healthy: bool,
     /// The greatest staleness. `Some(ZERO)` excludes the replica; `None` accepts any age that the operator allows.
     pub max_staleness: Option<Duration>,
+    pub not_before: Option<ClusterTime>,
 }
 
 /// The state of the replication.
@@ -60,6 +63,8 @@ pub struct Snapshot {
     is_retired: AtomicBool,
     /// Milliseconds from the replica's epoch.
     current: AtomicI64,
+    /// The bits of the [`ClusterTime`] up to which it has every write; 0 if that is unknown.
+    as_of: AtomicU64,
     records: AtomicU64,
     bytes: AtomicU64,
     /// True once a write or a read has failed: a store on disk may then fail every call.
@@ -73,6 +78,8 @@ pub struct Replica {
     served: RwLock<std::result::Result<Arc<Snapshot>, Unusable>>,
     sync_state: AtomicU8,
     is_too_old: AtomicBool,
+    /// The served snapshot has writes up to a later time than before.
+    progressed: Notify,
     pub answers: AtomicU64,
     pub snapshots: AtomicU64,
     pub interruptions: AtomicU64,
@@ -86,6 +93,7 @@ impl Snapshot {
             directory,
             is_retired: AtomicBool::new(false),
             current: AtomicI64::new(i64::MIN),
+            as_of: AtomicU64::new(0),
             records: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             has_failed: AtomicBool::new(false),
@@ -152,6 +160,11 @@ impl Snapshot {
         self.bytes.load(Ordering::Relaxed) + self.records() * RECORD_BYTES
     }
 
+    /// The time up to which the snapshot has every write.
+    pub fn as_of(&self) -> Option<ClusterTime> {
+        ClusterTime::new(self.as_of.load(Ordering::Relaxed))
+    }
+
     pub fn has_failed(&self) -> bool {
         self.has_failed.load(Ordering::Relaxed)
     }
@@ -216,6 +229,7 @@ impl Replica {
             served: RwLock::new(Err(Unusable::Incomplete)),
             sync_state: AtomicU8::new(SyncState::Interrupted as u8),
             is_too_old: AtomicBool::new(false),
+            progressed: Notify::new(),
             answers: AtomicU64::new(0),
             snapshots: AtomicU64::new(0),
             interruptions: AtomicU64::new(0),
@@ -235,6 +249,24 @@ impl Replica {
         snapshot.current.fetch_max(self.millis(current), Ordering::Relaxed);
     }
 
+    /// Notes that `snapshot` has every write up to `time`.
+    pub fn mark_as_of(&self, snapshot: &Snapshot, time: ClusterTime) {
+        if snapshot.as_of.fetch_max(time.bits(), Ordering::Relaxed) < time.bits() {
+            self.progressed.notify_waiters();
+        }
+    }
+
+    /// Waits until the served snapshot has every write up to `time`.
+    pub async fn wait_for(&self, time: ClusterTime) {
+        loop {
+            let progressed = self.progressed.notified();
+            if self.served().is_ok_and(|served| served.as_of() >= Some(time)) {
+                return;
+            }
+            progressed.await;
+        }
+    }
+
     /// Notes that `snapshot` is at least as new as the primary was `age` ago, which may be before the process started.
     pub fn mark_current_since(&self, snapshot: &Snapshot, age: Duration) {
         let current = self.millis(Instant::now()) - age.as_millis() as i64 - 1;
@@ -252,6 +284,7 @@ impl Replica {
         let mut served = self.served.write().unwrap_or_else(PoisonError::into_inner);
         let before = std::mem::replace(&mut *served, snapshot);
         drop(served);
+        self.progressed.notify_waiters();
         if let Ok(before) = before {
             before.retire();
         }
@@ -292,8 +325,9 @@ impl Replica {
             return None;
         }
         let age = self.check_age(self.age_of(snapshot)).ok()?;
-        let is_accepted = conditions.max_staleness.is_none_or(|max| age <= max && !max.is_zero());
-        is_accepted.then_some(age)
+        let is_young = conditions.max_staleness.is_none_or(|max| age <= max && !max.is_zero());
+        let has_writes = conditions.not_before.is_none_or(|time| snapshot.as_of() >= Some(time));
+        (is_young && has_writes).then_some(age)
     }
 
     fn check_age(&self, age: Duration) -> std::result::Result<Duration, Unusable> {
@@ -317,11 +351,12 @@ impl Replica {
         // Taken before the record is read: the replica may become younger meanwhile, and an age may be too great but never too
         // small.
         let age = self.age_under(snapshot, conditions)?;
+        let as_of = snapshot.as_of();
         // An embedded store answers at once.
         match snapshot.store().ok()?.try_get(id)? {
             Ok(found) => {
                 self.answers.fetch_add(1, Ordering::Relaxed);
-                Some(GetResult { staleness: Some(age), ..found })
+                Some(GetResult { staleness: Some(age), as_of, ..found })
             }
             Err(error) => {
                 snapshot.record_read_error(&error);
@@ -338,7 +373,8 @@ impl Replica {
     pub async fn list(&self, request: ListRequest, conditions: Conditions) -> Option<Result<ListResult>> {
         let snapshot = self.served().ok()?;
         let age = self.age_under(&snapshot, conditions)?;
-        let list = match snapshot.store().ok()?.list(request).await {
+        let as_of = snapshot.as_of();
+        let list = match snapshot.store().ok()?.list(ListRequest { freshness: Freshness::default(), ..request }).await {
             Ok(list) => list,
             Err(error) if error.kind() == Kind::Invalid => return Some(Err(error)),
             Err(error) => {
@@ -353,7 +389,7 @@ impl Replica {
                 snapshot.record_read_error(error);
             }
         });
-        Some(Ok(ListResult { rows: rows.boxed(), staleness: Some(age), no_arrays: false }))
+        Some(Ok(ListResult { rows: rows.boxed(), staleness: Some(age), as_of, no_arrays: false }))
     }
 
     /// Counts where [`list`](Self::list) would answer, and returns `None` where it does.
@@ -369,7 +405,8 @@ impl Replica {
     ) -> Option<Result<Option<CountResult>>> {
         let snapshot = self.served().ok()?;
         let age = self.age_under(&snapshot, conditions)?;
-        match snapshot.store().ok()?.count(request, precision).await {
+        match snapshot.store().ok()?.count(ListRequest { freshness: Freshness::default(), ..request }, precision).await
+        {
             Ok(count) => Some(Ok(count.map(|count| CountResult { staleness: Some(age), ..count }))),
             Err(error) if error.kind() == Kind::Invalid => Some(Err(error)),
             Err(error) => {

@@ -27,7 +27,7 @@ use super::Settings;
 use super::moment::Moment;
 use super::replica::{Replica, Snapshot};
 use super::snapshot_dir::SnapshotDir;
-use crate::store::{self, BackendKind, Error, ListRequest, Opened, Options, Result, ResumeToken};
+use crate::store::{self, BackendKind, ClusterTime, Error, ListRequest, Opened, Options, Result, ResumeToken};
 
 const LOCK: &str = "LOCK";
 const STATE: &str = "replica.json";
@@ -75,6 +75,9 @@ struct State {
     /// The age of the replica when this was written, in milliseconds.
     age: u64,
     written: Moment,
+    /// The bits of [`Snapshot::as_of`]; 0 if it is unknown.
+    #[serde(default)]
+    as_of: u64,
 }
 
 /// A replica of an earlier run.
@@ -155,6 +158,9 @@ impl ReplicaDir {
             }
         };
         replica.mark_current_since(&snapshot, age);
+        if let Some(time) = ClusterTime::new(state.as_of) {
+            replica.mark_as_of(&snapshot, time);
+        }
         let token = state.token.as_ref().and_then(|token| BASE64_STANDARD.decode(token).ok());
         Ok(StoredReplica { snapshot, number: state.snapshot, token: token.map(|token| ResumeToken(token.into())) })
     }
@@ -223,7 +229,7 @@ impl ReplicaDir {
     ) -> Result<()> {
         let Some(directory) = &self.directory else { return Ok(()) };
         // Taken before the flush: the flushed records are at least as new.
-        let written = Moment::now();
+        let (written, as_of) = (Moment::now(), snapshot.as_of().map_or(0, ClusterTime::bits));
         snapshot.store()?.flush().await?;
         let state = State {
             format: FORMAT,
@@ -233,6 +239,7 @@ impl ReplicaDir {
             token: token.map(|token| BASE64_STANDARD.encode(&token.0)),
             age: age.as_millis() as u64,
             written,
+            as_of,
         };
         let path = directory.path.clone();
         let written = tokio::task::spawn_blocking(move || write(&path, &state)).await;

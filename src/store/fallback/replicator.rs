@@ -315,9 +315,15 @@ impl Replicator {
         if let Some(token) = batch.token {
             self.token = Some(token);
         }
+        if let Some(time) = batch.as_of.filter(|_| self.pending.is_none()) {
+            self.replica.mark_as_of(&snapshot, time);
+        }
         let Some(current) = batch.current else { return Ok(false) };
         if let Some(pending) = self.pending.take_if(|pending| pending.copied.is_some_and(|copied| current >= copied)) {
             self.replica.mark_current(&snapshot, current);
+            if let Some(time) = batch.as_of {
+                self.replica.mark_as_of(&snapshot, time);
+            }
             self.publish(pending).await.map_err(End::Replica)?;
         } else if self.pending.is_some() {
             return Ok(false);

@@ -46,9 +46,10 @@ use tokio::sync::oneshot::error::TryRecvError;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout};
 
+use super::client::LazyClient;
 use super::{Inner, MongoDb, error, reply};
 use crate::record::{Document, Key, raw};
-use crate::store::{Change, ChangeBatch, ChangeStream, ChangeStreamError, Error, ResumeToken};
+use crate::store::{Change, ChangeBatch, ChangeStream, ChangeStreamError, ClusterTime, Error, ResumeToken};
 
 /// The time that the server waits for an event before it sends an empty reply. While there are no writes, the replica is proven
 /// current at this interval, and held events are emitted after it.
@@ -62,6 +63,9 @@ const CATCH_UP_BYTES: usize = 64 * 1024 * 1024;
 
 /// The memory of such a change in addition to the bytes of its document and key: the map entry and the change itself.
 const CATCH_UP_ENTRY: usize = 150;
+
+/// After a smaller reply, the next event fits as well, unless it is nearly as large as an event can be.
+const SMALL_REPLY_BYTES: usize = 1024 * 1024;
 
 // Codes of the server.
 const UNAUTHORIZED: i32 = 13;
@@ -103,6 +107,7 @@ pub fn watch(store: &MongoDb, after: Option<ResumeToken>) -> ChangeStream {
 
 async fn read(inner: Arc<Inner>, after: Option<ResumeToken>, batches: mpsc::Sender<Result<ChangeBatch>>) {
     let resumes = after.is_some();
+    let client = inner.client.get();
     let (mut cursor, identity) = match open(&inner, after).await {
         Ok(opened) => opened,
         Err(why) => {
@@ -110,7 +115,9 @@ async fn read(inner: Arc<Inner>, after: Option<ResumeToken>, batches: mpsc::Send
             return;
         }
     };
-    let mut events = Events::new(&inner, identity, resumes);
+    // Of a collection on one replica set, ids do not repeat. Several shards may have writes of the same time.
+    let is_one_set = inner.namespace().await.is_ok_and(|namespace| !namespace.ids_may_repeat);
+    let mut events = Events::new(&inner, identity, resumes, is_one_set.then_some(client));
     loop {
         events.ask_primary();
         let batch = match cursor.next().await {
@@ -271,7 +278,11 @@ struct Events<'a> {
     target: Option<ServerTime>,
     /// The collection that the stream follows.
     identity: Identity,
-    has_begun: bool,
+    resumes: bool,
+    /// The client, if the collection is on one replica set.
+    one_set: Option<Arc<LazyClient>>,
+    /// The position of the first reply.
+    first_position: Option<ServerTime>,
     /// The question to the primary that is not answered yet, and the time at which it was sent.
     question: Option<(Instant, oneshot::Receiver<Observation>)>,
     /// The time of the first question since the last answer. Bounds how long the stream stays on a member that is no longer the
@@ -282,7 +293,7 @@ struct Events<'a> {
 }
 
 impl<'a> Events<'a> {
-    fn new(inner: &'a Arc<Inner>, identity: Identity, resumes: bool) -> Self {
+    fn new(inner: &'a Arc<Inner>, identity: Identity, resumes: bool, one_set: Option<Arc<LazyClient>>) -> Self {
         let (catch_up, looked_up) = (resumes.then(Default::default), HashMap::new());
         Self {
             inner,
@@ -290,7 +301,9 @@ impl<'a> Events<'a> {
             catch_up,
             target: None,
             identity,
-            has_begun: false,
+            resumes,
+            one_set,
+            first_position: None,
             question: None,
             unanswered_since: None,
             goal: None,
@@ -354,9 +367,11 @@ impl<'a> Events<'a> {
         };
         // A stream begins after the primary's last write, which a majority may not have yet. Where it names the time of the
         // next write, that is one tick later.
-        if !std::mem::replace(&mut self.has_begun, true) {
+        if self.first_position.is_none() {
             self.inner.begun.store(position.saturating_sub(1), Ordering::Relaxed);
         }
+        // The write whose time it names is still to come then, or is the one after which the stream was resumed.
+        let is_at_first = *self.first_position.get_or_insert(position) == position;
         let Ok(majority) = whole.get_timestamp("operationTime").map(server_time) else {
             let mut events = reply.doc_slices().map_err(unreadable)?.into_iter();
             return match events.next() {
@@ -371,11 +386,15 @@ impl<'a> Events<'a> {
         // An upper bound for the states that earlier streams looked up, perhaps on another member.
         let seen = self.inner.seen.fetch_max(majority, Ordering::Relaxed).max(majority);
         let target = *self.target.get_or_insert(seen);
+        if let Some(client) = &self.one_set {
+            client.note_majority(majority);
+        }
 
-        let mut changes = Vec::new();
+        let (mut changes, mut has_events) = (Vec::new(), false);
         for event in reply.doc_slices().map_err(unreadable)? {
             let event = event.map_err(unreadable)?;
             let event = event.as_document().ok_or_else(|| unreadable("an event is no document"))?;
+            has_events = true;
             self.event(event, position, majority, &mut changes)?;
         }
         self.looked_up.retain(|_, looked_up| {
@@ -410,12 +429,18 @@ impl<'a> Events<'a> {
 
         self.take_answer()?;
         let has_caught_up = self.catch_up.is_none();
-        let reached = has_caught_up.then(|| self.goal.take_if(|(goal, _)| *goal <= position)).flatten();
+        let reached = position.saturating_sub(u64::from(is_at_first && !self.resumes));
+        let reached = has_caught_up.then(|| self.goal.take_if(|(goal, _)| *goal <= reached)).flatten();
         let current = reached.map(|(_, asked)| asked);
         // A stream that resumes with this token does not repeat held events.
         let is_complete = has_caught_up && self.looked_up.values().all(|looked_up| looked_up.held.is_none());
+        // Writes of one transaction have one time. A reply ends between two of them only where the next event does not fit into
+        // it, which has 16 MiB; the first reply, after some number of events; and that of several shards anywhere.
+        let may_lack_events =
+            is_at_first || self.one_set.is_none() || (has_events && whole.as_bytes().len() > SMALL_REPLY_BYTES);
+        let as_of = ClusterTime::new(position.saturating_sub(u64::from(may_lack_events))).filter(|_| has_caught_up);
         let token = token.filter(|_| is_complete).and_then(|token| encode_token(token, &self.identity));
-        Ok(ChangeBatch { changes, token, current })
+        Ok(ChangeBatch { changes, token, current, as_of })
     }
 
     /// `position` is the time of the stream after this batch, `majority` that of the members after all lookups of it.

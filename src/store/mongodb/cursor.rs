@@ -29,9 +29,7 @@ enum Batches {
 impl Cursor {
     /// Wraps a cursor that was opened by the read preference of `collection`.
     pub fn of(collection: &Collection<RawDocumentBuf>, batches: RawBatchCursor) -> Self {
-        let primary = SelectionCriteria::from(ReadPreference::Primary);
-        let may_be_on_secondary = collection.selection_criteria().is_some_and(|criteria| *criteria != primary);
-        Self { batches: Batches::Plain(batches), id: 0, on_secondary: may_be_on_secondary.then(|| collection.clone()) }
+        Self { batches: Batches::Plain(batches), id: 0, on_secondary: unless_on_primary(collection) }
     }
 
     /// Wraps a cursor on the primary.
@@ -39,13 +37,15 @@ impl Cursor {
         Self { batches: Batches::Plain(batches), id: 0, on_secondary: None }
     }
 
-    /// Wraps a cursor that may be on a secondary, with the session in which it was opened.
+    /// Wraps a cursor that was opened in `session`. `may_be_on_secondary` overrides the read preference of `collection`.
     pub fn in_session(
         collection: &Collection<RawDocumentBuf>,
         batches: SessionRawBatchCursor,
         session: ClientSession,
+        may_be_on_secondary: bool,
     ) -> Self {
-        Self { batches: Batches::InSession(batches, Box::new(session)), id: 0, on_secondary: Some(collection.clone()) }
+        let on_secondary = may_be_on_secondary.then(|| collection.clone()).or_else(|| unless_on_primary(collection));
+        Self { batches: Batches::InSession(batches, Box::new(session)), id: 0, on_secondary }
     }
 
     pub async fn next(&mut self) -> mongodb::error::Result<Option<RawBatch>> {
@@ -58,6 +58,13 @@ impl Cursor {
         }
         batch
     }
+}
+
+/// The collection, if its read preference may choose a secondary.
+fn unless_on_primary(collection: &Collection<RawDocumentBuf>) -> Option<Collection<RawDocumentBuf>> {
+    let primary = SelectionCriteria::from(ReadPreference::Primary);
+    let may_be_on_secondary = collection.selection_criteria().is_some_and(|criteria| *criteria != primary);
+    may_be_on_secondary.then(|| collection.clone())
 }
 
 fn cursor_id(batch: &RawBatch) -> Option<i64> {

@@ -29,6 +29,10 @@ const BAD_VALUE: i32 = 2;
 
 const NO_QUERY_EXECUTION_PLANS: i32 = 291;
 
+/// Of a read after a cluster time: by a member that has not heard of it, and by a standalone server.
+const INVALID_OPTIONS: i32 = 72;
+const ILLEGAL_OPERATION: i32 = 20;
+
 /// Codes about a temporary state of the server: the same command may succeed later.
 const TRANSIENT: [i32; 21] =
     [6, 7, 24, 50, 63, 64, 89, 91, 112, 150, 189, 202, 262, 290, 9001, 10_107, 11_600, 11_602, 13_388, 13_435, 13_436];
@@ -118,6 +122,16 @@ fn cause(error: DriverError) -> Box<dyn std::error::Error + Send + Sync> {
 
 fn server_error(error: &Error) -> Option<&ServerError> {
     std::error::Error::source(error)?.downcast_ref()
+}
+
+/// Returns true if the server has not heard of the cluster time that a read wants. Another member may have told the client.
+pub fn is_ahead_of_cluster(error: &Error) -> bool {
+    server_error(error).is_some_and(|error| error.code == INVALID_OPTIONS && error.text.contains("afterClusterTime"))
+}
+
+/// Returns true if the server has no cluster time.
+pub fn has_no_cluster_time(error: &Error) -> bool {
+    server_error(error).is_some_and(|error| error.code == ILLEGAL_OPERATION && error.text.contains("afterClusterTime"))
 }
 
 /// Returns true if the server refused an option because the collection is a view: a view accepts no collation but its own.

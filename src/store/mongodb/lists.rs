@@ -13,23 +13,28 @@ use std::collections::HashSet;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 use futures::stream::{self, StreamExt, TryStreamExt};
+use mongodb::ClientSession;
 use mongodb::bson::spec::ElementType;
 use mongodb::bson::{Document as Bdoc, doc};
 use mongodb::options::{Collation as CollationOption, ReadConcern, ReadPreference, SelectionCriteria};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 
+use super::changes::{self, ServerTime};
 use super::cursor::Cursor;
 use super::namespace::{Collation, Kind, Namespace};
 use super::pushdown::Pushed;
 use super::reply::documents;
-use super::{Inner, MongoDb, changes, error, permit, pushdown};
+use super::{Inner, MongoDb, error, filter_by_keys, permit, pushdown};
 use crate::query::{Filter, Position, Projection, Sort, position};
 use crate::record::{Document, Key, Malformed, rank};
-use crate::store::{ChunkStream, Error, ListRequest, ListResult, Result, Row, SnapshotRows, exec};
+use crate::store::{
+    ChunkStream, ClusterTime, Error, GetResult, ListRequest, ListResult, Refusal, Result, Row, SnapshotRows, exec,
+};
 
 /// The size of a batch: large enough that the cost of a round trip does not matter.
 const BATCH_BYTES: usize = 512 * 1024;
@@ -51,6 +56,9 @@ const FIRST_BATCH_DOCUMENTS: usize = 100;
 /// The largest batch after which the next one is read ahead. Bounds the memory of lists with large batches.
 const READ_AHEAD_BYTES: usize = 2 * BATCH_BYTES;
 
+/// The pause before another read after a cluster time that the server has not heard of.
+const AHEAD_PAUSE: Duration = Duration::from_millis(50);
+
 /// The number of documents that are searched for the fields to blame when a sort is refused.
 const UNSORTABLE_SEARCHED: i64 = 20;
 
@@ -67,6 +75,8 @@ struct Find {
     by_bytes: bool,
     /// Reads only what a failover cannot roll back.
     settled: bool,
+    /// Reads a state that has every write up to this time.
+    not_before: Option<ClusterTime>,
     /// Limits the server to the time of one call.
     is_timed: bool,
     /// Another cursor may continue after the last key: the order is that of `_id`, and ids are unique.
@@ -128,7 +138,12 @@ impl Inner {
             command = command.max_time(self.options.timeout);
         }
         if !find.settled {
-            return command.batch().await.map(|batches| Cursor::of(&collection, batches));
+            let Some(time) = find.not_before else {
+                return command.batch().await.map(|batches| Cursor::of(&collection, batches));
+            };
+            let mut session = self.session_after(time.bits()).await?;
+            let batches = command.session(&mut session).batch().await?;
+            return Ok(Cursor::in_session(&collection, batches, session, false));
         }
         let command = command.read_concern(ReadConcern::majority());
         match self.begun.load(Ordering::Relaxed) {
@@ -142,13 +157,19 @@ impl Inner {
                 let is_retry = self.snapshot_failures.load(Ordering::Relaxed) % 2 == 1;
                 let secondary = || ReadPreference::SecondaryPreferred { options: None };
                 let server = if is_retry { ReadPreference::Primary } else { secondary() };
-                let mut session = self.client().await?.start_session().causal_consistency(true).await?;
-                session.advance_operation_time(changes::timestamp(begun));
+                let mut session = self.session_after(begun).await?;
                 let command = command.selection_criteria(SelectionCriteria::ReadPreference(server));
                 let batches = command.session(&mut session).batch().await?;
-                Ok(Cursor::in_session(&collection, batches, session))
+                Ok(Cursor::in_session(&collection, batches, session, true))
             }
         }
+    }
+
+    /// A session whose reads see every write up to `time`: the server waits for them.
+    async fn session_after(&self, time: ServerTime) -> mongodb::error::Result<ClientSession> {
+        let mut session = self.client().await?.start_session().causal_consistency(true).await?;
+        session.advance_operation_time(changes::timestamp(time));
+        Ok(session)
     }
 
     /// Returns true if the server reads the sort order of `find` from indexes without arrays; false if it does not tell.
@@ -174,6 +195,70 @@ impl Inner {
 
 impl MongoDb {
     pub fn list_rows(&self, request: ListRequest) -> BoxFuture<'_, Result<ListResult>> {
+        Box::pin(async move {
+            let as_of = self.inner.client.as_of();
+            let Some(time) = request.freshness.not_before else {
+                return Ok(ListResult { as_of, ..self.list_any(request).await? });
+            };
+            let list = self.reach(|| self.list_any(request.clone())).await?;
+            Ok(ListResult { as_of: as_of.max(Some(time)), ..list })
+        })
+    }
+
+    /// The record that one of `keys` addresses, the first of them first, in a state that has every write up to `time`.
+    pub async fn lookup_after(&self, keys: &[Key], time: ClusterTime) -> Result<GetResult> {
+        let as_of = self.inner.client.as_of().max(Some(time));
+        let find = Find {
+            clauses: vec![filter_by_keys(keys)],
+            sort: None,
+            projection: None,
+            limit: None,
+            batch: FIRST_BATCH_DOCUMENTS,
+            by_bytes: false,
+            settled: false,
+            not_before: Some(time),
+            is_timed: true,
+            is_resumable: false,
+        };
+        let found = || {
+            let find = find.clone();
+            self.bounded(|inner| async move {
+                let mut cursor = inner.open(&find).await.map_err(error::classify)?;
+                let mut found = Vec::new();
+                while let Some(batch) = cursor.next().await.map_err(error::classify)? {
+                    found.extend(documents(batch)?);
+                }
+                Ok(found)
+            })
+        };
+        let found = self.reach(found).await?;
+        // A collection with a collation may return other keys as well.
+        let by_key = |key| found.iter().filter(move |document| document.key() == key);
+        let Some(key) = keys.iter().find(|key| by_key(*key).next().is_some()) else {
+            return Ok(GetResult { as_of, ..GetResult::default() });
+        };
+        let (document, is_ambiguous) = (by_key(key).next().cloned(), by_key(key).count() > 1);
+        Ok(GetResult { document, is_ambiguous, staleness: None, as_of })
+    }
+
+    /// Repeats a read after a cluster time that the server has not heard of yet, without holding a permit meanwhile.
+    async fn reach<T, F: Future<Output = Result<T>>>(&self, read: impl Fn() -> F) -> Result<T> {
+        let begun = Instant::now();
+        loop {
+            match read().await {
+                Err(error) if error::has_no_cluster_time(&error) => return Err(Error::no_cluster_time()),
+                Err(error) if !error::is_ahead_of_cluster(&error) => return Err(error),
+                Err(error) if begun.elapsed() >= self.inner.options.timeout / 2 => {
+                    let text = "MongoDB has not reached the cluster time that the reader names";
+                    return Err(Error::refused(Refusal::TooStale, text).with_source(error));
+                }
+                Err(_) => sleep(AHEAD_PAUSE).await,
+                result => return result,
+            }
+        }
+    }
+
+    fn list_any(&self, request: ListRequest) -> BoxFuture<'_, Result<ListResult>> {
         Box::pin(async move {
             let mut listed = self.list_once(request.clone()).await;
             if listed.as_ref().is_err_and(error::is_of_a_view) {
@@ -222,11 +307,13 @@ impl MongoDb {
             batch: self.batch_documents(&namespace, None),
             by_bytes: namespace.collation != Collation::ByBytes && !has_other_collation,
             settled: false,
+            not_before: request.freshness.not_before,
             is_timed: false,
             is_resumable: false,
         };
         let Some(sort) = sort else { return self.execute(scan, request).await };
-        if request == ListRequest::default()
+        let all = ListRequest { freshness: request.freshness, ..ListRequest::default() };
+        if request == all
             && !namespace.ids_may_repeat
             && namespace.collection_bytes.is_some_and(|bytes| bytes <= SMALL_COLLECTION_BYTES)
             && let Some(list) = self.list_small(&scan).await?
@@ -333,6 +420,7 @@ impl MongoDb {
                 batch: self.snapshot_batch(&namespace),
                 by_bytes: false,
                 settled: true,
+                not_before: None,
                 is_timed: false,
                 is_resumable: false,
             };

@@ -45,8 +45,8 @@ use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use super::{
-    ChangeStream, CountResult, Error, GetResult, Health, Kind, ListRequest, ListResult, Metric, Opened, Options,
-    Precision, Result, ResumeToken, SnapshotRows, Store, WriteOutcome,
+    ChangeStream, CountResult, Error, Freshness, GetResult, Health, Kind, ListRequest, ListResult, Metric, Opened,
+    Options, Precision, Result, ResumeToken, SnapshotRows, Store, WriteOutcome, count_listed,
 };
 use crate::record::{Document, Key, RecordId, ValueRef, raw};
 use batcher::{BatchLoader, LookupBatcher};
@@ -355,7 +355,17 @@ async fn permit(calls: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit> {
 
 impl Store for MongoDb {
     fn get<'a>(&'a self, id: &'a RecordId) -> BoxFuture<'a, Result<GetResult>> {
-        Box::pin(self.in_time(self.lookup(id)))
+        Box::pin(async {
+            let as_of = self.inner.client.as_of();
+            Ok(GetResult { as_of, ..self.in_time(self.lookup(id)).await? })
+        })
+    }
+
+    fn get_fresh<'a>(&'a self, id: &'a RecordId, freshness: &'a Freshness) -> BoxFuture<'a, Result<GetResult>> {
+        match freshness.not_before {
+            None => self.get(id),
+            Some(time) => Box::pin(async move { self.lookup_after(&id.keys(), time).await }),
+        }
     }
 
     fn list(&self, request: ListRequest) -> BoxFuture<'_, Result<ListResult>> {
@@ -363,7 +373,10 @@ impl Store for MongoDb {
     }
 
     fn count(&self, request: ListRequest, precision: Precision) -> BoxFuture<'_, Result<Option<CountResult>>> {
-        Box::pin(self.count_documents(request, precision))
+        match request.freshness.not_before {
+            None => Box::pin(self.count_documents(request, precision)),
+            Some(_) => Box::pin(count_listed(self, ListRequest { projection: None, ..request })),
+        }
     }
 
     fn snapshot(&self, after: Option<Key>) -> BoxFuture<'_, Result<SnapshotRows>> {
