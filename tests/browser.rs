@@ -25,6 +25,9 @@ const CASES: &[Case] = &[
     ("the_page_tells_if_the_store_or_the_replica_answered", the_page_tells_if_the_store_or_the_replica_answered),
     ("what_is_wrong_is_said_in_words", what_is_wrong_is_said_in_words),
     ("the_last_page_offers_no_next_one", the_last_page_offers_no_next_one),
+    ("a_page_of_a_thousand_records_is_shown_whole", a_page_of_a_thousand_records_is_shown_whole),
+    ("the_page_says_how_many_records_match", the_page_says_how_many_records_match),
+    ("a_filter_may_be_the_beginning_of_a_text", a_filter_may_be_the_beginning_of_a_text),
     ("every_operation_can_be_tried_out", every_operation_can_be_tried_out),
 ];
 
@@ -57,9 +60,13 @@ const ODD: &str = r#"{"_id":"<b onclick=x>","note":"<img src=/nowhere onerror=al
 
 impl Browser {
     fn start(program: String) -> Self {
-        let profile = tempfile::tempdir().unwrap();
         let seed = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/seed/elements.jsonl")).unwrap();
-        std::fs::write(profile.path().join("seed.jsonl"), format!("{seed}{ODD}\n")).unwrap();
+        Self::with_records(program, &format!("{seed}{ODD}\n"))
+    }
+
+    fn with_records(program: String, lines: &str) -> Self {
+        let profile = tempfile::tempdir().unwrap();
+        std::fs::write(profile.path().join("seed.jsonl"), lines).unwrap();
         let service = Serving::start(&profile, &["serve", "--store", "memory:", "--seed", "seed.jsonl"]);
         Self { program, profile, service }
     }
@@ -194,6 +201,44 @@ fn the_last_page_offers_no_next_one(browser: &Browser) {
     let page = browser.open("/?limit=1000");
     assert_eq!(ids(&page).len(), 119);
     assert_eq!(next(&page), None);
+}
+
+fn a_page_of_a_thousand_records_is_shown_whole(browser: &Browser) {
+    let lines = (0..1_500).map(|n| {
+        let fields: String = (0..20).map(|field| format!(r#","f{field}":"{field} of {n}""#)).collect();
+        format!(r#"{{"_id":{n},"in":{{"n":{n}}}{fields}}}"#) + "\n"
+    });
+    let browser = Browser::with_records(browser.program.clone(), &lines.collect::<String>());
+    let page = browser.open("/?limit=1000");
+    let shown: Vec<_> = (0..1_000).map(|n| n.to_string()).collect();
+    assert_eq!(ids(&page), shown);
+    assert_eq!(page.matches("<td").count(), 8_000, "eight columns unless more are chosen");
+    assert_eq!(status(&page), "1000 records, and more.");
+    assert_eq!(total(&page), "1,500 in all");
+    let rest = browser.open(&next(&page).expect("a next page"));
+    assert_eq!(ids(&rest).len(), 500);
+    assert_eq!(total(&rest), "1,500 in all");
+}
+
+fn total(document: &str) -> &str {
+    between(document, "<p id=\"total\">", "</p>")
+}
+
+fn the_page_says_how_many_records_match(browser: &Browser) {
+    for (address, expected) in [
+        ("/", "119 in all"),
+        ("/?block.eq=f&limit=3&sort=-_id", "28 in all"),
+        ("/?block.eq=x", "0 in all"),
+        ("/?x=1", ""),
+    ] {
+        assert_eq!(total(&browser.open(address)), expected, "{address}");
+    }
+}
+
+fn a_filter_may_be_the_beginning_of_a_text(browser: &Browser) {
+    let page = browser.open("/?name.en.starts=Sil");
+    assert_eq!(ids(&page), ["Ag", "Si"]);
+    assert!(page.contains("<option value=\"starts\">begins with</option>"), "{page}");
 }
 
 fn every_operation_can_be_tried_out(browser: &Browser) {

@@ -12,6 +12,8 @@ const get = (id) => document.getElementById(id);
 const form = get("query");
 let latest = 0;
 let view = { rows: [], cells: [], next: "", search: null };
+// The number of records that match some filters.
+let total = { filters: null, text: "" };
 let recheck;
 
 function make(name, properties = {}, ...children) {
@@ -72,6 +74,8 @@ function toJson(node, indent = "", step = "") {
 const escapeName = (name) => name.replace(/[\\.]/g, "\\$&");
 const joinPath = (path, name) => (path ? `${path}.${escapeName(name)}` : escapeName(name));
 const escapeList = (path) => path.replaceAll(",", "\\,");
+// A path in the parameter `fields`, where a minus and an asterisk would have a meaning.
+const fieldName = (path) => escapeList(path).replace(/^-/, "\\-").replace(/(^|\.)\*(?=\.|$)/g, "$1\\*");
 const splitList = (text) => text.split(/(?<!\\),/).map((path) => path.replaceAll("\\,", ","));
 // A text in double quotes is a string and nothing else, so a text that begins with one must be quoted itself.
 const operand = (node) => (node.type === "string" && node.value.startsWith('"') ? JSON.stringify(node.value) : String(node.value));
@@ -201,7 +205,9 @@ function heading(path, sort) {
     form.requestSubmit();
   });
   const filterButton = make("button", { type: "button", className: "filter", title: "Filter", ariaLabel: `Filter by ${path}` }, "⌕");
-  filterButton.addEventListener("click", () => addFilter(path).querySelector("[data-part=value]").focus());
+  const isText = view.cells.find((cells) => cells.get(path)?.type === "string" && !DATE.test(cells.get(path).value));
+  const operator = isText ? "starts" : "eq";
+  filterButton.addEventListener("click", () => addFilter(path, operator).querySelector("[data-part=value]").focus());
   th.append(sortButton, filterButton);
   return th;
 }
@@ -213,9 +219,9 @@ function showTable() {
   const columns = chosen ?? all.slice(0, DEFAULT_COLUMNS);
   const table = get("results").querySelector("table");
   table.hidden = !records.length;
+  view.cells = records.map((record) => new Map(paths(record)));
   table.tHead.replaceChildren(make("tr", {}, ...columns.map((path) => heading(path, parameters.get("sort") ?? ""))));
   const body = document.createDocumentFragment();
-  view.cells = records.map((record) => new Map(paths(record)));
   records.forEach((record, index) => {
     const row = make("tr");
     row.dataset.index = index;
@@ -267,6 +273,8 @@ async function problemOf(response) {
   return `${problem.detail ?? `The server answered with status ${response.status}.`}${response.status >= 500 ? id : ""}`;
 }
 
+const nextOf = (response) => /<([^>]*)>; rel="next"/.exec(response.headers.get("link") ?? "")?.[1] ?? "";
+
 // Says if the store or the replica answered, and asks again while it is the replica.
 function showSource(response) {
   const isReplica = response.headers.has("cache-status");
@@ -297,7 +305,7 @@ async function checkSource() {
 const apiKey = () => sessionStorage.getItem("api-key");
 
 async function request(url, accept, options = {}) {
-  const headers = { Accept: accept };
+  const headers = { Accept: accept, ...options.headers };
   if (apiKey()) headers.Authorization = `Bearer ${apiKey()}`;
   const response = await fetch(url, { ...options, headers });
   if (response.status === 401) {
@@ -314,6 +322,30 @@ get("key").addEventListener("close", () => {
   sessionStorage.setItem("api-key", key);
   load();
 });
+
+// The parameters without those of one page.
+function filtersOf(parameters) {
+  const filters = new URLSearchParams(parameters);
+  for (const name of ["after", "after_id", "limit", "sort", "fields"]) filters.delete(name);
+  return filters;
+}
+
+// Shows how many records match in all. Asked for apart, since counting may take longer than a page.
+async function showTotal(parameters) {
+  const filters = String(filtersOf(parameters));
+  if (filters !== total.filters) {
+    total = { filters, text: "" };
+    get("total").textContent = "";
+    const options = { method: "HEAD", headers: { Prefer: "count=estimated" } };
+    const response = await request(`${API}?${filters}&limit=1`, "application/json", options).catch(() => null);
+    if (filters !== total.filters) return;
+    const count = response?.headers.get("records-count");
+    const about = response?.headers.get("preference-applied") === "count=exact" ? "" : "About ";
+    if (count) total.text = `${about}${Number(count).toLocaleString()} in all`;
+    else total.filters = null;
+  }
+  get("total").textContent = total.text;
+}
 
 const quoteShell = (text) => `'${text.replaceAll("'", "'\\''")}'`;
 
@@ -335,8 +367,7 @@ async function load(focus = false) {
     else {
       const rows = (await response.text()).split("\n").filter(Boolean).map(parse);
       if (mine !== latest) return;
-      const next = /<([^>]*)>; rel="next"/.exec(response.headers.get("link") ?? "")?.[1] ?? "";
-      view = { rows, cells: [], next, search };
+      view = { rows, cells: [], next: nextOf(response), search };
       showSource(response);
     }
   } catch (failure) {
@@ -351,6 +382,8 @@ async function load(focus = false) {
   get("next").hidden = !view.next;
   get("next").dataset.url = view.next;
   get("download").hidden = !count;
+  if (error) get("total").textContent = "";
+  else showTotal(parameters);
   if (error) say(error, true);
   else if (count) say(`${count} ${count === 1 ? "record" : "records"}${view.next ? ", and more" : ""}.`);
   else say(parameters.has("after") ? "No more records." : get("filters").children.length ? "No record matches the filters." : "The collection is empty.");
@@ -371,35 +404,45 @@ get("next").addEventListener("click", () => {
 
 // --- Downloads and the clipboard ----------------------------------------------------------------------------------------
 
-// RFC 4180. A spreadsheet would run a text that begins like a formula, so an apostrophe protects it.
-function csvField(node) {
-  if (!node || node.type === "null") return "";
-  let text = isScalar(node) ? String(node.value) : toJson(node);
-  if (node.type === "string" && /^[=+\-@\t\r]/.test(text)) text = `'${text}`;
-  return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+// The records as CSV, by the service: of the page, or of all pages one after the other.
+async function csv(all) {
+  const { parameters } = pageQuery();
+  const columns = [...get("column-list").querySelectorAll("input:checked")].map((box) => fieldName(box.value));
+  parameters.set("fields", columns.join(","));
+  if (all) parameters.delete("after");
+  if (all) parameters.set("limit", "1000");
+  else if (!parameters.has("limit")) parameters.set("limit", form.elements.limit.value);
+  const parts = [];
+  for (let query = `?${parameters}`, header = "present"; query; header = "absent") {
+    const response = await request(API + query, `text/csv; header=${header}, application/problem+json;q=0.5`);
+    if (!response.ok) throw new Error(await problemOf(response));
+    parts.push(await response.text());
+    const next = all && nextOf(response);
+    query = next && new URL(next, document.baseURI).search;
+    if (all) say(`${parts.length} ${parts.length === 1 ? "page" : "pages"} downloaded…`);
+  }
+  return parts;
 }
 
 const FORMATS = {
-  json: { type: "application/json", text: () => `[${view.rows.map((row) => toJson(row)).join(",\n")}]\n` },
-  ndjson: { type: "application/x-ndjson", text: () => view.rows.map((row) => `${toJson(row)}\n`).join("") },
-  csv: {
-    type: "text/csv",
-    text: () => {
-      const columns = [...get("column-list").querySelectorAll("input:checked")].map((box) => box.value);
-      const header = columns.map((value) => csvField({ type: "string", value }));
-      const rows = view.cells.map((cells) => columns.map((path) => csvField(cells.get(path))));
-      return [header, ...rows].map((fields) => `${fields.join(",")}\r\n`).join("");
-    },
-  },
+  json: { type: "application/json", parts: () => [`[${view.rows.map((row) => toJson(row)).join(",\n")}]\n`] },
+  ndjson: { type: "application/x-ndjson", parts: () => view.rows.map((row) => `${toJson(row)}\n`) },
+  csv: { type: "text/csv", parts: csv },
 };
 
-get("download").addEventListener("click", (event) => {
-  const { format } = event.target.dataset;
+get("download").addEventListener("click", async (event) => {
+  const { format, all } = event.target.dataset;
   if (!format) return;
-  const { type, text } = FORMATS[format];
-  const link = make("a", { href: URL.createObjectURL(new Blob([text()], { type })), download: `records.${format}` });
-  link.click();
-  URL.revokeObjectURL(link.href);
+  const { type, parts } = FORMATS[format];
+  const before = get("status").textContent;
+  try {
+    const link = make("a", { href: URL.createObjectURL(new Blob(await parts(all), { type })), download: `records.${format}` });
+    link.click();
+    URL.revokeObjectURL(link.href);
+    say(before);
+  } catch (failure) {
+    say(failure.message, true);
+  }
 });
 
 async function copy(button, text) {
