@@ -1,4 +1,4 @@
-//! Lookups: an id finds the records it denotes, in the order of its keys, and any other id finds nothing, however odd.
+//! Lookups: an id finds the record of the first of its keys that has one, and any other id finds nothing, however odd.
 
 use std::sync::Arc;
 
@@ -56,8 +56,8 @@ const TYPED: &[(&str, &str)] = &[
     (r#"{"$numberDecimal":"0.10"}"#, "0.10"),
 ];
 
-/// Stores `id`, given as Extended JSON, among others, and asks for it by `text`.
-async fn finds(store: Arc<dyn Store>, id: &str, text: &str) {
+/// Stores `id`, given as Extended JSON, among others, and checks that `text` finds it.
+async fn assert_found(store: Arc<dyn Store>, id: &str, text: &str) {
     upsert(&*store, vec![with_id(r#""other""#), with_id(id), with_id("-77")]).await;
     assert_eq!(get(&*store, text).await, Some(with_id(id)), "{text:?}");
 }
@@ -69,55 +69,55 @@ async fn get_of_an_unknown_id_is_none(store: Arc<dyn Store>) {
 }
 
 async fn get_finds_by_object_id(store: Arc<dyn Store>) {
-    finds(store, r#"{"$oid":"507f1f77bcf86cd799439011"}"#, OBJECT_ID).await;
+    assert_found(store, r#"{"$oid":"507f1f77bcf86cd799439011"}"#, OBJECT_ID).await;
 }
 
 async fn get_finds_by_string(store: Arc<dyn Store>) {
-    finds(store, r#""Curaçao/ 1""#, "Curaçao/ 1").await;
+    assert_found(store, r#""Curaçao/ 1""#, "Curaçao/ 1").await;
 }
 
 async fn get_finds_by_int32(store: Arc<dyn Store>) {
-    finds(store, r#"{"$numberInt":"-2147483648"}"#, "-2147483648").await;
+    assert_found(store, r#"{"$numberInt":"-2147483648"}"#, "-2147483648").await;
 }
 
 async fn get_finds_by_int64(store: Arc<dyn Store>) {
-    finds(store.clone(), r#"{"$numberLong":"9223372036854775807"}"#, "9223372036854775807").await;
-    finds(store.clone(), r#"{"$numberLong":"-9223372036854775808"}"#, "-9223372036854775808").await;
-    // No double is this number.
-    finds(store, r#"{"$numberLong":"9007199254740993"}"#, "9007199254740993").await;
+    assert_found(store.clone(), r#"{"$numberLong":"9223372036854775807"}"#, "9223372036854775807").await;
+    assert_found(store.clone(), r#"{"$numberLong":"-9223372036854775808"}"#, "-9223372036854775808").await;
+    // This number has no exact double.
+    assert_found(store, r#"{"$numberLong":"9007199254740993"}"#, "9007199254740993").await;
 }
 
 async fn get_finds_by_double(store: Arc<dyn Store>) {
-    finds(store.clone(), "5.5", "5.5").await;
-    finds(store.clone(), "1e300", "1e+300").await;
-    finds(store, r#"{"$numberDouble":"-9223372036854775808"}"#, "-9.223372036854776e+18").await;
+    assert_found(store.clone(), "5.5", "5.5").await;
+    assert_found(store.clone(), "1e300", "1e+300").await;
+    assert_found(store, r#"{"$numberDouble":"-9223372036854775808"}"#, "-9.223372036854776e+18").await;
 }
 
 async fn get_finds_by_decimal(store: Arc<dyn Store>) {
-    finds(store.clone(), r#"{"$numberDecimal":"1.50"}"#, "1.50").await;
-    finds(store.clone(), r#"{"$numberDecimal":"0.1"}"#, "0.1").await;
-    finds(store.clone(), r#"{"$numberDecimal":"1E+6000"}"#, "1E+6000").await;
-    finds(store, r#"{"$numberDecimal":"-1E-6000"}"#, "-1E-6000").await;
+    assert_found(store.clone(), r#"{"$numberDecimal":"1.50"}"#, "1.50").await;
+    assert_found(store.clone(), r#"{"$numberDecimal":"0.1"}"#, "0.1").await;
+    assert_found(store.clone(), r#"{"$numberDecimal":"1E+6000"}"#, "1E+6000").await;
+    assert_found(store, r#"{"$numberDecimal":"-1E-6000"}"#, "-1E-6000").await;
 }
 
 async fn get_finds_by_uuid(store: Arc<dyn Store>) {
-    finds(store, r#"{"$uuid":"3b241101-e2bb-4255-8caf-4136c566a962"}"#, UUID).await;
+    assert_found(store, r#"{"$uuid":"3b241101-e2bb-4255-8caf-4136c566a962"}"#, UUID).await;
 }
 
 async fn get_finds_by_bool(store: Arc<dyn Store>) {
-    finds(store.clone(), "true", "true").await;
-    finds(store, "false", "false").await;
+    assert_found(store.clone(), "true", "true").await;
+    assert_found(store, "false", "false").await;
 }
 
 async fn get_finds_by_date(store: Arc<dyn Store>) {
-    finds(store.clone(), r#"{"$date":"2015-09-10T08:55:47Z"}"#, DATE).await;
+    assert_found(store.clone(), r#"{"$date":"2015-09-10T08:55:47Z"}"#, DATE).await;
     let far = r#"{"$date":{"$numberLong":"253402300800000"}}"#;
-    finds(store, far, "+010000-01-01T00:00:00.000Z").await;
+    assert_found(store, far, "+010000-01-01T00:00:00.000Z").await;
 }
 
-/// A symbol is equal to the string.
+/// A symbol is equal to a string.
 async fn get_finds_by_symbol(store: Arc<dyn Store>) {
-    finds(store, r#"{"$symbol":"name"}"#, "name").await;
+    assert_found(store, r#"{"$symbol":"name"}"#, "name").await;
 }
 
 async fn get_gives_the_document_as_it_was_stored(store: Arc<dyn Store>) {
@@ -152,7 +152,7 @@ async fn get_of_a_number_without_an_exact_double_finds_the_double_and_the_decima
     let decimal = r#"{"$numberDecimal":"0.2"}"#;
     upsert(&*store, vec![with_id(decimal)]).await;
     assert_eq!(get(&*store, "0.20").await, Some(with_id(decimal)));
-    // They are two numbers.
+    // The double and the decimal are two numbers.
     upsert(&*store, vec![with_id("0.2")]).await;
     assert_eq!(list_keys(&*store, None).await.len(), 3);
 }
@@ -181,14 +181,14 @@ async fn a_typed_id_shadows_the_string_with_the_same_text(store: Arc<dyn Store>)
     }
 }
 
-/// Together they are more than one reply of a server may hold.
+/// Together, the two documents exceed a reply of MongoDB.
 async fn a_typed_id_shadows_the_string_even_when_both_are_large(store: Arc<dyn Store>) {
     let typed = ObjectId::parse_str(OBJECT_ID).expect("an ObjectId");
     upsert(&*store, vec![large(typed, 9 << 20)]).await;
     upsert(&*store, vec![large(OBJECT_ID, 9 << 20)]).await;
     let found = get(&*store, OBJECT_ID).await.expect("both are there");
     assert_eq!(*found.key(), Key::object_id(typed.bytes()));
-    // Nor can a large string hide that the typed one is gone.
+    // The typed id is also found if the string fills the reply.
     upsert(&*store, vec![large("5", 9 << 20), large(Bson::Double(5.0), 9 << 20)]).await;
     assert_eq!(get(&*store, "5").await.map(|found| found.key().clone()), Some(Key::int64(5)));
 }
@@ -201,7 +201,7 @@ async fn without_the_typed_id_the_string_is_found(store: Arc<dyn Store>) {
     }
 }
 
-/// Ids that look like something, or like nothing. None of them denotes one of [`TYPED`].
+/// Returns unusual ids, some of which resemble typed values. None of them denotes one of [`TYPED`].
 fn odd_ids() -> Vec<String> {
     let fixed = [
         "",
@@ -252,7 +252,7 @@ fn odd_ids() -> Vec<String> {
 }
 
 async fn an_odd_id_is_none_and_no_error(store: Arc<dyn Store>) {
-    // With nothing there, and with something of every type there.
+    // In an empty store, and in a store with an id of every type.
     for id in odd_ids() {
         assert_eq!(get(&*store, &id).await, None, "{id:?}");
     }

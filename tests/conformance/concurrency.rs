@@ -1,4 +1,4 @@
-//! Many callers at once, and callers that go away.
+//! Concurrent and cancelled calls.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -39,7 +39,7 @@ async fn a_thousand_gets_at_once_all_find(store: Arc<dyn Store>) {
 async fn gets_that_are_dropped_half_way_leave_others_alone(store: Arc<dyn Store>) {
     upsert(&*store, numbered(0..10)).await;
     for n in 0..500 {
-        // Polled once, then dropped with whatever it had begun.
+        // The call is polled once, then dropped.
         let id = (n % 20).to_string().as_str().into();
         drop(store.get(&id).now_or_never());
     }
@@ -74,12 +74,12 @@ async fn many_tasks_may_upsert_at_once(store: Arc<dyn Store>) {
     assert_eq!(list_keys(&*store, None).await, (0..2_000).map(Key::int64).collect::<Vec<_>>());
 }
 
-/// None of them may fail because another one was first.
+/// No call may fail because another one was first.
 async fn many_tasks_may_upsert_the_same_new_key_at_once(store: Arc<dyn Store>) {
     for round in 0..20 {
         let upserts = (0..20).map(|task| {
             let store = store.clone();
-            // Some of them by another type of number, which is the same key.
+            // Some tasks use another type of number, which is the same key.
             let zero = if task % 4 == 0 { ".0" } else { "" };
             let one = document(&format!(r#"{{"_id":{round}{zero},"task":{task}}}"#));
             let two = document(&format!(r#"{{"_id":"round {round}","task":{task}}}"#));
@@ -116,7 +116,7 @@ async fn a_record_is_read_whole_while_it_is_replaced(store: Arc<dyn Store>) {
 
 const EVEN: i64 = 3_000;
 
-/// Writes, until told to end, documents between those with an even `_id`, and the latter again, larger than they were.
+/// Writes documents between those with an even `_id`, and replaces the latter by larger ones, until `ended`.
 async fn write_between(store: Arc<dyn Store>, ended: Arc<AtomicBool>) {
     for n in (0..EVEN).cycle().step_by(7) {
         if ended.load(Ordering::Relaxed) {
@@ -158,7 +158,7 @@ async fn a_record_that_moves_in_the_order_is_listed_at_most_once(store: Arc<dyn 
     let writer = tokio::spawn({
         let (store, ended) = (store.clone(), ended.clone());
         async move {
-            // The odd ones move, the even ones stay.
+            // Documents with an odd `_id` move, the others stay.
             for round in 1.. {
                 if ended.load(Ordering::Relaxed) {
                     break;

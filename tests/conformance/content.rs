@@ -27,13 +27,13 @@ cases! {
     }
 }
 
-/// Stores the documents, then finds each by get and by list: the same BSON, and the same wire JSON.
+/// Stores the documents, then checks that get and list return the same BSON and the same wire JSON.
 async fn keeps(store: &dyn Store, documents: Vec<(&str, Document)>) {
     let (ids, mut documents): (Vec<_>, Vec<_>) = documents.into_iter().unzip();
     upsert(store, documents.clone()).await;
     for (id, document) in ids.into_iter().zip(&documents) {
         let found = get(store, id).await.expect("it was stored");
-        // `assert_eq` would print megabytes.
+        // Without `assert_eq!`, which would print megabytes.
         assert!(found == *document, "get {id:?}");
         assert!(json(&found) == json(document), "get {id:?}");
     }
@@ -108,7 +108,7 @@ async fn field_names_may_be_odd(store: Arc<dyn Store>) {
     let fields: Vec<String> = names.iter().map(|name| format!(r#""{name}":1"#)).collect();
     let nested = fields.join(",");
     keeps_one(&*store, &format!(r#"{{{nested},"_id":1,"in":{{{nested}}},"list":[{{{nested}}}]}}"#)).await;
-    // Each one as the first, and the only one.
+    // Each field is the only one of its document.
     for field in fields {
         keeps_one(&*store, &format!(r#"{{{field},"_id":1}}"#)).await;
     }
@@ -121,7 +121,7 @@ async fn nested_field_names_may_look_like_operators(store: Arc<dyn Store>) {
     }
     keeps_one(&*store, r#"{"_id":1,"a":{"$id":1,"$ref":"c","$db":"d"}}"#).await;
     keeps_one(&*store, r#"{"_id":1,"a":{"$ref":"c","$id":{"$oid":"507f1f77bcf86cd799439011"},"$db":"d","x":1}}"#).await;
-    // At the top they would be operators, so no store has them.
+    // At the top level, such names are operators, which no store accepts.
     let refused = validate(doc! { "_id": 1, "$set": Bson::Null });
     assert_eq!(refused, Err(ValidationError::OperatorName("$set".into())));
 }
@@ -129,12 +129,12 @@ async fn nested_field_names_may_look_like_operators(store: Arc<dyn Store>) {
 async fn an_empty_timestamp_that_is_nested_is_kept(store: Arc<dyn Store>) {
     let empty = r#"{"$timestamp":{"t":0,"i":0}}"#;
     keeps_one(&*store, &format!(r#"{{"_id":1,"a":{{"b":{empty}}},"c":[{empty}]}}"#)).await;
-    // At the top MongoDB would put its clock there.
+    // At the top level, MongoDB would replace it by its clock.
     let refused = validate(doc! { "_id": 1, "t": Timestamp { time: 0, increment: 0 } });
     assert_eq!(refused, Err(ValidationError::EmptyTimestamp("t".into())));
 }
 
-/// A document of exactly `length` bytes as BSON.
+/// Returns a document of exactly `length` bytes as BSON.
 fn of_length(id: impl Into<Bson>, length: usize) -> Document {
     let id = id.into();
     let frame = large(id.clone(), 0).bson().len();
@@ -150,14 +150,14 @@ async fn a_record_of_a_mebibyte_is_kept(store: Arc<dyn Store>) {
 async fn a_record_of_the_largest_size_is_kept(store: Arc<dyn Store>) {
     let largest = of_length(1, MAX_BYTES);
     let mut fields = bson::Document::from_reader(&largest.bson()[..]).expect("BSON");
-    // A name of no letters and a null: the two bytes too many.
+    // A field with an empty name and a null adds two bytes.
     fields.insert("", Bson::Null);
     assert_eq!(validate(fields), Err(ValidationError::TooLarge(MAX_BYTES + 2)));
     keeps(&*store, vec![("1", largest)]).await;
 }
 
 async fn the_longest_id_of_the_largest_document_is_found(store: Arc<dyn Store>) {
-    // A command has the id a second time: a string with its length and its end.
+    // A command holds the id a second time, with five bytes for its length and its end.
     let id = "x".repeat(MAX_BYTES_WITH_ID - MAX_BYTES - 5);
     let largest = of_length(id.as_str(), MAX_BYTES);
     keeps(&*store, vec![(&id, largest.clone())]).await;
@@ -185,7 +185,7 @@ async fn a_record_of_many_fields_is_kept(store: Arc<dyn Store>) {
 }
 
 async fn a_record_of_the_deepest_nesting_is_kept(store: Arc<dyn Store>) {
-    // The document itself is a level. The innermost value is written as two more objects in Extended JSON.
+    // The document itself counts as a level. Extended JSON writes the innermost value as two more objects.
     let date = r#"{"$date":{"$numberLong":"0"}}"#;
     let nested = |open: &str, close: &str| {
         let inner = MAX_DEPTH - 1;
@@ -194,7 +194,7 @@ async fn a_record_of_the_deepest_nesting_is_kept(store: Arc<dyn Store>) {
     for (open, close) in [(r#"{"a":"#, "}"), ("[", "]")] {
         keeps_one(&*store, &nested(open, close)).await;
     }
-    // Anything deeper no store has, whichever way it was made.
+    // No store accepts deeper nesting, of arrays or of documents.
     for wrap in [|inner| Bson::Array(vec![inner]), |inner| Bson::Document(doc! { "a": inner })] {
         let deep = |levels: usize| {
             let value = (0..levels).fold(Bson::Int32(1), |inner, _| wrap(inner));

@@ -1,4 +1,4 @@
-//! Embedded stores, which also take and remove single documents.
+//! Embedded stores, which also put and remove single documents.
 
 use std::sync::Arc;
 
@@ -71,7 +71,7 @@ async fn put_is_seen_at_once(context: &Context) {
 async fn put_replaces_the_record(context: &Context) {
     let store = fresh(context).await;
     upsert_texts(&*store, &[r#"{"_id":5,"a":1}"#]).await;
-    // The same key, by value.
+    // The key is the same, since numbers compare by value.
     let record = put(&*store, r#"{"_id":5.0,"b":2}"#);
     assert_eq!(get(&*store, "5").await.as_ref(), Some(&record));
     assert_eq!(list(&*store, None).await, [record]);
@@ -85,8 +85,8 @@ async fn put_returns_the_size_of_what_it_replaces(context: &Context) {
     assert_eq!(store.put(short).expect("put"), Some(long.bson().len()));
 }
 
-/// The replica of another store may hold what no import takes: an array as its `_id`, two fields with one name, a string that is
-/// not UTF-8.
+/// A replica may hold documents that no import accepts: with an array as `_id`, two fields with one name, a string that is not
+/// UTF-8.
 async fn put_keeps_the_bytes_as_they_are(context: &Context) {
     let store = fresh(context).await;
     let element = |kind: u8, name: &str, value: &[u8]| [&[kind], name.as_bytes(), &[0], value].concat();
@@ -186,7 +186,7 @@ async fn reopening_finds_what_was_being_loaded_until_that_is_done(context: &Cont
         let store = reopened(context).await;
         store.set_loading(what).await.expect("set_loading");
         assert_eq!(loading(&*store).as_deref(), what);
-        // Whatever is loaded is no end of it, and it is no record.
+        // Writes do not end the import, and its name is not listed as a record.
         upsert(&*store, numbered(0..2)).await;
         drop(store);
         let store = reopened(context).await;

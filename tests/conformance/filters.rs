@@ -100,7 +100,7 @@ async fn a_prefix_is_one_of_a_single_element(store: Arc<dyn Store>) {
     .await;
 }
 
-/// MongoDB is asked for a range, which admits some of these.
+/// With MongoDB, a prefix becomes a range, which admits some of these records.
 async fn pages_by_a_prefix_are_full(store: Arc<dyn Store>) {
     let values = (0..60).map(|n| match n % 3 {
         0 => r#"["Aa","Ac"]"#,
@@ -136,7 +136,7 @@ async fn one_filter_of_an_or_is_enough(store: Arc<dyn Store>) {
             (&[("or", "(a.in=(1,2),a.starts=o)")], &[0, 1, 2, 4]),
             (&[("or", "(a.ne=1,b.eq=1)")], &[0, 1, 3, 4]),
             (&[("or", "(b.exists=false,b.gt=1)")], &[1, 2, 4]),
-            // No range over both.
+            // The two filters must not be merged into one range.
             (&[("or", "(b.lt=1,b.gt=1)")], &[1, 2]),
             (&[("or", r"(a\.b.eq=7,a.eq=2)")], &[1, 3]),
             (&[("or", r"(a\.b.eq=7,a.starts=o)")], &[3, 4]),
@@ -183,7 +183,7 @@ async fn texts_in_an_or_may_have_any_character(store: Arc<dyn Store>) {
 
 type Filters<'a> = &'a [(&'a str, &'a str)];
 
-/// Stores `{"_id": 0, "v": …}` and so on.
+/// Stores the documents `{"_id": 0, "v": …}` and so on.
 async fn with_values(store: &dyn Store, values: &[&str]) {
     let texts = values.iter().enumerate().map(|(id, value)| format!(r#"{{"_id":{id},"v":{value}}}"#));
     upsert_texts(store, &texts.collect::<Vec<_>>()).await;
@@ -196,7 +196,7 @@ async fn find(store: &dyn Store, cases: &[(Filters<'_>, &[i32])]) {
     }
 }
 
-/// Values, a text that denotes each, and a text that does not although the record shows it so.
+/// Values, each with a text that denotes it, and with a text that does not although the record shows it.
 const DENOTED: &[(&str, &str)] = &[
     (r#"{"$numberInt":"5"}"#, "5"),
     (r#"{"$numberLong":"5"}"#, "5.0"),
@@ -220,7 +220,7 @@ const DENOTED: &[(&str, &str)] = &[
     (r#"{"$symbol":"s"}"#, "s"),
 ];
 
-/// Values that no text denotes, with the text that a record shows of them.
+/// Values that no text denotes, with the text that a record shows.
 const UNTOLD: &[(&str, &str)] = &[
     (r#"{"$numberDouble":"NaN"}"#, "NaN"),
     (r#"{"$numberDouble":"-Infinity"}"#, "-Infinity"),
@@ -299,7 +299,7 @@ async fn numbers_are_equal_by_value_across_their_types(store: Arc<dyn Store>) {
 }
 
 async fn a_number_without_an_exact_double_is_two_numbers(store: Arc<dyn Store>) {
-    // The double is the greater one of 0.1, the smaller one of 0.3.
+    // The double of 0.1 is greater than the decimal; that of 0.3 is smaller.
     with_values(
         &*store,
         &[
@@ -400,7 +400,7 @@ async fn a_date_alone_is_a_day(store: Arc<dyn Store>) {
         &[
             (&[("v.eq", "2024-01-31")], &[1, 2, 4, 5]),
             (&[("v.ne", "2024-01-31")], &[0, 3]),
-            // Two elements: one is after the beginning of February 1, the other before its end.
+            // One element of the array is after the start of February 1, another one before its end.
             (&[("v.in", "2024-01-30,2024-02-01")], &[0, 3, 5]),
             (&[("v.gt", "2024-01-31")], &[3, 5]),
             (&[("v.gte", "2024-01-31")], &[1, 2, 3, 4, 5]),
@@ -514,7 +514,7 @@ async fn a_range_is_within_one_type(store: Arc<dyn Store>) {
             (&[("v.gt", "507f1f77bcf86cd79943901")], &[3, 10, 16]),
             (&[("v.gte", "3b241101-e2bb-4255-8caf-4136c566a962")], &[11]),
             (&[("v.gt", "2015-01-01T00:00:00Z")], &[2, 7]),
-            // A boolean has no range: the text is a string.
+            // Booleans have no ranges, so the text is a string.
             (&[("v.gte", "true")], &[10, 16]),
             (&[("v.lte", "")], &[]),
             (&[("v.gte", "")], &[2, 3, 10, 16]),
@@ -578,7 +578,7 @@ async fn a_range_of_dates_includes_strings_that_begin_with_a_digit(store: Arc<dy
             (&[("v.lt", "2024-01-01")], &[3, 6]),
             (&[("v.gte", "2024-01-01"), ("v.lt", "2025-01-01")], &[0, 1, 2]),
             (&[("v.gte", "2024-05-01T10:00:00.000Z")], &[0, 1, 7]),
-            // Strings are compared with the text as it was typed.
+            // Strings are compared with the text as the client wrote it.
             (&[("v.gte", "2024-05-01T12:00:00+02:00"), ("v.lt", "2025-01-01")], &[0]),
         ],
     )

@@ -1,4 +1,4 @@
-//! Cases, and the empty store that each of them gets.
+//! The cases, and the empty store for each of them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -27,10 +27,10 @@ use tokio::time::{Instant, sleep};
 use crate::elsewhere::Unreadable;
 use crate::servers;
 
-/// Long enough for a busy machine: what takes this long has failed.
+/// The time-out of a call: long enough for a busy machine.
 pub const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// More than any case stores.
+/// A limit above the number of documents in any case.
 pub const ALL: usize = 1_000_000;
 
 pub struct Case {
@@ -39,25 +39,25 @@ pub struct Case {
     pub run: fn(&Context),
 }
 
-/// The stores that a case is for.
+/// The stores to which a case applies.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Needs {
     Any,
-    /// Null does not match undefined: all stores but a MongoDB before 8.0.
+    /// Stores in which null does not match undefined: all but MongoDB before 8.0.
     Undefined,
-    /// Documents can be put and removed one by one.
+    /// Embedded stores, which put and remove single documents.
     Embedded,
-    /// Documents are there when the store is opened again.
+    /// Embedded stores that keep their documents when they are opened again.
     Local,
-    /// A store in another process.
+    /// Stores in another process.
     Remote,
-    /// A collection of a kind that only MongoDB has.
+    /// MongoDB, for its kinds of collections.
     #[cfg(feature = "mongodb")]
     MongoDb,
 }
 
 impl Needs {
-    /// `has_fallback`: the case gets the backend with a replica.
+    /// Returns true if the case applies to `backend`; `has_fallback` tells that it gets a replica.
     pub fn are_met_by(self, backend: &Backend, has_fallback: bool) -> bool {
         match self {
             Self::Any | Self::Undefined => true,
@@ -71,7 +71,7 @@ impl Needs {
     }
 }
 
-/// Lists the cases of a file: by what they need, the functions' names.
+/// Lists the cases of a file: the names of the functions, grouped by the stores that they need.
 macro_rules! cases {
     ($($needs:ident by $how:ident { $($name:ident,)* })*) => {
         pub const CASES: &[$crate::harness::Case] = &[$($(
@@ -85,7 +85,7 @@ macro_rules! cases {
 }
 pub(crate) use cases;
 
-/// The place of one trial's stores: a directory, or a database, that no other trial has.
+/// The directory or the database for the stores of one trial.
 pub struct Context {
     backend: &'static Backend,
     fallback: Option<Mode>,
@@ -133,7 +133,7 @@ impl Context {
         self.fallback.is_some()
     }
 
-    /// The URL of the trial's database.
+    /// Returns the URL of the trial's database.
     #[cfg(feature = "mongodb")]
     pub fn url(&self) -> &str {
         match &self.area {
@@ -146,23 +146,23 @@ impl Context {
         self.runtime.block_on(future)
     }
 
-    /// A case that takes one empty store.
+    /// Runs a case on an empty store.
     pub fn store(&self, case: impl AsyncFnOnce(Arc<dyn Store>)) {
         self.block_on(async { case(self.fresh().await.into_store()).await });
     }
 
-    /// A case that opens stores itself.
+    /// Runs a case that opens stores itself.
     pub fn context(&self, case: impl AsyncFnOnce(&Self)) {
         self.block_on(case(self));
     }
 
-    /// A case that runs many times, each time on an empty store, with generated values.
+    /// Runs a case that calls [`check`](Self::check).
     pub fn property(&self, case: impl FnOnce(&Self)) {
         case(self);
     }
 
-    /// Runs `check` with `cases` values, fewer where each takes a store longer; more, if `PROPTEST_CASES` asks for more than
-    /// proptest's 256.
+    /// Runs `check` with about `cases` generated values: fewer with a slow store, more if `PROPTEST_CASES` exceeds proptest's
+    /// default of 256.
     pub fn check<T: std::fmt::Debug>(
         &self,
         cases: u32,
@@ -186,13 +186,13 @@ impl Context {
         }
     }
 
-    /// An empty store that nothing else uses.
+    /// Opens a new, empty store.
     pub async fn fresh(&self) -> Opened {
         let number = self.stores.fetch_add(1, Ordering::Relaxed);
         self.open(&format!("store_{number}")).await
     }
 
-    /// The same store at every call: its documents are there again, once the one before was dropped.
+    /// Opens the same store at every call. The previous handle must be dropped first.
     pub async fn reopen(&self) -> Opened {
         self.open("reopened").await
     }
@@ -206,7 +206,7 @@ impl Context {
         let options = Options { collection: name.to_owned(), timeout: TIMEOUT, ..Default::default() };
         let begin = Instant::now();
         let mut opened = records::store::open(&url, options.clone()).await;
-        // A process that another trial starts has the lock of a directory too, from its fork to its exec.
+        // Between fork and exec, a process that another trial starts also holds the lock of the directory.
         while opened.as_ref().is_err_and(|error| error.is_unavailable()) && begin.elapsed() < Duration::from_secs(5) {
             sleep(Duration::from_millis(10)).await;
             opened = records::store::open(&url, options.clone()).await;
@@ -219,7 +219,7 @@ impl Context {
     }
 }
 
-/// A store with a replica that answers every read. A write returns once the replica has it, as [`GetResult::staleness`] tells.
+/// A store with a replica that answers every read. A write returns once [`GetResult::staleness`] shows that the replica has it.
 #[derive(Debug)]
 struct CaughtUp(Arc<dyn Store>);
 
@@ -254,7 +254,7 @@ impl CaughtUp {
             let result = self.0.get(&"absent".into()).await;
             let staleness = result.ok().and_then(|result| result.staleness);
             let current = staleness.and_then(|staleness| asked.checked_sub(staleness));
-            // Staleness is in milliseconds, and rounded.
+            // The staleness is rounded to milliseconds.
             if current.is_some_and(|current| current > begin + Duration::from_millis(1)) {
                 return;
             }
@@ -306,7 +306,7 @@ impl Store for CaughtUp {
     }
 }
 
-/// Asks a server once whether it is there: if it is not, every trial says so at once, not after a time-out each.
+/// Pings a server once, so that all trials fail at once if it is away, and not each after a time-out.
 async fn reach(name: &'static str, url: &str) -> Result<(), String> {
     static REACHED: Mutex<BTreeMap<&str, Result<(), String>>> = Mutex::const_new(BTreeMap::new());
     let mut reached = REACHED.lock().await;
@@ -320,23 +320,23 @@ async fn reach(name: &'static str, url: &str) -> Result<(), String> {
     result
 }
 
-/// The document that Extended JSON says.
+/// Parses a document in Extended JSON.
 pub fn document(text: &str) -> Document {
     extended_json::parse(text.as_bytes()).unwrap_or_else(|error| panic!("{text}: {error}"))
 }
 
-/// A document with this `_id`, given as Extended JSON.
+/// Returns a document with this `_id`, given as Extended JSON.
 pub fn with_id(id: &str) -> Document {
     document(&format!(r#"{{"_id":{id},"a":1}}"#))
 }
 
-/// A document of `size` bytes and a few. Binary data: it is written far quicker than text where nothing is optimised.
+/// Returns a document of little more than `size` bytes. Binary data, which a debug build encodes much faster than text.
 pub fn large(id: impl Into<Bson>, size: usize) -> Document {
     let bytes = bson::Binary { subtype: bson::spec::BinarySubtype::Generic, bytes: vec![7; size] };
     validate(doc! { "_id": id.into(), "bytes": bytes }).expect("a document within the limits")
 }
 
-/// Documents `{"_id": 0}` and so on.
+/// Returns the documents `{"_id": 0}` and so on.
 pub fn numbered(ids: impl IntoIterator<Item = i64>) -> Vec<Document> {
     ids.into_iter().map(|id| document(&format!(r#"{{"_id":{id}}}"#))).collect()
 }
@@ -358,7 +358,7 @@ pub async fn get(store: &dyn Store, id: &str) -> Option<Document> {
     result.unwrap_or_else(|error| panic!("get of {id:?}: {}", error.report())).document
 }
 
-/// The JSON of the record with this id.
+/// Returns the JSON of the record with this id.
 pub async fn get_json(store: &dyn Store, id: &str) -> Option<String> {
     get(store, id).await.map(|document| json(&document))
 }
@@ -371,14 +371,14 @@ pub async fn rows(store: &dyn Store, request: ListRequest) -> Vec<Row> {
     try_rows(store, request.clone()).await.unwrap_or_else(|error| panic!("{request:?}: {}", error.report()))
 }
 
-/// The documents of a whole list.
+/// Returns all documents of a list.
 pub async fn documents(store: &dyn Store, request: &ListRequest) -> Vec<Document> {
-    // A request that has a sort has a limit too.
+    // Requests with a sort need a limit.
     let limit = request.limit.or((!request.sort.is_empty()).then_some(ALL));
     rows(store, ListRequest { limit, ..request.clone() }).await.into_iter().map(|row| row.document).collect()
 }
 
-/// A list in `_id` order.
+/// Returns a list in `_id` order.
 pub async fn list(store: &dyn Store, after: Option<&Key>) -> Vec<Document> {
     documents(store, &after.map(after_key).unwrap_or_default()).await
 }
@@ -387,13 +387,13 @@ pub async fn list_keys(store: &dyn Store, after: Option<&Key>) -> Vec<Key> {
     keys_of(&list(store, after).await)
 }
 
-/// A list in `_id` order that begins after this key.
+/// Returns the request of a list in `_id` order after this key.
 pub fn after_key(key: &Key) -> ListRequest {
     let cursor = Cursor { position: Position::of_key(key), no_arrays: false };
     ListRequest { after: Some(cursor), ..Default::default() }
 }
 
-/// The request that the parameters of a URL make.
+/// Parses the parameters of a URL into a request.
 pub fn request(parameters: &[(&str, &str)]) -> ListRequest {
     let owned: Vec<_> = parameters.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     let selection = Selection::parse(&owned).unwrap_or_else(|error| panic!("{parameters:?}: {error:?}"));
@@ -406,7 +406,7 @@ pub fn request(parameters: &[(&str, &str)]) -> ListRequest {
     ListRequest { filter, sort, after, projection, limit, ..Default::default() }
 }
 
-/// Memory for any page.
+/// Returns a reservation with room for any page.
 pub fn reservation() -> MemoryReservation {
     MemoryPool::new(1 << 30).reservation()
 }
@@ -416,7 +416,7 @@ pub async fn read_page(store: &dyn Store, request: &ListRequest, limit: usize) -
     page.unwrap_or_else(|error| panic!("{request:?}, {limit} a page: {}", error.report()))
 }
 
-/// All pages, each after the cursor of the one before as its text gives it back.
+/// Reads all pages. Each cursor passes through its text.
 pub async fn pages(store: &dyn Store, request: &ListRequest, limit: usize) -> Vec<Vec<Document>> {
     let mut request = request.clone();
     let mut pages = Vec::new();
@@ -431,7 +431,7 @@ pub async fn pages(store: &dyn Store, request: &ListRequest, limit: usize) -> Ve
     }
 }
 
-/// The documents of a whole list, which must be those of its pages, at each of the limits.
+/// Returns all documents of a list, and checks that its pages have the same ones, for each of the limits.
 pub async fn paged(store: &dyn Store, request: &ListRequest, limits: impl IntoIterator<Item = usize>) -> Vec<Document> {
     let whole = documents(store, request).await;
     for limit in limits {
@@ -443,7 +443,7 @@ pub async fn paged(store: &dyn Store, request: &ListRequest, limits: impl IntoIt
     whole
 }
 
-/// The `_id`s, as JSON, of the records that the parameters ask for.
+/// Returns the `_id`s, as JSON, of the records that match the parameters.
 pub async fn ids(store: &dyn Store, parameters: &[(&str, &str)]) -> Vec<String> {
     let found = paged(store, &request(parameters), [3]).await;
     found.iter().map(|document| wire::id(document.bson()).expect("an _id")).collect()
@@ -455,7 +455,7 @@ pub fn json(document: &Document) -> String {
     String::from_utf8(json).expect("JSON is UTF-8")
 }
 
-/// The id by which a client asks for this document: its `_id` as the record shows it.
+/// Returns the id of this document in a URL: its `_id` as the record shows it.
 pub fn id_of(document: &Document) -> RecordId {
     #[derive(serde::Deserialize)]
     struct WithId<'a> {

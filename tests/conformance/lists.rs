@@ -153,7 +153,7 @@ async fn a_list_begins_after_a_key_that_is_there(store: Arc<dyn Store>) {
     for (index, record) in expected.iter().enumerate() {
         assert_eq!(list(&*store, Some(record.key())).await, expected[index + 1..], "after {:?}", record.key());
     }
-    // By value: 5.0 is there, 5 is the same key.
+    // The store has 5.0, which has the same key as 5.
     assert_eq!(list(&*store, Some(&Key::int64(5))).await[0], with_id(r#"{"$numberDecimal":"5.25"}"#));
 }
 
@@ -193,7 +193,7 @@ async fn a_list_after_the_last_key_is_empty(store: Arc<dyn Store>) {
     assert_eq!(list(&*store, Some(&Key::string("a"))).await, []);
 }
 
-/// More than one page, or batch, of any store.
+/// More than a page or a batch of any store.
 const MANY: i64 = 5_000;
 
 async fn a_list_of_many_records_is_whole_and_in_order(store: Arc<dyn Store>) {
@@ -210,7 +210,7 @@ async fn a_list_of_many_records_begins_anywhere(store: Arc<dyn Store>) {
 }
 
 async fn a_list_of_large_records_is_whole(store: Arc<dyn Store>) {
-    // More than MongoDB sends in one batch.
+    // Together more than a batch of MongoDB.
     for id in 0..5 {
         upsert(&*store, vec![large(id, 4 << 20)]).await;
     }
@@ -241,7 +241,7 @@ async fn a_list_without_an_order_has_no_positions(store: Arc<dyn Store>) {
 async fn a_projection_keeps_the_fields_that_were_asked_for(store: Arc<dyn Store>) {
     let text = r#"{"_id":1,"z":0,"a":{"b":{"c":1,"d":2},"e":3},"l":[{"b":1,"c":2},5,[{"b":3},{"c":4}],{"c":5},[]],
         "0":{"1":1},"a.b":2,"$x":1,"s":"text"}"#;
-    // `$x` stands deeper: at the top no store has it.
+    // `$x` is nested, since no store accepts it at the top level.
     let text = text.replace(r#""$x":1"#, r#""x":{"$x":1,"y":2}"#);
     upsert(&*store, vec![document(&text), document(r#"{"_id":2}"#)]).await;
     for (fields, expected) in [
@@ -291,12 +291,12 @@ async fn a_list_may_be_dropped_half_way(store: Arc<dyn Store>) {
         let some: Vec<_> = rows.take(taken).try_collect().await.expect("rows");
         assert_eq!(some.len(), taken);
     }
-    // Many more than there are connections to a server, each of which would be held by a list that was not closed.
+    // Many more lists than connections: an unclosed list would hold its connection.
     for _ in 0..200 {
         let mut rows = store.list(ListRequest::default()).await.expect("a list").rows;
         assert!(rows.next().await.is_some_and(|first| first.is_ok()));
     }
-    // The future too may be dropped.
+    // Drops the future before there is a list.
     for _ in 0..200 {
         drop(store.list(ListRequest::default()).now_or_never());
     }
@@ -314,7 +314,7 @@ async fn a_list_may_outlive_the_store_handle(store: Arc<dyn Store>) {
 
 async fn a_list_that_is_never_read_blocks_no_other(store: Arc<dyn Store>) {
     upsert(&*store, numbered(0..MANY)).await;
-    // Some are never read, some are held after their first row.
+    // Some lists are never read, others are kept after their first row.
     let mut lists = Vec::new();
     for number in 0..200 {
         let mut list = store.list(ListRequest::default()).await.expect("a list");

@@ -60,7 +60,8 @@ const CASES: &[&[Case]] = &[
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
-    // Like libtest: most cases wait, so more of them run at once than there are processors.
+    // Most cases wait for I/O, so more of them run at once than there are processors, unless the variable of libtest says
+    // otherwise.
     let threads = std::env::var("RUST_TEST_THREADS").ok().and_then(|threads| threads.parse().ok());
     let arguments = Arguments { test_threads: arguments.test_threads.or(threads), ..arguments };
     let runtime = Runtime::new().expect("a runtime");
@@ -77,7 +78,7 @@ fn main() -> ExitCode {
     }
     let conclusion = libtest_mimic::run(&arguments, trials);
     servers::stop_all();
-    // `Conclusion::exit` would end the process with the temporary directories still there.
+    // `Conclusion::exit` would end the process without removing the temporary directories.
     conclusion.exit_code()
 }
 
@@ -117,7 +118,7 @@ fn is_before_8(_: &Handle) -> bool {
     false
 }
 
-/// A trial that fails, where a backend is required and cannot be tested.
+/// Returns a trial that fails if a required backend cannot be tested.
 fn missing(name: &str) -> Option<Trial> {
     let reason = match BACKENDS.iter().find(|backend| backend.name == name) {
         None => format!("TEST_REQUIRE names {name}, which is not compiled in"),

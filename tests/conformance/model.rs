@@ -1,4 +1,4 @@
-//! Random operations, one after the other, against a `BTreeMap` that must always give the same answers.
+//! Random sequences of operations, compared with a `BTreeMap` as the model.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -17,7 +17,7 @@ cases! {
     }
 }
 
-/// Few enough that operations meet, with pairs that are one key, or one text.
+/// Few ids, so that operations concern the same records. Some pairs have the same key or the same text.
 const IDS: &[&str] = &[
     "0",
     r#"{"$numberDouble":"-0.0"}"#,
@@ -49,7 +49,7 @@ enum Operation {
     Upsert(Vec<Document>),
     Get(RecordId),
     List(Option<Key>),
-    /// The rest is for embedded stores only.
+    /// This and the following operations are for embedded stores only.
     Put(Document),
     Remove(Key),
     Flush,
@@ -77,7 +77,7 @@ fn operations() -> impl Strategy<Value = Vec<Operation>> {
 
 type Model = BTreeMap<Key, Document>;
 
-/// Returns the size of the document that it replaces.
+/// Puts a document into the model, and returns the size of the document that it replaces.
 fn put(model: &mut Model, document: Document) -> Option<usize> {
     model.insert(document.key().clone(), document).map(|old| old.bson().len())
 }

@@ -38,7 +38,7 @@ async fn database(context: &Context) -> Database {
     client.default_database().expect("the URL names a database")
 }
 
-/// The version of a server; `None` if it does not answer.
+/// Returns the version of a server; `None` if it does not answer.
 pub async fn version(url: &str) -> Option<String> {
     let mut options = ClientOptions::parse(url).await.ok()?;
     options.server_selection_timeout = Some(Duration::from_secs(10));
@@ -61,7 +61,8 @@ async fn insert(database: &Database, collection: &str, documents: impl IntoItera
     database.collection::<Tree>(collection).insert_many(documents).await.expect("documents");
 }
 
-/// Documents with ids of several types, in no order, and with fields that repeat, are missing, differ in case, or are arrays.
+/// Returns unordered documents with ids of several types, and with fields that repeat, are missing, differ in case, or are
+/// arrays.
 fn varied() -> Vec<Tree> {
     const TEXTS: &[&str] = &["a", "B", "b", "A", "é", "e", "Z", "a b", ""];
     let documents = (0..40_i32).map(|n| {
@@ -105,7 +106,7 @@ const REQUESTS: &[&[(&str, &str)]] = &[
     &[("sort", "-s"), ("v.exists", "false")],
 ];
 
-/// The rows by their place in the order; those that share one, by their bytes.
+/// Returns the rows by their position in the order, and rows with the same position by their bytes.
 fn placed(request: &ListRequest, documents: impl IntoIterator<Item = Document>) -> Vec<(Vec<u8>, Document)> {
     let place = |document: Document| {
         let position = request.sort.position(&document).expect("a position");
@@ -132,7 +133,7 @@ async fn serves_lookups(store: &dyn Store, all: &[Document]) {
     let mut by_key: HashMap<&Key, Vec<&Document>> = HashMap::new();
     all.iter().for_each(|document| by_key.entry(document.key()).or_default().push(document));
     let ids: Vec<RecordId> = all.iter().map(id_of).chain(["none", "-1", "A b0", "E9"].map(RecordId::from)).collect();
-    // By themselves, and in batches.
+    // Single lookups, and batches of them.
     let mut results = Vec::new();
     for id in &ids {
         results.push(store.get(id).await);
@@ -172,7 +173,7 @@ async fn serves_list(store: &dyn Store, all: &[Document], request: &ListRequest)
     }
 }
 
-/// Each page is as long as `limit`, and longer by the rows that share the place of its last one.
+/// Checks that each page has `limit` rows, and those that share the position of its last one.
 async fn serves_pages(store: &dyn Store, expected: &[(Vec<u8>, Document)], request: &ListRequest, limit: usize) {
     let mut rest = expected;
     for mut page in pages(store, request, limit).await {
@@ -181,7 +182,7 @@ async fn serves_pages(store: &dyn Store, expected: &[(Vec<u8>, Document)], reque
             end += 1;
         }
         let (mut due, later) = (rest[..end].iter().map(|(_, document)| document.clone()).collect::<Vec<_>>(), rest);
-        // A projection may have taken the sort fields away, so rows that share a place are compared as a set.
+        // A projection may have removed the sort fields, so rows with the same position are compared as a set.
         due.sort_by(|a, b| a.bson().cmp(b.bson()));
         page.sort_by(|a, b| a.bson().cmp(b.bson()));
         assert_eq!(page, due, "{request:?}, {limit} a page");
@@ -211,7 +212,7 @@ async fn an_indexed_collection_serves(context: &Context) {
     serves(context, &database).await;
 }
 
-/// The cursor says that there were no arrays. What was there all the while is listed once all the same.
+/// The cursor says that there were no arrays. Records that exist throughout must still be listed exactly once.
 async fn an_index_that_sees_its_first_array_between_two_pages_serves(context: &Context) {
     let database = database(context).await;
     let index = doc! { "key": { "v": 1, "_id": 1 }, "name": "v" };

@@ -144,7 +144,7 @@ async fn changes_are_unsupported_or_show_every_write_and_resume(context: &Contex
     let mut changes = store.changes(None);
     match changes.next().await {
         Some(Err(ChangeStreamError::Unsupported(_))) => {
-            assert!(changes.next().await.is_none(), "it ends after its first error");
+            assert!(changes.next().await.is_none(), "the stream continues after its first error");
             return;
         }
         Some(Ok(first)) => assert!(first.changes.is_empty(), "{first:?}"),
@@ -154,7 +154,7 @@ async fn changes_are_unsupported_or_show_every_write_and_resume(context: &Contex
     for n in 1..6 {
         let written = document(&format!(r#"{{"_id":{n}}}"#));
         upsert(&*store, vec![written.clone()]).await;
-        // From the open stream, and from one that resumes after the write before.
+        // The open stream and a resumed one both return the write.
         let mut streams = vec![&mut changes];
         let mut resumed = token.take().map(|token| store.changes(Some(token)));
         streams.extend(&mut resumed);
@@ -186,6 +186,6 @@ async fn a_server_that_is_away_is_unavailable_in_time(context: &Context) {
         let error = error.unwrap_or_else(|| panic!("{index}: without a server nothing is known"));
         assert!(error.is_unavailable() && error.rejection().is_none(), "{index}: {}", error.report());
     }
-    // Two rounds, on a machine that may be busy.
+    // The calls take two time-outs; the factor of 10 is for a busy machine.
     assert!(begin.elapsed() < timeout * 10, "{:?}", begin.elapsed());
 }

@@ -1,4 +1,4 @@
-//! Pages: a list in parts is the list.
+//! Pages: together they are the whole list.
 
 use std::sync::Arc;
 
@@ -92,7 +92,7 @@ async fn a_page_after_a_record_that_moved_goes_on_from_where_it_was(store: Arc<d
         let mut request = request(&[("sort", sort)]);
         let page = read_page(&*store, &request, 3).await;
         request.after = page.next;
-        // The last one of the page becomes the last of all.
+        // The last record of the page becomes the last one of the list.
         let moved = if sort == "n" { r#"{"_id":2,"n":9}"# } else { r#"{"_id":3,"n":-9}"# };
         upsert_texts(&*store, &[moved]).await;
         let rest = pages(&*store, &request, 2).await.concat();
@@ -150,7 +150,7 @@ fn a_cursor_comes_back_from_its_text(context: &Context) {
         let document = numbered_fields(id, v, w);
         for text in [None, Some("v"), Some("-v"), Some("-v,w"), Some("w,-_id"), Some("_id,v")] {
             let order = text.map(sort).unwrap_or_default();
-            // Two arrays have no place in an order of both.
+            // A document with arrays in two sort fields has no position.
             let Ok(position) = order.position(&document) else { continue };
             let cursor = Cursor { position, no_arrays };
             let text = cursor.encode(&order);

@@ -1,4 +1,4 @@
-//! Arbitrary documents, out as they went in, and arbitrary requests for them.
+//! Arbitrary documents are returned unchanged, and arbitrary requests return what the definition says.
 
 use std::collections::BTreeMap;
 
@@ -45,7 +45,7 @@ fn arbitrary_documents_come_out_as_they_went_in(context: &Context) {
     context.check(48, &vec(documents::document(), 1..12), async |opened: Opened, documents| {
         let store = opened.into_store();
         upsert(&*store, documents.clone()).await;
-        // The later one of a key stays.
+        // The last document of each key stays.
         let expected: BTreeMap<Key, Document> =
             documents.iter().map(|document| (document.key().clone(), document.clone())).collect();
         for document in expected.values() {
@@ -61,7 +61,7 @@ fn arbitrary_documents_come_out_as_they_went_in(context: &Context) {
     });
 }
 
-/// A request, in parts that the documents fill in.
+/// A request whose paths and values are taken from the stored documents.
 #[derive(Debug)]
 struct Asked {
     filters: Vec<(Index, Index, &'static str, u8)>,
@@ -87,12 +87,12 @@ fn asked() -> impl Strategy<Value = Asked> {
     })
 }
 
-/// Every path of a document, as a parameter names it, with a text that denotes the value there.
+/// Collects every path of a document, as in a parameter, with the text of its value.
 fn shown(value: &Bson, path: &str, depth: usize, out: &mut Vec<(String, String)>) {
     if !path.is_empty() {
         out.push((path.to_owned(), text_of(value)));
     }
-    // Nothing in the code of a scope can be reached.
+    // Paths do not reach into code with scope.
     match value {
         Bson::Document(fields) if depth < 8 => {
             for (name, value) in fields {
@@ -118,7 +118,7 @@ fn escaped(name: &str) -> String {
     name.chars().flat_map(escape).collect()
 }
 
-/// The text that a record shows of the value.
+/// Returns the text of the value in the JSON of the record.
 fn text_of(value: &Bson) -> String {
     let mut json = Vec::new();
     let document = bson::doc! { "v": value.clone() }.to_vec().expect("BSON");
@@ -144,13 +144,13 @@ fn parameters(asked: &Asked, paths: &[(String, String)]) -> Vec<(String, String)
             ("in", 0) => choice(text),
             ("in", 1) => format!("{},null", choice(text)),
             ("in", _) => format!("{},{}", choice(text), choice(&other.get(paths).1)),
-            // Its own value, another's, a part of its own, the string.
+            // The value at the path, another value, a part of the value, or the string.
             (_, 0..3) => text.clone(),
             (_, 3) => text.chars().take(other.index(text.chars().count() + 1)).collect(),
             (_, 4) => serde_json::to_string(text).expect("text is JSON"),
             _ => other.get(paths).1.clone(),
         };
-        // A text that begins and ends with a quote, and is no JSON string, is refused.
+        // Text in quotes must be a JSON string.
         let is_refused = text.starts_with('"') && serde_json::from_str::<String>(&text).is_err();
         parameters.push((format!("{path}.{operator}"), if is_refused { "a".to_owned() } else { text }));
     }
@@ -173,8 +173,8 @@ fn parameters(asked: &Asked, paths: &[(String, String)]) -> Vec<(String, String)
     parameters
 }
 
-/// Reads every document: the matcher, the order and the projection of the embedded stores without their executor. Another suite
-/// compares these with a MongoDB; here MongoDB's answers must be the same.
+/// Computes the expected result over all documents with the crate's own matcher, sort and projection, but without its executor.
+/// The suite `oracle` compares those with MongoDB.
 fn expected(all: &BTreeMap<Key, Document>, request: &ListRequest) -> Result<Vec<Document>, SortError> {
     let matching = all.values().filter(|document| request.filter.matches(document.bson()).expect("BSON"));
     let mut rows: Vec<_> =
@@ -249,7 +249,7 @@ fn any_values_are_in_their_order(context: &Context) {
         let store = opened.into_store();
         let mut all = BTreeMap::new();
         for (index, (v, w)) in values.into_iter().enumerate() {
-            // The ids are in another order than the documents.
+            // The order of the ids differs from that of the values.
             let mut tree = bson::doc! { "_id": (index as i32 * 37) % 41 };
             let fields = [("v", v), ("w", w)].into_iter().filter_map(|(name, value)| Some((name, value?)));
             fields.for_each(|(name, value)| drop(tree.insert(name, value)));

@@ -1,4 +1,4 @@
-//! Orders: several fields, MongoDB's order of types, arrays by their least or greatest element.
+//! Sort orders: several fields, MongoDB's order of types, and arrays by their least or greatest element.
 
 use std::sync::Arc;
 
@@ -27,7 +27,7 @@ cases! {
     }
 }
 
-/// The list and all its pages, up to seven rows each.
+/// Returns the ids of a sorted list, and checks its pages of up to seven rows.
 async fn sorted(store: &dyn Store, sort: &str) -> Vec<i64> {
     let found = paged(store, &request(&[("sort", sort)]), 1..=7).await;
     found.iter().map(|document| wire::id(document.bson()).and_then(|id| id.parse().ok()).expect("a number")).collect()
@@ -39,7 +39,7 @@ async fn in_order(store: &dyn Store, cases: &[(&str, &[i64])]) {
     }
 }
 
-/// Values in MongoDB's order; those on one line are equal in it.
+/// Values in MongoDB's order; those on one line are equal.
 const IN_ORDER: &[&[&str]] = &[
     &[r#"{"$minKey":1}"#],
     &[r#"{"$undefined":true}"#, "[]"],
@@ -86,7 +86,7 @@ const IN_ORDER: &[&[&str]] = &[
 
 async fn an_order_has_a_place_for_every_type(store: Arc<dyn Store>) {
     let mut texts = Vec::new();
-    // The place in the order is no order of the ids.
+    // The ids are in another order than the values.
     let mut placed: Vec<(usize, i64)> = Vec::new();
     for (place, values) in IN_ORDER.iter().enumerate() {
         for value in *values {
@@ -191,7 +191,7 @@ async fn an_order_goes_into_arrays_of_documents(store: Arc<dyn Store>) {
         &[
             ("l.p", &[3, 4, 7, 5, 1, 6, 2]),
             ("-l.p", &[6, 5, 1, 2, 3, 4, 7]),
-            // A key combines values of one element.
+            // A sort key combines values of the same element.
             ("l.p,l.q", &[3, 4, 7, 5, 6, 1, 2]),
             ("l.p,-l.q", &[3, 4, 7, 5, 1, 6, 2]),
         ],
@@ -289,7 +289,7 @@ async fn parallel_arrays_are_rejected_by_their_names(store: Arc<dyn Store>) {
         &[r#"{"_id":1,"tags":[1,2],"sizes":3}"#, r#"{"_id":2,"tags":1,"sizes":[3]}"#, r#"{"_id":3,"o":{"p":[1]}}"#],
     )
     .await;
-    // No record has both.
+    // No record has arrays in both fields.
     assert_eq!(sorted(&*store, "tags,sizes").await, [3, 1, 2]);
     upsert_texts(&*store, &[r#"{"_id":4,"tags":[1,2],"sizes":[1],"o":{"p":[]}}"#]).await;
     for (sort, names) in [
@@ -310,7 +310,7 @@ async fn parallel_arrays_are_rejected_by_their_names(store: Arc<dyn Store>) {
             }
         }
     }
-    // A single field that is an array is in order.
+    // A sort by a single array field is valid.
     assert_eq!(sorted(&*store, "-sizes").await, [1, 2, 4, 3]);
 }
 
@@ -324,14 +324,14 @@ async fn parallel_arrays_that_are_filtered_out_are_sorted(store: Arc<dyn Store>)
         ],
     )
     .await;
-    // Also by a filter that a query cannot say.
+    // The second filter cannot be pushed down.
     for filter in ["n.eq", r"n\.n.eq"] {
         let found = paged(&*store, &request(&[("sort", "a,b"), (filter, "1")]), 1..=3).await;
         assert_eq!(keys_of(&found), [2, 1].map(Key::int64), "{filter}");
     }
 }
 
-/// More than a page holds, and more than a store sorts in memory at once.
+/// The list is larger than a page, and larger than the memory in which the executor sorts.
 async fn a_large_sorted_list_is_whole(store: Arc<dyn Store>) {
     let bytes = bson::Binary { subtype: bson::spec::BinarySubtype::Generic, bytes: vec![7; 60_000] };
     let with = |n: i32| {

@@ -1,4 +1,4 @@
-//! Upserts: whole, twice as good as once, the later one stays.
+//! Upserts: they replace whole records, are idempotent, and the last one wins.
 
 use std::sync::Arc;
 
@@ -77,7 +77,7 @@ async fn upsert_replaces_a_number_by_another_of_the_same_value(store: Arc<dyn St
         assert_eq!(get(&*store, "5").await.as_ref(), Some(&expected));
         assert_eq!(list(&*store, None).await, [expected]);
     }
-    // Zero has a sign, and is one number all the same.
+    // Zero and negative zero are the same key.
     for text in [r#"{"_id":0}"#, r#"{"_id":{"$numberDouble":"-0.0"}}"#, r#"{"_id":0.0}"#] {
         upsert_texts(&*store, &[text]).await;
         assert_eq!(get(&*store, "0").await, Some(document(text)));
@@ -97,7 +97,7 @@ async fn upsert_replaces_an_id_by_an_equal_one_of_every_type(store: Arc<dyn Stor
             upsert(&*store, vec![document.clone()]).await;
             let all = list(&*store, None).await;
             assert_eq!(all.len(), before + 1, "{id}");
-            assert!(all.contains(&document), "{id} is not as it was put");
+            assert!(all.contains(&document), "{id} was changed");
         }
     }
 }
@@ -110,7 +110,7 @@ async fn upsert_of_one_key_a_thousand_times_leaves_the_last(store: Arc<dyn Store
 }
 
 async fn upsert_of_many_stores_them_all(store: Arc<dyn Store>) {
-    // More than one command of any store.
+    // More than fit into a single command.
     upsert(&*store, numbered(0..12_000)).await;
     assert_eq!(list_keys(&*store, None).await.len(), 12_000);
     assert!(get(&*store, "11999").await.is_some());

@@ -1,4 +1,4 @@
-//! What changes in MongoDB arrives in the copy.
+//! Replication of the changes in MongoDB to the replica.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -93,7 +93,7 @@ async fn what_no_majority_has_yet_when_the_copy_begins_is_not_lost() {
     let primary = open(&format!("{url}&w=majority")).await;
     until("a majority", async || primary.upsert(numbered(0..50)).await.is_ok()).await;
     set[1..].iter().for_each(Mongod::pause);
-    // The primary has these, before the feed begins, and a snapshot of what a majority has is without them.
+    // These writes precede the change stream, and a majority does not have them yet, so a majority snapshot lacks them.
     open(&format!("{url}&w=1")).await.upsert(numbered(50..100)).await.expect("an upsert");
     let store = over(&url, settings(Mode::Replica)).await;
     tokio::time::sleep(Duration::from_secs(2)).await;
@@ -113,11 +113,11 @@ async fn the_copy_grows_older_while_no_majority_has_what_the_primary_has() {
     set[1..].iter().for_each(Mongod::pause);
     open(&format!("{url}&w=1")).await.upsert(vec![parsed(r#"{"_id":"new"}"#)]).await.expect("an upsert");
     let written = Instant::now();
-    // Not for so long that the primary steps down.
+    // Shorter than the time after which the primary steps down.
     while written.elapsed() < Duration::from_secs(4) {
         let since = written.elapsed();
         let found = get(&*store, "new").await;
-        assert!(found.document.is_none(), "a majority has it, and must not");
+        assert!(found.document.is_none(), "the replica has a write that no majority has");
         assert!(
             found.staleness.is_some_and(|age| age + Duration::from_millis(5) >= since),
             "{found:?} after {since:?}"
@@ -129,7 +129,7 @@ async fn the_copy_grows_older_while_no_majority_has_what_the_primary_has() {
     is_renewed(&*store).await;
 }
 
-/// The copy becomes younger again and again: one that nobody renews only grows older.
+/// Checks that the staleness of the replica falls repeatedly, which only new proofs of currency can cause.
 async fn is_renewed(store: &dyn records::store::Store) {
     let (mut last, mut most, mut times) = (Duration::ZERO, Duration::ZERO, 0);
     until("a copy that is renewed ten times", async || {
@@ -148,7 +148,7 @@ async fn a_write_that_failed_leaves_the_copy_as_young_as_it_was() {
     let server = filled_set().await;
     let store = over(&server.url(), settings(Mode::Replica)).await;
     ready(&*store).await;
-    // It has taken a moment of the server's, at which nothing happened.
+    // The failed write has advanced the server's time without a change.
     insert_again(&server, 1);
     is_renewed(&*store).await;
 }
@@ -164,7 +164,7 @@ async fn a_copy_of_a_busy_set_stays_young() {
     let writer = tokio::task::spawn_blocking({
         let (written, enough) = (written.clone(), enough.clone());
         move || {
-            // There is always something that no majority has yet.
+            // Keeps writing, so that there is always a write that no majority has yet.
             while !enough.load(Ordering::Relaxed) {
                 set_n(&set[0], 2, written.fetch_add(1, Ordering::Relaxed) as i32);
             }
@@ -173,7 +173,7 @@ async fn a_copy_of_a_busy_set_stays_young() {
     until("a busy set", async || written.load(Ordering::Relaxed) > 100).await;
     let before = written.load(Ordering::Relaxed);
     is_renewed(&*store).await;
-    assert!(written.load(Ordering::Relaxed) > before, "it was not busy meanwhile");
+    assert!(written.load(Ordering::Relaxed) > before, "there were no writes meanwhile");
     enough.store(true, Ordering::Relaxed);
     writer.await.expect("a writer");
 }
@@ -192,11 +192,11 @@ async fn an_idle_feed_proves_again_and_again_that_the_copy_is_current() {
         }
     };
     tokio::time::timeout(PATIENCE, proofs).await.expect("ten proofs");
-    assert!(proven.is_sorted() && proven[0] < proven[9], "one proof, told ten times: {proven:?}");
-    assert!(proven[9] > begin, "it was current before anybody asked: {proven:?}");
+    assert!(proven.is_sorted() && proven[0] < proven[9], "a single proof, repeated ten times: {proven:?}");
+    assert!(proven[9] > begin, "the proof is older than the stream: {proven:?}");
 }
 
-/// All changes until the feed is current as of now.
+/// Reads all changes until the stream is current as of now.
 async fn caught_up(feed: &mut records::store::ChangeStream) -> (Vec<Change>, Option<ResumeToken>) {
     let (now, mut changes, mut token) = (tokio::time::Instant::now(), Vec::new(), None);
     loop {
@@ -229,7 +229,7 @@ async fn a_feed_goes_on_from_its_token_with_the_last_state_of_each_record() {
         "{changes:?}"
     );
     assert_eq!(changes[1], Change::Remove(records::record::Key::int64(2)));
-    // And from behind them there is nothing.
+    // After the last change there are no more.
     assert_ne!(again, token);
     assert!(caught_up(&mut primary.changes(again)).await.0.is_empty());
 }
@@ -253,7 +253,7 @@ async fn a_user_who_may_only_read_is_told_no_changes_from_a_token_either() {
     server.ask_for_passwords(true);
     server.run().expect("a server");
     let primary = open(&format!("mongodb://reader:secret@127.0.0.1:{}/?authSource=admin", server.port())).await;
-    // The records it may have: the copy is made of these.
+    // The user may still read the records, so snapshots work.
     assert_eq!(count(&*primary).await, 100);
     let data = element(0x02, "_data", &text("8200"));
     let token = [element(0x03, "token", &document(&data)), element(0x0a, "uuid", &[])].concat();
@@ -273,7 +273,7 @@ async fn a_collection_that_is_dropped_leaves_an_empty_copy() {
     until("new records", async || count(&*store).await == 3).await;
 }
 
-/// Many writers at the same few records, of all kinds, while readers watch a number that only grows.
+/// Several writers change a few records in all ways, while readers check that a number in each record never falls.
 async fn a_busy_collection_never_goes_back_and_ends_the_same() {
     let server = Arc::new(filled_set().await);
     let store = over(&server.url(), settings(Mode::Replica)).await;
@@ -281,7 +281,7 @@ async fn a_busy_collection_never_goes_back_and_ends_the_same() {
     let enough = Arc::new(AtomicBool::new(false));
     let writers = (0..4).map(|id| {
         let (server, enough) = (server.clone(), enough.clone());
-        // Raw sockets block.
+        // The helpers block on their sockets.
         tokio::task::spawn_blocking(move || {
             let mut n = 0;
             while !enough.load(Ordering::Relaxed) {
@@ -292,7 +292,7 @@ async fn a_busy_collection_never_goes_back_and_ends_the_same() {
         })
     });
     let writers: Vec<_> = writers.collect();
-    // Deleted and put again: a counter in the record tells the lives apart.
+    // A record is deleted and inserted again; a counter in it numbers the insertions.
     let lives = tokio::spawn({
         let (store, server, enough) = (store.clone(), server.clone(), enough.clone());
         async move {
@@ -312,7 +312,7 @@ async fn a_busy_collection_never_goes_back_and_ends_the_same() {
     };
     let (mut last, mut seen) = ([0; 5], 0);
     let begin = Instant::now();
-    // Seconds of it, if they are enough.
+    // Runs for at least 4 s and 100 changes.
     while seen < 100 || begin.elapsed() < Duration::from_secs(4) {
         assert!(begin.elapsed() < PATIENCE, "only {seen} changes were seen");
         for (at, id) in ["0", "1", "2", "3", "50"].into_iter().enumerate() {
@@ -350,7 +350,7 @@ async fn a_set_with_a_key_file_has_a_replica_within_seconds_of_its_start() {
     let url = format!("mongodb://reader:secret@127.0.0.1:{}/?replicaSet=rs0&authSource=admin", server.port());
     for _ in 0..4 {
         server.stop();
-        // The service starts first.
+        // The store is opened before the server answers.
         let store = over(&url, settings(Mode::Standby)).await;
         tokio::time::sleep(Duration::from_millis(500)).await;
         server.run().expect("a server");

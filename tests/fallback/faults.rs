@@ -1,4 +1,4 @@
-//! MongoDB goes away in every way there is, and comes back.
+//! Outages of MongoDB of every kind, and recovery from them.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use crate::servers::mongod::{Mongod, document, element, text};
 use crate::support::*;
 use crate::{cases, proxy};
 
-/// More lookups that fail one after the other than the circuit breaker allows.
+/// More consecutive failures than the circuit breaker allows.
 const BREAKER_FAILURES: usize = 10;
 
 cases! {
@@ -35,7 +35,7 @@ cases! {
     a_right_that_is_revoked_on_open_connections_is_answered_for_until_it_is_given_back,
 }
 
-/// Every kind of answer comes from the copy, and is right.
+/// Checks that the replica gives every kind of answer, without waiting for the primary.
 async fn copy_answers(store: &dyn Store) {
     tokio::time::timeout(PATIENCE, copy_answers_at_last(store))
         .await
@@ -44,8 +44,8 @@ async fn copy_answers(store: &dyn Store) {
 
 async fn copy_answers_at_last(store: &dyn Store) {
     let found = get(store, "99").await;
-    assert!(found.document.is_some(), "a record that is there was said not to be");
-    assert!(found.staleness.is_some(), "the answer does not say that it is the copy's");
+    assert!(found.document.is_some(), "an existing record was reported as absent");
+    assert!(found.staleness.is_some(), "the answer has no staleness, so it does not come from the replica");
     let found = get(store, "nobody").await;
     assert!(found.document.is_none() && found.staleness.is_some(), "{found:?}");
     let list = store.list(ListRequest::default()).await.expect("a list");
@@ -54,7 +54,7 @@ async fn copy_answers_at_last(store: &dyn Store) {
     assert!(store.health().await.is_ok_and(|health| health.degraded.is_some()));
 }
 
-/// Waits until the primary itself answers.
+/// Waits until the primary answers, and returns the time that took.
 async fn primary_answers(store: &dyn Store) -> Duration {
     until("the primary", async || get(store, "99").await.staleness.is_none()).await
 }
@@ -79,7 +79,7 @@ async fn a_stuck_server_is_answered_for_soon_also_to_those_who_wait() {
     let store = over_patient(&server.url(), settings(Mode::Standby)).await;
     ready(&*store).await;
     server.pause();
-    // Far more at once than there are connections, and than calls are let in.
+    // Many more calls at once than connections and permits.
     let calls = (0..500).map(|_| {
         let store = store.clone();
         tokio::spawn(async move { get(&*store, "1").await })
@@ -90,7 +90,8 @@ async fn a_stuck_server_is_answered_for_soon_also_to_those_who_wait() {
         let found = found.expect("a call");
         assert!(found.document.is_some() && found.staleness.is_some(), "{found:?}");
     }
-    // Those were one round trip or a few: the breaker opens after several more. Then the answer is there with the first look.
+    // Those calls shared a few round trips. After several more failures the breaker opens, and a call is answered at its first
+    // poll.
     for _ in 0..BREAKER_FAILURES {
         assert!(get(&*store, "1").await.staleness.is_some());
     }
@@ -143,7 +144,7 @@ async fn a_copy_that_is_too_large_is_off_and_says_so() {
         assert!(store.get(&"1".into()).await.is_err());
         server.run().expect("a server");
         until("the primary", async || store.get(&"1".into()).await.is_ok()).await;
-        // As soon as it fits, there is one.
+        // Once the records fit, there is a replica.
         (2..100).for_each(|id| delete(&server, id));
         ready(&*store).await;
     }
@@ -178,8 +179,8 @@ async fn a_list_begun_on_a_server_that_dies_fails() {
     while let Some(item) = listing.next().await {
         last = Some(item);
     }
-    assert!(last.is_some_and(|last| last.is_err()), "a list that was cut ended as if it were whole");
-    // And the next one is the copy's.
+    assert!(last.is_some_and(|last| last.is_err()), "an interrupted list ended without an error");
+    // The replica answers the next list.
     assert_eq!(count(&*store).await, 20_000);
 }
 
@@ -197,22 +198,22 @@ async fn a_replica_goes_on_from_where_it_was_when_the_server_is_back() {
     let took = until("the change", async || json(&get(&*store, "1").await).contains(r#""n":5"#)).await;
     eprintln!("the change was visible after {took:?}");
     let metrics = metrics(&*store);
-    assert!(metrics.contains("fallback_replica_snapshots_total 1\n"), "it was copied anew:\n{metrics}");
+    assert!(metrics.contains("fallback_replica_snapshots_total 1\n"), "it was copied again:\n{metrics}");
 }
 
-/// The URLs of copies that outlive the process, in `directory`.
-fn lasting(directory: &tempfile::TempDir) -> Vec<String> {
+/// Returns the URLs of replicas in `directory` that outlive the process.
+fn persistent_urls(directory: &tempfile::TempDir) -> Vec<String> {
     let path = directory.path().display();
     let lasting = BACKENDS.iter().filter(|backend| backend.kind == BackendKind::Local);
     lasting.map(|backend| format!("{}:{path}/{}", backend.name, backend.name)).collect()
 }
 
-fn beside(copy: &str, mode: Mode) -> Settings {
+fn settings_in(copy: &str, mode: Mode) -> Settings {
     Settings { url: copy.to_owned(), ..settings(mode) }
 }
 
-/// The copy again, as soon as its directory is free.
-async fn again(url: &str, settings: Settings) -> Arc<dyn Store> {
+/// Opens the replica again once its directory is free.
+async fn reopen(url: &str, settings: Settings) -> Arc<dyn Store> {
     let begin = Instant::now();
     loop {
         match fallback::over(open(url).await, settings.clone()).await {
@@ -225,14 +226,14 @@ async fn again(url: &str, settings: Settings) -> Arc<dyn Store> {
 
 async fn a_lasting_copy_answers_after_a_start_without_the_server() {
     let directory = tempfile::tempdir().expect("a directory");
-    for copy in lasting(&directory) {
+    for copy in persistent_urls(&directory) {
         let mut server = filled().await;
-        let store = over(&server.url(), beside(&copy, Mode::Standby)).await;
+        let store = over(&server.url(), settings_in(&copy, Mode::Standby)).await;
         ready(&*store).await;
         drop(store);
         server.kill();
         tokio::time::sleep(Duration::from_secs(2)).await;
-        let store = again(&server.url(), beside(&copy, Mode::Standby)).await;
+        let store = reopen(&server.url(), settings_in(&copy, Mode::Standby)).await;
         copy_answers(&*store).await;
         let age = get(&*store, "1").await.staleness.expect("an age");
         assert!(age >= Duration::from_secs(2) && age < Duration::from_secs(60), "{age:?}");
@@ -243,37 +244,38 @@ async fn a_lasting_copy_answers_after_a_start_without_the_server() {
 
 async fn a_lasting_copy_goes_on_from_its_token() {
     let directory = tempfile::tempdir().expect("a directory");
-    for copy in lasting(&directory) {
+    for copy in persistent_urls(&directory) {
         let server = filled_set().await;
-        let store = over(&server.url(), beside(&copy, Mode::Replica)).await;
+        let store = over(&server.url(), settings_in(&copy, Mode::Replica)).await;
         ready(&*store).await;
         set_n(&server, 1, 1);
         until("an update", async || json(&get(&*store, "1").await).contains(r#""n":1"#)).await;
-        // Without waiting for the word in the file: the change is made again then.
+        // Closed before the state file is written again, so that the change is applied a second time.
         drop(store);
         set_n(&server, 1, 2);
         delete(&server, 2);
-        let store = again(&server.url(), beside(&copy, Mode::Replica)).await;
+        let store = reopen(&server.url(), settings_in(&copy, Mode::Replica)).await;
         until("an update", async || json(&get(&*store, "1").await).contains(r#""n":2"#)).await;
         until("a deletion", async || get(&*store, "2").await.document.is_none()).await;
         assert_eq!(count(&*store).await, 99);
         let metrics = metrics(&*store);
-        assert!(metrics.contains("fallback_replica_snapshots_total 0\n"), "it was copied anew:\n{metrics}");
+        assert!(metrics.contains("fallback_replica_snapshots_total 0\n"), "it was copied again:\n{metrics}");
         assert!(metrics.contains("fallback_replica_records 99"), "{metrics}");
     }
 }
 
 async fn a_lasting_copy_of_another_source_or_scope_is_not_used() {
     let directory = tempfile::tempdir().expect("a directory");
-    for copy in lasting(&directory) {
+    for copy in persistent_urls(&directory) {
         for (source, scope) in [("another", ""), ("test", "hide=secret")] {
             let mut server = filled().await;
-            let store = over(&server.url(), beside(&copy, Mode::Standby)).await;
+            let store = over(&server.url(), settings_in(&copy, Mode::Standby)).await;
             ready(&*store).await;
             drop(store);
             server.kill();
-            let other = Settings { source: source.to_owned(), scope: scope.to_owned(), ..beside(&copy, Mode::Standby) };
-            let store = again(&server.url(), other).await;
+            let other =
+                Settings { source: source.to_owned(), scope: scope.to_owned(), ..settings_in(&copy, Mode::Standby) };
+            let store = reopen(&server.url(), other).await;
             assert!(store.get(&"1".into()).await.is_err());
         }
     }
@@ -286,7 +288,7 @@ async fn a_server_that_refuses_the_password_is_answered_for_until_it_takes_it() 
     let store = over_patient(&url, settings(Mode::Standby)).await;
     ready(&*store).await;
     drop_user(&server);
-    // In order: a kill could forget that the user is gone.
+    // A graceful stop, since a kill could lose the removal of the user.
     server.stop();
     server.ask_for_passwords(true);
     server.run().expect("a server");
@@ -294,7 +296,7 @@ async fn a_server_that_refuses_the_password_is_answered_for_until_it_takes_it() 
     server.stop();
     server.ask_for_passwords(false);
     server.run().expect("a server");
-    // Who gives a password is still refused if it is wrong.
+    // The server still checks passwords that clients send.
     create_user(&server);
     primary_answers(&*store).await;
     ready(&*store).await;
@@ -320,27 +322,27 @@ async fn a_right_that_is_revoked_on_open_connections_is_answered_for_until_it_is
 
 async fn a_lasting_copy_whose_token_is_worth_nothing_is_made_anew() {
     let directory = tempfile::tempdir().expect("a directory");
-    for copy in lasting(&directory) {
+    for copy in persistent_urls(&directory) {
         let server = filled_set().await;
-        let store = over(&server.url(), beside(&copy, Mode::Replica)).await;
+        let store = over(&server.url(), settings_in(&copy, Mode::Replica)).await;
         ready(&*store).await;
         drop(store);
         delete(&server, 2);
         set_n(&server, 3, 3);
-        // As a history that has been cut off looks, and a token that somebody has written over.
+        // A token whose history is lost, and a damaged token.
         let file = std::path::Path::new(copy.split_once(':').expect("a URL").1).join("replica.json");
         let mut state: serde_json::Value =
             serde_json::from_slice(&std::fs::read(&file).expect("a state")).expect("a state");
         let token = document(&element(0x02, "_data", &text("8200")));
         state["token"] = base64::Engine::encode(&base64::prelude::BASE64_STANDARD, token).into();
         std::fs::write(&file, state.to_string()).expect("a state");
-        let store = again(&server.url(), beside(&copy, Mode::Replica)).await;
+        let store = reopen(&server.url(), settings_in(&copy, Mode::Replica)).await;
         until("the deletion", async || get(&*store, "2").await.document.is_none()).await;
         until("the update", async || json(&get(&*store, "3").await).contains(r#""n":3"#)).await;
         assert_eq!(count(&*store).await, 99);
         let metrics = metrics(&*store);
         assert!(metrics.contains("fallback_replica_snapshots_total 1\n"), "{metrics}");
-        // And nothing is left of the copy before.
+        // The previous replica is removed.
         let left = || std::fs::read_dir(file.parent().expect("a directory")).expect("a directory");
         let generations = || left().filter(|entry| entry.as_ref().is_ok_and(|entry| entry.path().is_dir())).count();
         until("a tidy directory", async || generations() == 1).await;
@@ -349,9 +351,9 @@ async fn a_lasting_copy_whose_token_is_worth_nothing_is_made_anew() {
 
 async fn a_lasting_copy_whose_records_are_gone_is_made_anew() {
     let directory = tempfile::tempdir().expect("a directory");
-    for copy in lasting(&directory) {
+    for copy in persistent_urls(&directory) {
         let mut server = filled_set().await;
-        let store = over(&server.url(), beside(&copy, Mode::Replica)).await;
+        let store = over(&server.url(), settings_in(&copy, Mode::Replica)).await;
         ready(&*store).await;
         drop(store);
         let home = std::path::Path::new(copy.split_once(':').expect("a URL").1);
@@ -361,9 +363,9 @@ async fn a_lasting_copy_whose_records_are_gone_is_made_anew() {
                 std::fs::remove_dir_all(path).expect("a generation");
             }
         }
-        // What is not known is not said to be absent.
+        // An unknown record is not reported as absent.
         server.kill();
-        let store = again(&server.url(), beside(&copy, Mode::Replica)).await;
+        let store = reopen(&server.url(), settings_in(&copy, Mode::Replica)).await;
         assert!(store.get(&"1".into()).await.is_err());
         server.run().expect("a server");
         until("a primary", async || server.is_primary().unwrap_or(false)).await;
@@ -392,13 +394,13 @@ async fn a_replica_behind_a_network_that_swallows_everything_follows_again() {
     eprintln!("the copy follows again after {took:?}");
     ready(&*store).await;
     let metrics = metrics(&*store);
-    assert!(metrics.contains("fallback_replica_snapshots_total 1\n"), "it was copied anew:\n{metrics}");
+    assert!(metrics.contains("fallback_replica_snapshots_total 1\n"), "it was copied again:\n{metrics}");
 }
 
-/// Another server has the port, or a proxy is broken.
+/// As if another server used the port, or a proxy were broken.
 async fn bytes_that_are_no_bson_are_answered_for_as_if_the_server_were_away() {
     let server = filled_set().await;
-    // Garbage from the first byte on; behind the header of each message; and within its first document.
+    // Garbage from the first byte on; after the header of each message; and within its first document.
     for kept in [0, 16, 60] {
         let network = proxy::Proxy::to(server.port()).await.expect("a port");
         let url = format!("mongodb://127.0.0.1:{}/?directConnection=true", network.port());

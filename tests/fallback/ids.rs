@@ -1,4 +1,4 @@
-//! Ids of every type, from the replica as from MongoDB. And records that are a view.
+//! Ids of every type from the replica and from MongoDB, and replicas of views.
 
 use futures::{StreamExt, TryStreamExt};
 use records::record::Key;
@@ -16,7 +16,7 @@ cases! {
     pages_of_the_server_and_of_the_copy_follow_one_another,
 }
 
-/// An `_id` that is a decimal without a fraction.
+/// Returns an `_id` element that is a whole decimal.
 fn decimal(value: u8) -> Vec<u8> {
     let mut bytes = [0; 16];
     (bytes[0], bytes[14], bytes[15]) = (value, 0x40, 0x30);
@@ -51,7 +51,7 @@ async fn an_id_replaced_by_one_that_compares_equal_leaves_nothing_behind() {
         all.iter().all(|row| json_of(&row.document).ends_with(r#""n":1}"#))
     })
     .await;
-    // By value, as the server finds it.
+    // The replica compares numbers by value, as the server does.
     assert!(get(&*store, "9").await.staleness.is_some());
     assert_eq!(json(&get(&*store, "9").await), r#"{"_id":"9","n":1}"#);
     assert_eq!(json(&get(&*open(&server.url()).await, "9").await), r#"{"_id":"9","n":1}"#);
@@ -74,7 +74,7 @@ async fn a_view_is_copied_again_and_again() {
     assert!(get(&*store, "2").await.staleness.is_some());
 }
 
-/// A server with ids of every type that MongoDB takes.
+/// Starts a server with ids of every type that MongoDB accepts.
 async fn with_all_types() -> crate::servers::mongod::Mongod {
     let server = filled_set().await;
     delete_all(&server);
@@ -115,7 +115,7 @@ async fn read_page(store: &dyn Store, request: &ListRequest) -> Page {
     page(store, request, 3, &mut MemoryPool::new(1 << 20).reservation()).await.expect("a page")
 }
 
-/// The keys of all pages, from where `request` begins.
+/// Returns the keys of all pages of `request`.
 async fn walk(store: &dyn Store, mut request: ListRequest) -> Vec<Key> {
     let mut keys = Vec::new();
     loop {

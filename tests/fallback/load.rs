@@ -1,4 +1,4 @@
-//! MongoDB dies while 64 connections ask, over HTTP.
+//! Outages of MongoDB under the load of 64 HTTP connections.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -30,10 +30,10 @@ cases! {
 
 const CONNECTIONS: usize = 64;
 
-/// The request's deadline: what no answer may take longer than.
+/// The request timeout, which no response may exceed.
 const DEADLINE: Duration = Duration::from_secs(6);
 
-/// Reads return to the primary in the time that is aimed at.
+/// Checks that reads return to the primary within the target time.
 fn is_soon(back: Duration) {
     assert!(back < Duration::from_secs(2) || !times_are_asked_for(), "{back:?}");
 }
@@ -92,10 +92,10 @@ impl Client {
     }
 }
 
-/// What became of the requests of one phase.
+/// The results of the requests in one phase.
 #[derive(Default)]
 struct Seen {
-    /// By status, and whether the copy answered.
+    /// The number of responses by status, and by "from the replica".
     answers: BTreeMap<(u16, bool), u64>,
     times: Vec<Duration>,
     wrong: Vec<String>,
@@ -124,7 +124,7 @@ impl Seen {
         self.answers.iter().filter(|((is, _), _)| *is == status).map(|(_, count)| count).sum()
     }
 
-    /// All were answered, rightly.
+    /// Checks that every request was answered correctly.
     fn has_no_failure(&self) {
         let all: u64 = self.answers.values().sum();
         assert!(all > 100, "only {all} requests");
@@ -132,7 +132,7 @@ impl Seen {
     }
 }
 
-/// 64 clients that ask, one request after the other, for 99 records and one that does not exist.
+/// 64 clients, each of which repeatedly requests 99 records and an absent one.
 struct Load {
     stop: Arc<AtomicBool>,
     clients: Vec<tokio::task::JoinHandle<Seen>>,
@@ -180,7 +180,7 @@ impl Load {
     }
 }
 
-/// The three phases of an outage: before, while, and after. What happens in between is in the second.
+/// Runs the load before, during and after an outage. The transitions belong to the second phase.
 async fn phases(
     store: Arc<dyn Store>,
     begin: impl AsyncFnOnce(),
@@ -271,19 +271,19 @@ async fn a_step_down_under_load_fails_no_request() {
     for mode in [Mode::Standby, Mode::Replica] {
         let set = Mongod::start_set_of(3).expect("a replica set");
         let url = set[0].url();
-        // Majority: an election must not take it back.
+        // A majority write, which an election cannot roll back.
         let primary = open(&format!("{url}&w=majority")).await;
         until("a majority", async || primary.upsert(numbered(0..100)).await.is_ok()).await;
         let store = over(&url, settings(mode)).await;
         ready(&*store).await;
         let load = Load::on(serve(store.clone()).await);
         tokio::time::sleep(Duration::from_secs(1)).await;
-        // For longer than an election takes under load: it must not be the one that is elected again.
+        // For longer than an election takes under load, so that another member is elected.
         let step_down =
             [element(0x10, "replSetStepDown", &60_i32.to_le_bytes()), element(0x08, "force", &[1])].concat();
         set[0].command("admin", &step_down).expect("a reply");
         until("another primary", async || set[1..].iter().any(|member| member.is_primary().unwrap_or(false))).await;
-        // And the copy follows the new one.
+        // The replica follows the new primary.
         let new = set[1..].iter().find(|member| member.is_primary().unwrap_or(false)).expect("a primary");
         set_n(new, 1, 7);
         if mode == Mode::Replica {
@@ -296,7 +296,7 @@ async fn a_step_down_under_load_fails_no_request() {
         seen.tell("step down");
         seen.has_no_failure();
         let metrics = metrics(&*store);
-        assert!(metrics.contains("fallback_replica_snapshots_total 1\n"), "it was copied anew:\n{metrics}");
+        assert!(metrics.contains("fallback_replica_snapshots_total 1\n"), "it was copied again:\n{metrics}");
     }
 }
 

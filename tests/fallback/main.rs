@@ -1,9 +1,8 @@
-//! The fallback beside a real MongoDB that is killed, stuck, cut off, stepped down, or not there at all. Every test has
-//! servers of its own, to break.
+//! The fallback with a real MongoDB that is killed, stuck, cut off, stepped down, or absent. Every test starts its own servers.
 //!
-//! Ignored where `TEST_MONGOD` names no executable; a failure where `TEST_REQUIRE` asks for the store all the same.
-//! `TEST_OUTAGE_SECONDS` is how long a MongoDB stays away under load: 3 unless set. `TEST_TIMES` asks for times that only a quiet
-//! machine can hold. `TEST_SOAK_SECONDS` adds a soak of that length.
+//! Without `TEST_MONGOD` the tests are ignored, or fail if `TEST_REQUIRE` names the store. `TEST_OUTAGE_SECONDS` is the length
+//! of an outage under load, by default 3. `TEST_TIMES` also checks times, which need a quiet machine. `TEST_SOAK_SECONDS` adds a
+//! soak test of that length.
 
 mod changes;
 mod directories;
@@ -45,7 +44,7 @@ fn main() -> ExitCode {
     let trial = |&(name, case): &Case| {
         let run = move || {
             mongod::program().ok_or("set TEST_MONGOD to the path of a mongod executable")?;
-            // Of its own: what one test leaves waiting is gone with it.
+            // Each test has its own runtime, which ends the tasks that the test leaves.
             case(&Runtime::new().map_err(|error| error.to_string())?);
             Ok(())
         };

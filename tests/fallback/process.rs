@@ -1,4 +1,4 @@
-//! The service as a process that is killed itself, with a copy that outlives it.
+//! A service process that is killed, with a replica that outlives it.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -27,17 +27,17 @@ pub struct Service {
 
 impl Service {
     fn start(directory: &TempDir, server: &str, scheme: &str) -> Self {
-        Self::beside(directory, server, &copy_in(directory, scheme))
+        Self::start_with_replica(directory, server, &copy_in(directory, scheme))
     }
 
-    pub fn beside(directory: &TempDir, server: &str, copy: &str) -> Self {
+    pub fn start_with_replica(directory: &TempDir, server: &str, copy: &str) -> Self {
         Self::run(Command::new(env!("CARGO_BIN_EXE_records")), directory, server, copy, "standby")
     }
 
-    /// No file may grow beyond `kibibytes`, which to who writes it is much as a disk that is full.
-    fn limited(kibibytes: u32, directory: &TempDir, server: &str, scheme: &str, mode: &str) -> Self {
+    /// Starts a service with a limit on the size of its files: a write beyond it fails as on a full disk.
+    fn start_limited(kibibytes: u32, directory: &TempDir, server: &str, scheme: &str, mode: &str) -> Self {
         let mut command = Command::new("sh");
-        // In blocks of 512 bytes (POSIX); the signal would end the process where a full disk is an error.
+        // The unit is 512 bytes (POSIX). The signal is ignored, since it would end the process, while a full disk is an error.
         let limit = format!("trap '' XFSZ; ulimit -f {}; exec \"$@\"", kibibytes * 2);
         command.args(["-c", &limit, "sh", env!("CARGO_BIN_EXE_records")]);
         Self::run(command, directory, server, &copy_in(directory, scheme), mode)
@@ -59,7 +59,7 @@ impl Service {
             "--store-timeout",
             "2s",
         ]);
-        // What happens to the copy, not each request.
+        // Logs the replication without each request.
         command.args(["--log", "info,records::http=error"]);
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("it starts");
         let mut log = BufReader::new(child.stderr.take().expect("a log"));
@@ -71,7 +71,7 @@ impl Service {
                 break rest.split_whitespace().next().expect("an address").parse().expect("an address");
             }
         };
-        // Read to the end, so that it never waits for somebody to read its log.
+        // A thread reads the log, so that the process never waits for a full pipe.
         let lines = Arc::new(Mutex::new(text));
         let kept = lines.clone();
         std::thread::spawn(move || {
@@ -80,7 +80,7 @@ impl Service {
         Self { child, address, log: lines }
     }
 
-    /// The head and the body of an answer.
+    /// Returns the head and the body of a response.
     fn get(&self, path: &str) -> (String, String) {
         let mut stream = TcpStream::connect(self.address).expect("a connection");
         write!(stream, "GET {path} HTTP/1.0\r\n\r\n").expect("a request");
@@ -102,14 +102,14 @@ impl Service {
         self.get("/readyz").1 == r#"{"status":"ready"}"#
     }
 
-    /// What it holds of the machine's memory, in KiB.
+    /// Returns the resident memory of the process in KiB.
     pub fn memory(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("Linux");
         let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("its memory");
         resident.trim().trim_end_matches(" kB").parse().expect("a number")
     }
 
-    /// As a power cut does.
+    /// Kills the process without warning, like a power cut.
     fn kill(mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -127,12 +127,12 @@ fn copy_in(directory: &TempDir, scheme: &str) -> String {
     format!("{scheme}:{}", directory.path().join("copy").display())
 }
 
-fn lasting() -> impl Iterator<Item = &'static str> {
+fn persistent_schemes() -> impl Iterator<Item = &'static str> {
     BACKENDS.iter().filter(|backend| backend.kind == BackendKind::Local).map(|backend| backend.name)
 }
 
 async fn killed_while_it_copies_it_never_shows_half_a_copy() {
-    for scheme in lasting() {
+    for scheme in persistent_schemes() {
         let total = 5_000;
         let mut server = filled().await;
         open(&server.url()).await.upsert(numbered(0..total)).await.expect("an upsert");
@@ -142,7 +142,7 @@ async fn killed_while_it_copies_it_never_shows_half_a_copy() {
             let service = Service::start(&directory, &server.url(), scheme);
             tokio::time::sleep(Duration::from_millis(after)).await;
             service.kill();
-            // All or nothing, as long as MongoDB cannot help.
+            // Without MongoDB, the service answers from a complete replica or not at all.
             server.kill();
             let service = Service::start(&directory, &server.url(), scheme);
             let (head, body) = service.get("/api/v1/records");
@@ -165,7 +165,7 @@ async fn killed_while_it_copies_it_never_shows_half_a_copy() {
 }
 
 async fn killed_while_it_follows_it_goes_on_and_shows_what_was_known() {
-    for scheme in lasting() {
+    for scheme in persistent_schemes() {
         let mut server = filled_set().await;
         let directory = tempfile::tempdir().expect("a directory");
         let service = Service::start(&directory, &server.url(), scheme);
@@ -181,7 +181,7 @@ async fn killed_while_it_follows_it_goes_on_and_shows_what_was_known() {
         set_n(&server, 3, 3);
         server.command("admin", &integer("fsync", 1)).expect("a reply");
         server.kill();
-        // Without MongoDB: a state that was, a little behind at most, and never one that was not.
+        // Without MongoDB, the replica shows a recent state that existed.
         let service = Service::start(&directory, &server.url(), scheme);
         assert!(service.logged("found the fallback replica of an earlier run") && service.logged("age_s="));
         let (head, body) = service.get("/api/v1/records/1");
@@ -190,7 +190,7 @@ async fn killed_while_it_follows_it_goes_on_and_shows_what_was_known() {
         let known = known["n"].as_i64().unwrap_or(0);
         assert!((1..=i64::from(n)).contains(&known), "{body}");
         assert_eq!(service.status("/api/v1/records/nobody"), 204);
-        // With it: all that happened meanwhile.
+        // With MongoDB, the replica catches up.
         server.run().expect("a server");
         until("a primary", async || server.is_primary().unwrap_or(false)).await;
         until("a ready service", async || service.is_ready()).await;
@@ -206,12 +206,12 @@ async fn killed_while_it_follows_it_goes_on_and_shows_what_was_known() {
 }
 
 async fn a_disk_that_takes_no_more_leaves_the_answers_to_the_server_and_says_so() {
-    for scheme in lasting() {
+    for scheme in persistent_schemes() {
         let total = 20_000;
         let mut server = filled().await;
         open(&server.url()).await.upsert(numbered(0..total)).await.expect("an upsert");
         let directory = tempfile::tempdir().expect("a directory");
-        let service = Service::limited(1_024, &directory, &server.url(), scheme, "standby");
+        let service = Service::start_limited(1_024, &directory, &server.url(), scheme, "standby");
         until("a word on what is wrong", async || {
             let log = service.log.lock().expect("a log");
             log.contains("fallback replica cannot be made yet") && log.contains("File too large")
@@ -221,7 +221,7 @@ async fn a_disk_that_takes_no_more_leaves_the_answers_to_the_server_and_says_so(
         assert!(head.contains(" 200 ") && body.matches("\"_id\":").count() == total as usize, "{head}");
         let (head, body) = service.get("/readyz");
         assert!(head.contains(" 200 ") && body.contains("degraded"), "{head} {body}");
-        // What there is of a copy is no copy.
+        // An incomplete replica does not answer.
         server.kill();
         for path in ["/api/v1/records", "/api/v1/records/1", "/api/v1/records/nobody"] {
             assert_eq!(service.status(path), 503, "{path}");
@@ -235,13 +235,13 @@ async fn a_disk_that_takes_no_more_leaves_the_answers_to_the_server_and_says_so(
 }
 
 async fn a_copy_whose_disk_was_full_for_a_while_is_kept_again() {
-    for (scheme, mode) in lasting().flat_map(|scheme| [(scheme, "standby"), (scheme, "replica")]) {
+    for (scheme, mode) in persistent_schemes().flat_map(|scheme| [(scheme, "standby"), (scheme, "replica")]) {
         let server = filled_set().await;
         let primary = open(&server.url()).await;
         let directory = tempfile::tempdir().expect("a directory");
-        let service = Service::limited(4 * 1_024, &directory, &server.url(), scheme, mode);
+        let service = Service::start_limited(4 * 1_024, &directory, &server.url(), scheme, mode);
         until("a whole copy", async || service.is_ready()).await;
-        // More than the copy's disk takes, and gone again.
+        // Writes more than fits on the replica's disk, and removes it again.
         let long = "long ".repeat(10_000);
         let large = |id: i32| parsed(&format!(r#"{{"_id":{id},"text":"{long}"}}"#));
         primary.upsert((1_000..1_160).map(large).collect()).await.expect("an upsert");
@@ -251,16 +251,16 @@ async fn a_copy_whose_disk_was_full_for_a_while_is_kept_again() {
         })
         .await;
         assert_eq!(service.status("/api/v1/records/1"), 200);
-        // The server has the answers that the copy has not.
+        // MongoDB answers while the replica cannot.
         for path in ["/api/v1/records", "/api/v1/records?limit=1000"] {
             let (head, body) = service.get(path);
             assert!(head.contains(" 200 ") && !head.contains("\r\nage: "), "{mode}: {head}");
             assert_eq!(body.matches("\"_id\":").count(), 260, "{mode}");
         }
-        // What has failed is in nobody's way.
+        // The failed snapshot is removed.
         let failed = directory.path().join("copy").join("1");
         until("room for another copy", async || !failed.exists()).await;
-        // Before the deletions: a copy that has these has this.
+        // Written before the deletions, so a replica without the deleted records has this.
         set_n(&server, 1, 5);
         (1_000..1_160).for_each(|id| delete(&server, id));
         until("a copy that is kept", async || service.is_ready()).await;

@@ -1,4 +1,4 @@
-//! Hours of all accidents in turn, with a checker of every answer: `TEST_SOAK_SECONDS=3600 cargo test --test fallback soak`.
+//! A soak test with random outages, which checks every answer: `TEST_SOAK_SECONDS=3600 cargo test --test fallback soak`.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -15,34 +15,34 @@ use crate::support::*;
 
 cases! { soak, }
 
-/// How long it takes, if it was asked for.
+/// Returns the length of the soak test, if it is enabled.
 pub fn time() -> Option<Duration> {
     std::env::var("TEST_SOAK_SECONDS").ok()?.parse().ok().map(Duration::from_secs)
 }
 
 const RECORDS: usize = 4_000;
 const CLIENTS: usize = 4;
-/// Between two requests of a client.
+/// The pause between two requests of a client.
 const PAUSE: Duration = Duration::from_millis(20);
-/// Between two writes.
+/// The pause between two writes.
 const WRITE_PAUSE: Duration = Duration::from_millis(50);
-/// How long a primary that was replaced may believe that it is one, and answer so.
+/// The time for which a deposed primary may still answer as the primary.
 const OLD_PRIMARY: Duration = Duration::from_secs(15);
-/// An age is in whole seconds, and clocks are read one after the other.
+/// The tolerance of an age: it is in whole seconds, and the clocks are read one after the other.
 const ROUNDING: Duration = Duration::from_secs(2);
 
-/// What was written to each record: a number that only grows.
+/// The writes to each record: a number that only grows.
 #[derive(Default)]
 struct Written {
     tried: Vec<i64>,
-    /// When it was known to be there.
+    /// The acknowledged numbers, with the time of the acknowledgement.
     done: Vec<Vec<(Instant, i64)>>,
-    /// A write whose outcome is unknown may still arrive, and must not find a newer one.
+    /// True if a write to the record has an unknown outcome: it may still arrive, so the record is not written again.
     unknown: Vec<bool>,
 }
 
 impl Written {
-    /// The least that an answer may show if it is as old as `at`.
+    /// Returns the least number that an answer may show if its data is from `at`.
     fn least(&self, id: usize, at: Instant) -> i64 {
         self.done[id].iter().take_while(|(when, _)| *when <= at).map(|(_, n)| *n).last().unwrap_or(0)
     }
@@ -60,7 +60,7 @@ struct Seen {
     wrong: Vec<String>,
 }
 
-/// One request, checked.
+/// Sends a request and checks the response.
 async fn ask(client: &mut Client, ledger: &Ledger, id: Option<usize>, seen: &mut Seen) {
     let begin = Instant::now();
     let path = id.map_or("nobody".to_owned(), |id| id.to_string());
@@ -132,7 +132,7 @@ fn primary(set: &[Mongod]) -> Option<usize> {
     set.iter().position(|member| member.is_primary().unwrap_or(false))
 }
 
-/// One accident, and the time until the set is itself again.
+/// Causes an outage, and waits until the replica set has recovered.
 async fn accident(kind: usize, set: &mut [Mongod]) {
     let seconds = |seconds| tokio::time::sleep(Duration::from_secs(seconds));
     let first = primary(set).unwrap_or(0);
@@ -176,7 +176,7 @@ async fn soak() {
     let all = || (0..RECORDS).map(|id| record(id, 0)).collect::<Vec<_>>();
     until("a majority", async || store.upsert(all()).await.is_ok()).await;
     let directory = tempfile::tempdir().expect("a directory");
-    let service = Service::beside(&directory, &url, "memory:");
+    let service = Service::start_with_replica(&directory, &url, "memory:");
     until("a whole copy", async || service.is_ready()).await;
     let ledger = Ledger::new(Mutex::new(Written {
         tried: vec![0; RECORDS],
@@ -212,7 +212,7 @@ async fn soak() {
     assert_eq!(failed, 0, "{:?}", seen.answers);
     assert!(late <= early + early / 10, "memory grew from {early} to {late} KiB");
 
-    // The checker finds what is wrong: a record that goes back in time.
+    // Checks the checker itself with a record that goes back in time.
     tokio::time::sleep(OLD_PRIMARY).await;
     let id = (0..RECORDS).find(|id| !ledger.lock().expect("a ledger").done[*id].is_empty()).expect("a write");
     until("a write", async || store.upsert(vec![record(id, -1)]).await.is_ok()).await;

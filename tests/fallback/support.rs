@@ -1,4 +1,4 @@
-//! A MongoDB, a store over it with a copy beside it, and changes to the first that the second knows nothing of.
+//! A MongoDB server, a store with a replica of it, and writes that bypass the store.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,13 +16,13 @@ pub const NAME: &str = "mongodb";
 
 pub const DATABASE: &str = "fallback";
 
-/// What the stores are opened with: far more than the copy should make anyone wait.
+/// The time-out of the stores: far longer than an answer of the replica may take.
 pub const TIMEOUT: Duration = Duration::from_secs(4);
 
-/// What no test waits longer for.
+/// The longest wait of a test.
 pub const PATIENCE: Duration = Duration::from_secs(40);
 
-/// Times are for a quiet machine: they are checked only where `TEST_TIMES` asks for them.
+/// Returns true if `TEST_TIMES` is set: times are checked only on a quiet machine.
 pub fn times_are_asked_for() -> bool {
     std::env::var_os("TEST_TIMES").is_some()
 }
@@ -54,12 +54,12 @@ pub fn settings(mode: Mode) -> Settings {
 }
 
 pub async fn over(url: &str, settings: Settings) -> Arc<dyn Store> {
-    fallback::over(open(url).await, settings).await.expect("a copy beside a store")
+    fallback::over(open(url).await, settings).await.expect("a store with a replica")
 }
 
-/// As [`over`], with a primary that is waited for longer than any test lasts: an answer that comes did not wait for it.
+/// Opens a store like [`over`]. The time-out of its primary is longer than any test, so an answer cannot have waited for it.
 pub async fn over_patient(url: &str, settings: Settings) -> Arc<dyn Store> {
-    fallback::over(open_within(url, PATIENCE * 10).await, settings).await.expect("a copy beside a store")
+    fallback::over(open_within(url, PATIENCE * 10).await, settings).await.expect("a store with a replica")
 }
 
 pub fn parsed(text: &str) -> Document {
@@ -70,7 +70,7 @@ pub fn numbered(ids: std::ops::Range<i32>) -> Vec<Document> {
     ids.map(|id| parsed(&format!(r#"{{"_id":{id},"text":"some text to make it as long as a record is"}}"#))).collect()
 }
 
-/// A server with a hundred records.
+/// Starts a server with a hundred records.
 pub async fn filled() -> Mongod {
     let server = Mongod::start().expect("a server");
     open(&server.url()).await.upsert(numbered(0..100)).await.expect("an upsert");
@@ -83,11 +83,11 @@ pub async fn filled_set() -> Mongod {
     server
 }
 
-/// Waits until `check` says yes; returns how long that took.
+/// Waits until `check` returns true, and returns the time that took.
 pub async fn until(what: &str, mut check: impl AsyncFnMut() -> bool) -> Duration {
     let begin = Instant::now();
     while !check().await {
-        assert!(begin.elapsed() < PATIENCE, "{what} did not come");
+        assert!(begin.elapsed() < PATIENCE, "waiting for {what} took too long");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     begin.elapsed()
@@ -97,7 +97,7 @@ pub async fn health(store: &dyn Store) -> Health {
     store.health().await.expect("health")
 }
 
-/// Waits until the primary answers and the copy could.
+/// Waits until the primary answers and the replica is complete.
 pub async fn ready(store: &dyn Store) -> Duration {
     until("a store with a whole copy", async || store.health().await.is_ok_and(|health| health.degraded.is_none()))
         .await
@@ -122,7 +122,7 @@ pub async fn count(store: &dyn Store) -> usize {
     list.rows.try_collect::<Vec<_>>().await.expect("rows").len()
 }
 
-// Writes past the store.
+// Writes that bypass the store.
 
 pub fn integer(name: &str, value: i32) -> Vec<u8> {
     element(0x10, name, &value.to_le_bytes())
@@ -155,7 +155,7 @@ pub fn delete(server: &Mongod, id: i32) {
     sent(server, &[element(0x02, "delete", &text("records")), element(0x04, "deletes", &document(&deletes))]);
 }
 
-/// Inserts the record `id`, which is there.
+/// Inserts the record `id`, which exists: the server refuses it.
 pub fn insert_again(server: &Mongod, id: i32) {
     let documents = element(0x03, "0", &document(&integer("_id", id)));
     let insert = [element(0x02, "insert", &text("records")), element(0x04, "documents", &document(&documents))];
@@ -164,7 +164,7 @@ pub fn insert_again(server: &Mongod, id: i32) {
     assert!(said.contains("E11000"), "{said}");
 }
 
-/// Inserts these, each the elements of a document.
+/// Inserts documents, each given by its elements.
 pub fn insert(server: &Mongod, collection: &str, documents: &[Vec<u8>]) {
     let of = |(at, elements): (usize, &Vec<u8>)| element(0x03, &at.to_string(), &document(elements));
     let documents: Vec<_> = documents.iter().enumerate().map(of).collect();
@@ -172,7 +172,7 @@ pub fn insert(server: &Mongod, collection: &str, documents: &[Vec<u8>]) {
     sent(server, &[element(0x02, "insert", &text(collection)), documents]);
 }
 
-/// Puts `with` in the place of the record that is found by `id`, each the elements of a document.
+/// Replaces the record that `id` finds by `with`; both are elements of documents.
 pub fn replace(server: &Mongod, id: &[u8], with: &[u8]) {
     let update = [element(0x03, "q", &document(id)), element(0x03, "u", &document(with))].concat();
     let updates = element(0x03, "0", &document(&update));
@@ -207,7 +207,7 @@ pub fn drop_collection(server: &Mongod) {
     sent(server, &[element(0x02, "drop", &text("records"))]);
 }
 
-/// A user `reader` with the password `secret`, who may read the records.
+/// Creates the user `reader` with the password `secret`, who may read the records.
 pub fn create_user(server: &Mongod) {
     let role = [element(0x02, "role", &text("read")), element(0x02, "db", &text(DATABASE))].concat();
     let roles = document(&element(0x03, "0", &document(&role)));
@@ -219,17 +219,17 @@ pub fn drop_user(server: &Mongod) {
     sent_to(server, "admin", &[element(0x02, "dropUser", &text("reader"))]);
 }
 
-/// As who may do anything, on a server that asks for passwords.
+/// The name of the administrator on a server with access control.
 const OPERATOR: &str = "operator";
 
-/// While the server does not ask for passwords yet.
+/// Creates the administrator, before access control is enabled.
 pub fn create_operator(server: &Mongod) {
     let role = element(0x02, "0", &text("root"));
     let (name, password) = (element(0x02, "createUser", &text(OPERATOR)), element(0x02, "pwd", &text(OPERATOR)));
     sent_to(server, "admin", &[name, password, element(0x04, "roles", &document(&role))]);
 }
 
-/// A user as [`create_user`] makes it, who may find the records, and do nothing else.
+/// Creates a user like [`create_user`] who may only find records.
 pub fn create_finder(server: &Mongod) {
     let place = [element(0x02, "db", &text(DATABASE)), element(0x02, "collection", &text(""))].concat();
     let actions = element(0x04, "actions", &document(&element(0x02, "0", &text("find"))));
@@ -242,7 +242,7 @@ pub fn create_finder(server: &Mongod) {
     sent_to(server, "admin", &[name, password, element(0x04, "roles", &roles)]);
 }
 
-/// What the reader may do, from one moment to the next: connections stay open.
+/// Grants or revokes the reader's right to read, on open connections as well.
 #[cfg(feature = "mongodb")]
 pub async fn let_reader_read(server: &Mongod, may: bool) {
     use mongodb::bson::doc;
@@ -257,7 +257,7 @@ pub async fn let_reader_read(_: &Mongod, _: bool) {
     unreachable!("without the store there is nothing to forbid");
 }
 
-/// The counters and gauges of the store, one a line.
+/// Returns the counters and gauges of the store, one on each line.
 pub fn metrics(store: &dyn Store) -> String {
     let lines = store.metrics().into_iter().filter_map(|metric| {
         let unit = metric.unit.map(|unit| format!("_{unit}")).unwrap_or_default();
@@ -270,7 +270,7 @@ pub fn metrics(store: &dyn Store) -> String {
     lines.collect()
 }
 
-/// The state of the replication, as the metrics have it.
+/// Returns the state of the replication in the metrics.
 pub fn metrics_of_state(store: &dyn Store) -> &'static str {
     let metrics = store.metrics();
     let state = metrics.iter().find(|metric| metric.name == "fallback_replica_sync_state").expect("a metric");

@@ -1,4 +1,4 @@
-//! Lists over HTTP whose server goes away in the middle.
+//! Lists over HTTP that are interrupted by an outage of MongoDB.
 
 use std::time::Duration;
 
@@ -11,31 +11,31 @@ use crate::{RECORDS, RECOVERY, fill, open};
 
 const LIST: &str = "/api/v1/records";
 
-/// How many clients list at once, each over a network of its own.
+/// The number of concurrent clients, each with its own proxy to MongoDB.
 const CLIENTS: usize = 10;
 
-/// How many lists are cut, unless `OUTAGE_CUTS` says so.
+/// The default number of lists that are cut; `OUTAGE_CUTS` overrides it.
 const CUTS: usize = 200;
 
-/// Shares of a list, evenly spread and as good as random: the golden ratio's multiples, without their whole part.
+/// Returns the share of a list after which it is cut: the fractional part of a multiple of the golden ratio, which spreads evenly.
 fn share(number: usize) -> f64 {
     (number as f64 * 0.618_033_988_749_895).fract()
 }
 
-/// A client that trusts HTTP sees every one of the failures: by its status, or by a body that does not end.
+/// A client sees each failure by the status, or by an incomplete body.
 pub async fn a_list_that_is_cut_at_any_point_never_looks_whole() {
     let cuts = std::env::var("OUTAGE_CUTS").map_or(CUTS, |cuts| cuts.parse().expect("OUTAGE_CUTS is a number"));
     let (refused, cut) = cut_off(RECORDS, 300, cuts).await;
     assert!(refused > 0 && cut > 0, "{refused} were refused, {cut} were cut");
 }
 
-/// A small collection is read at once, so that the status tells of a failure.
+/// A small collection is read before the response begins, so that the status reports a failure.
 pub async fn a_short_list_that_is_cut_at_any_point_is_refused() {
     assert_eq!(cut_off(1_000, 0, CUTS / 4).await, (CUTS / 4, 0));
 }
 
-/// How many of so many cuts of a list of so many records, with a text of so many bytes each, a client saw by the status, and how
-/// many by the body.
+/// Cuts lists of `records` records with a text of `text` bytes. Returns the number of failures that clients saw by the status,
+/// and by the body.
 async fn cut_off(records: i32, text: usize, cuts: usize) -> (usize, usize) {
     let server = Mongod::start().expect("a server");
     fill(&*open(&server.url()).await, records, text).await;
@@ -53,7 +53,7 @@ async fn cut_off(records: i32, text: usize, cuts: usize) -> (usize, usize) {
     (refused, cut)
 }
 
-/// How many of these failed by their status, and how many by their body.
+/// Cuts lists. Returns the number that failed by the status, and by the body.
 async fn cut_lists(port: u16, numbers: impl Iterator<Item = usize>) -> (usize, usize) {
     let network = Proxy::to(port).await.expect("a port");
     let service = Server::over(open(&format!("mongodb://127.0.0.1:{}", network.port())).await).await;
@@ -61,7 +61,7 @@ async fn cut_lists(port: u16, numbers: impl Iterator<Item = usize>) -> (usize, u
     assert!(whole.status == 200 && whole.is_complete);
     let before = network.received();
     assert_eq!(service.get(LIST).await.body, whole.body);
-    // The driver's own talk is in it too: the last tenth is left to that.
+    // The last tenth is left out, since the count includes the driver's other traffic.
     let bytes = (network.received() - before) as f64 * 0.9;
     let (mut refused, mut cut) = (0, 0);
     for number in numbers {
@@ -70,10 +70,10 @@ async fn cut_lists(port: u16, numbers: impl Iterator<Item = usize>) -> (usize, u
             Some(answer) if answer.status == 503 => refused += 1,
             Some(answer) => {
                 assert_eq!(answer.status, 200);
-                assert!(!answer.is_complete, "a list that was cut looks whole, with {} bytes", answer.body.len());
+                assert!(!answer.is_complete, "a list that was cut looks complete, with {} bytes", answer.body.len());
                 cut += 1;
             }
-            // Cut before its head was sent.
+            // The connection was cut before the head of the response.
             None => cut += 1,
         }
         network.mend();

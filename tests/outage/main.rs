@@ -1,7 +1,6 @@
-//! A server store while its server is away, stuck, or back again. Every test has a server of its own, to break.
+//! A remote store while its server is down, stuck, or back again. Every test starts its own server.
 //!
-//! Ignored where `TEST_MONGOD` names no executable; a failure where `TEST_REQUIRE` asks for the store all the same and
-//! `TEST_MONGODB_URL` names no server.
+//! Without `TEST_MONGOD` the tests are ignored, or fail if `TEST_REQUIRE` names the store and `TEST_MONGODB_URL` names no server.
 
 #[path = "../api/support.rs"]
 #[allow(dead_code)]
@@ -34,16 +33,16 @@ use tokio::runtime::Runtime;
 /// The store whose server can be started here.
 const NAME: &str = "mongodb";
 
-/// What the stores are opened with: enough for any call that a server on a busy machine answers.
+/// The time-out of the stores: long enough for a server on a busy machine.
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// What a call may take beyond it: without a time-out it would never end. `TEST_TIMES` asks for less, on a quiet machine.
+/// Returns the time that a call may take in addition to the time-out: less with `TEST_TIMES`, on a quiet machine.
 fn margin() -> Duration {
     Duration::from_secs(if std::env::var_os("TEST_TIMES").is_some() { 2 } else { 30 })
 }
-/// How long a store may need to find out that its server is back.
+/// The time in which a store must notice that its server is back.
 const RECOVERY: Duration = Duration::from_secs(60);
 
-/// How many records there are: asked for all at once, they are in more batches than there are connections.
+/// The number of records. Concurrent lookups of all of them need more batches than there are connections.
 const RECORDS: i32 = 6_000;
 
 macro_rules! cases {
@@ -77,14 +76,14 @@ cases! {
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
-    // They mostly wait.
+    // The tests mostly wait.
     arguments.test_threads = arguments.test_threads.or(Some(4));
     let required = servers::must_be_breakable(NAME);
     let compiled_in = BACKENDS.iter().any(|backend| backend.name == NAME);
     let trial = |&(name, case): &(&'static str, fn(&Runtime))| {
         let run = move || {
             mongod::program().ok_or("set TEST_MONGOD to the path of a mongod executable")?;
-            // Of its own: what one test leaves waiting is gone with it.
+            // Each test has its own runtime, which ends the tasks that the test leaves.
             case(&Runtime::new().map_err(|error| error.to_string())?);
             Ok(())
         };
@@ -105,7 +104,7 @@ fn numbered(ids: std::ops::Range<i32>) -> Vec<Document> {
     ids.map(|id| extended_json::parse(format!(r#"{{"_id":{id}}}"#).as_bytes()).expect("a document")).collect()
 }
 
-/// A server with [`RECORDS`], and its store.
+/// Starts a server with [`RECORDS`], and opens a store.
 async fn running() -> (Mongod, Arc<dyn Store>) {
     let server = Mongod::start().expect("a server");
     let store = open(&server.url()).await;
@@ -114,7 +113,7 @@ async fn running() -> (Mongod, Arc<dyn Store>) {
     (server, store)
 }
 
-/// What a call says, if it says it in time.
+/// Checks that a call returns within the time-out, and returns its result.
 async fn in_time<T>(what: &str, call: impl Future<Output = Result<T>>) -> Result<T> {
     let begin = Instant::now();
     let result = call.await;
@@ -127,7 +126,7 @@ fn is_unavailable<T: std::fmt::Debug>(what: &str, result: &Result<T>) {
     assert!(result.as_ref().is_err_and(Error::is_unavailable), "{what} must be unavailable, but is {result:?}");
 }
 
-/// Every call is an error in time, and none is absence.
+/// Checks that every call fails in time, and reports no record as absent.
 async fn all_unavailable(store: &dyn Store) {
     for id in ["1", "nobody"] {
         is_unavailable("get", &in_time("get", store.get(&id.into())).await);
@@ -137,7 +136,7 @@ async fn all_unavailable(store: &dyn Store) {
     is_unavailable("upsert", &in_time("upsert", store.upsert(numbered(0..1))).await);
 }
 
-/// Asks again and again until the store answers whatever it is asked, and checks that until then it says that it cannot.
+/// Repeats all calls until the store answers, and checks that it is unavailable until then.
 async fn answers_again(store: &dyn Store) {
     let begin = Instant::now();
     loop {
@@ -152,9 +151,9 @@ async fn answers_again(store: &dyn Store) {
 
 async fn ask_all(store: &dyn Store) -> Result<()> {
     let found = in_time("get", store.get(&"99".into())).await?;
-    assert!(found.document.is_some(), "a record that is there was said not to be");
+    assert!(found.document.is_some(), "an existing record was reported as absent");
     in_time("ping", store.ping()).await?;
-    // What watches the server may find only now that it was gone, and break what it broke then.
+    // The driver's monitor may notice the outage only now, and clear the connection pool.
     let listed = read(store, ListRequest::default()).await?;
     assert_eq!(listed.len(), RECORDS as usize);
     Ok(())
@@ -165,7 +164,7 @@ async fn a_store_opens_without_its_server_and_finds_it_later() {
     let store = open(&server.url()).await;
     all_unavailable(&*store).await;
     server.run().expect("a server");
-    // Another store fills it: the one that is watched gets no help.
+    // Another store writes the records, so that the tested one must find the server by itself.
     open(&server.url()).await.upsert(numbered(0..RECORDS)).await.expect("an upsert");
     answers_again(&*store).await;
 }
@@ -209,7 +208,7 @@ async fn a_stopped_server_is_unavailable_until_it_is_back() {
 async fn a_stuck_server_is_unavailable_within_the_time_out() {
     let (server, store) = running().await;
     server.pause();
-    // Far more at once than there are connections, and than calls are let in.
+    // Many more calls at once than connections and permits.
     let calls = (0..500).map(|_| {
         let store = store.clone();
         tokio::spawn(async move { in_time("get", store.get(&"1".into())).await })
@@ -217,13 +216,13 @@ async fn a_stuck_server_is_unavailable_within_the_time_out() {
     for done in join_all(calls).await {
         is_unavailable("get", &done.expect("a call"));
     }
-    // And again, when every connection is stuck already.
+    // The same with connections that are all stuck.
     all_unavailable(&*store).await;
     server.resume();
     answers_again(&*store).await;
 }
 
-/// The connections that were there never work again, and never say so: none of them may hold a call for ever.
+/// Existing connections hang without an error, and must not hold a call for ever.
 async fn a_network_that_swallows_everything_is_unavailable_until_it_is_mended() {
     let (_server, network, store) = behind_a_network().await;
     let lookups = || {
@@ -232,16 +231,16 @@ async fn a_network_that_swallows_everything_is_unavailable_until_it_is_mended() 
             tokio::spawn(async move { in_time("get", store.get(&id.to_string().into())).await })
         }))
     };
-    // Every connection of the pool is there, and in use.
+    // The pool has all its connections, and they are in use.
     for done in lookups().await {
         assert!(done.expect("a call").expect("a get").document.is_some());
     }
     let under_way = tokio::spawn(lookups());
     network.cut();
     for done in under_way.await.expect("the calls") {
-        // Some may have been answered before the cut.
+        // Some calls may have been answered before the cut.
         match done.expect("a call") {
-            Ok(found) => assert!(found.document.is_some(), "a record that is there was said not to be"),
+            Ok(found) => assert!(found.document.is_some(), "an existing record was reported as absent"),
             error => is_unavailable("get", &error),
         }
     }
@@ -253,7 +252,7 @@ async fn a_network_that_swallows_everything_is_unavailable_until_it_is_mended() 
     answers_again(&*store).await;
 }
 
-/// A server with [`RECORDS`] behind a network, and its store.
+/// Starts a server with [`RECORDS`] and a proxy to it, and opens a store through the proxy.
 async fn behind_a_network() -> (Mongod, proxy::Proxy, Arc<dyn Store>) {
     let server = Mongod::start().expect("a server");
     let network = proxy::Proxy::to(server.port()).await.expect("a port");
@@ -291,7 +290,7 @@ async fn a_list_comes_in_parts_over_a_network_that_is_too_slow_for_all_at_once()
     let documents = documents.map(|text| extended_json::parse(text.as_bytes()).expect("a document")).collect();
     store.upsert(documents).await.expect("an upsert");
     network.slow_down(Duration::from_millis(20));
-    // It is not known yet how slow it is.
+    // The first list may fail: the store does not know yet how slow the network is.
     let _ = read(&*store, ListRequest::default()).await;
     for _ in 0..2 {
         let listed = read(&*store, ListRequest::default()).await.expect("a list");
@@ -299,7 +298,7 @@ async fn a_list_comes_in_parts_over_a_network_that_is_too_slow_for_all_at_once()
     }
 }
 
-/// Some operators forbid what is slow for a large collection.
+/// Some operators forbid collection scans (`notablescan`).
 async fn a_server_that_scans_no_collection_lists_what_a_filter_finds_and_in_any_order() {
     let server = Mongod::start().expect("a server");
     let store = open(&server.url()).await;
@@ -313,7 +312,7 @@ async fn a_server_that_scans_no_collection_lists_what_a_filter_finds_and_in_any_
         ListRequest { filter: selection.filter, sort: selection.sort, limit: Some(200), ..ListRequest::default() }
     };
     assert!(read(&*store, request("colour.eq", "red")).await.expect("a list").is_empty());
-    // It refuses to plan an order that no index has.
+    // The server refuses to sort without an index.
     assert_eq!(read(&*store, request("sort", "colour")).await.expect("a list").len(), 100);
 }
 
@@ -321,7 +320,7 @@ async fn read(store: &dyn Store, request: ListRequest) -> Result<Vec<Row>> {
     store.list(request).await?.rows.try_collect().await
 }
 
-/// Puts so many records, each with a text of so many bytes, in pieces that a busy machine stores in time.
+/// Stores `records` records with a text of `text` bytes, in batches that a busy machine stores in time.
 async fn fill(store: &dyn Store, records: i32, text: usize) {
     let text = "x".repeat(text);
     for first in (0..records).step_by(500) {
@@ -331,7 +330,7 @@ async fn fill(store: &dyn Store, records: i32, text: usize) {
     }
 }
 
-/// Stores so much that a list cannot have read it all ahead, and begins to list it.
+/// Stores more than a list reads ahead, and begins a list.
 async fn list_under_way(store: &dyn Store) -> (usize, RowStream) {
     let total = 8_000;
     fill(store, total, 250).await;
@@ -340,21 +339,21 @@ async fn list_under_way(store: &dyn Store) -> (usize, RowStream) {
     (total as usize, listing)
 }
 
-/// The rest of a list that was cut: fewer than all records, one error as the last item, and nothing after it.
+/// Reads the rest of an interrupted list, and checks that it has fewer records than stored, and ends with one error.
 async fn ends_with_an_error(total: usize, mut listing: RowStream) {
     let mut listed = 1;
     let error = loop {
         let begin = Instant::now();
         let next = listing.next().await;
         assert!(begin.elapsed() < TIMEOUT + margin(), "a step of the list took {:?}", begin.elapsed());
-        match next.expect("a list that was cut ended as if it were whole") {
+        match next.expect("an interrupted list ended without an error") {
             Ok(_) => listed += 1,
             Err(error) => break error,
         }
     };
     assert!(listed < total);
     assert_eq!(error.kind(), Kind::Unavailable, "{error:?}");
-    assert!(listing.next().await.is_none(), "a list goes on after its error");
+    assert!(listing.next().await.is_none(), "the list continues after its error");
 }
 
 async fn a_list_ends_with_an_error_when_the_server_is_killed() {
@@ -384,7 +383,7 @@ async fn an_upsert_that_failed_can_be_made_again() {
     server.kill();
     let cut = upsert.await.expect("an upsert");
     server.run().expect("a server");
-    // A quick machine may have been done before.
+    // On a fast machine the upsert may be complete before the cut.
     if cut.is_err() {
         is_unavailable("upsert", &cut);
     }
@@ -400,6 +399,6 @@ async fn a_replica_set_is_a_store_as_any_other() {
     server.kill();
     all_unavailable(&*store).await;
     server.run().expect("a server");
-    // It elects itself again, which takes a while.
+    // The member elects itself again, which takes a while.
     answers_again(&*store).await;
 }

@@ -1,11 +1,11 @@
-//! The log of a service whose requests MongoDB refuses, with texts that quote them.
+//! Requests that MongoDB refuses with texts that quote them: the log must not show those.
 
 use std::process::Command;
 
 use crate::servers::mongod::{Mongod, document, element, text};
 use crate::store_file::{DATABASE, Service, command, restart, until};
 
-/// In every request, and nowhere else.
+/// A value that occurs only in the requests.
 const VALUE: &str = "patient-4711";
 
 pub async fn no_value_of_a_refused_request_is_logged() {
@@ -55,7 +55,7 @@ pub async fn an_import_that_is_refused_in_part_says_what_was_stored() {
     assert!(errors.contains(cause) && !errors.contains("not tried"), "{errors}");
     assert!(errors.contains("Correct them, and import again: nothing is stored twice"), "{errors}");
     assert!(!errors.contains("Try again"), "{errors}");
-    // A second time, a document without an `_id` is another one.
+    // In a second import, a document without an `_id` would be another document.
     let (_, errors) = import("{\"a\":1}\n{\"_id\":2,\"a\":\"x\"}\n");
     assert!(errors.contains("documents without an `_id` would be stored a second time"), "{errors}");
 }

@@ -1,4 +1,4 @@
-//! The service as a process whose store's URL is in a file that changes.
+//! A service process that reads the URL of its store from a file that changes.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -54,7 +54,7 @@ impl Service {
         answer.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status")
     }
 
-    /// Waits until the log says `text` once more than it did, and requires each answer until then.
+    /// Makes the change, waits until the log has `text` once more, and checks that every request until then is answered.
     fn answers_until_it_says(&self, text: &str, change: impl FnOnce()) {
         let count = || self.log.lock().expect("a log").matches(text).count();
         let before = count();
@@ -109,7 +109,7 @@ pub async fn a_store_file_that_changes_is_used_without_a_restart() {
     create_user(&server, "second");
     restart(&mut server, true);
 
-    // As Kubernetes mounts a secret: the file is a link into a directory that is replaced by the swap of another link.
+    // Kubernetes mounts a secret as a link into a directory, which it replaces by swapping another link.
     let folder = tempfile::tempdir().expect("a directory");
     let at = |name: &str| folder.path().join(name);
     let write = |version: &str, content: &str| {
@@ -136,7 +136,7 @@ pub async fn a_store_file_that_changes_is_used_without_a_restart() {
     let log = service.log.lock().expect("a log").clone();
     assert!(!log.contains("password@") && !log.contains("wrong@"), "the log shows a password: {log}");
 
-    // The new user's connections are the ones that are used: the old user can be removed.
+    // The service uses the new user, so the old one can be removed.
     restart(&mut server, false);
     command(&server, &[element(0x02, "dropUser", &text("first"))]);
     restart(&mut server, true);
