@@ -7,11 +7,13 @@
 #[allow(dead_code)]
 mod process;
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Command, ExitCode};
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use process::Serving;
+use records::store::BACKENDS;
 
 type Case = (&'static str, fn(&Browser));
 
@@ -28,6 +30,9 @@ const CASES: &[Case] = &[
     ("a_page_of_a_thousand_records_is_shown_whole", a_page_of_a_thousand_records_is_shown_whole),
     ("the_page_says_how_many_records_match", the_page_says_how_many_records_match),
     ("a_filter_may_be_the_beginning_of_a_text", a_filter_may_be_the_beginning_of_a_text),
+    ("the_status_page_tells_that_all_is_well", the_status_page_tells_that_all_is_well),
+    ("the_status_page_names_what_is_wrong", the_status_page_names_what_is_wrong),
+    ("the_status_page_has_the_settings_without_secrets", the_status_page_has_the_settings_without_secrets),
     ("every_operation_can_be_tried_out", every_operation_can_be_tried_out),
 ];
 
@@ -43,7 +48,13 @@ fn main() -> ExitCode {
         };
         Trial::test(name, run)
     };
-    let trials = CASES.iter().filter(|_| cfg!(feature = "pages")).map(trial);
+    // The status page is in every build; a store that may be away is not.
+    let is_in_build = |(name, _): &&Case| match *name {
+        "the_status_page_tells_that_all_is_well" => true,
+        name if name.starts_with("the_status_page") => BACKENDS.iter().any(|backend| backend.name == "mongodb"),
+        _ => cfg!(feature = "pages"),
+    };
+    let trials = CASES.iter().filter(is_in_build).map(trial);
     let trials = trials.map(|trial| trial.with_ignored_flag(program.is_none())).collect();
     libtest_mimic::run(&arguments, trials).exit_code()
 }
@@ -73,13 +84,17 @@ impl Browser {
 
     /// The document as it is when the page has nothing left to do.
     fn open(&self, path: &str) -> String {
+        self.open_at(self.service.address, path)
+    }
+
+    fn open_at(&self, address: SocketAddr, path: &str) -> String {
         let profile: &Path = &self.profile.path().join("profile");
         let output = Command::new(&self.program)
             // Its own walls need rights that a container has not; what it opens here is ours.
             .args(["--headless=new", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr"])
             .args(["--virtual-time-budget=10000", "--dump-dom"])
             .arg(format!("--user-data-dir={}", profile.display()))
-            .arg(format!("http://{}{path}", self.service.address))
+            .arg(format!("http://{address}{path}"))
             .output()
             .expect("a browser");
         let log = String::from_utf8_lossy(&output.stderr);
@@ -239,6 +254,50 @@ fn a_filter_may_be_the_beginning_of_a_text(browser: &Browser) {
     let page = browser.open("/?name.en.starts=Sil");
     assert_eq!(ids(&page), ["Ag", "Si"]);
     assert!(page.contains("<option value=\"starts\">begins with</option>"), "{page}");
+}
+
+/// Opens the status page of a service with these settings.
+fn open_status(browser: &Browser, settings: &[&str]) -> String {
+    let serve = [&["serve", "--admin-listen", "127.0.0.1:0", "--log-format", "text"], settings].concat();
+    let service = Serving::start(&browser.profile, &serve);
+    // Requests that the page can count only if it was opened before them would make a chart of nothing.
+    service.get("/api/v1/records/He");
+    browser.open_at(service.admin(), "/status")
+}
+
+fn verdict(page: &str) -> &str {
+    between(page, "aria-label=\"Verdict\"", "</section>").split_once('>').unwrap().1
+}
+
+fn the_status_page_tells_that_all_is_well(browser: &Browser) {
+    let page = open_status(browser, &["--store", "memory:"]);
+    assert_eq!(verdict(&page), "<h2>Ready</h2><ul></ul>");
+    for text in ["<h2>Store</h2>", "<dt>Health check</dt>", "<h2>Process</h2>", "<dt>Memory</dt>"] {
+        assert!(page.contains(text), "{text} in {page}");
+    }
+    assert!(!page.contains("<h2>Replica</h2>"), "without a fallback there is no replica: {page}");
+    for chart in ["Requests a second", "Errors a second", "Time until a response"] {
+        let drawn = between(&page, &format!("aria-label=\"{chart}: "), "</svg>");
+        // The page has asked several times.
+        assert!(between(drawn, "points=\"", "\"").split(' ').count() > 2, "{drawn}");
+    }
+}
+
+fn the_status_page_names_what_is_wrong(browser: &Browser) {
+    let store = "mongodb://127.0.0.1:1/?serverSelectionTimeoutMS=100";
+    let page = open_status(browser, &["--store", store]);
+    assert!(verdict(&page).starts_with("<h2>Not ready</h2><ul><li>"), "{page}");
+    let page = open_status(browser, &["--store", store, "--fallback", "memory:"]);
+    assert!(verdict(&page).contains("There is no usable replica."), "{page}");
+    assert!(page.contains("<h2>Replica</h2><dl><dt>State</dt><dd>interrupted</dd>"), "{page}");
+}
+
+fn the_status_page_has_the_settings_without_secrets(browser: &Browser) {
+    let store = "mongodb://reader:hush@127.0.0.1:1/?serverSelectionTimeoutMS=100";
+    let page = open_status(browser, &["--store", store, "--max-limit", "77"]);
+    let settings = between(&page, "id=\"settings\">", "</pre>");
+    assert!(settings.contains("--max-limit") && settings.contains("77 "), "{settings}");
+    assert!(settings.contains("mongodb://") && !page.contains("hush"), "{settings}");
 }
 
 fn every_operation_can_be_tried_out(browser: &Browser) {

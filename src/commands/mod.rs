@@ -39,7 +39,7 @@ pub fn run(command: Command) -> ExitCode {
         Command::Serve(settings) => serve::run(*settings),
         Command::Import(settings) => import::run(settings),
         Command::Healthcheck(settings) => check_health(&settings),
-        Command::Config(settings, text) => print_config(&settings, &text),
+        Command::Config(settings) => print_config(&settings),
         Command::NewKey(name) => print_new_key(&name),
         Command::Completions(shell) => print(&config::completions(shell)),
     };
@@ -59,8 +59,8 @@ fn check_health(settings: &Healthcheck) -> Outcome {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Prints `text`, unless `serve` would refuse the settings that it describes.
-fn print_config(settings: &Serve, text: &str) -> Outcome {
+/// Prints the settings, unless `serve` would refuse them.
+fn print_config(settings: &Serve) -> Outcome {
     telemetry::parse_filter(&settings.args.log.log)?;
     serve::http_settings(settings)?;
     serve::open_tls(settings)?;
@@ -70,7 +70,7 @@ fn print_config(settings: &Serve, text: &str) -> Outcome {
         // Logging is not initialised, and standard output is for the settings.
         let _ = writeln!(io::stderr(), "records: {warning}");
     }
-    print(text.as_bytes())
+    print(settings.description.as_bytes())
 }
 
 fn print_new_key(name: &str) -> Outcome {

@@ -165,11 +165,12 @@ async fn serve(mut settings: Serve, dropped_lines: ErrorCounter) -> Outcome {
     let draining = http::Draining::default();
     let address = listener.local_addr()?;
     let public_url = settings.args.api.public_url;
+    let admin_address = admin.as_ref().map(TcpListener::local_addr).transpose()?;
     let report_listening = || {
         tracing::info!(version = VERSION, store = %settings.store.url, "listening on {scheme}://{address}");
         if io::stdout().is_terminal() {
             // Serving does not depend on the terminal.
-            let _ = print(addresses(scheme, address, public_url.as_deref()).as_bytes());
+            let _ = print(addresses(scheme, address, public_url.as_deref(), admin_address).as_bytes());
         }
     };
     let begin_drain = || {
@@ -197,14 +198,18 @@ async fn serve(mut settings: Serve, dropped_lines: ErrorCounter) -> Outcome {
 }
 
 /// The URLs of the service, for the person who started it on a terminal.
-fn addresses(scheme: &str, address: SocketAddr, public_url: Option<&str>) -> String {
-    let is_every = address.ip().is_unspecified();
-    let host = if is_every { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { address.ip() };
-    let base =
-        public_url.map_or_else(|| format!("{scheme}://{}", SocketAddr::new(host, address.port())), str::to_owned);
-    let mut text = format!("\n  API   {base}/api/v1/records\n");
+fn addresses(scheme: &str, address: SocketAddr, public_url: Option<&str>, admin: Option<SocketAddr>) -> String {
+    let reachable = |address: SocketAddr| match address.ip().is_unspecified() {
+        true => SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), address.port()),
+        false => address,
+    };
+    let base = public_url.map_or_else(|| format!("{scheme}://{}", reachable(address)), str::to_owned);
+    let mut text = format!("\n  API     {base}/api/v1/records\n");
     if http::HAS_PAGES {
-        text += &format!("  Page  {base}/\n  Docs  {base}/docs/\n");
+        text += &format!("  Page    {base}/\n  Docs    {base}/docs/\n");
+    }
+    if let Some(admin) = admin {
+        text += &format!("  Status  http://{}/status\n", reachable(admin));
     }
     text + "\n  Ctrl-C stops it.\n\n"
 }
@@ -273,6 +278,7 @@ pub fn http_settings(settings: &Serve) -> Result<http::Settings, CliError> {
         http.reloaded.push(tokens.keys());
         http.tokens = Some(Arc::new(tokens));
     }
+    http.description.clone_from(&settings.description);
     http.access_log = settings.args.access_log;
     http.default_limit = api.default_limit;
     http.max_limit = api.max_limit;

@@ -191,7 +191,7 @@ pub struct ServerArgs {
     /// HOST is an IP address, as in 0.0.0.0:80 or [::1]:80, or the name of an address of this machine.
     #[arg(long, env = "RECORDS_LISTEN", value_name = "HOST:PORT", default_value = LISTEN)]
     pub listen: ListenAddress,
-    /// Serve health and metrics on this address alone [default: on the address of the API]
+    /// Serve health and metrics on this address alone, with a page of both at /status [default: on the address of the API]
     #[arg(long, env = "RECORDS_ADMIN_LISTEN", value_name = "HOST:PORT")]
     pub admin_listen: Option<ListenAddress>,
     /// Serve HTTPS with the certificate in this PEM file, after which those of intermediate authorities may stand [default: HTTP]

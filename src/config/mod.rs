@@ -37,8 +37,8 @@ pub enum Command {
     Completions(Shell),
     /// A new API key with this name.
     NewKey(String),
-    /// The settings of `serve`, and the text that describes them.
-    Config(Box<Serve>, String),
+    /// The settings of `serve`.
+    Config(Box<Serve>),
 }
 
 #[derive(Debug)]
@@ -49,6 +49,8 @@ pub struct Serve {
     pub seed: Seed,
     pub tls: Option<tls::Files>,
     pub jwt: Option<jwt::Settings>,
+    /// The settings as text, without secrets.
+    pub description: String,
 }
 
 #[derive(Debug)]
@@ -108,11 +110,7 @@ pub fn process_memory_limit() -> Option<u64> {
 fn command(parsed: Subcommands, sources: &Sources) -> Result<Command, clap::Error> {
     Ok(match parsed {
         Subcommands::Serve(args) => Command::Serve(Box::new(serve(args, sources)?)),
-        Subcommands::Config(args) => {
-            let serve = serve(args, sources)?;
-            let text = describe(&serve, sources);
-            Command::Config(Box::new(serve), text)
-        }
+        Subcommands::Config(args) => Command::Config(Box::new(serve(args, sources)?)),
         Subcommands::Import(args) => Command::Import(Import {
             store: store(&args.store, sources)?,
             file: (args.file.as_os_str() != "-").then_some(args.file),
@@ -157,7 +155,7 @@ fn serve(args: ServeArgs, sources: &Sources) -> Result<Serve, clap::Error> {
         return Err(invalid("this build cannot export traces: rebuild with --features otlp".into()));
     }
     let store = store(&args.store, sources)?;
-    Ok(Serve {
+    let mut serve = Serve {
         tls: tls(&args.server, sources)?,
         jwt: jwt(&args.api, sources)?,
         fallback: fallback(&args, &store, sources)?.map(Box::new),
@@ -168,7 +166,10 @@ fn serve(args: ServeArgs, sources: &Sources) -> Result<Serve, clap::Error> {
         },
         store,
         args,
-    })
+        description: String::new(),
+    };
+    serve.description = describe(&serve, sources);
+    Ok(serve)
 }
 
 fn store(args: &StoreArgs, sources: &Sources) -> Result<Store, clap::Error> {

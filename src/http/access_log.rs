@@ -9,7 +9,7 @@ use axum::http::{Method, StatusCode};
 use tracing::Span;
 
 use super::metrics::InFlight;
-use super::path::{LIVEZ, METRICS, NONE, READYZ};
+use super::path::{LIVEZ, METRICS, NONE, READYZ, STATUS};
 use super::problem::{Problem, Rejection};
 use super::request_id::RequestId;
 use super::settings::AccessLog;
@@ -23,7 +23,7 @@ const CLIENT_CLOSED_REQUEST: u16 = 499;
 const SLOW: Duration = Duration::from_secs(1);
 
 /// The routes that are asked every few seconds. They are logged as `debug`, and have no spans.
-const PROBES: [&str; 3] = [LIVEZ, READYZ, METRICS];
+const PROBES: [&str; 4] = [LIVEZ, READYZ, METRICS, STATUS];
 
 /// A request until its response begins, or its connection closes: then it is counted, and has its line.
 pub struct RequestContext {

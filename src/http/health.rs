@@ -1,5 +1,7 @@
 //! `/livez` and `/readyz`: two questions, two answers.
 
+use std::time::Instant;
+
 use axum::Json;
 use axum::extract::State;
 use axum::http::header::CACHE_CONTROL;
@@ -19,7 +21,10 @@ pub async fn ready(State(app): State<App>) -> Result<impl IntoResponse, Problem>
     if app.draining.has_begun() {
         return Err(Problem::draining());
     }
-    let degraded = app.store.health().await?.degraded;
+    let begun = Instant::now();
+    let health = app.store.health().await;
+    app.metrics.set_health_check_duration(begun.elapsed());
+    let degraded = health?.degraded;
     let degraded = degraded.or_else(|| app.settings.reloaded.iter().find_map(|value| value.degraded()));
     let body = match degraded {
         None => json!({ "status": "ready" }),

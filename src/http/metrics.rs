@@ -4,6 +4,7 @@
 //! No id, record, text of a request or secret is part of it. Every label has few values.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use axum::extract::State;
@@ -62,6 +63,7 @@ pub struct Metrics {
     in_flight: Gauge,
     streams: Gauge,
     aborted: Counter,
+    health_check: Gauge<f64, AtomicU64>,
 }
 
 impl Metrics {
@@ -110,8 +112,15 @@ impl Metrics {
         if let Some(tokens) = &settings.tokens {
             registry.register_collector(Box::new(TokenKeys(tokens.clone())));
         }
+        let health_check = Gauge::default();
+        registry.register_with_unit(
+            "store_health_check_duration",
+            "Time that the last check of readiness waited for the store; short while the circuit breaker is open",
+            Unit::Seconds,
+            health_check.clone(),
+        );
         registry.register_collector(Box::new(StoreMetrics(store)));
-        Self { registry, requests, seconds, rejected, by_key, in_flight, streams, aborted }
+        Self { registry, requests, seconds, rejected, by_key, in_flight, streams, aborted, health_check }
     }
 
     /// The counters of the route with this pattern.
@@ -122,6 +131,10 @@ impl Metrics {
 
     pub fn count_rejection(&self, reason: Rejection) {
         self.rejected.get_or_create(&Rejected { reason }).inc();
+    }
+
+    pub fn set_health_check_duration(&self, duration: Duration) {
+        self.health_check.set(duration.as_secs_f64());
     }
 
     pub fn count_caller(&self, caller: &Caller) {

@@ -29,6 +29,7 @@ mod record;
 mod request_id;
 mod response;
 mod settings;
+mod status;
 mod timing;
 
 use std::sync::Arc;
@@ -104,7 +105,10 @@ pub fn services(
 ) -> (HttpService, HttpService) {
     let app = AppState::new(store, settings.into(), draining, true);
     let records = with_records(Routes::new(&app)).fallback(not_found::not_found);
-    let admin = with_admin(Routes::for_operators(&app), None).fallback(not_found::not_found_in_admin);
+    let admin = with_admin(Routes::for_operators(&app), None);
+    let admin = admin
+        .add(path::STATUS, &[path::STATUS, "/status/{file}"], None, status::status)
+        .fallback(not_found::not_found_in_admin);
     (records.into_service(), admin.into_service())
 }
 

@@ -4,7 +4,7 @@ use axum::http::header::ALLOW;
 use axum::http::{Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 
-use super::path::{LIVEZ, METRICS, READYZ};
+use super::path::{LIVEZ, METRICS, READYZ, STATUS};
 use super::problem::{ALLOWED_METHODS, Problem};
 
 pub async fn not_found(method: Method, uri: Uri) -> Response {
@@ -19,21 +19,27 @@ pub async fn not_found(method: Method, uri: Uri) -> Response {
 /// The same, for a listener that has health and metrics too.
 pub async fn not_found_with_admin(method: Method, uri: Uri) -> Response {
     match uri.path().strip_suffix('/') {
-        Some(path @ (LIVEZ | READYZ | METRICS)) => {
-            let detail = format!("No such path. Leave the last slash out: {path}");
-            Problem::new(StatusCode::NOT_FOUND, detail).into_response()
-        }
+        Some(path @ (LIVEZ | READYZ | METRICS)) => without_slash(path),
         _ => not_found(method, uri).await,
     }
 }
 
 /// The same, for a listener that has health and metrics alone.
 pub async fn not_found_in_admin(method: Method, uri: Uri) -> Response {
-    let response = not_found_with_admin(method, uri).await;
+    if let Some(path @ (LIVEZ | READYZ | METRICS | STATUS)) = uri.path().strip_suffix('/') {
+        return without_slash(path);
+    }
+    let response = not_found(method, uri).await;
     if response.status() != StatusCode::NOT_FOUND {
         return response;
     }
-    let detail = "No such path. Health and metrics are at /livez, /readyz and /metrics.";
+    let detail =
+        "No such path. Health and metrics are at /livez, /readyz and /metrics, and a page of both is at /status.";
+    Problem::new(StatusCode::NOT_FOUND, detail).into_response()
+}
+
+fn without_slash(path: &str) -> Response {
+    let detail = format!("No such path. Leave the last slash out: {path}");
     Problem::new(StatusCode::NOT_FOUND, detail).into_response()
 }
 

@@ -13,6 +13,7 @@ pub const RECORD: &str = "/api/v1/records/{id}";
 pub const LIVEZ: &str = "/livez";
 pub const READYZ: &str = "/readyz";
 pub const METRICS: &str = "/metrics";
+pub const STATUS: &str = "/status";
 /// Names the requests that no route matches.
 pub const NONE: &str = "none";
 

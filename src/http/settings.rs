@@ -118,6 +118,8 @@ pub struct Settings {
     pub server_timing: bool,
     /// The requests that have a line in the log.
     pub access_log: AccessLog,
+    /// The settings of the process as text, without secrets, for the page of its status.
+    pub description: String,
     /// The memory that the process may use, in bytes, for the metrics.
     pub process_memory_limit: Option<u64>,
     /// The lines that the log has dropped, for the metrics.
@@ -292,6 +294,7 @@ impl From<Duration> for Settings {
             trusted_proxies: TrustedProxies::default(),
             server_timing: false,
             access_log: AccessLog::default(),
+            description: String::new(),
             process_memory_limit: None,
             dropped_lines: None,
             connections: None,

@@ -14,7 +14,7 @@ use crate::support::{Failing, PATIENCE, Server, limits, memory, request_at};
 
 #[rstest]
 #[tokio::test]
-async fn the_operators_paths_are_on_one_side_only(#[values("/livez", "/readyz", "/metrics")] path: &str) {
+async fn the_operators_paths_are_on_one_side_only(#[values("/livez", "/readyz", "/metrics", "/status")] path: &str) {
     let (server, admin) = Server::start_with_admin(memory(&[r#"{"_id": 1}"#]).await, limits()).await;
     assert_eq!(request_at(admin, "GET", path, "").await.status, 200);
     assert_eq!(request_at(admin, "DELETE", path, "").await.status, 405);
@@ -35,6 +35,33 @@ async fn the_records_are_on_the_other(
     if path.starts_with("/api") {
         assert_eq!(server.get(path).await.status, 200);
     }
+}
+
+#[rstest]
+#[tokio::test]
+async fn the_status_page_loads_nothing_from_elsewhere(
+    #[values("/status", "/status/page.js", "/status/page.css", "/status/settings")] path: &str,
+) {
+    let (_server, admin) = Server::start_with_admin(memory(&[]).await, limits()).await;
+    let answer = request_at(admin, "GET", path, "").await;
+    assert_eq!(answer.status, 200);
+    let policy = answer.header("content-security-policy").unwrap();
+    assert!(policy.starts_with("default-src 'none'; script-src 'self'; style-src 'self';"), "{policy}");
+    assert!(!policy.contains("unsafe"), "{policy}");
+    assert_eq!(answer.header("cache-control"), Some("no-store"));
+    for other in ["/status/", "/status/page", "/status/page.js/x"] {
+        assert_eq!(request_at(admin, "GET", other, "").await.status, 404);
+    }
+}
+
+#[tokio::test]
+async fn the_status_page_is_small() {
+    let (_server, admin) = Server::start_with_admin(memory(&[]).await, limits()).await;
+    let mut bytes = 0;
+    for path in ["/status", "/status/page.js", "/status/page.css"] {
+        bytes += request_at(admin, "GET", path, "").await.body.len();
+    }
+    assert!(bytes <= 10 * 1024, "{bytes} bytes");
 }
 
 #[tokio::test]
