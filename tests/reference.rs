@@ -83,7 +83,7 @@ fn setting(arg: &Arg) -> String {
             write!(default, "`{}`", value.to_string_lossy()).unwrap();
         }
     }
-    if arg.get_action().takes_values() {
+    if arg.get_action().takes_values() && !arg.is_hide_possible_values_set() {
         for choice in arg.get_possible_values() {
             let meaning = choice.get_help().map(|help| format!(": {help}")).unwrap_or_default();
             write!(help, "\n\n`{}`{meaning}", choice.get_name()).unwrap();

@@ -151,7 +151,7 @@ impl Server {
     }
 
     fn answers_from_its_copy(&self, path: &str) -> bool {
-        get(self.port, path).1.contains("cache-status: records; hit; detail=copy")
+        get(self.port, path).1.contains("cache-status: records; hit; detail=replica")
     }
 
     fn baseline(name: &str, argument: &str, first: &str) -> Self {

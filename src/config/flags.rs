@@ -254,7 +254,7 @@ pub struct ApiArgs {
     ///
     /// With `off` the header is ignored, and the operator alone decides. A browser that reloads a page sends such a bound,
     /// which makes MongoDB answer.
-    #[arg(long, env = "RECORDS_REQUEST_DIRECTIVES", value_name = "on|off", default_value = "on", value_parser = BoolishValueParser::new(), action = ArgAction::Set)]
+    #[arg(long, env = "RECORDS_REQUEST_DIRECTIVES", value_name = "on|off", default_value = "on", hide_possible_values = true, value_parser = BoolishValueParser::new(), action = ArgAction::Set)]
     pub request_directives: bool,
     /// Let pages of these origins read responses; * is all
     #[arg(long, env = "RECORDS_CORS_ORIGIN", value_name = "ORIGIN,…", value_delimiter = ',')]

@@ -19,7 +19,7 @@ pub const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
 /// [RFC 9211](https://www.rfc-editor.org/rfc/rfc9211): the response comes from the replica (`hit`) and not from MongoDB
 /// (`fwd`), even if MongoDB was asked first.
-const FROM_REPLICA: HeaderValue = HeaderValue::from_static("records; hit; detail=copy");
+const FROM_REPLICA: HeaderValue = HeaderValue::from_static("records; hit; detail=replica");
 
 /// Room for the headers of a response with records, so that the map need not grow.
 const HEADERS: usize = 11;

@@ -314,7 +314,7 @@ async fn over_http_a_copy_says_so() {
     for (id, status) in [("1", 200), ("nobody", 204)] {
         let answer = client.get(&format!("/api/v1/records/{id}")).await;
         assert_eq!(answer.status, status);
-        assert!(answer.head.contains("\r\ncache-status: records; hit; detail=copy\r\n"), "{}", answer.head);
+        assert!(answer.head.contains("\r\ncache-status: records; hit; detail=replica\r\n"), "{}", answer.head);
         let age = answer.head.lines().find_map(|line| line.strip_prefix("age: ")?.parse::<u64>().ok());
         assert!(age.is_some_and(|age| age < 60), "{}", answer.head);
     }
@@ -332,5 +332,8 @@ async fn over_http_a_copy_says_so() {
     // The list comes in chunks.
     let mut list = Client::connect(client.0.get_ref().peer_addr().expect("an address")).await;
     let head = list.get("/api/v1/records").await.head;
-    assert!(head.contains("\r\ncache-status: records; hit; detail=copy\r\n") && head.contains("\r\nage: "), "{head}");
+    assert!(
+        head.contains("\r\ncache-status: records; hit; detail=replica\r\n") && head.contains("\r\nage: "),
+        "{head}"
+    );
 }
