@@ -24,6 +24,8 @@ async fn replica(primary: Arc<dyn Store>) -> Arc<dyn Store> {
         first_snapshot_within: Duration::ZERO,
         snapshot_interval: Duration::from_secs(3_600),
         size_limit: u64::MAX,
+        from: Vec::new(),
+        save: None,
         options: Options::default(),
     };
     let store = fallback::over(primary, settings).await.expect("a fallback");

@@ -161,6 +161,8 @@ async fn the_reference_of_metrics_is_what_the_registry_says() {
         first_snapshot_within: Duration::ZERO,
         snapshot_interval: Duration::from_secs(60),
         size_limit: 1 << 20,
+        from: Vec::new(),
+        save: None,
         options: Options::default(),
     };
     let store = fallback::over(Arc::new(Primary { metrics, records }), settings).await.unwrap();

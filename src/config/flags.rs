@@ -181,6 +181,18 @@ pub struct FallbackArgs {
     /// directory; in memory, what fits into the memory limit of the process]
     #[arg(long, env = "RECORDS_FALLBACK_SIZE_LIMIT", value_name = "SIZE", value_parser = size)]
     pub fallback_size_limit: Option<ByteSize>,
+    /// Fill an empty replica from here, before MongoDB is asked: http://HOST:PORT or a file; several, separated by commas
+    ///
+    /// The URL is the admin address of other instances of this service, under one name or under several; a file is what
+    /// --fallback-save writes. A replica of another collection, or one that is damaged, is refused.
+    #[arg(long, env = "RECORDS_FALLBACK_FROM", value_name = "URL|FILE", value_delimiter = ',', value_parser = Text::new())]
+    pub fallback_from: Vec<String>,
+    /// Save the replica in this file, for --fallback-from
+    #[arg(long, env = "RECORDS_FALLBACK_SAVE", value_name = "FILE", value_parser = Text::new())]
+    pub fallback_save: Option<String>,
+    /// Save the replica this often
+    #[arg(long, env = "RECORDS_FALLBACK_SAVE_INTERVAL", value_name = "TIME", default_value = "5m", value_parser = positive)]
+    pub fallback_save_interval: Duration,
 }
 
 #[derive(Debug, Args)]

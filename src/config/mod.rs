@@ -246,8 +246,8 @@ fn fallback(args: &ServeArgs, store: &Store, sources: &Sources) -> Result<Option
     let memory = MemoryLimit::read();
     let fits = |replica| memory.map_or(Ok(()), |memory| memory.check(responses, replica)).map_err(invalid);
     let Some(url) = flags.fallback.clone() else {
-        let parts =
-            ["mode", "timeout", "max_age", "snapshot_interval", "size_limit"].map(|part| format!("fallback_{part}"));
+        let parts = ["mode", "timeout", "max_age", "snapshot_interval", "size_limit", "from", "save", "save_interval"];
+        let parts = parts.map(|part| format!("fallback_{part}"));
         // A deployment may set the others by variables or a file, and turn the fallback off by an empty RECORDS_FALLBACK.
         if let Some(part) = parts.iter().find(|part| sources.source(part) == Source::Flag) {
             return Err(invalid(format!("{} has no effect without --fallback <URL>", sources.name(part))));
@@ -277,6 +277,11 @@ fn fallback(args: &ServeArgs, store: &Store, sources: &Sources) -> Result<Option
         Some(memory) => size_limit.unwrap_or_else(|| memory.replica_default(responses)),
         None => size_limit.unwrap_or(memory::REPLICA_BYTES),
     };
+    let from = flags.fallback_from.iter().filter(|from| !from.is_empty()).map(|from| {
+        let wrong = |error| invalid(format!("{}: {from:?}: {error}", name("fallback_from")));
+        from.parse::<fallback::Source>().map_err(wrong)
+    });
+    let from = from.collect::<Result<Vec<_>, _>>()?;
     fits(if kind == Some(BackendKind::InMemory) { size_limit } else { 0 })?;
     Ok(Some(fallback::Settings {
         url,
@@ -288,6 +293,8 @@ fn fallback(args: &ServeArgs, store: &Store, sources: &Sources) -> Result<Option
         first_snapshot_within: FIRST_SNAPSHOT_WITHIN,
         snapshot_interval: flags.fallback_snapshot_interval,
         size_limit,
+        from,
+        save: flags.fallback_save.as_ref().map(|file| (file.into(), flags.fallback_save_interval)),
         options: store::Options::default(),
     }))
 }

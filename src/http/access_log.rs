@@ -9,7 +9,7 @@ use axum::http::{Method, StatusCode};
 use tracing::Span;
 
 use super::metrics::InFlight;
-use super::path::{LIVEZ, METRICS, NONE, READYZ, STATUS};
+use super::path::{LIVEZ, METRICS, NONE, READYZ, REPLICA, STATUS};
 use super::problem::{Problem, Rejection};
 use super::request_id::RequestId;
 use super::settings::AccessLog;
@@ -23,7 +23,7 @@ const CLIENT_CLOSED_REQUEST: u16 = 499;
 const SLOW: Duration = Duration::from_secs(1);
 
 /// The routes that are asked every few seconds. They are logged as `debug`, and have no spans.
-const PROBES: [&str; 4] = [LIVEZ, READYZ, METRICS, STATUS];
+const PROBES: [&str; 5] = [LIVEZ, READYZ, METRICS, REPLICA, STATUS];
 
 /// A request until its response begins, or its connection closes: then it is counted, and has its line.
 pub struct RequestContext {
@@ -139,7 +139,7 @@ impl RequestContext {
             log!(info, "connection closed before the response", self, status, duration, cause);
         } else if status >= 500 && !problem.is_some_and(Problem::is_intended) {
             log!(error, "request failed", self, status, duration, cause);
-        } else if (PROBES.contains(&self.route) && status < 500) || is_rate_limited {
+        } else if (PROBES.contains(&self.route) && (status < 500 || self.route == REPLICA)) || is_rate_limited {
             log!(debug, "request completed", self, status, duration, cause);
         } else {
             log!(info, "request completed", self, status, duration, cause);

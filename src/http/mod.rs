@@ -26,6 +26,7 @@ mod path;
 mod problem;
 mod rate_limit;
 mod record;
+mod replica;
 mod request_id;
 mod response;
 mod settings;
@@ -108,6 +109,7 @@ pub fn services(
     let admin = with_admin(Routes::for_operators(&app), None);
     let admin = admin
         .add(path::STATUS, &[path::STATUS, "/status/{file}"], None, status::status)
+        .add(path::REPLICA, &[path::REPLICA], None, replica::replica)
         .fallback(not_found::not_found_in_admin);
     (records.into_service(), admin.into_service())
 }

@@ -4,7 +4,7 @@ use axum::http::header::ALLOW;
 use axum::http::{Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 
-use super::path::{LIVEZ, METRICS, READYZ, STATUS};
+use super::path::{LIVEZ, METRICS, READYZ, REPLICA, STATUS};
 use super::problem::{ALLOWED_METHODS, Problem};
 
 pub async fn not_found(method: Method, uri: Uri) -> Response {
@@ -26,15 +26,14 @@ pub async fn not_found_with_admin(method: Method, uri: Uri) -> Response {
 
 /// The same, for a listener that has health and metrics alone.
 pub async fn not_found_in_admin(method: Method, uri: Uri) -> Response {
-    if let Some(path @ (LIVEZ | READYZ | METRICS | STATUS)) = uri.path().strip_suffix('/') {
+    if let Some(path @ (LIVEZ | READYZ | METRICS | REPLICA | STATUS)) = uri.path().strip_suffix('/') {
         return without_slash(path);
     }
     let response = not_found(method, uri).await;
     if response.status() != StatusCode::NOT_FOUND {
         return response;
     }
-    let detail =
-        "No such path. Health and metrics are at /livez, /readyz and /metrics, and a page of both is at /status.";
+    let detail = "No such path. Health and metrics are at /livez, /readyz and /metrics, a page of both is at /status, and the replica at /replica.";
     Problem::new(StatusCode::NOT_FOUND, detail).into_response()
 }
 

@@ -14,6 +14,7 @@ pub const LIVEZ: &str = "/livez";
 pub const READYZ: &str = "/readyz";
 pub const METRICS: &str = "/metrics";
 pub const STATUS: &str = "/status";
+pub const REPLICA: &str = "/replica";
 /// Names the requests that no route matches.
 pub const NONE: &str = "none";
 

@@ -123,6 +123,12 @@ impl Problem {
         Self { intended: true, ..Self::unavailable(detail, "the issuer's keys could not be fetched yet") }
     }
 
+    /// 503 of `/replica`, which siblings ask for until there is one.
+    pub fn no_replica(error: &store::Error) -> Self {
+        let detail = "This instance has no complete fallback replica, or sends it to many others already. Try again.";
+        Self { intended: true, ..Self::unavailable(detail, error.report().to_string()) }
+    }
+
     /// 503 of `/readyz`, because the server is about to stop and load balancers should send clients elsewhere.
     pub fn draining() -> Self {
         Self { intended: true, ..Self::unavailable("The server is about to stop.", "the server is stopping") }

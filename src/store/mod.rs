@@ -26,6 +26,7 @@ use futures::future::{BoxFuture, ready};
 pub use changes::{Change, ChangeBatch, ChangeStream, ChangeStreamError, ResumeToken};
 pub use error::{Error, Kind, Refusal, RefusedDocument, Result, WriteOutcome};
 pub use exec::{CHUNK_BYTES, CHUNK_DOCUMENTS, ChunkStream, Chunks, execute, execute_unordered};
+pub use fallback::ReplicaExport;
 pub use freshness::{ClusterTime, Freshness, NOT_BEFORE};
 use list::count_listed;
 pub use list::{COUNT_TIME, CountResult, GetResult, ListRequest, ListResult, Precision, Row, RowStream, SnapshotRows};
@@ -129,6 +130,17 @@ pub trait Store: Debug + Send + Sync + 'static {
         let _ = after;
         let why = || ChangeStreamError::Unsupported("this store has no change stream".to_owned());
         futures::stream::once(async move { Err(why()) }).boxed()
+    }
+
+    /// Returns the identity of what the store has now, without secrets: with another one, the records are others. `None` if the
+    /// store cannot tell.
+    fn identity(&self) -> BoxFuture<'_, Result<Option<String>>> {
+        Box::pin(ready(Ok(None)))
+    }
+
+    /// Returns the replica of this store for another instance, if the store keeps one.
+    fn replica(&self) -> Option<ReplicaExport> {
+        None
     }
 
     /// Connects by `url` from now on, once a server has answered by it. Calls in progress keep the connection they have. After an

@@ -65,6 +65,18 @@ async fn the_status_page_is_small() {
 }
 
 #[tokio::test]
+async fn a_store_without_a_replica_has_none_to_send() {
+    let (server, admin) = Server::start_with_admin(memory(&[r#"{"_id": 1}"#]).await, limits()).await;
+    let answer = request_at(admin, "GET", "/replica", "").await;
+    assert_eq!((answer.status, &answer.problem()["detail"]), (404, &"This instance has no fallback replica.".into()));
+    assert_eq!(request_at(admin, "DELETE", "/replica", "").await.status, 405);
+    let (here, unknown) = (server.get("/replica").await, server.get("/unknown").await);
+    assert_eq!((here.status, here.problem()["detail"].clone()), (404, unknown.problem()["detail"].clone()));
+    let alone = Server::over(memory(&[r#"{"_id": 1}"#]).await).await;
+    assert_eq!(alone.get("/replica").await.status, 404);
+}
+
+#[tokio::test]
 async fn what_happens_on_one_side_is_counted_on_the_other() {
     let (server, admin) = Server::start_with_admin(memory(&[r#"{"_id": 1}"#]).await, limits()).await;
     server.get("/api/v1/records/1").await;

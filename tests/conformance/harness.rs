@@ -239,6 +239,8 @@ impl CaughtUp {
             first_snapshot_within: Duration::ZERO,
             snapshot_interval: Duration::from_millis(10),
             size_limit: u64::MAX,
+            from: Vec::new(),
+            save: None,
             options: Options::default(),
         };
         let store = Self(fallback::over(primary, settings).await.expect("a fallback"));

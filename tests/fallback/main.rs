@@ -4,6 +4,7 @@
 //! of an outage under load, by default 3. `TEST_TIMES` also checks times, which need a quiet machine. `TEST_SOAK_SECONDS` adds a
 //! soak test of that length.
 
+mod bootstrap;
 mod changes;
 mod directories;
 mod faults;
@@ -55,9 +56,18 @@ fn main() -> ExitCode {
     let freshness = freshness::CASES;
     #[cfg(not(feature = "mongodb"))]
     let freshness: &[Case] = &[];
-    let cases =
-        [changes::CASES, directories::CASES, faults::CASES, freshness, ids::CASES, load::CASES, process::CASES, soak]
-            .concat();
+    let cases = [
+        bootstrap::CASES,
+        changes::CASES,
+        directories::CASES,
+        faults::CASES,
+        freshness,
+        ids::CASES,
+        load::CASES,
+        process::CASES,
+        soak,
+    ]
+    .concat();
     let trials = if compiled_in { cases.iter().map(trial).collect() } else { Vec::new() };
     libtest_mimic::run(&arguments, trials).exit_code()
 }

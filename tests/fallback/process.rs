@@ -22,6 +22,8 @@ cases! {
 pub struct Service {
     child: Child,
     pub address: SocketAddr,
+    /// Health and metrics, where they have an address of their own.
+    pub admin: Option<SocketAddr>,
     log: Arc<Mutex<String>>,
 }
 
@@ -32,6 +34,13 @@ impl Service {
 
     pub fn start_with_replica(directory: &TempDir, server: &str, copy: &str) -> Self {
         Self::run(Command::new(env!("CARGO_BIN_EXE_records")), directory, server, copy, "standby")
+    }
+
+    /// Starts a service with further arguments.
+    pub fn with(directory: &TempDir, server: &str, arguments: &[&str]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_records"));
+        command.args(arguments);
+        Self::run(command, directory, server, "memory:", "standby")
     }
 
     /// Starts a service with a limit on the size of its files: a write beyond it fails as on a full disk.
@@ -64,11 +73,17 @@ impl Service {
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("it starts");
         let mut log = BufReader::new(child.stderr.take().expect("a log"));
         let mut text = String::new();
+        let mut admin = None;
         let address = loop {
             let begin = text.len();
             assert!(log.read_line(&mut text).expect("a log") > 0, "it ended without listening: {text}");
-            if let Some((_, rest)) = text[begin..].split_once("listening on http://") {
-                break rest.split_whitespace().next().expect("an address").parse().expect("an address");
+            let after = |words: &str| {
+                let address = text[begin..].split_once(words)?.1.split_whitespace().next().expect("an address");
+                Some(address.parse().expect("an address"))
+            };
+            admin = admin.or(after("health and metrics on http://"));
+            if let Some(address) = after("listening on http://") {
+                break address;
             }
         };
         // A thread reads the log, so that the process never waits for a full pipe.
@@ -77,24 +92,28 @@ impl Service {
         std::thread::spawn(move || {
             log.lines().map_while(std::io::Result::ok).for_each(|line| kept.lock().expect("a log").push_str(&line))
         });
-        Self { child, address, log: lines }
+        Self { child, address, admin, log: lines }
     }
 
     /// Returns the head and the body of a response.
-    fn get(&self, path: &str) -> (String, String) {
-        let mut stream = TcpStream::connect(self.address).expect("a connection");
-        write!(stream, "GET {path} HTTP/1.0\r\n\r\n").expect("a request");
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).expect("an answer");
-        let (head, body) = answer.split_once("\r\n\r\n").expect("an answer");
-        (head.to_lowercase(), body.to_owned())
+    pub fn get(&self, path: &str) -> (String, String) {
+        let (head, body) = get_bytes(self.address, path);
+        (head, String::from_utf8(body).expect("UTF-8"))
     }
 
-    fn logged(&self, text: &str) -> bool {
+    pub fn admin(&self, path: &str) -> (String, Vec<u8>) {
+        get_bytes(self.admin.expect("an admin address"), path)
+    }
+
+    pub fn log(&self) -> String {
+        self.log.lock().expect("a log").clone()
+    }
+
+    pub fn logged(&self, text: &str) -> bool {
         self.log.lock().expect("a log").contains(text)
     }
 
-    fn status(&self, path: &str) -> u16 {
+    pub fn status(&self, path: &str) -> u16 {
         self.get(path).0.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status")
     }
 
@@ -110,7 +129,7 @@ impl Service {
     }
 
     /// Kills the process without warning, like a power cut.
-    fn kill(mut self) {
+    pub fn kill(mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -121,6 +140,16 @@ impl Drop for Service {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+fn get_bytes(address: SocketAddr, path: &str) -> (String, Vec<u8>) {
+    let mut stream = TcpStream::connect(address).expect("a connection");
+    write!(stream, "GET {path} HTTP/1.0\r\n\r\n").expect("a request");
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).expect("an answer");
+    let head = answer.windows(4).position(|part| part == b"\r\n\r\n").expect("an answer");
+    let body = answer.split_off(head + 4);
+    (String::from_utf8(answer).expect("a head").to_lowercase(), body)
 }
 
 fn copy_in(directory: &TempDir, scheme: &str) -> String {

@@ -49,6 +49,8 @@ pub fn settings(mode: Mode) -> Settings {
         first_snapshot_within: Duration::ZERO,
         snapshot_interval: Duration::from_millis(500),
         size_limit: 1 << 30,
+        from: Vec::new(),
+        save: None,
         options: Options::default(),
     }
 }

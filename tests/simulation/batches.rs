@@ -98,6 +98,8 @@ async fn a_copy_in_memory_keeps_its_records_and_not_the_batches_they_came_in() {
         first_snapshot_within: Duration::ZERO,
         snapshot_interval: Duration::from_secs(3_600),
         size_limit: u64::MAX,
+        from: Vec::new(),
+        save: None,
         options: Options::default(),
     };
     let store = fallback::over(Arc::new(Batches(there.clone())), settings).await.unwrap();

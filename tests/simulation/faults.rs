@@ -60,6 +60,8 @@ impl Primary {
             first_snapshot_within: Duration::ZERO,
             snapshot_interval: Duration::from_secs(3_600),
             size_limit: u64::MAX,
+            from: Vec::new(),
+            save: None,
             options: Options::default(),
         };
         let store = fallback::over(Arc::new(Self { fault, faulty: faulty.clone() }), settings).await.unwrap();

@@ -76,6 +76,8 @@ impl Primary {
             first_snapshot_within: Duration::ZERO,
             snapshot_interval: Duration::from_secs(60),
             size_limit,
+            from: Vec::new(),
+            save: None,
             options: Options::default(),
         };
         fallback::over(Arc::new(self.clone()), settings).await.expect("a fallback")

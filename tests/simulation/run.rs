@@ -102,6 +102,8 @@ async fn simulate(seed: u64, bug: Bug) -> Result<Tally, String> {
         first_snapshot_within: Duration::ZERO,
         snapshot_interval: refresh,
         size_limit: u64::MAX,
+        from: Vec::new(),
+        save: None,
         options: Options::default(),
     };
     // The pauses between the attempts of the replica are random.

@@ -65,6 +65,8 @@ pub fn metrics(replica: &Replica, breaker: &CircuitBreaker, bounded: &BoundedRea
         [
             ("fallback_replica_answers", "Lookups and lists answered by the replica", &replica.answers),
             ("fallback_replica_snapshots", "Snapshots of MongoDB that became the replica", &replica.snapshots),
+            ("fallback_replica_bootstraps", "Replicas taken from a sibling or a file", &replica.bootstraps),
+            ("fallback_replica_saves", "Writes of the replica to the file of --fallback-save", &replica.saves),
             ("fallback_replica_interruptions", "Failures to make or update the replica", &replica.interruptions),
         ]
         .map(|(name, help, value)| Metric {

@@ -8,6 +8,8 @@
 //! - [`backoff`] is the pause between its attempts.
 //! - [`replica_dir`] holds the snapshots and the state that survives a restart; [`snapshot_dir`] is the directory of one,
 //!   and [`moment`] a time that a later process understands.
+//! - [`replica_stream`] is a replica as bytes, for another instance or a file; [`source`] is where such bytes come from,
+//!   [`save`] writes the file, and [`scan_turn`] leaves the scan to one of many instances.
 //! - [`circuit_breaker`] decides if requests go to the primary.
 //! - [`metrics`] reports the state.
 //!
@@ -30,16 +32,23 @@ mod metrics;
 mod moment;
 mod replica;
 mod replica_dir;
+mod replica_stream;
 mod replicator;
+mod save;
+mod scan_turn;
 mod snapshot_dir;
+mod source;
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::{BoxFuture, ready};
+use futures::stream::BoxStream;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 use tokio_util::task::AbortOnDropHandle;
@@ -54,7 +63,10 @@ use metrics::BoundedReads;
 use replica::{Conditions, Replica, Unusable};
 use replica_dir::ReplicaDir;
 pub use replica_dir::check;
+use replica_stream::Origin;
 use replicator::Replicator;
+pub use scan_turn::SCAN_HEADER;
+pub use source::Source;
 
 /// The time that a list may take to begin, and a ping to be answered, in units of the time of a lookup.
 const PATIENCE: u32 = 4;
@@ -99,6 +111,10 @@ pub struct Settings {
     pub snapshot_interval: Duration,
     /// The largest size of the replica: the bytes of the records' BSON, and [`replica::RECORD_BYTES`] for each.
     pub size_limit: u64,
+    /// The places from which a replica is taken instead of a scan of the primary, in this order.
+    pub from: Vec<Source>,
+    /// The file to which the replica is written, and how often.
+    pub save: Option<(PathBuf, Duration)>,
     /// Options for opening the replica.
     pub options: Options,
 }
@@ -115,8 +131,24 @@ impl Default for Settings {
             first_snapshot_within: Duration::ZERO,
             snapshot_interval: Duration::from_secs(60),
             size_limit: u64::MAX,
+            from: Vec::new(),
+            save: None,
             options: Options::default(),
         }
+    }
+}
+
+/// A replica for another instance.
+pub struct ReplicaExport {
+    /// The value of [`SCAN_HEADER`], while this instance needs a scan of the primary.
+    pub scan: Option<String>,
+    /// The bytes of the replica; `Unavailable` if there is no complete one.
+    pub body: Result<BoxStream<'static, Result<Bytes>>>,
+}
+
+impl Settings {
+    fn origin(&self) -> Origin {
+        Origin { source: self.source.clone(), scope: self.scope.clone() }
     }
 }
 
@@ -135,8 +167,9 @@ struct Inner {
     bounded: BoundedReads,
     /// For the metrics.
     size_limit: u64,
+    origin: Origin,
     /// Aborted with the store.
-    _tasks: [AbortOnDropHandle<()>; 2],
+    _tasks: Vec<AbortOnDropHandle<()>>,
 }
 
 /// Adds a replica to `primary`, and starts to replicate. Does not wait for the primary.
@@ -149,14 +182,18 @@ pub async fn over(primary: Arc<dyn Store>, settings: Settings) -> Result<Arc<dyn
     let (directory, stored) = ReplicaDir::open(&settings, &replica).await?;
     let breaker = Arc::new(CircuitBreaker::default());
     let replicator = Replicator::new(primary.clone(), replica.clone(), directory, stored, &settings);
-    let tasks = [
+    let mut tasks = vec![
         tokio::spawn(replicator.run()),
         tokio::spawn(circuit_breaker::probe(breaker.clone(), primary.clone(), settings.timeout)),
-    ]
-    .map(AbortOnDropHandle::new);
+    ];
+    let origin = settings.origin();
+    if let Some((path, interval)) = settings.save {
+        tasks.push(tokio::spawn(save::save(replica.clone(), origin.clone(), path, interval)));
+    }
+    let _tasks = tasks.into_iter().map(AbortOnDropHandle::new).collect();
     let Settings { mode, timeout, size_limit, .. } = settings;
     let (past_replica, bounded) = (Semaphore::new(PAST_REPLICA), BoundedReads::default());
-    let inner = Inner { primary, replica, breaker, mode, timeout, past_replica, bounded, size_limit, _tasks: tasks };
+    let inner = Inner { primary, replica, breaker, mode, timeout, past_replica, bounded, size_limit, origin, _tasks };
     Ok(Arc::new(Fallback { inner: Arc::new(inner) }))
 }
 
@@ -424,6 +461,12 @@ impl Store for Fallback {
 
     fn health(&self) -> BoxFuture<'_, Result<Health>> {
         self.inner.health().boxed()
+    }
+
+    fn replica(&self) -> Option<ReplicaExport> {
+        let Inner { replica, origin, .. } = &*self.inner;
+        let scan = replica.scan_turn.state().map(|state| state.to_string());
+        Some(ReplicaExport { scan, body: replica_stream::write(replica, origin) })
     }
 
     fn metrics(&self) -> Vec<Metric> {

@@ -14,15 +14,15 @@ const UPTIME_RESOLUTION: Duration = Duration::from_millis(10);
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Moment {
     /// Milliseconds since 1970.
-    clock: u64,
+    pub clock: u64,
     /// `None` where the system does not tell.
-    uptime: Option<Uptime>,
+    pub uptime: Option<Uptime>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
-struct Uptime {
-    boot: String,
-    millis: u64,
+pub struct Uptime {
+    pub boot: String,
+    pub millis: u64,
 }
 
 impl Uptime {

@@ -1,7 +1,7 @@
 //! The replica as readers see it: one complete snapshot with the changes since, or none.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,8 +11,9 @@ use tokio::time::Instant;
 
 use super::super::{
     Change, ClusterTime, CountResult, EmbeddedStore, Error, Freshness, GetResult, Kind, ListRequest, ListResult,
-    Precision, Result,
+    Precision, Result, ResumeToken,
 };
+use super::scan_turn::ScanTurn;
 use super::snapshot_dir::SnapshotDir;
 use crate::record::{Document, Key, RecordId};
 
@@ -69,6 +70,16 @@ pub struct Snapshot {
     bytes: AtomicU64,
     /// True once a write or a read has failed: a store on disk may then fail every call.
     has_failed: AtomicBool,
+    origin: Mutex<SnapshotOrigin>,
+}
+
+/// The collection and the position of which a snapshot is a copy.
+#[derive(Clone, Debug, Default)]
+pub struct SnapshotOrigin {
+    /// The identity of the collection, if it is known.
+    pub identity: Option<String>,
+    /// The snapshot has all changes before this position.
+    pub token: Option<ResumeToken>,
 }
 
 pub struct Replica {
@@ -83,6 +94,9 @@ pub struct Replica {
     pub answers: AtomicU64,
     pub snapshots: AtomicU64,
     pub interruptions: AtomicU64,
+    pub bootstraps: AtomicU64,
+    pub saves: AtomicU64,
+    pub scan_turn: ScanTurn,
 }
 
 impl Snapshot {
@@ -97,6 +111,7 @@ impl Snapshot {
             records: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             has_failed: AtomicBool::new(false),
+            origin: Mutex::default(),
         })
     }
 
@@ -174,8 +189,20 @@ impl Snapshot {
         self.has_failed.store(true, Ordering::Relaxed);
     }
 
+    pub fn origin(&self) -> SnapshotOrigin {
+        self.origin.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub fn set_identity(&self, identity: Option<String>) {
+        self.origin.lock().unwrap_or_else(PoisonError::into_inner).identity = identity;
+    }
+
+    pub fn set_token(&self, token: Option<ResumeToken>) {
+        self.origin.lock().unwrap_or_else(PoisonError::into_inner).token = token;
+    }
+
     /// Logs the first failure.
-    fn record_read_error(&self, error: &Error) {
+    pub fn record_read_error(&self, error: &Error) {
         if !self.has_failed.swap(true, Ordering::Relaxed) {
             tracing::error!(cause = %error.report(), "cannot read the fallback replica");
         }
@@ -233,6 +260,9 @@ impl Replica {
             answers: AtomicU64::new(0),
             snapshots: AtomicU64::new(0),
             interruptions: AtomicU64::new(0),
+            bootstraps: AtomicU64::new(0),
+            saves: AtomicU64::new(0),
+            scan_turn: ScanTurn::default(),
         }
     }
 

@@ -44,7 +44,7 @@ const OLD_STATES: [&str; 2] = ["copy.json", "copy.json.new"];
 const FORMAT: u32 = 4;
 
 /// The age that a replica has if it cannot be known: the greatest that HTTP has (RFC 9111, section 1.2.2).
-const UNKNOWN_AGE: Duration = Duration::from_secs(1 << 31);
+pub const UNKNOWN_AGE: Duration = Duration::from_secs(1 << 31);
 
 pub struct ReplicaDir {
     url: String,
@@ -72,6 +72,8 @@ struct State {
     scope: String,
     snapshot: u64,
     token: Option<String>,
+    #[serde(default)]
+    identity: Option<String>,
     /// The age of the replica when this was written, in milliseconds.
     age: u64,
     written: Moment,
@@ -162,7 +164,10 @@ impl ReplicaDir {
             replica.mark_as_of(&snapshot, time);
         }
         let token = state.token.as_ref().and_then(|token| BASE64_STANDARD.decode(token).ok());
-        Ok(StoredReplica { snapshot, number: state.snapshot, token: token.map(|token| ResumeToken(token.into())) })
+        let token = token.map(|token| ResumeToken(token.into()));
+        snapshot.set_identity(state.identity.clone());
+        snapshot.set_token(token.clone());
+        Ok(StoredReplica { snapshot, number: state.snapshot, token })
     }
 
     /// Creates an empty snapshot, and returns it with its number.
@@ -237,6 +242,7 @@ impl ReplicaDir {
             scope: directory.scope.clone(),
             snapshot: number,
             token: token.map(|token| BASE64_STANDARD.encode(&token.0)),
+            identity: snapshot.origin().identity,
             age: age.as_millis() as u64,
             written,
             as_of,

@@ -9,22 +9,29 @@
 //! - A snapshot that was interrupted goes on after its last key, and the stream goes on from where it was opened.
 //! - A stream that proves nothing is not waited for: the snapshot is published as of the moment when it was begun, as where
 //!   there is no stream, and the next one is taken after the interval.
+//! - Where there are sources, an empty replica is filled from one of them first, and one of many instances scans for all.
 //! - Attempts back off exponentially with full jitter, so that many instances do not read the primary at the same time.
 
+use std::fmt;
+use std::io;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use bytes::Bytes;
 use futures::FutureExt;
-use futures::stream::StreamExt;
-use tokio::time::{Instant, sleep, sleep_until};
+use futures::stream::{Stream, StreamExt};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::super::{CHUNK_BYTES, Change, ChangeBatch, ChangeStreamError, Error, Result, ResumeToken, Store};
 use super::Settings;
 use super::backoff::Backoff;
 use super::replica::{Replica, Snapshot, SyncState, Unusable};
 use super::replica_dir::{ReplicaDir, StoredReplica};
+use super::replica_stream::{Item, Origin, Reader, Reason, Trailer};
+use super::scan_turn::{Phase, ScanState};
+use super::source::{self, Arriving, Source};
 use crate::record::Key;
 
 /// The longest pause between two attempts that read the primary, and between two that only open the change stream. The latter
@@ -58,6 +65,17 @@ const REMEMBER_TIME: Duration = Duration::from_secs(10);
 /// The time after which a warning is repeated while its cause lasts.
 const WARN_AGAIN: Duration = Duration::from_secs(60);
 
+/// The time that MongoDB may take to tell the identity of the collection: when it has just answered, and when it may be away
+/// while a replica is at hand.
+const IDENTITY_TIMEOUT: Duration = Duration::from_secs(5);
+const IDENTITY_TIMEOUT_AWAY: Duration = Duration::from_millis(500);
+
+const ANOTHER_COLLECTION: &str = "the collection was created, dropped or replaced since";
+
+/// The time between two questions to siblings that scan, and the time without progress after which they are not waited for.
+const SIBLING_POLL: Duration = Duration::from_millis(250);
+const SIBLING_TIMEOUT: Duration = Duration::from_secs(20);
+
 /// The store that keeps the replica from being updated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fault {
@@ -74,6 +92,8 @@ enum End {
     Unproven(Duration),
     Replica(Error),
     TooLarge,
+    /// The replica of a sibling was taken instead of a scan.
+    Taken,
 }
 
 impl From<ChangeStreamError> for End {
@@ -91,6 +111,25 @@ struct PendingSnapshot {
     last: Option<Key>,
     /// The time at which the last record was copied. The snapshot is complete once it is known to be current as of that time.
     copied: Option<Instant>,
+    /// The source that it was taken from. `None`: a scan of the primary.
+    from: Option<String>,
+    _turn: Option<TurnGuard>,
+}
+
+/// The turn of this instance to scan, or its wait for it.
+struct TurnGuard(Arc<Replica>);
+
+impl TurnGuard {
+    fn wait(replica: &Arc<Replica>) -> Self {
+        replica.scan_turn.set(Some(Phase::Waiting));
+        Self(replica.clone())
+    }
+}
+
+impl Drop for TurnGuard {
+    fn drop(&mut self) {
+        self.0.scan_turn.set(None);
+    }
 }
 
 /// Marks the replica as no longer updated when the replicator ends.
@@ -127,6 +166,12 @@ pub struct Replicator {
     first_snapshot_within: Duration,
     snapshot_interval: Duration,
     size_limit: u64,
+    origin: Origin,
+    sources: Vec<Source>,
+    /// The last refusal of each source, for the log; and of which state of a file.
+    refusals: Vec<(Reason, Option<SystemTime>)>,
+    /// The served replica came from a source while MongoDB could not tell if it is of the collection that is there.
+    is_unverified: bool,
     /// The position at which the changes resume, in the pending snapshot if there is one, else in the served one.
     token: Option<ResumeToken>,
     pending: Option<PendingSnapshot>,
@@ -170,6 +215,10 @@ impl Replicator {
             first_snapshot_within: settings.first_snapshot_within,
             snapshot_interval: settings.snapshot_interval,
             size_limit: settings.size_limit,
+            origin: settings.origin(),
+            sources: settings.from.clone(),
+            refusals: vec![Default::default(); settings.from.len()],
+            is_unverified: false,
             token,
             pending: None,
             number,
@@ -203,7 +252,12 @@ impl Replicator {
 
     /// Follows the primary as long as possible. Returns the time of the next attempt.
     async fn attempt(&mut self, began: Instant) -> Instant {
-        let end = match self.follow().await {
+        if self.replica.served().is_err() && self.take_from_sources(None).await.is_err() {
+            return Instant::now();
+        }
+        let end = self.follow().await;
+        self.verify().await;
+        let end = match end {
             Err(End::Stream(ChangeStreamError::Unsupported(cause))) => self.refresh(began, &cause).await,
             Err(End::Unproven(after)) => {
                 self.replica.interruptions.fetch_add(1, Ordering::Relaxed);
@@ -218,6 +272,7 @@ impl Replicator {
         };
         let pause = match end {
             Ok(until) => return until,
+            Err(End::Taken) => return Instant::now(),
             Err(End::Stream(ChangeStreamError::HistoryLost(cause))) => {
                 self.interrupted(Fault::Primary, &format!("changes were lost: {cause}"));
                 self.start_over();
@@ -313,12 +368,15 @@ impl Replicator {
         written?;
         self.check_room(&snapshot);
         if let Some(token) = batch.token {
+            snapshot.set_token(Some(token.clone()));
             self.token = Some(token);
         }
         if let Some(time) = batch.as_of.filter(|_| self.pending.is_none()) {
             self.replica.mark_as_of(&snapshot, time);
         }
         let Some(current) = batch.current else { return Ok(false) };
+        // The collection is the one that the token is of.
+        self.is_unverified = false;
         if let Some(pending) = self.pending.take_if(|pending| pending.copied.is_some_and(|copied| current >= copied)) {
             self.replica.mark_current(&snapshot, current);
             if let Some(time) = batch.as_of {
@@ -417,10 +475,215 @@ impl Replicator {
         if self.replica.served().is_err() {
             sleep(within.mul_f64(fastrand::f64())).await;
         }
+        let turn = self.take_turn().await?;
+        let identity = self.primary_identity(IDENTITY_TIMEOUT).await;
         let begun = Instant::now();
         let (snapshot, number) = self.directory.create_snapshot().await.map_err(End::Replica)?;
-        self.pending = Some(PendingSnapshot { snapshot, number, begun, last: None, copied: None });
+        snapshot.set_identity(identity);
+        snapshot.set_token(self.token.clone());
+        self.pending =
+            Some(PendingSnapshot { snapshot, number, begun, last: None, copied: None, from: None, _turn: Some(turn) });
         Ok(())
+    }
+
+    /// Waits until no sibling scans the primary or is about to. Ends with [`End::Taken`] if one of them had a replica.
+    async fn take_turn(&mut self) -> std::result::Result<TurnGuard, End> {
+        let turn = TurnGuard::wait(&self.replica);
+        // Reads would go back in time if a replica was replaced by one that may be older.
+        let not_before = self.replica.served().is_ok().then(Instant::now);
+        let (mut records, mut progressed) = (0, Instant::now());
+        loop {
+            let mut scans = self.take_from_sources(not_before).await?;
+            let own = &turn.0.scan_turn;
+            scans.retain(|scan| own.belongs_to(scan));
+            let copied = scans.iter().map(|scan| scan.records).sum();
+            if std::mem::replace(&mut records, copied) != copied {
+                progressed = Instant::now();
+            }
+            let is_stuck = progressed.elapsed() > SIBLING_TIMEOUT;
+            if !scans.is_empty() && !is_stuck {
+                own.set(Some(Phase::Waiting));
+                sleep(SIBLING_POLL).await;
+            } else if own.set(Some(Phase::Scanning)) == Some(Phase::Scanning) || is_stuck {
+                // The siblings were asked once more after they could see it: two do not begin at the same time.
+                return Ok(turn);
+            }
+        }
+    }
+
+    /// Takes the first replica that a source has and that can be used, which ends with [`End::Taken`]. Returns the state of the
+    /// siblings otherwise.
+    ///
+    /// A replica that is not current as of `not_before` cannot be used.
+    async fn take_from_sources(&mut self, not_before: Option<Instant>) -> std::result::Result<Vec<ScanState>, End> {
+        let mut scans = Vec::new();
+        for (index, source) in self.sources.clone().into_iter().enumerate() {
+            match source {
+                Source::File(path) => match source::open(&path).await {
+                    Ok(file) => self.take(index, file, not_before).await?,
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    Err(error) => self.refuse(index, &path.display(), format!("it cannot be read: {error}"), None),
+                },
+                Source::Siblings { host, port } => {
+                    let addresses = source::addresses(&host, port).await.unwrap_or_else(|error| {
+                        tracing::debug!(%error, "cannot find the siblings at {host}");
+                        Vec::new()
+                    });
+                    for address in addresses {
+                        let sibling = match source::ask(address).await {
+                            Ok(sibling) => sibling,
+                            Err(error) => {
+                                tracing::debug!(%error, "the sibling at {address} does not answer");
+                                continue;
+                            }
+                        };
+                        let is_self = sibling.scan.as_ref().is_some_and(|scan| self.replica.scan_turn.is_self(scan));
+                        scans.extend(sibling.scan);
+                        if let Some(arriving) = sibling.replica.filter(|_| !is_self) {
+                            self.take(index, arriving, not_before).await?;
+                        }
+                    }
+                }
+            }
+        }
+        Ok(scans)
+    }
+
+    /// Makes what arrives the replica, which ends with [`End::Taken`]. What cannot be used is refused whole.
+    async fn take(
+        &mut self,
+        index: usize,
+        arriving: Arriving,
+        not_before: Option<Instant>,
+    ) -> std::result::Result<(), End> {
+        let (from, modified) = (arriving.from.clone(), arriving.modified);
+        if modified.is_some() && self.refusals[index].1 == modified {
+            return Ok(());
+        }
+        match self.receive(arriving, not_before).await {
+            Ok(true) => return Err(End::Taken),
+            Ok(false) => {}
+            Err(why) => self.refuse(index, &from, why, modified),
+        }
+        Ok(())
+    }
+
+    fn refuse(&mut self, index: usize, from: &dyn fmt::Display, why: Reason, modified: Option<SystemTime>) {
+        if self.refusals[index].0 != why {
+            tracing::warn!("the replica from {from} is refused: {why}");
+        }
+        self.refusals[index] = (why, modified);
+    }
+
+    /// Receives a replica, and publishes it. Returns false if it is older than `not_before`.
+    async fn receive(&mut self, arriving: Arriving, not_before: Option<Instant>) -> std::result::Result<bool, Reason> {
+        let Arriving { from, chunks, asked, modified } = arriving;
+        let identity = tokio::spawn({
+            let primary = self.primary.clone();
+            async move { primary.identity().await }
+        });
+        let (mut reader, header) = Reader::open(chunks).await?;
+        if header.origin.source != self.origin.source {
+            return Err(format!("it is of another store or collection: {}", header.origin.source));
+        }
+        if header.origin.scope != self.origin.scope {
+            return Err("it has another scope: what is hidden or left out differs".to_owned());
+        }
+        let age = header.age(modified);
+        if not_before.is_some_and(|moment| age >= asked.saturating_duration_since(moment)) {
+            return Ok(false);
+        }
+        let cannot_be_written = |error: Error| format!("it cannot be written: {}", error.report());
+        let begun = Instant::now();
+        let (snapshot, number) = self.directory.create_snapshot().await.map_err(cannot_be_written)?;
+        let received = self.receive_records(&snapshot, &mut reader).await;
+        let Trailer { token, as_of, .. } = match received {
+            Ok(trailer) => trailer,
+            Err(why) => {
+                snapshot.retire();
+                return Err(why);
+            }
+        };
+        let remaining = IDENTITY_TIMEOUT_AWAY.saturating_sub(asked.elapsed());
+        let known = timeout(remaining, identity).await.ok().and_then(|joined| joined.ok()?.ok());
+        if let (Some(Some(known)), Some(identity)) = (&known, &header.identity)
+            && known != identity
+        {
+            snapshot.retire();
+            return Err(ANOTHER_COLLECTION.to_owned());
+        }
+        self.start_over();
+        self.token = token.clone();
+        snapshot.set_identity(header.identity);
+        snapshot.set_token(token);
+        self.replica.mark_current_since(&snapshot, age + asked.elapsed());
+        if let Some(time) = as_of {
+            self.replica.mark_as_of(&snapshot, time);
+        }
+        let pending =
+            PendingSnapshot { snapshot, number, begun, last: None, copied: None, from: Some(from), _turn: None };
+        self.publish(pending).await.map_err(cannot_be_written)?;
+        self.is_unverified = known.is_none();
+        Ok(true)
+    }
+
+    async fn receive_records<S>(
+        &self,
+        snapshot: &Arc<Snapshot>,
+        reader: &mut Reader<S>,
+    ) -> std::result::Result<Trailer, Reason>
+    where
+        S: Stream<Item = io::Result<Bytes>> + Unpin,
+    {
+        let mut changes = Vec::with_capacity(CHUNK);
+        let mut bytes = 0;
+        loop {
+            let item = reader.next().await?;
+            let (is_full, end) = match item {
+                Item::Record(record) => {
+                    bytes += record.bson().len();
+                    changes.push(Change::Put(record));
+                    (changes.len() >= CHUNK || bytes >= CHUNK_BYTES, None)
+                }
+                Item::End(trailer) => (true, Some(trailer)),
+            };
+            if is_full {
+                bytes = 0;
+                self.write(snapshot, std::mem::take(&mut changes)).await.map_err(|end| match end {
+                    End::Replica(error) => {
+                        snapshot.mark_failed();
+                        format!("it cannot be written: {}", error.report())
+                    }
+                    _ => "it is larger than --fallback-size-limit".to_owned(),
+                })?;
+            }
+            if let Some(trailer) = end {
+                return Ok(trailer);
+            }
+        }
+    }
+
+    /// Asks the primary which collection there is. A future of the driver must not be dropped, so it has a task of its own.
+    async fn primary_identity(&self, within: Duration) -> Option<String> {
+        let primary = self.primary.clone();
+        let identity = tokio::spawn(async move { primary.identity().await });
+        timeout(within, identity).await.ok()?.ok()?.ok()?
+    }
+
+    /// Drops a replica that came from a source while MongoDB was away, if it turns out to be of another collection.
+    async fn verify(&mut self) {
+        if !self.is_unverified {
+            return;
+        }
+        let Some(known) = self.primary_identity(IDENTITY_TIMEOUT_AWAY).await else { return };
+        self.is_unverified = false;
+        let taken = self.replica.served().ok().and_then(|served| served.origin().identity);
+        if taken.is_some_and(|taken| taken != known) {
+            tracing::warn!("the fallback replica from another instance or a file is dropped: {ANOTHER_COLLECTION}");
+            self.start_over();
+            self.directory.forget();
+            self.replica.serve(Err(Unusable::Incomplete));
+        }
     }
 
     /// Copies every record of the primary into the pending snapshot, from where it was interrupted.
@@ -467,6 +730,7 @@ impl Replicator {
             read += documents.len() as u64;
             let last = documents.last().map(|document| document.key().clone());
             self.write(&pending.snapshot, documents.into_iter().map(Change::Put).collect()).await?;
+            self.replica.scan_turn.set_records(pending.snapshot.records());
             if scan.is_in_order {
                 pending.last = last.or(pending.last.take());
             } else if pending.snapshot.records() < read {
@@ -482,7 +746,7 @@ impl Replicator {
 
     /// Makes `pending` the replica.
     async fn publish(&mut self, pending: PendingSnapshot) -> Result<()> {
-        let PendingSnapshot { snapshot, number, begun, .. } = pending;
+        let PendingSnapshot { snapshot, number, begun, from, _turn, .. } = pending;
         let age = self.replica.age_of(&snapshot);
         if let Err(error) = self.directory.remember(&snapshot, number, self.token.as_ref(), age).await {
             snapshot.mark_failed();
@@ -494,10 +758,14 @@ impl Replicator {
         (self.number, self.published) = (number, Some(Instant::now()));
         let (records, bytes) = (snapshot.records(), snapshot.size());
         let first = self.replica.served().is_err();
-        self.replica.snapshots.fetch_add(1, Ordering::Relaxed);
         self.replica.serve(Ok(snapshot));
         let duration_ms = begun.elapsed().as_micros() as f64 / 1000.0;
-        if first || self.token.is_some() {
+        let count = if from.is_some() { &self.replica.bootstraps } else { &self.replica.snapshots };
+        count.fetch_add(1, Ordering::Relaxed);
+        if let Some(from) = from {
+            let age_s = age.as_secs();
+            tracing::info!(records, bytes, age_s, duration_ms, "fallback replica was taken from {from}");
+        } else if first || self.token.is_some() {
             tracing::info!(records, bytes, duration_ms, "fallback replica is complete");
         } else {
             tracing::debug!(records, bytes, duration_ms, "fallback replica is complete again");
@@ -525,8 +793,14 @@ impl Replicator {
     async fn refresh(&mut self, began: Instant, cause: &str) -> std::result::Result<Instant, End> {
         self.token = None;
         if self.pending.as_ref().is_none_or(|pending| pending.copied.is_none()) {
-            self.begin_snapshot().await?;
-            self.scan().await?;
+            match self.begin_snapshot().await {
+                // It is not older than one that would be made now.
+                Err(End::Taken) => {}
+                begun => {
+                    begun?;
+                    self.scan().await?;
+                }
+            }
         }
         if let Some(pending) = self.pending.take() {
             // Every record was read after this moment.

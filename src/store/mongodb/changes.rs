@@ -76,7 +76,7 @@ const NOT_ON_A_VIEW: i32 = 166;
 /// Transient failures that the server does not label as such: authentication, time limits, elections.
 const TRANSIENT: [i32; 13] = [6, 7, 11, 18, 43, 50, 89, 91, 189, 202, 262, 9_001, 11_600];
 
-type Result<T> = std::result::Result<T, ChangeStreamError>;
+type Result<T, E = ChangeStreamError> = std::result::Result<T, E>;
 
 /// A time of the server: seconds and increment in one number that sorts.
 pub type ServerTime = u64;
@@ -208,6 +208,19 @@ async fn observe(inner: &Inner) -> mongodb::error::Result<Observation> {
     };
     let reply = database.run_command(doc! { "ping": 1 }).selection_criteria(on_primary()).await?;
     Ok((identity, reply.get_timestamp("operationTime").ok().map(server_time)))
+}
+
+/// Returns the kind and the UUID of the collection, as the primary sees it.
+pub async fn identity(inner: &Inner) -> Result<Option<String>, Error> {
+    let (identity, _) = observe(inner).await.map_err(error::classify)?;
+    Ok(match identity {
+        Identity::Collection(Bson::Binary(uuid)) => {
+            Some(uuid.bytes.iter().fold("collection ".to_owned(), |text, byte| text + &format!("{byte:02x}")))
+        }
+        Identity::Collection(Bson::Null) => Some("no collection".to_owned()),
+        Identity::Collection(_) => None,
+        Identity::Other(kind) => Some(kind),
+    })
 }
 
 fn identity_of(listed: &mongodb::bson::Document) -> Identity {

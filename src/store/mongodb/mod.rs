@@ -383,6 +383,10 @@ impl Store for MongoDb {
         self.snapshot_rows(after)
     }
 
+    fn identity(&self) -> BoxFuture<'_, Result<Option<String>>> {
+        Box::pin(changes::identity(&self.inner))
+    }
+
     fn changes(&self, after: Option<ResumeToken>) -> ChangeStream {
         changes::watch(self, after)
     }
