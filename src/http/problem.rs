@@ -190,9 +190,10 @@ impl From<store::Error> for Problem {
             Some(store::Refusal::NotInReplica) => return Self::not_cached(cause),
         }
         match error.kind() {
-            store::Kind::Unavailable => {
-                Self::unavailable("The records cannot be read at the moment. Try again.", cause)
-            }
+            store::Kind::Unavailable => Self::unavailable(
+                error.reason().unwrap_or("The records cannot be read at the moment. Try again."),
+                cause,
+            ),
             // A client's input was checked before the store saw it; input that the store still refuses is our mistake.
             store::Kind::Invalid | store::Kind::Broken => {
                 let detail = "The server failed. The operator can find the cause by the request id.";

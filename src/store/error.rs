@@ -58,6 +58,7 @@ pub struct Error {
     rejected: Option<&'static str>,
     refusal: Option<Refusal>,
     remedy: Option<&'static str>,
+    reason: Option<&'static str>,
     outcome: Option<Arc<WriteOutcome>>,
     source: Option<Arc<dyn StdError + Send + Sync>>,
 }
@@ -66,7 +67,16 @@ pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), rejected: None, refusal: None, remedy: None, outcome: None, source: None }
+        Self {
+            kind,
+            message: message.into(),
+            rejected: None,
+            refusal: None,
+            remedy: None,
+            reason: None,
+            outcome: None,
+            source: None,
+        }
     }
 
     pub fn unavailable(message: impl Into<String>) -> Self {
@@ -114,6 +124,16 @@ impl Error {
 
     pub fn remedy(&self) -> Option<&'static str> {
         self.remedy
+    }
+
+    /// Says why the store cannot answer, to everyone who asks if it is ready.
+    pub fn with_reason(mut self, reason: &'static str) -> Self {
+        self.reason = Some(reason);
+        self
+    }
+
+    pub fn reason(&self) -> Option<&'static str> {
+        self.reason
     }
 
     /// Says what became of the documents of a write.

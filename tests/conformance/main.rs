@@ -19,6 +19,7 @@ mod namespaces;
 mod operation;
 mod pages;
 mod properties;
+mod shapes;
 mod sorts;
 mod writes;
 
@@ -54,6 +55,7 @@ const CASES: &[&[Case]] = &[
     operation::CASES,
     pages::CASES,
     properties::CASES,
+    shapes::CASES,
     sorts::CASES,
     writes::CASES,
 ];

@@ -21,6 +21,7 @@ cases! {
         a_view_serves,
         a_view_with_a_collation_serves,
         a_view_whose_ids_repeat_serves,
+        a_view_whose_ids_are_arrays_serves,
         a_view_with_too_many_records_of_one_id_has_no_page_of_them,
         a_view_without_ids_is_listed_and_has_no_pages,
         a_time_series_serves,
@@ -267,6 +268,14 @@ async fn a_view_whose_ids_repeat_serves(context: &Context) {
     insert(&database, "documents", varied()).await;
     let copies = doc! { "$cond": [{ "$lt": ["$n", 8] }, { "$range": [0, "$n"] }, [0]] };
     create_view(&database, vec![doc! { "$set": { "copy": copies } }, doc! { "$unwind": "$copy" }]).await;
+    serves(context, &database).await;
+}
+
+async fn a_view_whose_ids_are_arrays_serves(context: &Context) {
+    let database = database(context).await;
+    insert(&database, "documents", varied()).await;
+    let id = doc! { "$cond": [{ "$lt": ["$n", 20] }, [{ "$mod": ["$n", 3] }, "$s", "$n"], "$_id"] };
+    create_view(&database, vec![doc! { "$set": { "_id": id } }]).await;
     serves(context, &database).await;
 }
 

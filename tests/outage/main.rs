@@ -25,7 +25,10 @@ use records::document::extended_json;
 use records::query::Selection;
 use records::record::Document;
 use records::store::{BACKENDS, Error, Kind, ListRequest, Options, Result, Row, RowStream, Store};
-use refused::{an_import_that_is_refused_in_part_says_what_was_stored, no_value_of_a_refused_request_is_logged};
+use refused::{
+    a_view_whose_pipeline_fails_is_not_ready_and_says_so_without_values,
+    an_import_that_is_refused_in_part_says_what_was_stored, no_value_of_a_refused_request_is_logged,
+};
 use servers::mongod::{self, Mongod};
 use store_file::a_store_file_that_changes_is_used_without_a_restart;
 use tokio::runtime::Runtime;
@@ -71,6 +74,7 @@ cases! {
     a_replica_set_is_a_store_as_any_other,
     a_store_file_that_changes_is_used_without_a_restart,
     no_value_of_a_refused_request_is_logged,
+    a_view_whose_pipeline_fails_is_not_ready_and_says_so_without_values,
     an_import_that_is_refused_in_part_says_what_was_stored,
 }
 

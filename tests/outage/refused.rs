@@ -24,14 +24,59 @@ pub async fn no_value_of_a_refused_request_is_logged() {
         format!("/api/v1/records?name.gt={VALUE}&sort=name&limit=5"),
         format!("/api/v1/records?after_id={VALUE}&limit=5"),
         format!("/api/v1/records?fields=name&_id.in={VALUE},b"),
+        format!("/api/v1/records?or=(name.starts={VALUE},name.eq=b)"),
     ];
     for target in &targets {
-        assert_eq!(service.status_of(target), 503, "{target}");
+        assert_eq!(service.answer_to(target, "Prefer: count=exact\r\n").0, 503, "{target}");
     }
     let causes = || service.log.lock().expect("a log").matches("code 13 (Unauthorized)").count();
     until("a cause for each request", || (causes() >= targets.len()).then_some(()));
     let log = service.log.lock().expect("a log").clone();
     assert!(!log.contains("4711") && !log.contains("RawDocumentBuf"), "{log}");
+}
+
+pub async fn a_view_whose_pipeline_fails_is_not_ready_and_says_so_without_values() {
+    let server = Mongod::start().expect("a server");
+    let patients = document(&[element(0x02, "_id", &text("one")), element(0x02, "name", &text(VALUE))].concat());
+    command(
+        &server,
+        &[
+            element(0x02, "insert", &text("patients")),
+            element(0x04, "documents", &document(&element(0x03, "0", &patients))),
+        ],
+    );
+    let number = document(&element(0x03, "number", &document(&element(0x02, "$toInt", &text("$name")))));
+    let pipeline = document(&element(0x03, "0", &document(&element(0x03, "$set", &number))));
+    command(
+        &server,
+        &[
+            element(0x02, "create", &text("records")),
+            element(0x02, "viewOn", &text("patients")),
+            element(0x04, "pipeline", &pipeline),
+        ],
+    );
+    let folder = tempfile::tempdir().expect("a directory");
+    let file = folder.path().join("url");
+    std::fs::write(&file, format!("{}/{DATABASE}", server.url())).expect("a file");
+    let service = Service::start(&file, "trace");
+    let (status, answer) = service.answer_to("/readyz", "");
+    assert_eq!(status, 503, "{answer}");
+    assert!(answer.contains("cannot read the view") && !answer.contains("4711"), "{answer}");
+    for (target, headers) in [
+        ("/api/v1/records/one", ""),
+        ("/api/v1/records", "Prefer: count=exact\r\n"),
+        ("/api/v1/records?limit=5&sort=number", ""),
+        ("/api/v1/records?number.gt=5&limit=5", "Prefer: count=exact\r\n"),
+        ("/api/v1/records?fields=number,name", "Accept: text/csv\r\n"),
+    ] {
+        let (status, answer) = service.answer_to(target, headers);
+        assert_eq!(status, 503, "{target}: {answer}");
+        assert!(!answer.contains("4711"), "{answer}");
+    }
+    let causes = || service.log.lock().expect("a log").matches("ConversionFailure").count();
+    until("the causes", || (causes() > 4).then_some(()));
+    let log = service.log.lock().expect("a log").clone();
+    assert!(!log.contains("4711"), "{log}");
 }
 
 pub async fn an_import_that_is_refused_in_part_says_what_was_stored() {

@@ -47,11 +47,16 @@ impl Service {
     }
 
     pub fn status_of(&self, target: &str) -> u16 {
+        self.answer_to(target, "").0
+    }
+
+    /// The status, and the whole answer. `headers` are whole lines.
+    pub fn answer_to(&self, target: &str, headers: &str) -> (u16, String) {
         let mut stream = TcpStream::connect(self.address).expect("a connection");
-        write!(stream, "GET {target} HTTP/1.0\r\n\r\n").expect("a request");
+        write!(stream, "GET {target} HTTP/1.0\r\n{headers}\r\n").expect("a request");
         let mut answer = String::new();
         stream.read_to_string(&mut answer).expect("an answer");
-        answer.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status")
+        (answer.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status"), answer)
     }
 
     /// Makes the change, waits until the log has `text` once more, and checks that every request until then is answered.

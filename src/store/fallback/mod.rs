@@ -401,7 +401,10 @@ impl Inner {
             Ok(age) => age.as_secs(),
             Err(unusable) => {
                 let health = self.primary.health().await.map_err(|error| {
-                    Error::unavailable(format!("MongoDB does not answer, and {unusable}")).with_source(error)
+                    let reason = error.reason();
+                    let unusable = Error::unavailable(format!("MongoDB does not answer, and {unusable}"));
+                    let unusable = unusable.with_source(error);
+                    reason.into_iter().fold(unusable, Error::with_reason)
                 })?;
                 let warning = format!("MongoDB answers, but {unusable}");
                 return Ok(Health { degraded: join([health.degraded, Some(warning)]) });

@@ -139,6 +139,11 @@ pub fn is_of_a_view(error: &Error) -> bool {
     server_error(error).is_some_and(|error| OF_A_VIEW.contains(&error.code))
 }
 
+/// Returns true if the server refused a command for good: not because of its state, or of the rights of the user.
+pub fn is_refusal(error: &Error) -> bool {
+    server_error(error).is_some_and(|error| !TRANSIENT.contains(&error.code) && !UNAUTHORIZED.contains(&error.code))
+}
+
 /// Returns true if the server refused to sort, because two sort fields are arrays in one document, or a number in a path is
 /// both a position and a field.
 pub fn is_unsortable(error: &Error) -> bool {

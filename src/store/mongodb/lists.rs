@@ -298,7 +298,11 @@ impl MongoDb {
         let namespace = self.namespace().await?;
         let Pushed { clauses, residual, is_complete } = pushdown::push_down(&request.filter);
         let has_other_collation = namespace.collation == Collation::Other && namespace.kind == Kind::View;
-        let sort = pushdown::order(&request.sort).filter(|_| !has_other_collation);
+        // The server sorts arrays by one element, or as a whole, depending on the other fields of the sort.
+        let has_array_ids = namespace.kind == Kind::View
+            && !has_other_collation
+            && !self.find_some(doc! { "_id": { "$type": "array" } }, 1).await?.is_empty();
+        let sort = pushdown::order(&request.sort).filter(|_| !has_other_collation && !has_array_ids);
         let scan = Find {
             clauses: if has_other_collation { Vec::new() } else { clauses },
             sort: None,
@@ -482,7 +486,7 @@ impl MongoDb {
     }
 
     /// Returns at most `limit` documents, and at most one batch, in any order.
-    async fn find_some(&self, filter: Bdoc, limit: i64) -> Result<Vec<Document>> {
+    pub async fn find_some(&self, filter: Bdoc, limit: i64) -> Result<Vec<Document>> {
         let found = self.bounded(|inner| async move {
             let find = async {
                 let collection = inner.collection().await?;
@@ -704,7 +708,7 @@ impl Rows {
             // Only views have an `_id` that is an array. The server sorts it by one element or as a whole, depending on the
             // other fields, which no position can express.
             false if document.key().rank() == rank(ElementType::Array) => {
-                let detail = "A record whose `_id` is an array has no place in a sorted list: leave `sort` out.";
+                let detail = "A record has just got an array as its `_id`, by which MongoDB cannot sort. Try again.";
                 return Err(Error::rejected("sort", detail));
             }
             false => Some(self.sort.position(&document).map_err(exec::sort_error)?),

@@ -45,8 +45,8 @@ use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use super::{
-    ChangeStream, CountResult, Error, Freshness, GetResult, Health, Kind, ListRequest, ListResult, Metric, Opened,
-    Options, Precision, Result, ResumeToken, SnapshotRows, Store, WriteOutcome, count_listed,
+    ChangeStream, CountResult, Error, Freshness, GetResult, Health, ListRequest, ListResult, Metric, Opened, Options,
+    Precision, Result, ResumeToken, SnapshotRows, Store, WriteOutcome, count_listed,
 };
 use crate::record::{Document, Key, RecordId, ValueRef, raw};
 use batcher::{BatchLoader, LookupBatcher};
@@ -54,7 +54,7 @@ use client::{Current, LazyClient};
 use connections::Connections;
 use cursor::Cursor;
 use failures::Failures;
-use namespace::NamespaceCache;
+use namespace::{Kind, NamespaceCache};
 
 /// The database if the URI does not name one.
 const DEFAULT_DATABASE: &str = "records";
@@ -69,6 +69,9 @@ const NOT_FOR_LISTS: u32 = 3;
 
 /// The driver's default.
 const DEFAULT_POOL_SIZE: u32 = 10;
+
+const VIEW_FAILS: &str = "MongoDB cannot read the view: its pipeline fails, perhaps on a single record. Run it in the MongoDB \
+                          shell, which tells the cause, and correct the view or the record.";
 
 /// The size of one write command, in bytes. MongoDB accepts a little more than 16 MiB, so that a single larger document also
 /// fits.
@@ -468,10 +471,19 @@ impl Store for MongoDb {
 
     fn health(&self) -> BoxFuture<'_, Result<Health>> {
         Box::pin(async {
-            // `Invalid` means here that the pipeline of a view fails, so that no lookup can be answered.
-            self.ping().await.map_err(|error| match error.kind() {
-                Kind::Invalid => Error::unavailable("MongoDB cannot read the collection").with_source(error),
-                _ => error,
+            let mut read = self.ping().await;
+            let may_be_a_view = read.as_ref().map_or_else(error::is_refusal, |()| true);
+            let is_view = may_be_a_view && self.namespace().await.is_ok_and(|namespace| namespace.kind == Kind::View);
+            if is_view && read.is_ok() {
+                // A ping asks for the `_id` alone, and the server skips the stages that it does not need for that.
+                read = self.find_some(doc! {}, 1).await.map(drop);
+            }
+            read.map_err(|error| match error::is_refusal(&error) {
+                true if is_view => {
+                    Error::unavailable("MongoDB cannot read the view").with_source(error).with_reason(VIEW_FAILS)
+                }
+                true => Error::unavailable("MongoDB cannot read the collection").with_source(error),
+                false => error,
             })?;
             let missing = self.bounded(|inner| async move {
                 match inner.namespace().await {
