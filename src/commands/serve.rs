@@ -129,6 +129,7 @@ async fn serve(mut settings: Serve, dropped_lines: ErrorCounter) -> Outcome {
         drain_delay: args.drain_delay,
         drain_timeout: args.drain_timeout,
     };
+    let exposure = Arc::clone(&settings.store.options.exposure);
     let store_file = settings.store.file.take();
     let prepared = async {
         let opened = open(&settings.store).await?;
@@ -138,7 +139,7 @@ async fn serve(mut settings: Serve, dropped_lines: ErrorCounter) -> Outcome {
         match (opened, settings.fallback) {
             (Opened::Embedded(store), _) => {
                 fill(&*store, &settings.seed).await?;
-                Ok(Opened::Embedded(store).into_store())
+                Ok(store::exposed(Opened::Embedded(store).into_store(), exposure))
             }
             (Opened::Remote(store), None) => Ok(store),
             (Opened::Remote(store), Some(fallback)) => {
@@ -282,6 +283,7 @@ pub fn http_settings(settings: &Serve) -> Result<http::Settings, CliError> {
     http.access_log = settings.args.access_log;
     http.default_limit = api.default_limit;
     http.max_limit = api.max_limit;
+    http.exposure = Arc::clone(&settings.store.options.exposure);
     http.rate_limit = api.rate_limit.map(|limit| RateLimit { burst: api.rate_burst, ..limit });
     http.trusted_proxies = TrustedProxies(settings.args.server.trusted_proxies.clone());
     http.max_requests = api.max_requests;

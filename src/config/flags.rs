@@ -299,6 +299,15 @@ pub struct ApiArgs {
     /// Trust the authorities in this PEM file, not the public ones, with the URL of --jwt-jwks
     #[arg(long, env = "RECORDS_JWT_CA", value_name = "FILE")]
     pub jwt_ca: Option<PathBuf>,
+    /// Show these fields alone, and `_id` [default: all]
+    #[arg(long, env = "RECORDS_EXPOSE", value_name = "FIELD,…", value_delimiter = ',')]
+    pub expose: Vec<String>,
+    /// Show all fields but these [default: all]
+    #[arg(long, env = "RECORDS_HIDE", value_name = "FIELD,…", value_delimiter = ',')]
+    pub hide: Vec<String>,
+    /// Show only the records that match these filters, as in public.eq=true&rating.gte=4 [default: all]
+    #[arg(id = "where", long = "where", env = "RECORDS_WHERE", value_name = "FILTERS", value_parser = Text::new())]
+    pub condition: Option<String>,
     /// Answer at most this many requests of each client, as in 100/s, 600/min or 1000/h; others get a 429 [default: any number]
     ///
     /// A client is an API key, the subject of a token, or else an address. An IPv6 address counts with the others of its /64 network.

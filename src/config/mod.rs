@@ -9,12 +9,14 @@ mod store_file;
 mod values;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use clap_complete::Shell;
 
 use crate::healthcheck::Scheme;
 use crate::jwt;
+use crate::query::Exposure;
 use crate::store::{self, BackendKind, fallback};
 use crate::tls;
 pub use file::valid_type;
@@ -154,7 +156,8 @@ fn serve(args: ServeArgs, sources: &Sources) -> Result<Serve, clap::Error> {
     if !crate::telemetry::trace::CAN_EXPORT && sources.source("otlp_endpoint") == Source::Flag {
         return Err(invalid("this build cannot export traces: rebuild with --features otlp".into()));
     }
-    let store = store(&args.store, sources)?;
+    let mut store = store(&args.store, sources)?;
+    store.options.exposure = Arc::new(exposure(&args.api, sources)?);
     let mut serve = Serve {
         tls: tls(&args.server, sources)?,
         jwt: jwt(&args.api, sources)?,
@@ -240,6 +243,11 @@ fn jwt(args: &ApiArgs, sources: &Sources) -> Result<Option<jwt::Settings>, clap:
 /// Spreads the first snapshots of instances that start together.
 const FIRST_SNAPSHOT_WITHIN: Duration = Duration::from_secs(1);
 
+fn exposure(args: &ApiArgs, sources: &Sources) -> Result<Exposure, clap::Error> {
+    Exposure::parse(&args.expose, &args.hide, args.condition.as_deref())
+        .map_err(|(setting, wrong)| invalid(format!("{}: {wrong}", sources.name(setting))))
+}
+
 fn fallback(args: &ServeArgs, store: &Store, sources: &Sources) -> Result<Option<fallback::Settings>, clap::Error> {
     let flags = &args.fallback;
     let responses = args.api.response_memory_limit.as_u64();
@@ -286,7 +294,7 @@ fn fallback(args: &ServeArgs, store: &Store, sources: &Sources) -> Result<Option
     Ok(Some(fallback::Settings {
         url,
         source: format!("{}, collection {}", store.url, store.options.collection),
-        scope: String::new(),
+        scope: store.options.exposure.scope().to_owned(),
         mode: flags.fallback_mode,
         timeout: flags.fallback_timeout,
         max_age: flags.fallback_max_age,

@@ -48,6 +48,7 @@ pub async fn list(
     let (parts, _) = request.into_parts();
     let parameters = path::parameters(&parts.uri)?;
     let selection = Selection::parse(&parameters)?;
+    app.settings.exposure.check(&selection)?;
     let limit = limit(&app.settings, &selection)?;
     let media_type = MediaType::negotiate(&parts.headers, MediaType::LIST)?;
     if matches!(media_type, MediaType::Csv { .. }) && selection.columns.is_empty() {

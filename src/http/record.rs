@@ -23,6 +23,9 @@ pub async fn record(State(app): State<App>, request: Request) -> Result<Response
     let (head, _) = request.into_parts();
     let id = path::record_id(head.uri.path())?;
     let projection = Selection::parse_projection(&path::parameters(&head.uri)?)?;
+    if let Some(projection) = &projection {
+        app.settings.exposure.check_projection(projection)?;
+    }
     let media_type = MediaType::negotiate(&head.headers, MediaType::RECORD)?;
     let freshness = freshness(&app.settings, &head.headers)?;
 

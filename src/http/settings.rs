@@ -13,6 +13,7 @@ use serde_json::Value;
 use crate::auth::KeyFile;
 use crate::client::TrustedProxies;
 use crate::jwt::Tokens;
+use crate::query::Exposure;
 use crate::reload::Reload;
 use crate::telemetry::{Connections, ErrorCounter};
 
@@ -110,6 +111,8 @@ pub struct Settings {
     pub tokens: Option<Arc<Tokens>>,
     /// Values whose files may change, for `/readyz`.
     pub reloaded: Vec<Arc<dyn Reload>>,
+    /// The part of the records that is shown: parameters cannot name anything else.
+    pub exposure: Arc<Exposure>,
     /// The requests that each client may send: each API key, or else each address. `None`: any number.
     pub rate_limit: Option<RateLimit>,
     /// The proxies whose `Forwarded` and `X-Forwarded-For` name the addresses of clients.
@@ -290,6 +293,7 @@ impl From<Duration> for Settings {
             api_keys: None,
             tokens: None,
             reloaded: Vec::new(),
+            exposure: Arc::default(),
             rate_limit: None,
             trusted_proxies: TrustedProxies::default(),
             server_timing: false,

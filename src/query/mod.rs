@@ -28,6 +28,7 @@
 //! `sort=a,-b` is `sort({a: 1, b: -1, _id: 1})`. See [`sort`].
 
 mod cursor;
+mod exposure;
 mod filter;
 mod operand;
 mod parse;
@@ -37,6 +38,7 @@ mod sort;
 mod traverse;
 
 pub use cursor::Cursor;
+pub use exposure::Exposure;
 pub use filter::{Clause, Filter, Predicate, Test};
 pub use operand::{Bound, Comparison, Operand, Range, Text};
 pub use parse::{OPERATORS, QueryError, decode, has_valid_escapes};

@@ -7,7 +7,7 @@ use futures::stream::{BoxStream, StreamExt};
 use tokio::time::timeout;
 
 use super::{ClusterTime, Error, Freshness, Result, Store};
-use crate::query::{Cursor, Filter, Position, Projection, Sort};
+use crate::query::{Cursor, Exposure, Filter, Position, Projection, Sort};
 use crate::record::Document;
 
 /// The time that counting may take. What was counted until then is an estimate.
@@ -44,6 +44,17 @@ pub struct ListRequest {
     /// The maximum number of documents. A request with a `sort` always has a limit.
     pub limit: Option<usize>,
     pub freshness: Freshness,
+}
+
+impl ListRequest {
+    /// The same request of the part of the records that is shown.
+    pub fn within(self, exposure: &Exposure) -> Self {
+        if exposure.is_whole() {
+            return self;
+        }
+        let (filter, projection) = exposure.restrict(self.filter, self.projection);
+        Self { filter, projection, ..self }
+    }
 }
 
 /// A document in a list.

@@ -7,6 +7,7 @@
 mod changes;
 mod error;
 mod exec;
+mod exposed;
 pub mod fallback;
 mod freshness;
 mod list;
@@ -26,6 +27,7 @@ use futures::future::{BoxFuture, ready};
 pub use changes::{Change, ChangeBatch, ChangeStream, ChangeStreamError, ResumeToken};
 pub use error::{Error, Kind, Refusal, RefusedDocument, Result, WriteOutcome};
 pub use exec::{CHUNK_BYTES, CHUNK_DOCUMENTS, ChunkStream, Chunks, execute, execute_unordered};
+pub use exposed::exposed;
 pub use fallback::ReplicaExport;
 pub use freshness::{ClusterTime, Freshness, NOT_BEFORE};
 use list::count_listed;
@@ -34,6 +36,7 @@ pub use memory_pool::{MemoryPool, MemoryReservation, UNCOUNTED_BYTES};
 pub use metric::{Histogram, Metric, MetricValue};
 pub use page::{PAGE_BYTES, Page, page};
 
+use crate::query::Exposure;
 use crate::record::{Document, Key, RecordId};
 
 /// The state of a store that answers.
@@ -219,11 +222,19 @@ pub struct Options {
     pub timeout: Duration,
     /// The cache size in bytes of a store on this machine's disk. The cache never grows beyond the size of the records.
     pub cache_bytes: u64,
+    /// The part of the records that is shown. A store in another process has nothing else for those that read it; a store in this
+    /// process is restricted by [`exposed`].
+    pub exposure: Arc<Exposure>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { collection: "records".to_owned(), timeout: Duration::from_secs(5), cache_bytes: 1024 * 1024 * 1024 }
+        Self {
+            collection: "records".to_owned(),
+            timeout: Duration::from_secs(5),
+            cache_bytes: 1024 * 1024 * 1024,
+            exposure: Arc::default(),
+        }
     }
 }
 

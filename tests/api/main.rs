@@ -8,6 +8,7 @@ mod caching;
 mod cors;
 mod counts;
 mod errors;
+mod exposure;
 mod formats;
 mod http2;
 #[cfg(all(feature = "jwt", feature = "tls"))]

@@ -11,12 +11,12 @@ use futures::future::BoxFuture;
 use proptest::strategy::Strategy;
 use proptest::test_runner::{Config, TestRunner};
 use records::document::{extended_json, validate};
-use records::query::{After, Cursor, Position, Selection};
+use records::query::{After, Cursor, Exposure, Position, Selection};
 use records::record::{Document, Key, RecordId};
 use records::store::fallback::{self, Mode, Settings};
 use records::store::{
     Backend, BackendKind, CountResult, Freshness, GetResult, ListRequest, ListResult, MemoryPool, MemoryReservation,
-    Opened, Options, Page, Precision, Result as StoreResult, Row, Store, page,
+    Opened, Options, Page, Precision, Result as StoreResult, Row, Store, exposed, page,
 };
 use records::wire;
 use tempfile::TempDir;
@@ -57,11 +57,12 @@ pub enum Needs {
 }
 
 impl Needs {
-    /// Returns true if the case applies to `backend`; `has_fallback` tells that it gets a replica.
-    pub fn are_met_by(self, backend: &Backend, has_fallback: bool) -> bool {
+    /// Returns true if the case applies to `backend`; `is_plain` tells that it gets the backend without a replica, and all that it
+    /// holds.
+    pub fn are_met_by(self, backend: &Backend, is_plain: bool) -> bool {
         match self {
             Self::Any | Self::Undefined => true,
-            _ if has_fallback => false,
+            _ if !is_plain => false,
             Self::Embedded => backend.kind != BackendKind::Remote,
             Self::Local => backend.kind == BackendKind::Local,
             Self::Remote => backend.kind == BackendKind::Remote,
@@ -89,6 +90,7 @@ pub(crate) use cases;
 pub struct Context {
     backend: &'static Backend,
     fallback: Option<Mode>,
+    exposure: Arc<Exposure>,
     runtime: Handle,
     area: Area,
     stores: AtomicU32,
@@ -102,7 +104,14 @@ enum Area {
 }
 
 impl Context {
-    pub fn new(backend: &'static Backend, fallback: Option<Mode>, runtime: Handle) -> Result<Self, String> {
+    /// With `is_exposed`, the stores show a part of their records. That part is all of the cases' records: they have neither the
+    /// hidden field, nor the one by which records do not match.
+    pub fn new(
+        backend: &'static Backend,
+        fallback: Option<Mode>,
+        is_exposed: bool,
+        runtime: Handle,
+    ) -> Result<Self, String> {
         let area = match backend.kind {
             BackendKind::InMemory => Area::Memory,
             BackendKind::Local => {
@@ -114,14 +123,17 @@ impl Context {
                 Area::Server(url)
             }
         };
-        Ok(Self { backend, fallback, runtime, area, stores: AtomicU32::new(0) })
+        let hide = ["hidden by exposure".to_owned(), "hidden.by exposure".to_owned()];
+        let condition = "left out by exposure.exists=false&hidden by exposure.ne=1";
+        let exposure = match is_exposed {
+            true => Exposure::parse(&[], &hide, Some(condition)).expect("an exposure"),
+            false => Exposure::default(),
+        };
+        Ok(Self { backend, fallback, exposure: Arc::new(exposure), runtime, area, stores: AtomicU32::new(0) })
     }
 
     pub fn kind(&self) -> BackendKind {
-        match self.fallback {
-            Some(_) => BackendKind::Remote,
-            None => self.backend.kind,
-        }
+        if self.fallback.is_none() && self.exposure.is_whole() { self.backend.kind } else { BackendKind::Remote }
     }
 
     pub fn backend(&self) -> &'static Backend {
@@ -186,6 +198,12 @@ impl Context {
         }
     }
 
+    /// Opens a new, empty store, of which this part is shown.
+    pub async fn fresh_part(&self, exposure: Exposure) -> Opened {
+        let number = self.stores.fetch_add(1, Ordering::Relaxed);
+        self.open_part(&format!("store_{number}"), Arc::new(exposure)).await
+    }
+
     /// Opens a new, empty store.
     pub async fn fresh(&self) -> Opened {
         let number = self.stores.fetch_add(1, Ordering::Relaxed);
@@ -198,12 +216,21 @@ impl Context {
     }
 
     pub async fn open(&self, name: &str) -> Opened {
+        self.open_part(name, Arc::clone(&self.exposure)).await
+    }
+
+    async fn open_part(&self, name: &str, exposure: Arc<Exposure>) -> Opened {
         let url = match &self.area {
             Area::Memory => format!("{}:", self.backend.name),
             Area::Directory(directory) => format!("{}:{}", self.backend.name, directory.path().join(name).display()),
             Area::Server(url) => url.clone(),
         };
-        let options = Options { collection: name.to_owned(), timeout: TIMEOUT, ..Default::default() };
+        let options = Options {
+            collection: name.to_owned(),
+            timeout: TIMEOUT,
+            exposure: Arc::clone(&exposure),
+            ..Default::default()
+        };
         let begin = Instant::now();
         let mut opened = records::store::open(&url, options.clone()).await;
         // Between fork and exec, a process that another trial starts also holds the lock of the directory.
@@ -212,6 +239,12 @@ impl Context {
             opened = records::store::open(&url, options.clone()).await;
         }
         let opened = opened.unwrap_or_else(|error| panic!("the store does not open: {}", error.report()));
+        let opened = match opened {
+            Opened::Embedded(store) if !exposure.is_whole() => {
+                Opened::Remote(exposed(Opened::Embedded(store).into_store(), exposure))
+            }
+            opened => opened,
+        };
         match self.fallback {
             Some(mode) => Opened::Remote(Arc::new(CaughtUp::over(opened.into_store(), mode).await)),
             None => opened,

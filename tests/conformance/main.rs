@@ -10,6 +10,7 @@ mod concurrency;
 mod content;
 mod counts;
 mod embedded;
+mod exposure;
 mod filters;
 mod harness;
 mod lists;
@@ -47,6 +48,7 @@ const CASES: &[&[Case]] = &[
     content::CASES,
     counts::CASES,
     embedded::CASES,
+    exposure::CASES,
     filters::CASES,
     lists::CASES,
     model::CASES,
@@ -73,9 +75,11 @@ fn main() -> ExitCode {
             BackendKind::Local => &[None],
             _ => &[None, Some(Mode::Standby), Some(Mode::Replica)],
         };
-        for mode in modes {
-            let cases = CASES.iter().copied().flatten().filter(|case| case.needs.are_met_by(backend, mode.is_some()));
-            trials.extend(cases.map(|case| trial(backend, *mode, case, runtime.handle().clone())));
+        let exposed = modes.iter().filter(|mode| **mode != Some(Mode::Standby)).map(|mode| (*mode, true));
+        for (mode, is_exposed) in modes.iter().map(|mode| (*mode, false)).chain(exposed) {
+            let is_plain = mode.is_none() && !is_exposed;
+            let cases = CASES.iter().copied().flatten().filter(|case| case.needs.are_met_by(backend, is_plain));
+            trials.extend(cases.map(|case| trial(backend, mode, is_exposed, case, runtime.handle().clone())));
         }
     }
     let conclusion = libtest_mimic::run(&arguments, trials);
@@ -84,12 +88,18 @@ fn main() -> ExitCode {
     conclusion.exit_code()
 }
 
-fn trial(backend: &'static Backend, mode: Option<Mode>, case: &'static Case, runtime: Handle) -> Trial {
+fn trial(
+    backend: &'static Backend,
+    mode: Option<Mode>,
+    is_exposed: bool,
+    case: &'static Case,
+    runtime: Handle,
+) -> Trial {
     let has_no_server = backend.kind == BackendKind::Remote && !servers::is_configured(backend.name);
     let is_too_old =
         case.needs == Needs::Undefined && backend.name == "mongodb" && mode.is_none() && is_before_8(&runtime);
     let run = move || {
-        let context = Context::new(backend, mode, runtime).map_err(Failed::from)?;
+        let context = Context::new(backend, mode, is_exposed, runtime).map_err(Failed::from)?;
         (case.run)(&context);
         Ok(())
     };
@@ -98,7 +108,8 @@ fn trial(backend: &'static Backend, mode: Option<Mode>, case: &'static Case, run
         Some(Mode::Standby) => format!("{}-standby", backend.name),
         Some(Mode::Replica) => format!("{}-replica", backend.name),
     };
-    Trial::test(format!("{name}::{}", case.name), run).with_ignored_flag(has_no_server || is_too_old)
+    let part = if is_exposed { "-exposed" } else { "" };
+    Trial::test(format!("{name}{part}::{}", case.name), run).with_ignored_flag(has_no_server || is_too_old)
 }
 
 /// Returns true if the MongoDB of the environment matches undefined by null.

@@ -7,6 +7,7 @@
 mod bootstrap;
 mod changes;
 mod directories;
+mod exposure;
 mod faults;
 #[cfg(feature = "mongodb")]
 mod freshness;
@@ -60,6 +61,7 @@ fn main() -> ExitCode {
         bootstrap::CASES,
         changes::CASES,
         directories::CASES,
+        exposure::CASES,
         faults::CASES,
         freshness,
         ids::CASES,

@@ -32,8 +32,12 @@ pub async fn open(url: &str) -> Arc<dyn Store> {
 }
 
 async fn open_within(url: &str, timeout: Duration) -> Arc<dyn Store> {
+    open_with(url, Options { timeout, ..Default::default() }).await
+}
+
+pub async fn open_with(url: &str, options: Options) -> Arc<dyn Store> {
     let (url, query) = url.split_once("/?").map_or((url, String::new()), |(url, query)| (url, format!("?{query}")));
-    let options = Options { collection: "records".to_owned(), timeout, ..Default::default() };
+    let options = Options { collection: "records".to_owned(), ..options };
     let opened = records::store::open(&format!("{url}/{DATABASE}{query}"), options).await;
     opened.expect("a store opens without its server").into_store()
 }

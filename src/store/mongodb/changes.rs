@@ -440,6 +440,20 @@ impl<'a> Events<'a> {
             changes.extend(last.into_values());
         }
 
+        // The document may have matched the condition before, so one that does not match it any more is a removal.
+        let exposure = &self.inner.options.exposure;
+        if !exposure.is_whole() {
+            let shown = changes.into_iter().map(|change| match change {
+                Change::Put(document) => {
+                    let key = document.key().clone();
+                    let shown = exposure.show(document).map_err(unreadable)?;
+                    Ok(shown.map_or(Change::Remove(key), Change::Put))
+                }
+                removal @ Change::Remove(_) => Ok(removal),
+            });
+            changes = shown.collect::<Result<_>>()?;
+        }
+
         self.take_answer()?;
         let has_caught_up = self.catch_up.is_none();
         let reached = position.saturating_sub(u64::from(is_at_first && !self.resumes));

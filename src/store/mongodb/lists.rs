@@ -211,7 +211,7 @@ impl MongoDb {
         let find = Find {
             clauses: vec![filter_by_keys(keys)],
             sort: None,
-            projection: None,
+            projection: self.inner.exposed_fields(),
             limit: None,
             batch: FIRST_BATCH_DOCUMENTS,
             by_bytes: false,
@@ -226,7 +226,7 @@ impl MongoDb {
                 let mut cursor = inner.open(&find).await.map_err(error::classify)?;
                 let mut found = Vec::new();
                 while let Some(batch) = cursor.next().await.map_err(error::classify)? {
-                    found.extend(documents(batch)?);
+                    found.extend(inner.show(documents(batch)?)?);
                 }
                 Ok(found)
             })
@@ -348,7 +348,9 @@ impl MongoDb {
         let explain = (request.after.is_none() && request.limit.is_some() && namespace.kind == Kind::Collection)
             .then(|| find.clone())
             .filter(|_| !request.sort.is_empty() && pushdown::index_tells_arrays(&request.sort));
-        let is_pushed_down = find.projection.is_some() && request.sort.is_empty() && residual.is_empty();
+        let is_expressed = fields.is_some_and(Projection::is_inclusion_or_exclusion);
+        let is_pushed_down =
+            find.projection.is_some() && is_expressed && request.sort.is_empty() && residual.is_empty();
         let has_residual = !residual.is_empty();
         let rows = Rows {
             store: self.clone(),
@@ -419,7 +421,7 @@ impl MongoDb {
                 clauses: Vec::new(),
                 // The index of `_id` gives this order, whatever its collation. The server would have to sort a view.
                 sort: (namespace.kind == Kind::Collection).then(|| doc! { "_id": 1 }),
-                projection: None,
+                projection: self.inner.exposed_fields(),
                 limit: None,
                 batch: self.snapshot_batch(&namespace),
                 by_bytes: false,
@@ -434,8 +436,11 @@ impl MongoDb {
                 }
                 find.resume_after(&after);
             }
-            let rows =
-                self.read(find, false).map_ok(|batch| stream::iter(batch.into_iter().map(|each| Ok(each.into()))));
+            let inner = Arc::clone(&self.inner);
+            // The condition is checked here: a batch that the server fills up with few documents of many could take too long.
+            let is_projected = find.projection.is_some();
+            let shown = self.read(find, is_projected).map(move |batch| inner.show(batch?));
+            let rows = shown.map_ok(|batch| stream::iter(batch.into_iter().map(|each| Ok(each.into()))));
             let list = exec::peek(rows.try_flatten().boxed()).await?;
             Ok(SnapshotRows { rows: list.rows, is_in_order })
         })

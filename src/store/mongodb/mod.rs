@@ -48,13 +48,14 @@ use super::{
     ChangeStream, CountResult, Error, Freshness, GetResult, Health, ListRequest, ListResult, Metric, Opened, Options,
     Precision, Result, ResumeToken, SnapshotRows, Store, WriteOutcome, count_listed,
 };
+use crate::query::Sort;
 use crate::record::{Document, Key, RecordId, ValueRef, raw};
 use batcher::{BatchLoader, LookupBatcher};
 use client::{Current, LazyClient};
 use connections::Connections;
 use cursor::Cursor;
 use failures::Failures;
-use namespace::{Kind, NamespaceCache};
+use namespace::{Collation, Kind, NamespaceCache};
 
 /// The database if the URI does not name one.
 const DEFAULT_DATABASE: &str = "records";
@@ -255,17 +256,52 @@ fn filter_by_keys(keys: &[Key]) -> Bdoc {
     }
 }
 
+impl Inner {
+    /// `filter` within the condition of the records that are shown, where the server compares strings as the condition does.
+    async fn exposed(&self, filter: Bdoc) -> Bdoc {
+        let condition = self.options.exposure.filter();
+        let compares_bytes = async { self.namespace().await.is_ok_and(|at| at.collation == Collation::ByBytes) };
+        if condition.is_empty() || !compares_bytes.await {
+            return filter;
+        }
+        let mut clauses = pushdown::push_down(condition).clauses;
+        clauses.insert(0, filter);
+        pushdown::conjunction(clauses)
+    }
+
+    /// The documents that match the condition, with the fields that are shown.
+    fn show(&self, documents: Vec<Document>) -> Result<Vec<Document>> {
+        let exposure = &self.options.exposure;
+        if exposure.is_whole() {
+            return Ok(documents);
+        }
+        let shown = documents.into_iter().filter_map(|document| exposure.show(document).transpose());
+        shown.collect::<std::result::Result<_, _>>().map_err(reply::unreadable)
+    }
+
+    /// The projection of the fields that are shown, and of those that their condition needs.
+    fn exposed_fields(&self) -> Option<Bdoc> {
+        let exposure = &self.options.exposure;
+        pushdown::projection(exposure.projection()?, &Sort::default(), exposure.filter())
+    }
+}
+
 impl BatchLoader for Arc<Inner> {
     async fn load(&self, keys: Vec<Key>, mut deliver: impl FnMut(Vec<Document>) -> bool + Send) -> Result<()> {
         let load = async {
             let open = async {
                 let collection = self.collection().await?;
-                let batches = collection.find(filter_by_keys(&keys)).max_time(self.options.timeout).batch().await?;
+                let mut find =
+                    collection.find(self.exposed(filter_by_keys(&keys)).await).max_time(self.options.timeout);
+                if let Some(fields) = self.exposed_fields() {
+                    find = find.projection(fields);
+                }
+                let batches = find.batch().await?;
                 Ok(Cursor::of(&collection, batches))
             };
             let mut cursor = open.await.map_err(error::classify)?;
             while let Some(batch) = cursor.next().await.map_err(error::classify)? {
-                if !deliver(reply::documents(batch)?) {
+                if !deliver(self.show(reply::documents(batch)?)?) {
                     break;
                 }
             }
@@ -372,10 +408,11 @@ impl Store for MongoDb {
     }
 
     fn list(&self, request: ListRequest) -> BoxFuture<'_, Result<ListResult>> {
-        self.list_rows(request)
+        self.list_rows(request.within(&self.inner.options.exposure))
     }
 
     fn count(&self, request: ListRequest, precision: Precision) -> BoxFuture<'_, Result<Option<CountResult>>> {
+        let request = request.within(&self.inner.options.exposure);
         match request.freshness.not_before {
             None => Box::pin(self.count_documents(request, precision)),
             Some(_) => Box::pin(count_listed(self, ListRequest { projection: None, ..request })),

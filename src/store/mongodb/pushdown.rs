@@ -126,6 +126,11 @@ const NOT_INDEXED: &str = "\u{1}";
 /// Returns the projection; `None` if the language cannot express it. It also keeps, as a whole, each field that the sort or the
 /// residual filter needs.
 pub fn projection(projection: &Projection, sort: &Sort, residual: &Filter) -> Option<Bdoc> {
+    if !projection.has_kept_paths() {
+        // What is dropped from records as a whole is in no order, but the residual filter may need it.
+        let is_needed = |path: &[&str]| residual.predicates().any(|predicate| *predicate.path.names()[0] == *path[0]);
+        return dotted_fields(Bdoc::new(), projection.dropped_paths().into_iter().filter(|path| !is_needed(path)), 0);
+    }
     let mut projection = projection.clone();
     let paths = sort.0.iter().map(|field| &field.path);
     for path in paths.chain(residual.predicates().map(|predicate| &predicate.path)) {
@@ -133,10 +138,13 @@ pub fn projection(projection: &Projection, sort: &Sort, residual: &Filter) -> Op
         let top = Path::of(path.names()[..1].to_vec()).ok()?;
         projection.add(&top);
     }
-    let mut fields = doc! { NOT_INDEXED: 1 };
-    for path in projection.paths() {
+    dotted_fields(doc! { NOT_INDEXED: 1 }, projection.paths().into_iter(), 1)
+}
+
+fn dotted_fields<'a>(mut fields: Bdoc, paths: impl Iterator<Item = Vec<&'a str>>, value: i32) -> Option<Bdoc> {
+    for path in paths {
         let names: Vec<Box<str>> = path.into_iter().map(Into::into).collect();
-        fields.insert(dotted(&names)?, 1);
+        fields.insert(dotted(&names)?, value);
     }
     Some(fields)
 }
