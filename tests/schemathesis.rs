@@ -15,6 +15,7 @@ use std::process::{Command, ExitCode};
 
 use libtest_mimic::{Arguments, Trial};
 use process::{Serving, code, run, stderr};
+use records::auth;
 use records::store::{BACKENDS, Backend, BackendKind};
 
 /// Requests made up for each check of each operation. More find more, and take longer.
@@ -31,18 +32,24 @@ fn main() -> ExitCode {
         let required = servers::required().iter().any(|name| name == backend.name);
         let ignored = program.is_none() || !(testable || required);
         let program = program.clone().unwrap_or_default();
-        let trial = move || check(&program, backend).map_err(Into::into);
-        trials.push(
-            Trial::test(format!("{}::the_service_is_as_it_describes_itself", backend.name), trial)
-                .with_ignored_flag(ignored),
-        );
+        // Whom a request is from is decided before any store is asked.
+        let modes: &[bool] = if backend.kind == BackendKind::InMemory { &[false, true] } else { &[false] };
+        for &with_key in modes {
+            let program = program.clone();
+            let trial = move || check(&program, backend, with_key).map_err(Into::into);
+            let suffix = if with_key { "_with_a_key" } else { "" };
+            trials.push(
+                Trial::test(format!("{}::the_service_is_as_it_describes_itself{suffix}", backend.name), trial)
+                    .with_ignored_flag(ignored),
+            );
+        }
     }
     let conclusion = libtest_mimic::run(&arguments, trials);
     servers::stop_all();
     conclusion.exit_code()
 }
 
-fn check(program: &PathBuf, backend: &Backend) -> Result<(), String> {
+fn check(program: &PathBuf, backend: &Backend, with_key: bool) -> Result<(), String> {
     let directory = tempfile::tempdir().map_err(|error| error.to_string())?;
     let store = match backend.kind {
         BackendKind::InMemory => format!("{}:", backend.name),
@@ -57,12 +64,21 @@ fn check(program: &PathBuf, backend: &Backend) -> Result<(), String> {
         }
     }
     // The access log is not read here.
-    let arguments = ["serve", "--store", &store, "--log", "info,records::http=off"];
+    let mut arguments = vec!["serve", "--store", &store, "--log", "info,records::http=off"];
+    let key = auth::new_key("schemathesis")?;
+    if with_key {
+        let path = directory.path().join("keys");
+        std::fs::write(path, format!("{},metrics:read", key.line)).map_err(|error| error.to_string())?;
+        arguments.extend(["--api-keys", "keys"]);
+    }
     let serving = Serving::start(&directory, &arguments);
     let mut command = Command::new(program);
     command.args(["--config-file", concat!(env!("CARGO_MANIFEST_DIR"), "/tests/schemathesis.toml"), "run"]);
     command.arg(format!("http://{}/openapi.json", serving.address));
     command.args(["--checks", "all", "--max-examples", EXAMPLES, "--seed", "1", "--no-color"]);
+    if with_key {
+        command.args(["--header", &format!("Authorization: Bearer {}", key.secret)]);
+    }
     // The example database stays with the run.
     let output = command.current_dir(directory.path()).output().map_err(|error| error.to_string())?;
     let said = String::from_utf8_lossy(&output.stdout);

@@ -125,3 +125,18 @@ async fn a_new_file_takes_effect_and_a_broken_one_degrades() {
     assert_eq!(guarded.get("/api/v1/records/Au", &bearer).await.status, 401);
     assert!(guarded.get("/readyz", "").await.body.contains("\"ready\""));
 }
+
+#[cfg(feature = "pages")]
+#[tokio::test]
+async fn the_description_says_where_a_key_is_needed() {
+    let description = |answer: crate::support::Answer| serde_json::from_str::<serde_json::Value>(&answer.body).unwrap();
+    let guarded = description(Guarded::start().await.get("/openapi.json", "").await);
+    let open = description(Server::over(memory(LINES).await).await.get("/openapi.json").await);
+    for (path, is_guarded) in
+        [("/api/v1/records", true), ("/api/v1/records/{id}", true), ("/metrics", true), ("/livez", false)]
+    {
+        assert_eq!(guarded["paths"][path]["get"]["security"].is_array(), is_guarded, "{path}");
+        assert!(open["paths"][path]["get"]["security"].is_null(), "{path}");
+    }
+    assert_eq!(guarded["components"]["securitySchemes"]["bearer"]["scheme"], "bearer");
+}

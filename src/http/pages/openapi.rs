@@ -8,7 +8,8 @@ use axum::response::IntoResponse;
 use serde_json::{Value, json};
 
 use crate::http::App;
-use crate::http::path::{LIST, LIVEZ, METRICS, READYZ};
+use crate::http::authorize::Credentials;
+use crate::http::path::{LIST, LIVEZ, METRICS, READYZ, RECORD};
 use crate::http::settings::Settings;
 
 pub async fn openapi(State(app): State<App>) -> impl IntoResponse {
@@ -31,6 +32,12 @@ fn describe(settings: &Settings, separate_admin: bool) -> Value {
     limit["description"] = format!("The number of records to send at most, up to {largest}. {without}").into();
     if let Some(schema) = &settings.record_schema {
         openapi["components"]["schemas"]["Record"] = schema.clone();
+    }
+    if Credentials::new(settings).is_some() {
+        openapi["components"]["securitySchemes"]["bearer"] = json!({ "type": "http", "scheme": "bearer" });
+        for path in [LIST, RECORD, METRICS] {
+            openapi["paths"][path]["get"]["security"] = json!([{ "bearer": [] }]);
+        }
     }
     if let (true, Some(paths)) = (separate_admin, openapi["paths"].as_object_mut()) {
         paths.retain(|path, _| ![LIVEZ, READYZ, METRICS].contains(&path.as_str()));
