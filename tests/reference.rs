@@ -160,6 +160,7 @@ async fn the_reference_of_metrics_is_what_the_registry_says() {
         max_age: None,
         first_snapshot_within: Duration::ZERO,
         snapshot_interval: Duration::from_secs(60),
+        audit_interval: Duration::ZERO,
         size_limit: 1 << 20,
         from: Vec::new(),
         save: None,

@@ -177,6 +177,11 @@ pub struct FallbackArgs {
     /// Copy all records this often, where MongoDB is not a replica set and has no change stream
     #[arg(long, env = "RECORDS_FALLBACK_SNAPSHOT_INTERVAL", value_name = "TIME", default_value = "1m", value_parser = positive)]
     pub fallback_snapshot_interval: Duration,
+    /// Compare a range of the replica with MongoDB this often; 0s for never
+    ///
+    /// Every record is compared once an hour, as long as that is no more than 20000 records or 8MiB at a time.
+    #[arg(long, env = "RECORDS_FALLBACK_AUDIT_INTERVAL", value_name = "TIME", default_value = "1m", value_parser = time)]
+    pub fallback_audit_interval: Duration,
     /// Drop a replica that grows beyond this size: the BSON of its records, and 150 bytes for each [default: 1GiB in a
     /// directory; in memory, what fits into the memory limit of the process]
     #[arg(long, env = "RECORDS_FALLBACK_SIZE_LIMIT", value_name = "SIZE", value_parser = size)]

@@ -254,7 +254,17 @@ fn fallback(args: &ServeArgs, store: &Store, sources: &Sources) -> Result<Option
     let memory = MemoryLimit::read();
     let fits = |replica| memory.map_or(Ok(()), |memory| memory.check(responses, replica)).map_err(invalid);
     let Some(url) = flags.fallback.clone() else {
-        let parts = ["mode", "timeout", "max_age", "snapshot_interval", "size_limit", "from", "save", "save_interval"];
+        let parts = [
+            "mode",
+            "timeout",
+            "max_age",
+            "snapshot_interval",
+            "audit_interval",
+            "size_limit",
+            "from",
+            "save",
+            "save_interval",
+        ];
         let parts = parts.map(|part| format!("fallback_{part}"));
         // A deployment may set the others by variables or a file, and turn the fallback off by an empty RECORDS_FALLBACK.
         if let Some(part) = parts.iter().find(|part| sources.source(part) == Source::Flag) {
@@ -300,6 +310,7 @@ fn fallback(args: &ServeArgs, store: &Store, sources: &Sources) -> Result<Option
         max_age: flags.fallback_max_age,
         first_snapshot_within: FIRST_SNAPSHOT_WITHIN,
         snapshot_interval: flags.fallback_snapshot_interval,
+        audit_interval: flags.fallback_audit_interval,
         size_limit,
         from,
         save: flags.fallback_save.as_ref().map(|file| (file.into(), flags.fallback_save_interval)),

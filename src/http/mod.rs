@@ -110,6 +110,7 @@ pub fn services(
     let admin = admin
         .add(path::STATUS, &[path::STATUS, "/status/{file}"], None, status::status)
         .add(path::REPLICA, &[path::REPLICA], None, replica::replica)
+        .add(path::AUDITS, &[path::AUDITS], None, health::audits)
         .fallback(not_found::not_found_in_admin);
     (records.into_service(), admin.into_service())
 }

@@ -15,6 +15,8 @@ pub const READYZ: &str = "/readyz";
 pub const METRICS: &str = "/metrics";
 pub const STATUS: &str = "/status";
 pub const REPLICA: &str = "/replica";
+/// Served apart from the records alone: it names ids.
+pub const AUDITS: &str = "/audits";
 /// Names the requests that no route matches.
 pub const NONE: &str = "none";
 

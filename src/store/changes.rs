@@ -16,6 +16,15 @@ pub enum Change {
     Remove(Key),
 }
 
+impl Change {
+    pub fn key(&self) -> &Key {
+        match self {
+            Self::Put(document) => document.key(),
+            Self::Remove(key) => key,
+        }
+    }
+}
+
 /// Some changes, in their order, and what is known once they are applied.
 #[derive(Clone, Debug, Default)]
 pub struct ChangeBatch {

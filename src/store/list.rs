@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use futures::stream::{BoxStream, StreamExt};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::{ClusterTime, Error, Freshness, Result, Store};
 use crate::query::{Cursor, Exposure, Filter, Position, Projection, Sort};
@@ -132,6 +132,18 @@ pub async fn count_listed<S: Store + ?Sized>(store: &S, request: ListRequest) ->
     };
     let is_complete = timeout(COUNT_TIME, count).await.ok().transpose()?.is_some();
     Ok(Some(CountResult { number: number.min(limit), is_exact: is_complete && number <= limit, staleness }))
+}
+
+/// The outcome of an audit, which compares a range of a replica with the primary.
+#[derive(Clone, Debug)]
+pub struct AuditReport {
+    pub finished: Instant,
+    /// The records of the range.
+    pub records: u64,
+    /// Those that differ, are missing in the replica, or exist in it alone.
+    pub differences: u64,
+    /// The JSON of the ids of some of them.
+    pub ids: Vec<String>,
 }
 
 /// The rows of a snapshot.

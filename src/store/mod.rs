@@ -31,7 +31,9 @@ pub use exposed::exposed;
 pub use fallback::ReplicaExport;
 pub use freshness::{ClusterTime, Freshness, NOT_BEFORE};
 use list::count_listed;
-pub use list::{COUNT_TIME, CountResult, GetResult, ListRequest, ListResult, Precision, Row, RowStream, SnapshotRows};
+pub use list::{
+    AuditReport, COUNT_TIME, CountResult, GetResult, ListRequest, ListResult, Precision, Row, RowStream, SnapshotRows,
+};
 pub use memory_pool::{MemoryPool, MemoryReservation, UNCOUNTED_BYTES};
 pub use metric::{Histogram, Metric, MetricValue};
 pub use page::{PAGE_BYTES, Page, page};
@@ -155,6 +157,11 @@ pub trait Store: Debug + Send + Sync + 'static {
     fn reconnect(&self, url: String) -> BoxFuture<'_, Result<()>> {
         let _ = url;
         Box::pin(ready(Err(Error::invalid("this store has no connection to replace"))))
+    }
+
+    /// Returns the report of the last audit of a replica, and that of the last one which found differences.
+    fn audits(&self) -> [Option<AuditReport>; 2] {
+        [None, None]
     }
 
     /// Closes the connections to a store in another process. Calls after this one may fail.

@@ -14,13 +14,21 @@ use crate::support::{Failing, PATIENCE, Server, limits, memory, request_at};
 
 #[rstest]
 #[tokio::test]
-async fn the_operators_paths_are_on_one_side_only(#[values("/livez", "/readyz", "/metrics", "/status")] path: &str) {
+async fn the_operators_paths_are_on_one_side_only(
+    #[values("/livez", "/readyz", "/metrics", "/status", "/audits")] path: &str,
+) {
     let (server, admin) = Server::start_with_admin(memory(&[r#"{"_id": 1}"#]).await, limits()).await;
     assert_eq!(request_at(admin, "GET", path, "").await.status, 200);
     assert_eq!(request_at(admin, "DELETE", path, "").await.status, 405);
     let (here, unknown) = (server.get(path).await, server.get("/unknown").await);
     assert_eq!(here.status, 404);
     assert_eq!(here.problem()["detail"], unknown.problem()["detail"]);
+}
+
+/// It names ids.
+#[tokio::test]
+async fn audits_have_no_path_among_the_records() {
+    assert_eq!(Server::over(memory(&[]).await).await.get("/audits").await.status, 404);
 }
 
 #[rstest]

@@ -271,6 +271,7 @@ impl CaughtUp {
             max_age: None,
             first_snapshot_within: Duration::ZERO,
             snapshot_interval: Duration::from_millis(10),
+            audit_interval: Duration::ZERO,
             size_limit: u64::MAX,
             from: Vec::new(),
             save: None,

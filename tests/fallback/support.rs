@@ -52,6 +52,7 @@ pub fn settings(mode: Mode) -> Settings {
         max_age: None,
         first_snapshot_within: Duration::ZERO,
         snapshot_interval: Duration::from_millis(500),
+        audit_interval: Duration::ZERO,
         size_limit: 1 << 30,
         from: Vec::new(),
         save: None,

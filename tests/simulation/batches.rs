@@ -97,6 +97,7 @@ async fn a_copy_in_memory_keeps_its_records_and_not_the_batches_they_came_in() {
         max_age: None,
         first_snapshot_within: Duration::ZERO,
         snapshot_interval: Duration::from_secs(3_600),
+        audit_interval: Duration::ZERO,
         size_limit: u64::MAX,
         from: Vec::new(),
         save: None,

@@ -59,6 +59,7 @@ impl Primary {
             max_age: None,
             first_snapshot_within: Duration::ZERO,
             snapshot_interval: Duration::from_secs(3_600),
+            audit_interval: Duration::ZERO,
             size_limit: u64::MAX,
             from: Vec::new(),
             save: None,

@@ -5,6 +5,7 @@
 //!   as it finds time for.
 //! - `SIMULATION_SEED=1234 cargo test --test simulation` repeats one, and tells what happened in it.
 
+mod audit;
 mod batches;
 mod check;
 mod faults;
@@ -74,6 +75,7 @@ fn every_promise_is_kept_under_every_schedule() {
     assert!(tally.from_primary > 100 && tally.from_copy > 100 && tally.errors > 10, "{tally:?}");
     assert!(tally.lists > 100 && tally.absent > 100, "{tally:?}");
     assert!(tally.bounded > 100 && tally.refused > 10 && tally.after_a_time > 100, "{tally:?}");
+    assert!(tally.audits > 100, "{tally:?}");
 }
 
 #[test]

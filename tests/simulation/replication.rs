@@ -75,6 +75,7 @@ impl Primary {
             max_age: None,
             first_snapshot_within: Duration::ZERO,
             snapshot_interval: Duration::from_secs(60),
+            audit_interval: Duration::ZERO,
             size_limit,
             from: Vec::new(),
             save: None,

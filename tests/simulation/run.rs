@@ -42,6 +42,7 @@ pub struct Tally {
     pub bounded: u64,
     pub after_a_time: u64,
     pub refused: u64,
+    pub audits: u64,
     pub writes: u64,
     pub faults: u64,
 }
@@ -56,6 +57,7 @@ impl Tally {
         self.bounded += other.bounded;
         self.after_a_time += other.after_a_time;
         self.refused += other.refused;
+        self.audits += other.audits;
         self.writes += other.writes;
         self.faults += other.faults;
     }
@@ -101,6 +103,8 @@ async fn simulate(seed: u64, bug: Bug) -> Result<Tally, String> {
         max_age,
         first_snapshot_within: Duration::ZERO,
         snapshot_interval: refresh,
+        // Every record, again and again.
+        audit_interval: Duration::from_millis(300),
         size_limit: u64::MAX,
         from: Vec::new(),
         save: None,
@@ -354,6 +358,11 @@ async fn recovered(run: &Run) -> Result<(), String> {
     {
         return Err(format!("all is well again, and yet: {detail}"));
     }
+    let audits = |outcome| crate::audit::count(&*run.store, outcome);
+    if audits("different") > 0 {
+        return Err("an audit found a difference".to_owned());
+    }
+    run.tally.borrow_mut().audits += audits("equal");
     for key in 0..KEYS {
         let found = run.store.get(&key.to_string().into()).await.map_err(|error| error.report().to_string())?;
         let held = run.primary.with(|world| world.now(key).record.clone());
@@ -433,6 +442,10 @@ impl Store for Buggy {
 
     fn ping(&self) -> BoxFuture<'_, StoreResult<()>> {
         self.store.ping()
+    }
+
+    fn metrics(&self) -> Vec<records::store::Metric> {
+        self.store.metrics()
     }
 
     fn health(&self) -> BoxFuture<'_, StoreResult<records::store::Health>> {

@@ -10,7 +10,7 @@ use records::document::extended_json;
 use records::record::{Document, Key, RecordId};
 use records::store::{
     Change, ChangeBatch, ChangeStream, ChangeStreamError, ClusterTime, Error, Freshness, GetResult, ListRequest,
-    ListResult, Refusal, Result, ResumeToken, RowStream, SnapshotRows, Store,
+    ListResult, Refusal, Result, ResumeToken, Row, RowStream, SnapshotRows, Store,
 };
 use tokio::time::{Instant, sleep};
 
@@ -206,7 +206,12 @@ impl Store for Primary {
     fn list(&self, request: ListRequest) -> BoxFuture<'_, Result<ListResult>> {
         Box::pin(async move {
             let as_of = self.reached(request.freshness.not_before)?;
-            let mut rows = self.rows(0);
+            let after = request.after.map(|after| after.position);
+            let is_after = move |row: &Result<Row>| {
+                row.as_ref().map_or(true, |row| after.as_ref().is_none_or(|after| row.position() > *after))
+            };
+            let rows = self.rows(0).filter(move |row| std::future::ready(is_after(row)));
+            let mut rows = rows.take(request.limit.unwrap_or(usize::MAX)).boxed();
             let list: ListResult = match rows.next().await.transpose()? {
                 Some(first) => stream::iter([Ok(first)]).chain(rows).boxed().into(),
                 None => ListResult::empty(),

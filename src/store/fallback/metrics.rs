@@ -76,6 +76,26 @@ pub fn metrics(replica: &Replica, breaker: &CircuitBreaker, bounded: &BoundedRea
             value: MetricValue::Counter(value.load(Ordering::Relaxed)),
         }),
     );
+    let audits = [
+        ("abandoned", &replica.audits_abandoned),
+        ("different", &replica.audits_different),
+        ("equal", &replica.audits_equal),
+    ];
+    metrics.push(Metric {
+        name: "fallback_audits",
+        help: "Audits, which compare a range of the replica with MongoDB, by outcome; abandoned: MongoDB or the replica was behind",
+        unit: None,
+        value: MetricValue::Counters {
+            label: "outcome",
+            values: audits.map(|(outcome, count)| (outcome, count.load(Ordering::Relaxed))).to_vec(),
+        },
+    });
+    metrics.push(Metric {
+        name: "fallback_audited_records",
+        help: "Records of the replica that audits have compared with MongoDB",
+        unit: None,
+        value: MetricValue::Counter(replica.audited_records.load(Ordering::Relaxed)),
+    });
     let outcomes = [("mongodb", &bounded.primary), ("refused", &bounded.refused), ("replica", &bounded.replica)];
     metrics.push(Metric {
         name: "fallback_bounded_reads",

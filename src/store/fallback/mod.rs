@@ -5,6 +5,7 @@
 //! - [`replica`] is the replica as readers see it: complete or unusable, and how old.
 //! - [`replicator`] updates the replica in a task of its own: by a snapshot and the changes since, or by one snapshot after
 //!   the other.
+//! - [`auditor`] compares the replica with the primary, a range at a time.
 //! - [`backoff`] is the pause between its attempts.
 //! - [`replica_dir`] holds the snapshots and the state that survives a restart; [`snapshot_dir`] is the directory of one,
 //!   and [`moment`] a time that a later process understands.
@@ -22,10 +23,13 @@
 //!   is removed before the next snapshot, which may need its space.
 //! - Reads of one replica never go back in time, record by record. Between the primary and the replica they may: in standby
 //!   mode the two take turns.
+//! - An audit that finds a difference from the primary distrusts the replica: it answers only while the primary does not, and is
+//!   replaced.
 //! - A reader may bound the staleness of its answer ([`Freshness`]). The replica never answers beyond the bound: the primary
 //!   does, or the read fails.
 //! - Writes go to the primary alone.
 
+mod auditor;
 mod backoff;
 mod circuit_breaker;
 mod metrics;
@@ -54,8 +58,8 @@ use tokio::time::{Instant, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{
-    CountResult, Error, Freshness, GetResult, Health, ListRequest, ListResult, Metric, Options, Precision, Refusal,
-    Result, Store,
+    AuditReport, CountResult, Error, Freshness, GetResult, Health, ListRequest, ListResult, Metric, Options, Precision,
+    Refusal, Result, Store,
 };
 use crate::record::{Document, RecordId};
 use circuit_breaker::CircuitBreaker;
@@ -109,6 +113,8 @@ pub struct Settings {
     pub first_snapshot_within: Duration,
     /// The time from one snapshot to the next, where the primary has no change stream.
     pub snapshot_interval: Duration,
+    /// The time from one audit of a range of the replica to the next. Zero: there are none.
+    pub audit_interval: Duration,
     /// The largest size of the replica: the bytes of the records' BSON, and [`replica::RECORD_BYTES`] for each.
     pub size_limit: u64,
     /// The places from which a replica is taken instead of a scan of the primary, in this order.
@@ -130,6 +136,7 @@ impl Default for Settings {
             max_age: None,
             first_snapshot_within: Duration::ZERO,
             snapshot_interval: Duration::from_secs(60),
+            audit_interval: Duration::ZERO,
             size_limit: u64::MAX,
             from: Vec::new(),
             save: None,
@@ -189,6 +196,9 @@ pub async fn over(primary: Arc<dyn Store>, settings: Settings) -> Result<Arc<dyn
     let origin = settings.origin();
     if let Some((path, interval)) = settings.save {
         tasks.push(tokio::spawn(save::save(replica.clone(), origin.clone(), path, interval)));
+    }
+    if !settings.audit_interval.is_zero() {
+        tasks.push(tokio::spawn(auditor::run(primary.clone(), replica.clone(), settings.audit_interval)));
     }
     let _tasks = tasks.into_iter().map(AbortOnDropHandle::new).collect();
     let Settings { mode, timeout, size_limit, .. } = settings;
@@ -420,7 +430,13 @@ impl Inner {
         };
         let is_stale = !self.replica.is_in_sync();
         let warning = is_stale.then(|| format!("the fallback replica is from {age} s ago and is not updated"));
-        Ok(Health { degraded: join([health.degraded, warning]) })
+        let differences = self.replica.served().map_or(0, |served| served.differences());
+        let differs = (differences > 0).then(|| {
+            format!(
+                "{differences} records of the fallback replica differ from MongoDB, and a new replica is being made"
+            )
+        });
+        Ok(Health { degraded: join([health.degraded, differs.or(warning)]) })
     }
 }
 
@@ -452,6 +468,10 @@ impl Store for Fallback {
 
     fn count(&self, request: ListRequest, precision: Precision) -> BoxFuture<'_, Result<Option<CountResult>>> {
         Box::pin(self.inner.count_documents(request, precision))
+    }
+
+    fn audits(&self) -> [Option<AuditReport>; 2] {
+        self.inner.replica.audits()
     }
 
     fn upsert(&self, documents: Vec<Document>) -> BoxFuture<'_, Result<()>> {

@@ -1,7 +1,8 @@
 //! The replica as readers see it: one complete snapshot with the changes since, or none.
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,8 +11,8 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::super::{
-    Change, ClusterTime, CountResult, EmbeddedStore, Error, Freshness, GetResult, Kind, ListRequest, ListResult,
-    Precision, Result, ResumeToken,
+    AuditReport, Change, ClusterTime, CountResult, EmbeddedStore, Error, Freshness, GetResult, Kind, ListRequest,
+    ListResult, Precision, Result, ResumeToken,
 };
 use super::scan_turn::ScanTurn;
 use super::snapshot_dir::SnapshotDir;
@@ -22,6 +23,9 @@ pub const RECORD_BYTES: u64 = 150;
 
 /// A snapshot with more records than this is freed on a blocking thread, since that takes a while.
 const MANY_RECORDS: u64 = 10_000;
+
+/// The most keys that are recorded during an audit.
+const MAX_TOUCHED: usize = 100_000;
 
 /// The reason why the replica does not answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +75,26 @@ pub struct Snapshot {
     /// True once a write or a read has failed: a store on disk may then fail every call.
     has_failed: AtomicBool,
     origin: Mutex<SnapshotOrigin>,
+    /// The records that an audit has found to differ from the primary.
+    differences: AtomicU64,
+    /// The keys of the changes since an audit has begun.
+    touched: Mutex<Option<HashSet<Key>>>,
+}
+
+/// Records the changes of a snapshot until it is dropped.
+pub struct TouchedKeys(Arc<Snapshot>);
+
+impl TouchedKeys {
+    /// Returns `None` if there were too many.
+    pub fn keys(&self) -> Option<HashSet<Key>> {
+        self.0.touched().clone()
+    }
+}
+
+impl Drop for TouchedKeys {
+    fn drop(&mut self) {
+        *self.0.touched() = None;
+    }
 }
 
 /// The collection and the position of which a snapshot is a copy.
@@ -97,6 +121,12 @@ pub struct Replica {
     pub bootstraps: AtomicU64,
     pub saves: AtomicU64,
     pub scan_turn: ScanTurn,
+    pub audits_equal: AtomicU64,
+    pub audits_different: AtomicU64,
+    pub audits_abandoned: AtomicU64,
+    pub audited_records: AtomicU64,
+    /// The last report, and the last one with differences.
+    audits: Mutex<[Option<AuditReport>; 2]>,
 }
 
 impl Snapshot {
@@ -112,6 +142,8 @@ impl Snapshot {
             bytes: AtomicU64::new(0),
             has_failed: AtomicBool::new(false),
             origin: Mutex::default(),
+            differences: AtomicU64::new(0),
+            touched: Mutex::new(None),
         })
     }
 
@@ -121,6 +153,13 @@ impl Snapshot {
 
     /// Applies changes, in their order.
     pub fn apply(&self, changes: &[Change]) -> Result<()> {
+        let mut touched = self.touched();
+        if let Some(keys) = &mut *touched {
+            keys.extend(changes.iter().map(|change| change.key().clone()));
+        }
+        // The audit is given up.
+        drop(touched.take_if(|keys| keys.len() > MAX_TOUCHED));
+        drop(touched);
         // All bytes before all documents, so that these lie close to each other, as the memory store has it.
         let own: Vec<_> = changes.iter().map(|change| self.own_bytes(change)).collect();
         for (change, own) in changes.iter().zip(own) {
@@ -178,6 +217,26 @@ impl Snapshot {
     /// The time up to which the snapshot has every write.
     pub fn as_of(&self) -> Option<ClusterTime> {
         ClusterTime::new(self.as_of.load(Ordering::Relaxed))
+    }
+
+    fn touched(&self) -> MutexGuard<'_, Option<HashSet<Key>>> {
+        self.touched.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Records the keys of all changes from now on, each before it is applied.
+    pub fn record_touched(self: &Arc<Self>) -> TouchedKeys {
+        *self.touched() = Some(HashSet::new());
+        TouchedKeys(self.clone())
+    }
+
+    /// The records that are known to differ from the primary.
+    pub fn differences(&self) -> u64 {
+        self.differences.load(Ordering::Relaxed)
+    }
+
+    /// Returns false if the snapshot is only read where the primary does not answer.
+    pub fn is_healthy(&self) -> bool {
+        !self.has_failed() && self.differences() == 0
     }
 
     pub fn has_failed(&self) -> bool {
@@ -263,6 +322,11 @@ impl Replica {
             bootstraps: AtomicU64::new(0),
             saves: AtomicU64::new(0),
             scan_turn: ScanTurn::default(),
+            audits_equal: AtomicU64::new(0),
+            audits_different: AtomicU64::new(0),
+            audits_abandoned: AtomicU64::new(0),
+            audited_records: AtomicU64::new(0),
+            audits: Mutex::default(),
         }
     }
 
@@ -301,6 +365,35 @@ impl Replica {
     pub fn mark_current_since(&self, snapshot: &Snapshot, age: Duration) {
         let current = self.millis(Instant::now()) - age.as_millis() as i64 - 1;
         snapshot.current.fetch_max(current, Ordering::Relaxed);
+    }
+
+    /// Returns true if `snapshot` is at least as new as the primary was at `moment`.
+    pub fn is_current_since(&self, snapshot: &Snapshot, moment: Instant) -> bool {
+        snapshot.current.load(Ordering::Relaxed) > self.millis(moment)
+    }
+
+    /// Notes the outcome of an audit of `snapshot`. One with differences is replaced, and is only read meanwhile where the
+    /// primary does not answer.
+    pub fn record_audit(&self, snapshot: &Snapshot, report: AuditReport) {
+        self.audited_records.fetch_add(report.records, Ordering::Relaxed);
+        let counter = if report.differences == 0 { &self.audits_equal } else { &self.audits_different };
+        counter.fetch_add(1, Ordering::Relaxed);
+        let mut audits = self.audits.lock().unwrap_or_else(PoisonError::into_inner);
+        if report.differences > 0 {
+            snapshot.differences.store(report.differences, Ordering::Relaxed);
+            let AuditReport { records, differences, .. } = report;
+            tracing::error!(
+                differences,
+                records,
+                "an audit found that the fallback replica differs from MongoDB; a new one will be made"
+            );
+            audits[1] = Some(report.clone());
+        }
+        audits[0] = Some(report);
+    }
+
+    pub fn audits(&self) -> [Option<AuditReport>; 2] {
+        self.audits.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The age of `snapshot`.
@@ -351,7 +444,7 @@ impl Replica {
 
     /// Returns the age of an answer from `snapshot`, if it may answer.
     fn age_under(&self, snapshot: &Snapshot, conditions: Conditions) -> Option<Duration> {
-        if conditions.only_healthy && snapshot.has_failed() {
+        if conditions.only_healthy && !snapshot.is_healthy() {
             return None;
         }
         let age = self.check_age(self.age_of(snapshot)).ok()?;

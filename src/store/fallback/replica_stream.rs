@@ -82,8 +82,8 @@ static STREAMS: Semaphore = Semaphore::const_new(8);
 /// `Unavailable` if there is no complete replica, or it is written too often already.
 pub fn write(replica: &Replica, origin: &Origin) -> Result<BoxStream<'static, Result<Bytes>>> {
     let snapshot = replica.served().map_err(|unusable| Error::unavailable(unusable.to_string()))?;
-    if snapshot.has_failed() {
-        return Err(Error::unavailable("the fallback replica has failed"));
+    if !snapshot.is_healthy() {
+        return Err(Error::unavailable("the fallback replica has failed, or differs from MongoDB"));
     }
     let busy = |_| Error::unavailable("the fallback replica is sent to too many others");
     let permit = STREAMS.try_acquire().map_err(busy)?;

@@ -351,6 +351,9 @@ impl Replicator {
                 Ok(served) if served.has_failed() => {
                     return Err(End::Replica(Error::unavailable("the fallback replica could not be read")));
                 }
+                Ok(served) if served.differences() > 0 => {
+                    return Err(ChangeStreamError::HistoryLost("an audit found differences".to_owned()).into());
+                }
                 Ok(served) => served,
                 Err(_) => {
                     self.start_over();
@@ -516,6 +519,10 @@ impl Replicator {
     ///
     /// A replica that is not current as of `not_before` cannot be used.
     async fn take_from_sources(&mut self, not_before: Option<Instant>) -> std::result::Result<Vec<ScanState>, End> {
+        // After an audit with differences, the primary alone is trusted: a source may have the same ones.
+        if self.replica.served().is_ok_and(|served| served.differences() > 0) {
+            return Ok(Vec::new());
+        }
         let mut scans = Vec::new();
         for (index, source) in self.sources.clone().into_iter().enumerate() {
             match source {

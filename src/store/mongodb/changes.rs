@@ -420,7 +420,7 @@ impl<'a> Events<'a> {
         if let Some((states, bytes)) = &mut self.catch_up {
             for change in changes.drain(..) {
                 *bytes += size_of(&change);
-                if let Some(before) = states.insert(key_of(&change).clone(), change) {
+                if let Some(before) = states.insert(change.key().clone(), change) {
                     *bytes -= size_of(&before);
                 }
             }
@@ -435,8 +435,7 @@ impl<'a> Events<'a> {
         // A lookup may have found the state of a later event in the same batch. Only the last change of each document is kept,
         // so that no document becomes older.
         if changes.len() > 1 {
-            let last: HashMap<Key, Change> =
-                changes.drain(..).map(|change| (key_of(&change).clone(), change)).collect();
+            let last: HashMap<Key, Change> = changes.drain(..).map(|change| (change.key().clone(), change)).collect();
             changes.extend(last.into_values());
         }
 
@@ -499,7 +498,7 @@ impl<'a> Events<'a> {
             // Events about indexes and options do not change documents.
             _ => return Ok(()),
         };
-        match (self.looked_up.entry(key_of(&change).clone()), is_exact) {
+        match (self.looked_up.entry(change.key().clone()), is_exact) {
             (Entry::Occupied(mut looked_up), true) => {
                 looked_up.get_mut().held = Some(change);
                 return Ok(());
@@ -520,17 +519,10 @@ impl<'a> Events<'a> {
     }
 }
 
-fn key_of(change: &Change) -> &Key {
-    match change {
-        Change::Put(document) => document.key(),
-        Change::Remove(key) => key,
-    }
-}
-
 /// The approximate memory of a change, in bytes.
 fn size_of(change: &Change) -> usize {
     let document = if let Change::Put(document) = change { document.bson().len() } else { 0 };
-    CATCH_UP_ENTRY + key_of(change).as_bytes().len() + document
+    CATCH_UP_ENTRY + change.key().as_bytes().len() + document
 }
 
 /// Copies the document, since a replica would otherwise keep the whole reply.
