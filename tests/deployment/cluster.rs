@@ -55,7 +55,7 @@ pub fn whole_life() -> Outcome {
     let _down = Finally(|| drop(run::output(play().arg("down").arg(&overlay))));
     let begin = Instant::now();
     run::output(play().args(["up", "--publish", &format!("records={port}")]).arg(&overlay))?;
-    // Health and metrics are on a port of the pod that no Service has.
+    // Health and metrics are on a port of the pod that the published Service does not have.
     wait("an answer", Duration::from_secs(10), || http::status(port, "/livez") == 404)?;
     wait("a record", Duration::from_secs(120), || http::status(port, "/api/v1/records/Fe") == 200)?;
     let ready = begin.elapsed();
