@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use records::store::fallback::Mode;
-use records::store::{Change, ChangeBatch, ChangeStreamError, ListRequest, ResumeToken};
+use records::store::{Change, ChangeBatch, ChangeStreamError, ListRequest, ResumeToken, Store};
 
 use crate::cases;
 use crate::servers::mongod::{Mongod, document, element, text};
@@ -29,6 +29,7 @@ cases! {
     a_set_with_a_key_file_has_a_replica_within_seconds_of_its_start,
     another_kind_of_collection_that_takes_the_name_is_noticed,
     a_collection_that_takes_the_name_by_a_rename_is_noticed,
+    an_event_that_is_larger_than_a_reply_costs_no_scan,
 }
 
 async fn a_server_alone_has_no_changes_and_is_copied_again_and_again() {
@@ -407,4 +408,67 @@ async fn a_collection_that_takes_the_name_by_a_rename_is_noticed() {
     until("its records", async || count(&*store).await == 2).await;
     store.upsert(numbered(5..6)).await.expect("an upsert");
     until("a change", async || count(&*store).await == 3).await;
+}
+
+/// Without the document that an update looks up, an event has the `_id` three times: in its key, and in its token as hexadecimal
+/// digits.
+async fn an_event_that_is_larger_than_a_reply_costs_no_scan() {
+    let server = filled_set().await;
+    let store = over(&server.url(), settings(Mode::Replica)).await;
+    ready(&*store).await;
+    let stays = |store: &dyn Store| {
+        let metrics = metrics(store);
+        assert!(metrics.contains("fallback_replica_snapshots_total 1\n"), "{metrics}");
+        assert!(metrics.contains("fallback_replica_interruptions_total 0\n"), "{metrics}");
+    };
+    // An update of more than half of what a reply holds, whose change the event would have as well.
+    let long = |letter: &str| element(0x02, "text", &text(&letter.repeat(9_000_000)));
+    for letter in ["a", "b"] {
+        let change = document(&element(0x03, "$set", &document(&long(letter))));
+        let update = [element(0x03, "q", &document(&integer("_id", 1))), element(0x03, "u", &change)].concat();
+        sent(
+            &server,
+            &[
+                element(0x02, "update", &text("records")),
+                element(0x04, "updates", &document(&element(0x03, "0", &document(&update)))),
+            ],
+        );
+        let begins = format!(r#""text":"{}"#, letter.repeat(100));
+        until("an update", async || json(&get(&*store, "1").await).contains(&begins)).await;
+    }
+    stays(&*store);
+    // The largest document there is, with a long id: two in a row, the second replaced, and removed at the end.
+    for (letter, other) in [("c", "d"), ("e", "f")] {
+        let ids = [letter, other].map(|letter| letter.repeat(9_000));
+        for id in &ids {
+            let room = 16 * 1024 * 1024 - id.len() - 50;
+            let of = |letter: &str| {
+                [element(0x02, "_id", &text(id)), element(0x02, "text", &text(&letter.repeat(room)))].concat()
+            };
+            insert(&server, "records", &[of("x")]);
+            replace(&server, &element(0x02, "_id", &text(id)), &of("y"));
+        }
+        set_n(&server, 2, i32::from(letter.as_bytes()[0]));
+        for id in &ids {
+            let begins = format!(r#""text":"{}"#, "y".repeat(100));
+            until("a large record", async || json(&get(&*store, id).await).contains(&begins)).await;
+        }
+        let last = format!(r#""n":{}"#, letter.as_bytes()[0]);
+        until("the change after them", async || json(&get(&*store, "2").await).contains(&last)).await;
+        for id in &ids {
+            let delete =
+                [element(0x03, "q", &document(&element(0x02, "_id", &text(id)))), integer("limit", 1)].concat();
+            sent(
+                &server,
+                &[
+                    element(0x02, "delete", &text("records")),
+                    element(0x04, "deletes", &document(&element(0x03, "0", &document(&delete)))),
+                ],
+            );
+            until("a deletion", async || get(&*store, id).await.document.is_none()).await;
+        }
+        stays(&*store);
+    }
+    until("a replica that is current", async || get(&*store, "1").await.staleness.is_some_and(|age| age.as_secs() < 1))
+        .await;
 }

@@ -135,7 +135,7 @@ pub fn integer(name: &str, value: i32) -> Vec<u8> {
     element(0x10, name, &value.to_le_bytes())
 }
 
-fn sent(server: &Mongod, elements: &[Vec<u8>]) {
+pub fn sent(server: &Mongod, elements: &[Vec<u8>]) {
     sent_to(server, DATABASE, elements);
 }
 

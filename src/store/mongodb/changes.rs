@@ -17,6 +17,10 @@
 //! how far the stream is (`postBatchResumeToken`, which begins with a time). Where the second has reached the first, no lookup
 //! found anything newer.
 //!
+//! An event may be larger than a reply: a document may have 16 MiB, and its `_id` is in the event three times more. Events are then
+//! read one by one and without documents of such a size, which are looked up by a `find`, as the server does for an update.
+//! The split events of later servers (`$changeStreamSplitLargeEvent`) would need the same care, and 7.0.
+//!
 //! # Currency
 //!
 //! This does not prove that a replica is current: the primary takes writes that no majority has yet, and never may while members
@@ -67,7 +71,15 @@ const CATCH_UP_ENTRY: usize = 150;
 /// After a smaller reply, the next event fits as well, unless it is nearly as large as an event can be.
 const SMALL_REPLY_BYTES: usize = 1024 * 1024;
 
+/// The size of a document that is left out of an event, in bytes. The rest of 16 MiB is for the `_id`.
+const LARGE_DOCUMENT: i32 = 14 * 1024 * 1024;
+
+/// Tells that the document was left out of an event.
+const IS_LARGE: &str = "isLarge";
+
 // Codes of the server.
+/// An event does not fit into a reply.
+const TOO_LARGE: i32 = 10_334;
 const UNAUTHORIZED: i32 = 13;
 /// A standalone server has no change streams.
 const NOT_A_REPLICA_SET: i32 = 40_573;
@@ -108,7 +120,7 @@ pub fn watch(store: &MongoDb, after: Option<ResumeToken>) -> ChangeStream {
 async fn read(inner: Arc<Inner>, after: Option<ResumeToken>, batches: mpsc::Sender<Result<ChangeBatch>>) {
     let resumes = after.is_some();
     let client = inner.client.get();
-    let (mut cursor, identity) = match open(&inner, after).await {
+    let (mut cursor, mut position, identity) = match open(&inner, after).await {
         Ok(opened) => opened,
         Err(why) => {
             let _ = batches.send(Err(why)).await;
@@ -120,10 +132,25 @@ async fn read(inner: Arc<Inner>, after: Option<ResumeToken>, batches: mpsc::Send
     let mut events = Events::new(&inner, identity, resumes, is_one_set.then_some(client));
     loop {
         events.ask_primary();
-        let batch = match cursor.next().await {
-            Some(Ok(reply)) => events.batch(&reply),
-            Some(Err(error)) => Err(classify(error, true)),
-            None => Err(ChangeStreamError::Unavailable(Error::unavailable("MongoDB ended the change stream"))),
+        let next = match &mut cursor {
+            Some(cursor) => cursor.next().await,
+            None => None,
+        };
+        let is_too_large = match &next {
+            Some(Err(error)) => error::is_command(error, TOO_LARGE),
+            _ => cursor.is_none(),
+        };
+        let batch = match (next, position.take_if(|_| is_too_large)) {
+            (_, Some(after)) => read_large(&inner, after, &mut events, &batches).await.map(|(batch, after, next)| {
+                (position, cursor) = (Some(after), next);
+                batch
+            }),
+            (Some(Ok(reply)), None) => {
+                position = token_of(&reply).or(position.take());
+                events.batch(&reply, Form::Batches, None)
+            }
+            (Some(Err(error)), None) => Err(classify(error, true)),
+            (None, None) => Err(ChangeStreamError::Unavailable(Error::unavailable("MongoDB ended the change stream"))),
         };
         let is_last = batch.is_err();
         // Sending fails once the stream is dropped.
@@ -133,26 +160,57 @@ async fn read(inner: Arc<Inner>, after: Option<ResumeToken>, batches: mpsc::Send
     }
 }
 
-async fn open(inner: &Inner, after: Option<ResumeToken>) -> Result<(RawBatchCursor, Identity)> {
-    let resumes = after.is_some();
-    let mut stream = doc! { "fullDocument": "updateLookup" };
-    let identity = match after {
+async fn open(
+    inner: &Inner,
+    after: Option<ResumeToken>,
+) -> Result<(Option<RawBatchCursor>, Option<mongodb::bson::Document>, Identity)> {
+    let (after, identity) = match after {
         // The identity is read before the stream is opened, so that a later change of it is noticed.
-        None => observe(inner).await.map_err(|error| classify(error, false))?.0,
+        None => (None, observe(inner).await.map_err(|error| classify(error, false))?.0),
         Some(token) => {
             let unknown = || ChangeStreamError::HistoryLost("the resume token cannot be read".to_owned());
             let (token, identity) = decode_token(token).ok_or_else(unknown)?;
-            stream.insert("resumeAfter", token);
-            identity
+            (Some(token), identity)
         }
     };
     if let Identity::Other(kind) = identity {
         return Err(no_stream_of(&kind));
     }
-    let fields = doc! { "operationType": 1, "documentKey": 1, "fullDocument": 1 };
+    Ok((open_cursor(inner, after.as_ref(), Form::Batches).await?, after, identity))
+}
+
+/// The form in which a cursor sends events.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Batches,
+    /// One by one, without large documents.
+    Single,
+}
+
+/// Opens a stream. Returns `None` if the first event is too large for this form.
+async fn open_cursor(
+    inner: &Inner,
+    after: Option<&mongodb::bson::Document>,
+    form: Form,
+) -> Result<Option<RawBatchCursor>> {
+    let mut stream = doc! { "fullDocument": "updateLookup" };
+    if let Some(after) = after {
+        stream.insert("resumeAfter", after.clone());
+    }
+    let mut fields = doc! { "operationType": 1, "documentKey": 1, "fullDocument": 1 };
+    if form == Form::Single {
+        // `$bsonSize` of what is missing is null.
+        let is_large = doc! { "$gt": [{ "$bsonSize": "$fullDocument" }, LARGE_DOCUMENT] };
+        fields.insert("fullDocument", doc! { "$cond": [is_large.clone(), "$$REMOVE", "$fullDocument"] });
+        fields.insert(IS_LARGE, is_large);
+    }
     let cursor = async {
         let collection = inner.collection().await?;
         let stream = collection.aggregate([doc! { "$changeStream": stream }, doc! { "$project": fields }]);
+        let stream = match form {
+            Form::Batches => stream,
+            Form::Single => stream.batch_size(1),
+        };
         stream
             .read_concern(ReadConcern::majority())
             // A secondary may lag far.
@@ -162,13 +220,72 @@ async fn open(inner: &Inner, after: Option<ResumeToken>) -> Result<(RawBatchCurs
             .await
     };
     match cursor.await {
-        Ok(cursor) => Ok((cursor, identity)),
+        Ok(cursor) => Ok(Some(cursor)),
+        Err(error) if form == Form::Batches && after.is_some() && error::is_command(&error, TOO_LARGE) => Ok(None),
         // The user may have lost the right since the replica was made.
         Err(error) if error::is_command(&error, UNAUTHORIZED) => {
             Err(ChangeStreamError::Unsupported("the user lacks the right to open a change stream".to_owned()))
         }
-        Err(error) => Err(classify(error, resumes)),
+        Err(error) => Err(classify(error, after.is_some())),
     }
+}
+
+fn token_of(reply: &RawBatch) -> Option<mongodb::bson::Document> {
+    let cursor = reply.as_raw_document().get_document("cursor").ok()?;
+    mongodb::bson::Document::try_from(cursor.get_document("postBatchResumeToken").ok()?).ok()
+}
+
+/// A document that was looked up here, and the time of the primary's last write after that.
+struct Lookup {
+    document: Option<Vec<u8>>,
+    time: ServerTime,
+}
+
+/// Reads the events after `after` one by one, up to one whose document is large, which is looked up. Returns the batch with this
+/// event, the position after it, and a cursor from there.
+async fn read_large(
+    inner: &Inner,
+    after: mongodb::bson::Document,
+    events: &mut Events<'_>,
+    batches: &mpsc::Sender<Result<ChangeBatch>>,
+) -> Result<(ChangeBatch, mongodb::bson::Document, Option<RawBatchCursor>)> {
+    let unavailable = |why: &'static str| ChangeStreamError::Unavailable(Error::unavailable(why));
+    let cursor = open_cursor(inner, Some(&after), Form::Single).await?;
+    let mut cursor = cursor.ok_or_else(|| unavailable("MongoDB did not open the change stream"))?;
+    loop {
+        let reply = cursor.next().await.ok_or_else(|| unavailable("MongoDB ended the change stream"))?;
+        let reply = reply.map_err(|error| classify(error, true))?;
+        let event = reply.doc_slices().map_err(unreadable)?.into_iter().next().transpose().map_err(unreadable)?;
+        let event = event.and_then(|event| event.as_document());
+        let Some(event) = event.filter(|event| event.get_bool(IS_LARGE).unwrap_or(false)) else {
+            let batch = events.batch(&reply, Form::Single, None)?;
+            // Sending fails once the stream is dropped.
+            batches.send(Ok(batch)).await.map_err(|_| unavailable("the change stream was dropped"))?;
+            continue;
+        };
+        let lookup = look_up(inner, event.get_document("documentKey").map_err(unreadable)?).await?;
+        let after = token_of(&reply).ok_or_else(|| unavailable("MongoDB sent no resume token"))?;
+        let batch = events.batch(&reply, Form::Single, Some(lookup))?;
+        let cursor = open_cursor(inner, Some(&after), Form::Batches).await?;
+        return Ok((batch, after, cursor));
+    }
+}
+
+async fn look_up(inner: &Inner, key: &RawDocument) -> Result<Lookup> {
+    let key = mongodb::bson::Document::try_from(key).map_err(unreadable)?;
+    let id = key.get("_id").cloned().ok_or_else(|| unreadable("an event names no _id"))?;
+    let found = async {
+        let filter = doc! { "_id": { "$eq": id } };
+        let collection = inner.collection().await?;
+        let find = collection.find(filter).limit(1).max_time(inner.options.timeout);
+        let find = find.read_concern(ReadConcern::majority());
+        let mut found = find.selection_criteria(SelectionCriteria::ReadPreference(ReadPreference::Primary)).await?;
+        let document = if found.advance().await? { Some(found.current().as_bytes().to_vec()) } else { None };
+        Ok((document, observe(inner).await?.1))
+    };
+    let (document, time) = found.await.map_err(|error| classify(error, false))?;
+    let no_time = || Error::unavailable("MongoDB does not tell the time of its last write yet");
+    Ok(Lookup { document, time: time.ok_or_else(no_time).map_err(ChangeStreamError::Unavailable)? })
 }
 
 fn no_stream_of(kind: &str) -> ChangeStreamError {
@@ -367,7 +484,8 @@ impl<'a> Events<'a> {
         Ok(())
     }
 
-    fn batch(&mut self, reply: &RawBatch) -> Result<ChangeBatch> {
+    /// `lookup` is the document of the only event, if that came without it.
+    fn batch(&mut self, reply: &RawBatch, form: Form, lookup: Option<Lookup>) -> Result<ChangeBatch> {
         let whole = reply.as_raw_document();
         let token =
             whole.get_document("cursor").ok().and_then(|cursor| cursor.get_document("postBatchResumeToken").ok());
@@ -396,6 +514,9 @@ impl<'a> Events<'a> {
                 }
             };
         };
+        let majority = lookup.as_ref().map_or(majority, |lookup| lookup.time.max(majority));
+        // An event that comes alone may be followed by others of the same transaction, which have the same time.
+        let position = position.saturating_sub(u64::from(form == Form::Single));
         // An upper bound for the states that earlier streams looked up, perhaps on another member.
         let seen = self.inner.seen.fetch_max(majority, Ordering::Relaxed).max(majority);
         let target = *self.target.get_or_insert(seen);
@@ -408,7 +529,7 @@ impl<'a> Events<'a> {
             let event = event.map_err(unreadable)?;
             let event = event.as_document().ok_or_else(|| unreadable("an event is no document"))?;
             has_events = true;
-            self.event(event, position, majority, &mut changes)?;
+            self.event(event, lookup.as_ref(), position, majority, &mut changes)?;
         }
         self.looked_up.retain(|_, looked_up| {
             let has_passed = looked_up.until <= position;
@@ -473,6 +594,7 @@ impl<'a> Events<'a> {
     fn event(
         &mut self,
         event: &RawDocument,
+        lookup: Option<&Lookup>,
         position: ServerTime,
         majority: ServerTime,
         changes: &mut Vec<Change>,
@@ -484,15 +606,21 @@ impl<'a> Events<'a> {
             let id = id.ok_or_else(|| unreadable("an event names no _id"))?;
             Ok(Change::Remove(Key::new(id).map_err(unreadable)?))
         };
-        let (is_exact, change) = match kind {
-            "insert" | "replace" => (true, put(event.get_document("fullDocument").map_err(unreadable)?)?),
-            "delete" => (true, removal()?),
-            "update" => match event.get_document("fullDocument") {
-                Ok(document) => (false, put(document)?),
+        let (is_exact, change) = match (kind, lookup) {
+            ("insert" | "replace" | "update", Some(Lookup { document, .. })) => match document {
+                Some(document) => (false, put(document)?),
+                None => (false, removal()?),
+            },
+            ("insert" | "replace", None) => {
+                (true, put(event.get_document("fullDocument").map_err(unreadable)?.as_bytes())?)
+            }
+            ("delete", _) => (true, removal()?),
+            ("update", None) => match event.get_document("fullDocument") {
+                Ok(document) => (false, put(document.as_bytes())?),
                 // It was removed before the lookup.
                 Err(_) => (false, removal()?),
             },
-            "drop" | "rename" | "dropDatabase" | "invalidate" => {
+            ("drop" | "rename" | "dropDatabase" | "invalidate", _) => {
                 return Err(ChangeStreamError::HistoryLost(format!("the collection had the event {kind:?}")));
             }
             // Events about indexes and options do not change documents.
@@ -526,8 +654,8 @@ fn size_of(change: &Change) -> usize {
 }
 
 /// Copies the document, since a replica would otherwise keep the whole reply.
-fn put(document: &RawDocument) -> Result<Change> {
-    Document::new(document.as_bytes().to_vec()).map(Change::Put).map_err(unreadable)
+fn put(document: &[u8]) -> Result<Change> {
+    Document::new(document.to_vec()).map(Change::Put).map_err(unreadable)
 }
 
 fn unreadable(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> ChangeStreamError {
