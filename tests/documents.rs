@@ -31,8 +31,18 @@ const PLAIN: &[&str] = &["README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGEL
 const FOLDERS: &[&str] = &["src", "tests", "benches", "docs", "fuzz", "k8s", "seed", ".ci"];
 
 /// Flags of other programs.
-const FOREIGN_FLAGS: &[&str] =
-    &["--build-arg", "--features", "--ipv", "--json", "--label", "--no-cache", "--pretty", "--profile", "--test"];
+const FOREIGN_FLAGS: &[&str] = &[
+    "--build-arg",
+    "--features",
+    "--ipv",
+    "--json",
+    "--label",
+    "--no-cache",
+    "--platform",
+    "--pretty",
+    "--profile",
+    "--test",
+];
 
 type Outcome = Result<(), Failed>;
 
@@ -45,6 +55,7 @@ fn main() -> ExitCode {
         Trial::test("metrics_exist", metrics_exist),
         Trial::test("the_readme_is_short", the_readme_is_short),
         Trial::test("words_are_plain", words_are_plain),
+        Trial::test("the_changelog_has_this_version", the_changelog_has_this_version),
         Trial::test("an_output_that_differs_is_found", an_output_that_differs_is_found),
     ];
     for document in documents() {
@@ -237,6 +248,19 @@ fn the_readme_is_short() -> Outcome {
         return Ok(());
     }
     Err(format!("README.md has {lines} lines and {words} words; 150 and 1,100 are enough").into())
+}
+
+/// A tag of a version without notes publishes nothing.
+fn the_changelog_has_this_version() -> Outcome {
+    let notes = |version: &str| Command::new(root().join(".ci/steps/release-notes")).arg(version).output();
+    let found = notes(env!("CARGO_PKG_VERSION"))?;
+    if !found.status.success() || found.stdout.starts_with(b"## ") || found.stdout.len() < 100 {
+        return Err(String::from_utf8_lossy(&found.stderr).into_owned().into());
+    }
+    match notes("9.9.9")?.status.success() {
+        true => Err("a version without a section has notes".into()),
+        false => Ok(()),
+    }
 }
 
 fn words_are_plain() -> Outcome {

@@ -42,6 +42,7 @@ pub fn run(command: Command) -> ExitCode {
         Command::Config(settings) => print_config(&settings),
         Command::NewKey(name) => print_new_key(&name),
         Command::Completions(shell) => print(&config::completions(shell)),
+        Command::Man => config::manual().map_err(CliError::from).and_then(|page| print(&page)),
     };
     outcome.unwrap_or_else(|CliError(text)| {
         telemetry::report_error(format, &text);

@@ -82,6 +82,8 @@ pub enum Subcommands {
     Keys(KeysCommand),
     /// Print a completion script for a shell
     Completions { shell: Shell },
+    /// Print the manual page
+    Man,
 }
 
 #[derive(Subcommand)]

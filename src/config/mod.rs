@@ -8,6 +8,7 @@ mod sources;
 mod store_file;
 mod values;
 
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,6 +38,7 @@ pub enum Command {
     Import(Import),
     Healthcheck(Healthcheck),
     Completions(Shell),
+    Man,
     /// A new API key with this name.
     NewKey(String),
     /// The settings of `serve`.
@@ -104,6 +106,15 @@ pub fn completions(shell: Shell) -> Vec<u8> {
     script
 }
 
+/// Returns the manual page, as roff.
+pub fn manual() -> io::Result<Vec<u8>> {
+    // clap_mangen leaves out the help of what `-h` does not show.
+    let command = documented().mut_args(|arg| arg.hide_short_help(false));
+    let mut page = Vec::new();
+    clap_mangen::Man::new(command).render(&mut page)?;
+    Ok(page)
+}
+
 /// Returns the memory that the process may use, in bytes, where the system tells it.
 pub fn process_memory_limit() -> Option<u64> {
     MemoryLimit::read().map(|limit| limit.bytes)
@@ -134,6 +145,7 @@ fn command(parsed: Subcommands, sources: &Sources) -> Result<Command, clap::Erro
         }
         Subcommands::Keys(KeysCommand::New { name }) => Command::NewKey(name),
         Subcommands::Completions { shell } => Command::Completions(shell),
+        Subcommands::Man => Command::Man,
     })
 }
 

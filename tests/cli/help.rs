@@ -16,6 +16,7 @@ fn help_names_every_verb_and_every_setting() {
         "import",
         "healthcheck",
         "completions",
+        "man",
         "--store",
         "--listen",
         "--admin-listen",
@@ -59,6 +60,20 @@ fn help_of_import_says_what_the_exit_status_means() {
 fn the_version_is_printed() {
     let output = run(&directory(), &["--version"], "");
     assert_eq!(stdout(&output), format!("records {VERSION}\n"));
+}
+
+#[test]
+fn the_manual_page_has_every_setting() {
+    let output = run(&directory(), &["man"], "");
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    let page = stdout(&output).replace("\\-", "-");
+    assert!(page.contains(".TH records 1"), "{page}");
+    let settings = records::config::settings();
+    for setting in settings.get_arguments().filter_map(|argument| argument.get_long()) {
+        let heading = format!("\\fB--{setting}\\fR");
+        let help = page.lines().skip_while(|line| !line.starts_with(&heading)).nth(1).unwrap_or_default();
+        assert!(help.starts_with(char::is_alphanumeric), "{setting} has no help in {page}");
+    }
 }
 
 #[rstest]

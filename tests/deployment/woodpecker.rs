@@ -25,10 +25,16 @@ const STEPS: &[(&str, usize, usize, usize)] = &[
     ("breakable", 1, 1, 1),
     ("nightly", 0, 1, 1),
     ("nightly-breakable", 0, 1, 1),
+    ("sbom", 0, 1, 1),
+    ("sbom-mongo", 0, 1, 1),
+    ("sbom-check", 0, 1, 1),
+    ("archives", 0, 1, 1),
     ("build-records", 1, 1, 0),
     ("build-records-mongo", 1, 1, 0),
     ("push-records", 0, 0, 1),
     ("push-records-mongo", 0, 0, 1),
+    ("sign", 0, 0, 1),
+    ("release", 0, 0, 1),
 ];
 
 pub fn every_event() -> Outcome {
@@ -63,9 +69,20 @@ pub fn every_event() -> Outcome {
     let on_tag = listed("tag", &[])?;
     let (checks, pushes) = on_tag.split_once("-- push-records: ").ok_or("nothing is pushed on a tag")?;
     let early = |step: &&str| !checks.contains(&format!("-- {step}: "));
-    let late = ["lines", "lines-oldest-rust", "breakable", "nightly", "nightly-breakable"].into_iter().find(early);
+    let needed = [
+        "lines",
+        "lines-oldest-rust",
+        "breakable",
+        "nightly",
+        "nightly-breakable",
+        "sbom-mongo",
+        "sbom-check",
+        "archives",
+    ];
+    let late = needed.into_iter().find(early);
     ensure(late.is_none(), || format!("{late:?} runs after what it should hold back:\n{on_tag}"))?;
-    ensure(pushes.matches("\n-- ").count() == 1, || format!("something follows the pushes:\n{on_tag}"))?;
+    let after: Vec<_> = pushes.split("\n-- ").skip(1).filter_map(|step| step.split(':').next()).collect();
+    ensure(after == ["push-records-mongo", "sign", "release"], || format!("after the first push come {after:?}"))?;
 
     // A MongoDB that is not on this machine is replaced by the one that is: `.ci/mongodb-version` says in the log which one that was.
     let mut text = file(".woodpecker.yml")?;
