@@ -127,7 +127,7 @@ impl Exposure {
     ///
     /// # Errors
     ///
-    /// A 400 for the first field that is not, in the same words as if the records had no such field.
+    /// Names the first field that is not shown.
     pub fn check(&self, selection: &Selection) -> Result<(), QueryError> {
         if matches!(self.fields, Fields::All) {
             return Ok(());
@@ -196,7 +196,10 @@ fn without_positions(names: &[Box<str>]) -> Vec<Box<str>> {
 
 fn hidden(parameter: &str, path: &str) -> QueryError {
     let parameter = if parameter.is_empty() { path } else { parameter };
-    QueryError::new(parameter, format!("The records show no field `{path}`. Name a field that they show."))
+    QueryError::new(
+        parameter,
+        format!("The records show no field `{path}`, or not all of it. Name a field that they show as a whole."),
+    )
 }
 
 fn write_scope(scope: &mut String, setting: &str, paths: &[Path]) {
