@@ -77,6 +77,9 @@ const LARGE_DOCUMENT: i32 = 14 * 1024 * 1024;
 /// Tells that the document was left out of an event.
 const IS_LARGE: &str = "isLarge";
 
+/// The most events of the first reply of a cursor, unless a command names another number.
+const FIRST_REPLY_EVENTS: usize = 101;
+
 // Codes of the server.
 /// An event does not fit into a reply.
 const TOO_LARGE: i32 = 10_334;
@@ -514,21 +517,22 @@ impl<'a> Events<'a> {
                 }
             };
         };
+        if let Some(client) = &self.one_set {
+            client.note_majority(majority);
+        }
+        // The time of a lookup is that of the primary, which no majority may have yet.
         let majority = lookup.as_ref().map_or(majority, |lookup| lookup.time.max(majority));
         // An event that comes alone may be followed by others of the same transaction, which have the same time.
         let position = position.saturating_sub(u64::from(form == Form::Single));
         // An upper bound for the states that earlier streams looked up, perhaps on another member.
         let seen = self.inner.seen.fetch_max(majority, Ordering::Relaxed).max(majority);
         let target = *self.target.get_or_insert(seen);
-        if let Some(client) = &self.one_set {
-            client.note_majority(majority);
-        }
 
-        let (mut changes, mut has_events) = (Vec::new(), false);
+        let (mut changes, mut events) = (Vec::new(), 0);
         for event in reply.doc_slices().map_err(unreadable)? {
             let event = event.map_err(unreadable)?;
             let event = event.as_document().ok_or_else(|| unreadable("an event is no document"))?;
-            has_events = true;
+            events += 1;
             self.event(event, lookup.as_ref(), position, majority, &mut changes)?;
         }
         self.looked_up.retain(|_, looked_up| {
@@ -582,9 +586,9 @@ impl<'a> Events<'a> {
         // A stream that resumes with this token does not repeat held events.
         let is_complete = has_caught_up && self.looked_up.values().all(|looked_up| looked_up.held.is_none());
         // Writes of one transaction have one time. A reply ends between two of them only where the next event does not fit into
-        // it, which has 16 MiB; the first reply, after some number of events; and that of several shards anywhere.
-        let may_lack_events =
-            is_at_first || self.one_set.is_none() || (has_events && whole.as_bytes().len() > SMALL_REPLY_BYTES);
+        // it, which has 16 MiB; the first reply of a cursor, after [`FIRST_REPLY_EVENTS`]; and that of several shards anywhere.
+        let is_cut = events >= FIRST_REPLY_EVENTS || (events > 0 && whole.as_bytes().len() > SMALL_REPLY_BYTES);
+        let may_lack_events = is_at_first || self.one_set.is_none() || is_cut;
         let as_of = ClusterTime::new(position.saturating_sub(u64::from(may_lack_events))).filter(|_| has_caught_up);
         let token = token.filter(|_| is_complete).and_then(|token| encode_token(token, &self.identity));
         Ok(ChangeBatch { changes, token, current, as_of })
