@@ -1,5 +1,5 @@
-//! A lookup and a list through the whole service, in this process and without a socket: what a request costs between
-//! the parsed head and the bytes of the answer.
+//! The cost of a lookup and a list between the parsed request and the bytes of the response: the whole service in this process,
+//! without a socket.
 
 use std::hint::black_box;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use tower::ServiceExt;
 const RECORDS: u32 = 2_500;
 
 fn requests(criterion: &mut Criterion) {
-    // On one thread: no hop to another one is measured along.
+    // A single thread, so that no switch between threads is measured.
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();
     for backend in BACKENDS {
         let directory = tempfile::tempdir().unwrap();

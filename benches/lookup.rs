@@ -1,6 +1,5 @@
-//! Get by id, through `&dyn Store` as the service does it: every embedded backend, few and many records, hits and misses,
-//! ids as MongoDB makes them and strings. In random order, so that the processor's caches do not help more than they
-//! would in earnest.
+//! Lookups through `&dyn Store`, as in the service: every embedded backend, few and many records, hits and misses, ObjectIds and
+//! strings. In random order, so that the processor's caches help no more than in production.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -17,12 +16,12 @@ const COUNTS: [u32; 2] = [1_000, 1_000_000];
 /// The number of documents in one upsert.
 const BATCH: u32 = 10_000;
 
-/// Makes an `_id` of the `index`-th record; `there` or not, it has the same form.
+/// Makes the `_id` of the `index`-th record, or with `there` false one of the same form that is absent.
 type MakeId = fn(index: u32, there: bool) -> Bson;
 
 const KINDS: [(&str, MakeId); 2] = [("object_id", object_id), ("string", string)];
 
-/// A time, a machine, a counter: ObjectIds made by one process differ in the first and the last bytes only.
+/// Returns an ObjectId as a process makes them: they differ in the first and the last bytes only.
 fn object_id(index: u32, there: bool) -> Bson {
     let mut id = [0x5f, 0, 0, 0, 0x9a, 0x3c, 0x77, 0xe1, u8::from(there), 0, 0, 0];
     id[1..4].copy_from_slice(&(index / 50).to_be_bytes()[1..]);
@@ -50,13 +49,13 @@ fn document(id: Bson, index: u32) -> Document {
     Document::new(fields.to_vec().expect("BSON")).expect("a document")
 }
 
-/// The ids of all records in random order. A request's id was just read, so it is close: made before the store is filled,
-/// these stand one after the other in memory, rather than in the holes that filling leaves.
+/// Returns the ids of all records in random order. Called before the store is filled, so that the ids are adjacent in memory: in
+/// the service, the id of a request is in the processor's cache.
 fn shuffled(count: u32, make: MakeId, there: bool) -> Vec<RecordId> {
     let mut order: Vec<u32> = (0..count).collect();
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     for last in (1..order.len()).rev() {
-        // Knuth's generator; its high bits are random enough to shuffle by.
+        // Knuth's generator, whose high bits are random enough to shuffle.
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         order.swap(last, (state >> 33) as usize % (last + 1));
     }

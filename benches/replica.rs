@@ -46,7 +46,7 @@ fn lookup(criterion: &mut Criterion) {
         memory
     });
     let replica = runtime.block_on(replica(memory.clone()));
-    // Far from one another, so that the processor's caches do not help more than in earnest.
+    // Consecutive ids are far from each other, so that the processor's caches help no more than in production.
     let ids = (0..COUNT).map(|at| RecordId::from(format!("order-{:07}-berlin", at * 7_919 % COUNT)));
     let ids: Vec<RecordId> = ids.collect();
     for (name, store) in [("memory", memory), ("replica", replica)] {

@@ -1,5 +1,5 @@
-//! The pages for people, in a real browser: what it shows after the page's own script has run, and that it has nothing to
-//! complain about, least of all of the page's own security policy.
+//! The pages in a real browser: the content after the page's script has run, and no errors in the console, such as violations of
+//! the page's security policy.
 //!
 //! Ignored where `TEST_CHROMIUM` names no executable.
 
@@ -66,7 +66,7 @@ struct Browser {
     service: Serving,
 }
 
-/// Comes first among the records, and would run if it were taken for markup.
+/// The first record: its scripts would run if it were treated as markup.
 const ODD: &str = r#"{"_id":"<b onclick=x>","note":"<img src=/nowhere onerror=alert(1)><script>alert(2)</script>"}"#;
 
 impl Browser {
@@ -82,7 +82,7 @@ impl Browser {
         Self { program, profile, service }
     }
 
-    /// The document as it is when the page has nothing left to do.
+    /// Returns the document once the page is idle.
     fn open(&self, path: &str) -> String {
         self.open_at(self.service.address, path)
     }
@@ -90,7 +90,7 @@ impl Browser {
     fn open_at(&self, address: SocketAddr, path: &str) -> String {
         let profile: &Path = &self.profile.path().join("profile");
         let output = Command::new(&self.program)
-            // Its own walls need rights that a container has not; what it opens here is ours.
+            // The sandbox needs rights that a container does not have, and the page is trusted.
             .args(["--headless=new", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr"])
             .args(["--virtual-time-budget=10000", "--dump-dom"])
             .arg(format!("--user-data-dir={}", profile.display()))

@@ -1,4 +1,4 @@
-//! The documents: their links lead somewhere, what they name exists, and their commands do what they say.
+//! The documents: their links and the names in them are valid, and their commands have the output that they show.
 //!
 //! The commands of a document run in order, in one empty directory: see `support/markdown.rs` for the blocks that have them.
 //! `cargo run` and `records` run the program that was built for this test, `mongod` the one that `TEST_MONGOD` names. Documents
@@ -114,7 +114,7 @@ fn none(findings: Vec<String>) -> Outcome {
     if findings.is_empty() { Ok(()) } else { Err(findings.join("\n").into()) }
 }
 
-/// The text outside of fenced blocks, and the lines of which there are headings.
+/// Returns the text outside of fenced blocks.
 fn prose(text: &str) -> String {
     let mut fenced = false;
     let outside = text.lines().filter(|line| {
@@ -180,7 +180,7 @@ fn paths_exist() -> Outcome {
         let plain = |letter: char| letter.is_ascii_lowercase() || letter.is_ascii_digit() || "/._-".contains(letter);
         span.contains('/') && FOLDERS.contains(&folder) && span.chars().all(plain)
     };
-    // The changelog also speaks of what there was.
+    // The changelog also names paths that were removed.
     let documents = documents().into_iter().filter(|document| document.name != "CHANGELOG.md");
     none(
         documents
@@ -206,7 +206,7 @@ fn settings_exist() -> Outcome {
         let is_name = |letter: char| letter.is_ascii_uppercase() || letter == '_';
         text.split(|letter| !is_name(letter)).filter(|word| word.starts_with("RECORDS_")).map(str::to_owned).collect()
     };
-    // `RECORDS_VERSION` is of the build.
+    // `RECORDS_VERSION` is a variable of the build.
     let variables = &names(&format!("{known} {deployment} RECORDS_VERSION"));
     let is_flag = |letter: char| letter.is_ascii_lowercase() || letter == '-';
     let flags: &BTreeSet<&str> = &known.split(|letter| !is_flag(letter)).chain(FOREIGN_FLAGS.iter().copied()).collect();

@@ -1,4 +1,4 @@
-//! The tables of `docs/reference/settings.md` and `docs/reference/metrics.md` are what the flags and the registry say.
+//! The tables of `docs/reference/settings.md` and `docs/reference/metrics.md`, compared with the flags and the registry.
 //!
 //! `TEST_REGENERATE=1 cargo test --all-features --test reference` writes them between the markers of the two files.
 
@@ -31,7 +31,7 @@ use tracing_appender::non_blocking::NonBlocking;
 const BEGIN: &str = "<!-- generated: begin -->\n";
 const END: &str = "<!-- generated: end -->\n";
 
-/// Holds the part of `docs/reference/NAME` between the markers against `generated`, or writes it.
+/// Compares the part of `docs/reference/NAME` between the markers with `generated`, or writes it.
 fn check(name: &str, generated: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/reference").join(name);
     let text = fs::read_to_string(&path).unwrap();
@@ -70,7 +70,7 @@ fn setting(arg: &Arg) -> String {
     let value = arg.get_value_names().filter(|_| arg.get_action().takes_values());
     let value = value.map(|names| format!(" {}", names[0])).unwrap_or_default();
     let help = arg.get_long_help().or(arg.get_help()).unwrap().to_string();
-    // A default that the flag does not have, as its help words it.
+    // The help text has defaults that the flag does not define.
     let (mut help, mut default) = match help.split_once(" [default: ") {
         Some((before, rest)) => {
             let (default, after) = rest.split_once(']').unwrap();
@@ -99,7 +99,7 @@ fn setting(arg: &Arg) -> String {
     format!("| {} |\n", cells.map(|cell| cell.replace('|', "\\|")).join(" | "))
 }
 
-/// The metrics of one store, and the records of another, which can be copied without a server.
+/// A store with the metrics of a remote store and the records of an embedded one, so that it needs no server.
 #[derive(Debug)]
 struct Primary {
     metrics: Arc<dyn Store>,
@@ -138,7 +138,7 @@ impl Store for Primary {
 
 #[tokio::test]
 async fn the_reference_of_metrics_is_what_the_registry_says() {
-    // Its metrics are those of the largest build: without a store elsewhere, a build has fewer.
+    // The reference documents a build with a remote store; other builds have fewer metrics.
     let Some(remote) = BACKENDS.iter().find(|backend| backend.kind == BackendKind::Remote) else { return };
     let issuer = JwtSettings {
         jwks: "https://issuer.example/keys.json".into(),
@@ -171,7 +171,7 @@ async fn the_reference_of_metrics_is_what_the_registry_says() {
     settings.connections = Some(Connections::default());
     settings.process_memory_limit = Some(1 << 30);
     settings.dropped_lines = Some(NonBlocking::new(std::io::sink()).0.error_counter());
-    // Requests are counted by key once there was one with a key.
+    // The metric of API keys appears after the first request with a key.
     let key = auth::new_key("reference").unwrap();
     let directory = tempfile::tempdir().unwrap();
     let keys = directory.path().join("keys");
@@ -198,7 +198,7 @@ async fn the_reference_of_metrics_is_what_the_registry_says() {
     check("metrics.md", &format!("\n| metric | type | labels | |\n|---|---|---|---|\n{rows}\n"));
 }
 
-/// A family of metrics, as the text of the registry shows it.
+/// A family of metrics in the text of the registry.
 #[derive(Default)]
 struct Family {
     name: String,

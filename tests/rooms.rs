@@ -1,4 +1,4 @@
-//! The rules on imports, as far as a search of the text can see them: which file may name what. `src/lib.rs` says why.
+//! The rules on imports between modules, checked by a search of the source text. `src/lib.rs` explains them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use rstest::rstest;
 
-/// The Rust files below `src/`, by their path from there, without their unit tests.
+/// Returns the Rust files below `src/`, by their relative paths, without their unit tests.
 fn sources() -> Vec<(String, String)> {
     fn walk(directory: &Path, found: &mut Vec<PathBuf>) {
         for entry in fs::read_dir(directory).unwrap() {
@@ -25,7 +25,7 @@ fn sources() -> Vec<(String, String)> {
     let code = |path: &Path| {
         let text = fs::read_to_string(path).unwrap();
         let text = text.split("\n#[cfg(test)]").next().unwrap().to_owned();
-        // A mention in a comment is no import.
+        // Comments may name any module.
         let text = text.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
         let each = ungrouped(&text);
         text + &each
@@ -33,7 +33,7 @@ fn sources() -> Vec<(String, String)> {
     files.iter().map(|path| (name(path), code(path))).filter(|(name, _)| !name.ends_with("tests.rs")).collect()
 }
 
-/// What is imported in groups, one by one: `use crate::{query, store::Error}` names `crate::query` and `crate::store::Error`.
+/// Expands grouped imports: `use crate::{query, store::Error}` names `crate::query` and `crate::store::Error`.
 fn ungrouped(code: &str) -> String {
     let mut each = String::new();
     for root in ["crate", "std"] {
@@ -100,8 +100,8 @@ fn imports_lead_leftwards(#[case] room: &str, #[case] words: &[&str]) {
     }
 }
 
-/// Groups of files that import each other, by `use` or by path, directly or in a circle. Each waits to be taken apart: this list
-/// may only become shorter. A module and those inside of it are one unit here, since the outer one declares the inner ones.
+/// Groups of files that import each other, by `use` or by path, directly or in a cycle. This list may only become shorter. A module
+/// and its submodules count as one unit, since the outer one declares the inner ones.
 const KNOWN_CYCLES: &[&[&str]] = &[];
 
 #[test]
@@ -134,14 +134,14 @@ fn a_circle_of_imports_is_found(#[case] files: &[(&str, &str)], #[case] cycle: &
 
 type ModulePath = Vec<String>;
 
-/// The crate's modules, each with its file and with what it imports.
+/// The crate's modules, each with its file and its imports.
 struct Modules(BTreeMap<ModulePath, Module>);
 
 struct Module {
     file: String,
     /// Names that `use` brings in, with the paths that they stand for.
     names: BTreeMap<String, ModulePath>,
-    /// Every path in the file that begins at the crate, here, or above.
+    /// Every path in the file that begins with `crate`, `self` or `super`.
     paths: BTreeSet<ModulePath>,
 }
 
@@ -173,7 +173,7 @@ impl Modules {
         Self(files.into_iter().map(read).collect())
     }
 
-    /// The module that defines what `path` names: a name that a module imports is defined elsewhere.
+    /// Returns the module that defines the item at `path`, which other modules may re-export.
     fn defined(&self, path: &[String], depth: usize) -> ModulePath {
         let known = (0..=path.len()).rev().find(|&length| self.0.contains_key(&path[..length])).unwrap_or_default();
         let module = path[..known].to_vec();
@@ -184,7 +184,7 @@ impl Modules {
         }
     }
 
-    /// The files that each file imports, but for those that it is inside of and those inside of it.
+    /// Returns the imports of each file, without its parent modules and submodules.
     fn edges(&self) -> BTreeMap<&str, BTreeSet<&str>> {
         let targets = |(here, module): (&ModulePath, &Module)| {
             let targets = module.paths.iter().map(|path| self.defined(path, 0));
@@ -224,7 +224,7 @@ impl Modules {
     }
 }
 
-/// The paths of a tree such as `a::{b, c::{self, D as E}}`, each with the name that it gets.
+/// Returns the paths of a tree such as `a::{b, c::{self, D as E}}`, each with its local name.
 fn flattened(tree: &str) -> Vec<(ModulePath, String)> {
     fn walk(front: &[String], tree: &str, found: &mut Vec<(ModulePath, String)>) {
         let tree = tree.trim();
@@ -257,7 +257,7 @@ fn flattened(tree: &str) -> Vec<(ModulePath, String)> {
     found
 }
 
-/// `path` from the crate's root, if it leads into the crate.
+/// Returns `path` from the crate's root, if it leads into the crate.
 fn absolute(here: &[String], path: &[String], modules: &BTreeSet<ModulePath>) -> Option<ModulePath> {
     let mut base = here.to_vec();
     let mut rest = path;

@@ -1,9 +1,8 @@
-//! Many records: the memory that an import and a list of them take, for every backend, the time that a page takes, and
-//! the same answers from all backends.
+//! Large collections: for every backend, the memory of an import and of a list, the time of a page, and equal responses.
 //!
-//! Each trial drives the program as a process. `TEST_RECORDS=1000000` says how many records there are; without it, the
-//! trials that read the program's memory from `/proc` are shown as ignored. A million take optimised code:
-//! `cargo test --profile scale --test scale`. Servers are as `tests/support/servers.rs` says.
+//! Each trial runs the program as a process. `TEST_RECORDS=1000000` sets the number of records; without it, the trials that read
+//! the program's memory from `/proc` are ignored. A million records need optimised code: `cargo test --profile scale --test scale`.
+//! For the servers see `tests/support/servers.rs`.
 
 #[path = "support/servers.rs"]
 mod servers;
@@ -20,7 +19,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use records::store::{BACKENDS, Backend, BackendKind};
 use tempfile::TempDir;
 
-/// A million have 260 MB together. Of fewer, each is longer: a hundred thousand still have 130 MB, which may not pile up either.
+/// The number of records. A million have 260 MB together. Fewer records are longer: a hundred thousand still have 130 MB.
 static RECORDS: LazyLock<u32> = LazyLock::new(|| {
     let records = std::env::var("TEST_RECORDS").unwrap_or_default();
     records.parse().unwrap_or_else(|_| panic!("TEST_RECORDS must be a number, and is {records:?}"))
@@ -47,7 +46,7 @@ fn main() -> ExitCode {
         let ignored = std::env::var_os("TEST_RECORDS").is_none() || untestable;
         let trial = |name, run| trial(name, run).with_ignored_flag(ignored);
         trials.push(trial("lists_of_many_to_slow_and_fast_readers_take_little_memory", lists));
-        // Times are for a quiet machine, and asked for: `TEST_TIMES=1`.
+        // Times are checked only with `TEST_TIMES`, on a quiet machine.
         let untimed = ignored || std::env::var_os("TEST_TIMES").is_none();
         trials.push(trial("the_last_page_takes_as_long_as_the_first", pages).with_ignored_flag(untimed));
         // An import into a memory store keeps every record, so it is not bounded.
@@ -56,7 +55,7 @@ fn main() -> ExitCode {
             trials.push(trial("many_are_imported_in_bounded_memory_from_a_pipe", |backend| import(backend, false)));
         }
     }
-    // Side by side they would measure each other.
+    // Parallel measurements would disturb each other.
     let conclusion = libtest_mimic::run(&Arguments { test_threads: Some(1), ..arguments }, trials);
     servers::stop_all();
     conclusion.exit_code()
@@ -66,7 +65,7 @@ fn write_file(path: &Path) -> std::io::Result<()> {
     let mut file = BufWriter::new(File::create(path)?);
     let text = "lorem ipsum ".repeat(10 * (1_000_000 / *RECORDS).clamp(1, 10) as usize);
     for index in 0..*RECORDS {
-        // In an order that is not the ids'.
+        // The order differs from that of the ids.
         let id = index.wrapping_mul(2_654_435_761);
         writeln!(
             file,
@@ -140,7 +139,7 @@ fn import(backend: &Backend, from_file: bool) -> Result<(), Failed> {
     let name = file.to_string_lossy();
     let mut command = records(&url(backend, &directory)?, &["import", if from_file { &name } else { "-" }]);
     if !from_file {
-        // A pipe, as from a program: it can be read once.
+        // A pipe can be read only once.
         let mut cat = Command::new("cat").arg(&file).stdout(Stdio::piped()).spawn()?;
         command.stdin(cat.stdout.take().ok_or("no pipe")?);
         std::thread::spawn(move || cat.wait());
@@ -167,7 +166,7 @@ fn lists(backend: &Backend) -> Result<(), Failed> {
     let file = directory.path().join("many.jsonl");
     write_file(&file)?;
     let server = Serving::filled(backend, &directory, &file)?;
-    // Whatever is set up by the first request is there before it counts.
+    // The first request allocates what later ones reuse.
     server.ask("/api/v1/records/nothing", "*/*")?.read_to_end(&mut Vec::new())?;
     let idle = memory(&server.process.0, "VmRSS")?;
     let list = |accept, slow| server.ask("/api/v1/records", accept).map(|reader| List { reader, slow });
@@ -179,16 +178,15 @@ fn lists(backend: &Backend) -> Result<(), Failed> {
     read_by(backend, &server, idle, "lines to a slow and a fast one", lines)
 }
 
-/// A list on its way to a reader that is slow for a while: what the server reads ahead of such a one piles up in its memory, if
-/// it does.
+/// A list whose reader is slow for a while, to measure the memory that the server needs to read ahead.
 struct List {
     reader: TcpStream,
     slow: Duration,
 }
 
 impl List {
-    /// Reads it to its end. Returns how many records it had, but for those whose name was cut by the end of a buffer, and
-    /// with which byte it ended.
+    /// Reads the list to its end. Returns the number of records, without those whose name is split between two buffers, and the
+    /// last byte.
     fn read(mut self) -> std::io::Result<(usize, u8)> {
         let begin = Instant::now();
         let (mut count, mut last) = (0, 0);
@@ -208,7 +206,7 @@ impl List {
     }
 }
 
-/// All `lists` at once, while the server's memory is watched.
+/// Reads all `lists` at once, and checks the server's memory meanwhile.
 fn read_by(backend: &Backend, server: &Serving, idle: u64, what: &str, lists: Vec<List>) -> Result<(), Failed> {
     let begin = Instant::now();
     let readers: Vec<_> = lists.into_iter().map(|list| std::thread::spawn(|| list.read())).collect();
@@ -231,7 +229,7 @@ fn read_by(backend: &Backend, server: &Serving, idle: u64, what: &str, lists: Ve
     Ok(())
 }
 
-/// The records of a page: a million are ten thousand pages.
+/// The number of records in a page: a million records are ten thousand pages.
 const PAGE: usize = 100;
 
 fn pages(backend: &Backend) -> Result<(), Failed> {
@@ -247,7 +245,7 @@ fn pages(backend: &Backend) -> Result<(), Failed> {
     let first = format!("/api/v1/records?limit={PAGE}");
     let last = format!("{first}&after={cursor}");
     let mut times = [Vec::new(), Vec::new()];
-    // In turns, so that whatever else the machine does is shared.
+    // The requests take turns, so that other load on the machine affects both equally.
     for _ in 0..500 {
         for (page, times) in [&first, &last].into_iter().zip(&mut times) {
             let begin = Instant::now();
@@ -275,7 +273,7 @@ struct Serving {
 }
 
 impl Serving {
-    /// The program over `backend`, with the records of `file` in it.
+    /// Starts the program with `backend` and the records of `file`.
     fn filled(backend: &Backend, directory: &TempDir, file: &Path) -> Result<Self, Failed> {
         let url = url(backend, directory)?;
         let name = file.to_string_lossy();
@@ -302,14 +300,14 @@ impl Serving {
         }
     }
 
-    /// Head and body of an answer.
+    /// Returns the head and the body of a response.
     fn answer(&self, path: &str) -> Result<String, Failed> {
         let mut answer = String::new();
         self.ask(path, "*/*")?.read_to_string(&mut answer)?;
         Ok(answer)
     }
 
-    /// Asks in HTTP/1.0: the body comes as it is, and ends with the connection.
+    /// Sends a request of HTTP/1.0, so that the body has no chunks and ends with the connection.
     fn ask(&self, path: &str, accept: &str) -> Result<TcpStream, Failed> {
         let mut stream = TcpStream::connect(&self.address)?;
         write!(stream, "GET {path} HTTP/1.0\r\nAccept: {accept}\r\n\r\n")?;
@@ -317,7 +315,7 @@ impl Serving {
     }
 }
 
-/// A line of the process's status, in KiB.
+/// Returns a value of the process's status, in KiB.
 fn memory(process: &Child, what: &str) -> Result<u64, Failed> {
     let status = std::fs::read_to_string(format!("/proc/{}/status", process.id()))?;
     let line = status.lines().find_map(|line| line.strip_prefix(what)?.strip_prefix(':'));

@@ -1,8 +1,7 @@
-//! The served description of the API, held against the service by [Schemathesis](https://schemathesis.io) with all of its
-//! checks, over every store of this build.
+//! [Schemathesis](https://schemathesis.io) compares the served description of the API with the service, by all of its checks, over
+//! every store of this build.
 //!
-//! Ignored where `TEST_SCHEMATHESIS` names no executable. `TEST_REQUIRE` and the servers are as everywhere: see
-//! `support/servers.rs`.
+//! Ignored unless `TEST_SCHEMATHESIS` names the executable. For `TEST_REQUIRE` and the servers see `support/servers.rs`.
 
 #[path = "cli/support.rs"]
 #[allow(dead_code)]
@@ -18,7 +17,7 @@ use process::{Serving, code, run, stderr};
 use records::auth;
 use records::store::{BACKENDS, Backend, BackendKind};
 
-/// Requests made up for each check of each operation. More find more, and take longer.
+/// The number of generated requests for each check of each operation. More requests find more, and take longer.
 const EXAMPLES: &str = "30";
 
 fn main() -> ExitCode {
@@ -63,7 +62,7 @@ fn check(program: &PathBuf, backend: &Backend, with_key: bool) -> Result<(), Str
             return Err(stderr(&imported));
         }
     }
-    // The access log is not read here.
+    // The test does not read the access log.
     let mut arguments = vec!["serve", "--store", &store, "--log", "info,records::http=off"];
     let key = auth::new_key("schemathesis")?;
     if with_key {

@@ -12,7 +12,7 @@ use records::document::reader::Documents;
 use records::record::raw::{self, ValueRef};
 use serde_json::Value;
 
-/// A check of one file's content: the number of cases, and what went wrong.
+/// Checks the content of a file. Returns the number of cases, and the failures.
 type Check = fn(&Value) -> (usize, Vec<String>);
 
 fn main() -> ExitCode {
@@ -68,7 +68,7 @@ fn unhex(text: &str) -> Vec<u8> {
     (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).expect("hex digits")).collect()
 }
 
-/// The field that the corpus' document is put into, since not each of them can be stored by itself.
+/// Reads a document of the corpus as a field of another document, since some of them cannot be stored by themselves.
 fn read(document: &str) -> Result<Vec<u8>, String> {
     let text = format!(r#"{{"_id":1,"v":{document}}}"#);
     let document = extended_json::parse(text.as_bytes()).map_err(|error| error.to_string())?;
@@ -81,7 +81,7 @@ fn texts(content: &Value) -> (usize, Vec<String>) {
         let canonical = unhex(text(case, "canonical_bson").expect("BSON"));
         let is_lossy = case["lossy"].as_bool().unwrap_or_default();
         let described = text(case, "description").unwrap_or_default();
-        // Bare numbers do not say how wide they are, so the relaxed form is compared by its JSON.
+        // Bare numbers do not tell their type, so the relaxed form is compared by its JSON.
         for form in ["canonical_extjson", "degenerate_extjson", "relaxed_extjson"] {
             let Some(document) = text(case, form) else { continue };
             count += 1;
@@ -106,12 +106,12 @@ fn wrong_texts(content: &Value) -> (usize, Vec<String>) {
     let (mut count, mut failures) = (0, Vec::new());
     for case in cases(content, "parseErrors") {
         let document = text(case, "string").expect("a text");
-        // Decimals stand alone in the corpus.
+        // The corpus has decimals without a document.
         let is_decimal = text(content, "bson_type") == Some("0x13");
         let document =
             if is_decimal { format!(r#"{{"$numberDecimal":{}}}"#, Value::from(document)) } else { document.to_owned() };
         let description = text(case, "description").unwrap_or_default();
-        // Numbers without quotes are taken, as other readers do, and as version 1 of the format has them for dates.
+        // Numbers without quotes are accepted, as by other parsers, and as in version 1 of the format for dates.
         if ["(number, not string)", "(number, not string or hash)"].iter().any(|taken| description.ends_with(taken)) {
             continue;
         }
@@ -123,7 +123,7 @@ fn wrong_texts(content: &Value) -> (usize, Vec<String>) {
     (count, failures)
 }
 
-/// The document of the corpus in a file of BSON, as a field of a document with an `_id`.
+/// Reads a document of the corpus from a BSON file, as a field of a document with an `_id`.
 fn file(bson: &[u8]) -> Result<Vec<u8>, String> {
     let mut file = Vec::new();
     raw::append_document(&mut file, |out| {
@@ -168,7 +168,7 @@ fn uris(content: &Value) -> (usize, Vec<String>) {
     let (mut count, mut failures) = (0, Vec::new());
     for case in cases(content, "tests") {
         let uri = text(case, "uri").expect("a URI");
-        // Without their libraries there is no way to authenticate, so ignoring them would help nobody.
+        // Without their libraries the client cannot authenticate, so these mechanisms are errors.
         let is_supported = !["GSSAPI", "MONGODB-OIDC"].iter().any(|mechanism| uri.contains(mechanism));
         let expected = case["valid"].as_bool().expect("a boolean") && is_supported;
         count += 1;

@@ -1,11 +1,11 @@
-//! The records that everybody serves.
+//! The records that every contestant serves.
 
 use records::document::extended_json;
 use records::record::Document;
 
 pub const FEW: u32 = 2_500;
 
-/// About 250 bytes of JSON each, under ObjectIds.
+/// Returns documents of about 250 bytes of JSON, with ObjectIds.
 pub fn documents(count: u32) -> impl Iterator<Item = (String, Document)> {
     (0..count).map(|n| {
         let id = format!("5f0000009a3c77e1{n:08x}");
@@ -17,7 +17,7 @@ pub fn documents(count: u32) -> impl Iterator<Item = (String, Document)> {
     })
 }
 
-/// `few` paths of records among `count`, in an order that is not theirs.
+/// Returns the paths of `few` out of `count` records, in another order than that of the ids.
 pub fn paths(count: u32, few: u32) -> Vec<String> {
     // The step shares no factor with either count, so every path comes once before one comes twice.
     (0..few)
@@ -26,7 +26,7 @@ pub fn paths(count: u32, few: u32) -> Vec<String> {
         .collect()
 }
 
-/// The JSON that clients get of the document.
+/// Returns the wire JSON of the document.
 pub fn json(document: &Document) -> Vec<u8> {
     let mut json = Vec::new();
     records::wire::document(&mut json, document.bson()).expect("BSON");

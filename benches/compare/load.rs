@@ -16,12 +16,12 @@ pub struct Seen {
     pub p99: Duration,
 }
 
-/// Asks for `paths` in turn over `connections`, spread over `ports`, for `time`. Counts nothing but 200s; anything else ends the
-/// comparison.
+/// Requests `paths` in turn over `connections`, spread over `ports`, for `time`. Every response must be a 200; another one ends
+/// the comparison.
 pub fn run(ports: &[u16], paths: &Arc<Vec<String>>, connections: usize, time: Duration) -> Seen {
     // A single thread: the load generator shares the processors with the service.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    // Written before the clock runs, since that would be taken from the contestants too.
+    // The requests are built before the clock starts, since that would take processor time from the contestants.
     let request = |path: &String| format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
     let requests: Arc<[String]> = paths.iter().map(request).collect();
     let (took, seconds) = runtime.block_on(async {
@@ -67,14 +67,14 @@ async fn one(port: u16, requests: &[String], start: usize, end: Instant) -> Vec<
     took
 }
 
-/// Reads one answer to its end.
+/// Reads a response to its end.
 async fn answer(stream: &mut TcpStream, buffer: &mut [u8]) {
     let mut filled = 0;
     let (head, length) = loop {
         let read = stream.read(&mut buffer[filled..]).await.expect("an answer");
         assert_ne!(read, 0, "the server closed the connection");
         filled += read;
-        // No more is read of the head than must be, by what hyper writes: a client that takes long makes all contestants alike.
+        // Parses only the headers that hyper needs to be understood: a slow client would hide the differences.
         if let Some(end) = memmem::find(&buffer[..filled], b"\r\n\r\n") {
             let head = &buffer[..end + 2];
             assert!(head.starts_with(b"HTTP/1.1 200 "), "{}", String::from_utf8_lossy(head));
@@ -95,7 +95,7 @@ async fn answer(stream: &mut TcpStream, buffer: &mut [u8]) {
                 rest -= read;
             }
         }
-        // Chunks: the last one is empty, and nothing follows it.
+        // A chunked body ends with an empty chunk.
         None => {
             let mut tail: Vec<u8> = buffer[head..filled].iter().rev().take(5).rev().copied().collect();
             while tail != b"0\r\n\r\n" {

@@ -1,14 +1,14 @@
 //! Compares the whole service with its parts in one run: `cargo bench --bench compare`.
 //!
 //! Needs a MongoDB: `TEST_MONGOD` names an executable to start as a replica set of one, or `TEST_MONGODB_URL` a replica set
-//! that runs. Every contestant is a process of its own and stands still while another is asked. They take turns, round after
-//! round, because the machine is not the same from one minute to the next; so what is compared is always within a round, and
-//! what is printed is the median of the rounds' ratios, with the least and the greatest.
+//! that runs. Every contestant is a separate process, which is idle while another one is measured. They take turns in rounds,
+//! because the speed of the machine changes over minutes: ratios are computed within a round, and the output is their median,
+//! with the least and the greatest.
 //!
 //! - `--seconds 3` each turn, `--rounds 5`.
-//! - `--million` compares lookups among a million records with those among a few, too, from each store and from bare
-//!   axum's hash map; loading them takes three minutes.
-//! - `--spread` compares instances of the service over a replica set of three, and nothing else.
+//! - `--million` also compares lookups among a million records with those among a few, from each store and from bare axum's
+//!   hash map; loading them takes three minutes.
+//! - `--spread` only compares instances of the service over a replica set of three.
 //! - `--save` draws the plot that docs/explanation/benchmarks.md shows.
 
 mod baselines;
@@ -91,11 +91,11 @@ const COPIED: Duration = Duration::from_secs(300);
 /// The text before the address in a server's output.
 const LISTENING: &str = "listening on http://";
 
-/// A process that serves, ended with this value.
+/// A server process, killed when this is dropped.
 struct Server {
     child: Child,
     port: u16,
-    /// From its start to the first 200.
+    /// The time from the start to the first 200.
     cold: Duration,
 }
 
@@ -103,7 +103,7 @@ impl Server {
     fn start(command: &mut Command, first: &str) -> Self {
         let begun = Instant::now();
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("a process");
-        // The baselines say where they listen on standard output, the service in its log.
+        // Baselines print their address to standard output, the service logs it.
         let (out, log) = (child.stdout.take().expect("piped"), child.stderr.take().expect("piped"));
         let (sender, receiver) = std::sync::mpsc::channel();
         for reader in [Box::new(out) as Box<dyn Read + Send>, Box::new(log)] {
@@ -138,7 +138,7 @@ impl Server {
         Self::start(&mut serve(store, NO_SEED.as_ref()), first)
     }
 
-    /// The service in replica mode, when it answers from its copy.
+    /// Starts the service in replica mode, and returns once the replica answers.
     fn replica(store: &str, first: &str) -> Self {
         let mut command = serve(store, NO_SEED.as_ref());
         let server = Self::start(command.args(["--fallback", "memory:", "--fallback-mode", "replica"]), first);
@@ -158,14 +158,14 @@ impl Server {
         Self::start(Command::new(std::env::current_exe().expect("this program")).args(["serve", name, argument]), first)
     }
 
-    /// A number that it tells Prometheus.
+    /// Returns the value of a metric.
     fn metric(&self, name: &str) -> f64 {
         let (_, text) = get(self.port, "/metrics");
         let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         value.expect("such a metric").parse().expect("a number")
     }
 
-    /// The resident memory in MB.
+    /// Returns the resident memory in MB.
     fn memory(&self) -> f64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap_or_default();
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or("0");
@@ -186,7 +186,7 @@ impl Drop for Server {
     }
 }
 
-/// The status and the whole response of one GET; status 0 without a response.
+/// Returns the status and the whole response of a GET; status 0 without a response.
 fn get(port: u16, path: &str) -> (u16, String) {
     let mut answer = String::new();
     let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)) else { return (0, answer) };
@@ -213,7 +213,7 @@ fn fill(url: &str, count: u32) {
     });
 }
 
-/// Records as MongoDB's tools write them.
+/// Writes records in the format of MongoDB's tools.
 fn seed_file(path: &Path, count: u32) {
     let mut file = io::BufWriter::new(std::fs::File::create(path).expect("a file"));
     for (id, document) in data::documents(count) {
@@ -227,7 +227,7 @@ fn seed_file(path: &Path, count: u32) {
 
 type Turn<'a> = (&'a str, Box<dyn Fn() -> Seen + 'a>);
 
-/// `url`: of a database in MongoDB.
+/// Runs the comparison. `url` returns the URL of a database in MongoDB.
 fn run(comparison: &Comparison, url: impl Fn(&str) -> String, million: bool, save: bool) {
     let directory = tempfile::tempdir().expect("a directory");
     let seed = directory.path().join("seed.jsonl");
@@ -314,7 +314,7 @@ fn run(comparison: &Comparison, url: impl Fn(&str) -> String, million: bool, sav
             ("bare axum", &|| Server::baseline("axum", &MANY.to_string(), first)),
         ];
         for (few, start) in start {
-            // One server at a time, because each needs much memory.
+            // The servers run one at a time, because each needs much memory.
             let server = start();
             let name = format!("{few}, among 1,000,000");
             let among_many: Turn<'_> =
@@ -327,25 +327,25 @@ fn run(comparison: &Comparison, url: impl Fn(&str) -> String, million: bool, sav
     }
 }
 
-/// A contestant and what was seen of it in each round.
+/// The contestants, each with its measurements in each round.
 pub type Rounds = Vec<(String, Vec<Seen>)>;
 
 impl Comparison {
-    /// Lets all take turns, and prints what was seen.
+    /// Lets all contestants take turns, and prints the measurements.
     fn hold(&self, title: &str, turns: Vec<Turn<'_>>) -> Rounds {
         let mut rounds: Rounds = turns.iter().map(|(name, _)| ((*name).to_owned(), Vec::new())).collect();
         for (_, turn) in &turns {
-            // Connections, caches, the pool of the driver: not what is compared.
+            // Warms up connections, caches and the pool of the driver, which are not compared.
             turn();
         }
         for round in 0..self.rounds {
-            // Each round begins with another, so that none always follows the same.
+            // Each round starts with another contestant, so that none always follows the same one.
             for step in 0..turns.len() {
                 let at = (round + step) % turns.len();
                 rounds[at].1.push(turns[at].1());
             }
         }
-        // The service is compared with the others; where all rows are of one kind, they are with the first.
+        // The service is compared with the others. If all rows are services, they are compared with the first.
         let mut others: Vec<_> = rounds.iter().filter(|(name, _)| !name.starts_with("records")).collect();
         if others.is_empty() || others.len() == rounds.len() {
             others = rounds.first().into_iter().collect();

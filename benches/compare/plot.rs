@@ -4,7 +4,7 @@ use plotters::prelude::*;
 
 use super::{Rounds, middle, sorted};
 
-/// A bar for each contestant: the median round, with a line from the least to the most.
+/// Draws a bar for each contestant: the median round, with a line from the least to the greatest.
 pub fn draw(path: &str, title: &str, rounds: &Rounds) {
     let height = 70 + 46 * rounds.len() as u32;
     let area = SVGBackend::new(path, (900, height)).into_drawing_area();

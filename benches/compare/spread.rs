@@ -1,5 +1,5 @@
-//! Instances of the service over a replica set of three, all on this machine. They share its processors, so more of them
-//! answer no more: what shows is what it costs to spread the same load.
+//! Instances of the service over a replica set of three, all on this machine. They share its processors, so the comparison shows
+//! the cost of spreading the same load.
 
 use std::cell::Cell;
 use std::process::Command;
@@ -25,7 +25,7 @@ pub fn run(comparison: &Comparison) {
     let (host, options) =
         set[0].url().split_once("/?").map(|(host, set)| (host.to_owned(), set.to_owned())).expect("a set");
     let url = |more: &str| format!("{host}/{DATABASE}?{options}{more}");
-    // Each member has it all before any is asked.
+    // Waits until every member has all records.
     fill(&url("&w=3"), data::FEW);
 
     let paths = Arc::new(data::paths(data::FEW, data::FEW));
@@ -56,7 +56,7 @@ pub fn run(comparison: &Comparison) {
     }
 }
 
-/// The processor time of all members, and the lookups it was spent on.
+/// The processor time of all members, and the number of lookups for it.
 #[derive(Clone, Copy, Default)]
 struct Spent {
     seconds: f64,

@@ -1,5 +1,5 @@
-//! Any bytes are refused, or are a document that can be compared and encoded as valid JSON; and where the `bson` crate can
-//! read them too, it is the same JSON as the obvious way gives.
+//! Arbitrary bytes are refused, or are a document that can be compared and encoded as valid JSON. If the `bson` crate can read
+//! them too, the JSON is the same as by a simple implementation.
 #![no_main]
 
 use bson::Document as Tree;
@@ -10,7 +10,7 @@ use records_fuzz::obvious;
 
 fuzz_target!(|bytes: &[u8]| {
     compare(bytes);
-    // The same with the outermost length and end made right, so that the fuzzer need not find them.
+    // The same bytes with a correct length and end, so that the fuzzer need not find those.
     let mut framed = [&[0; 4], bytes, &[0]].concat();
     let length = framed.len() as i32;
     framed[..4].copy_from_slice(&length.to_le_bytes());

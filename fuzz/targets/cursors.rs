@@ -22,7 +22,7 @@ fuzz_target!(|bytes: &[u8]| {
     }
 });
 
-/// The text that `src/query/cursor.rs` makes of flags and position.
+/// Encodes flags and position like `src/query/cursor.rs`.
 fn forged(body: &[u8], sort: &Sort) -> String {
     let sums = [rapidhash::v3::rapidhash_v3(body), rapidhash::v3::rapidhash_v3(sort.to_string().as_bytes())];
     let sum = ((sums[0] ^ sums[1].rotate_left(32)) as u32).to_le_bytes();
@@ -34,7 +34,7 @@ fn check(text: &str, sort: &Sort) {
     assert_eq!(Cursor::decode(&cursor.encode(sort), sort).as_ref(), Some(&cursor));
     let (values, id) = cursor.position.split(sort).expect("decoding has checked it");
     assert_eq!(values.len(), sort.0.len());
-    // A store compares the position with those of documents: one with this `_id` stands at the same place.
+    // A document with these values and this `_id` has the same position.
     let mut bson = Vec::new();
     raw::append_document(&mut bson, |out| {
         if let Ok((kind, bytes)) = id.to_value() {

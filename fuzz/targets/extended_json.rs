@@ -1,5 +1,5 @@
-//! Any file is read to its end: documents, or the reasons why they are invalid. A document that is taken is one that every
-//! store can hold, and its JSON is what the obvious way gives.
+//! Any file is read to its end, as documents and errors. Every store can hold an accepted document, and its JSON is the same as
+//! by a simple implementation.
 #![no_main]
 
 use std::io::ErrorKind;
@@ -15,7 +15,7 @@ fuzz_target!(|bytes: &[u8]| {
     if let Ok(document) = extended_json::parse(bytes) {
         check(&document);
     }
-    // At most one document or error for each byte, or the reader does not come to an end. This build decompresses nothing.
+    // There is at most one document or error for each byte, unless the reader never ends. This build decompresses nothing.
     let mut items = 0;
     for item in Documents::new(bytes) {
         items += 1;
@@ -23,7 +23,7 @@ fuzz_target!(|bytes: &[u8]| {
         match item {
             Ok(Ok(document)) => check(&document),
             Ok(Err(_)) => {}
-            // A text that ends amid a character, or a compressed file that is cut: the file ends here.
+            // The file ends within a character, or within a compressed block.
             Err(error) => assert!(matches!(error.kind(), ErrorKind::InvalidData | ErrorKind::UnexpectedEof), "{error}"),
         }
     }
@@ -33,7 +33,7 @@ fn check(document: &Document) {
     assert_eq!(Document::new(document.bson().clone()).as_ref(), Ok(document));
     let tree = Tree::from_reader(&**document.bson()).expect("the bson crate reads what it has written");
     assert_eq!(tree.keys().next().map(String::as_str), Some("_id"));
-    // Valid as it is, the `_id` at the front.
+    // The document is valid, with its `_id` at the front.
     assert_eq!(validate(tree.clone()).as_ref(), Ok(document));
     let mut json = Vec::new();
     wire::document(&mut json, document.bson()).expect("a valid document has JSON");

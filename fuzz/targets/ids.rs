@@ -20,7 +20,7 @@ fuzz_target!(|text: &str| {
     }
 });
 
-/// The `_id` as the record's JSON shows it, without the quotes of a string.
+/// Returns the `_id` in the record's JSON, without the quotes of a string.
 fn address(key: &Key) -> String {
     let (kind, bytes) = key.to_value().expect("a key of a text has a value");
     let mut bson = Vec::new();

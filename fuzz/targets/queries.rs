@@ -31,7 +31,7 @@ fuzz_target!(|text: &str| {
     let selection = match Selection::parse(&parameters) {
         Ok(selection) => selection,
         Err(error) => {
-            // An answer repeats little of the client's text.
+            // A response repeats little of the client's text.
             assert!(error.parameter.chars().count() <= 64 && error.detail.chars().count() < 1_000, "{error:?}");
             return;
         }

@@ -4,14 +4,14 @@ use std::process::{Command, Stdio};
 
 use crate::run::{self, ensure, podman};
 
-/// A backup brings back what was lost, to the byte; one that is not whole changes nothing. What the collection is, beside its
-/// records, stays.
+/// A backup restores lost records byte for byte; an incomplete backup changes nothing. The options and indexes of the collection
+/// stay.
 pub fn comes_back(mongo: &str) -> Result<(), String> {
     let backup = || run::exact(Command::new("podman").args(["exec", mongo, "records-mongo-backup"]), Stdio::null());
     let restore = |lines: &str| {
         let mut command = Command::new("podman");
         command.args(["exec", "--interactive", mongo, "records-mongo-restore"]);
-        // A file, and so no pipe that fills up while the program speaks.
+        // A file instead of a pipe, which could fill up while the program writes.
         let file = tempfile::NamedTempFile::new().and_then(|file| {
             std::fs::write(file.path(), lines)?;
             file.reopen()
@@ -53,7 +53,7 @@ pub fn comes_back(mongo: &str) -> Result<(), String> {
     restore(&whole)?;
     ensure(backup()? == whole, || "what was restored differs from the backup".to_owned())?;
 
-    // A validator that nothing in the backup satisfies, a collation, and an index with and one without it.
+    // A validator that no document of the backup satisfies, a collation, and indexes with and without it.
     evaluate(
         "records.drop();
          const options = { collation: { locale: 'de', strength: 1 }, validator: { added: true } };
@@ -83,7 +83,7 @@ pub fn comes_back(mongo: &str) -> Result<(), String> {
     healthy()?;
     ensure(backup()? == none, || "a collection that is not there is no empty backup".to_owned())?;
 
-    // Somebody's own data, as lines and as an array: numbers keep their kind.
+    // Own data as lines and as an array: numbers keep their types.
     let (one, two) = (r#"{"_id":1,"double":5.0,"int":5}"#, r#"{"_id":2,"long":9007199254740993,"text":"[5.0]"}"#);
     let own = concat!(
         r#"{"_id":{"$numberInt":"1"},"double":{"$numberDouble":"5.0"},"int":{"$numberInt":"5"}}"#,

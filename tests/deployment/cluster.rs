@@ -1,4 +1,4 @@
-//! k8s/: rendered as `kubectl apply -k` would, and run.
+//! The manifests in k8s/, rendered like `kubectl apply -k`, and run.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -16,7 +16,7 @@ pub fn whole_life() -> Outcome {
     let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
     run::output(Command::new("cp").arg("-R").arg(Path::new(ROOT).join("k8s")).arg(folder.path()))?;
     let overlay = folder.path().join("k8s/overlays/local");
-    // A developer's own, if there are any.
+    // Keeps the files of a developer.
     for name in ["store.secret.env", "mongo.secret.env"] {
         let _ = std::fs::remove_file(overlay.join(name));
     }
@@ -35,7 +35,7 @@ pub fn whole_life() -> Outcome {
     let text = text.replace("newName: localhost/records\n", "newName: localhost/records-test\n");
     let text = text.replace("newName: localhost/records-mongo\n", "newName: localhost/records-mongo-test\n");
     let text = text.replace("newTag: latest", "newTag: first");
-    // Podman 4.3 mounts no Secret, and no kubelet is here to replace its files: folders of the host take their place.
+    // Podman 4.3 cannot mount a Secret, and there is no kubelet to replace its files, so folders of the host are mounted.
     let secrets =
         Secrets::create(&folder.path().join("secrets"), ["store", "RECORDS_MONGO_PASSWORD", "MONGO_ROOT_PASSWORD"])?;
     secrets.write("records-mongo", &password, Some(&root))?;
@@ -61,7 +61,7 @@ pub fn whole_life() -> Outcome {
     let ready = begin.elapsed();
     is_whole(port)?;
     let (app, mongo) = (container("records-pod")?, container("records-mongo-pod")?);
-    // Podman ends the pod's sandbox with its only container, and starts another one, with another address.
+    // Podman ends the pod's sandbox with its only container, and starts another one with another address.
     let replace = || {
         podman(["stop", "--time", "60", &mongo])?;
         podman(["start", &mongo]).map(drop)
@@ -81,14 +81,14 @@ pub fn whole_life() -> Outcome {
     Ok(format!("ready {:.1} s after it was applied{found}\n  {jobs}", ready.as_secs_f32()))
 }
 
-/// The container in the pod whose name begins with `pod`, which depends on the version of Podman.
+/// Returns the container in `pod`. The rest of its name depends on the version of Podman.
 fn container(pod: &str) -> Outcome {
     let names = podman(["ps", "--format", "{{.Names}}"])?;
     let name = names.lines().find(|name| name.starts_with(pod));
     name.map(str::to_owned).ok_or_else(|| format!("no container of {pod} runs:\n{names}"))
 }
 
-/// The scripts of the two CronJobs, which no cluster is here to run, in containers on the pods' network.
+/// Runs the scripts of the two CronJobs in containers on the pods' network, since there is no cluster.
 fn backs_up_and_restores(overlay: &Path, secrets: &Secrets, mongo: &str) -> Outcome {
     let rendered = run::exact(Command::new("kubectl").arg("kustomize").arg(overlay), Stdio::null())?;
     let volume = unique("records-backup");
@@ -124,7 +124,7 @@ fn backs_up_and_restores(overlay: &Path, secrets: &Secrets, mongo: &str) -> Outc
     Ok(format!("{saved}; {restored}"))
 }
 
-/// The text below `- |`, without its indentation.
+/// Returns the text below `- |` without its indentation.
 fn script(object: &str) -> String {
     let mut lines = object.lines().skip_while(|line| line.trim() != "- |").skip(1).peekable();
     let depth = lines.peek().map_or(0, |line| line.len() - line.trim_start().len());

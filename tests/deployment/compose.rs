@@ -1,4 +1,4 @@
-//! podman-compose.yml: a whole life, from an empty volume to the end.
+//! The deployment of podman-compose.yml, from an empty volume to its removal.
 
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -19,9 +19,9 @@ pub const LIST: &str = "/api/v1/records";
 pub const HIT: &str = "/api/v1/records/Fe";
 pub const MISS: &str = "/api/v1/records/none";
 
-/// How much earlier than its database the service starts.
+/// The time by which the service starts before its database.
 const EARLIER: Duration = Duration::from_secs(30);
-/// How soon after its database the service serves.
+/// The time after the start of its database in which the service must answer.
 const SOON: Duration = Duration::from_secs(2);
 const LOAD_CONNECTIONS: usize = 64;
 
@@ -63,9 +63,9 @@ pub fn whole_life() -> Outcome {
     reads_only(&mongo)?;
     backup::comes_back(&mongo)?;
     is_whole(port)?;
-    // The probes have run by now, and backups.
+    // Probes and backups have run by now.
     let logs = podman(["exec", &mongo, "find", "/tmp", "-name", "*_log"])?;
-    ensure(logs.is_empty(), || format!("the shell of the probes leaves logs behind: {logs}"))?;
+    ensure(logs.is_empty(), || format!("the shell of the probes leaves logs: {logs}"))?;
 
     for container in [&mongo, &app] {
         podman(["restart", container])?;
@@ -102,14 +102,14 @@ pub fn whole_life() -> Outcome {
     Ok(found)
 }
 
-/// A password that nobody has had before.
+/// Returns a new random password.
 pub fn secret() -> Result<String, String> {
     let bytes = std::fs::read("/proc/sys/kernel/random/uuid").map_err(|error| error.to_string())?;
     Ok(String::from_utf8_lossy(&bytes).trim().replace('-', ""))
 }
 
-/// Every record, to the byte as the reference store has it, a hit and a miss. MongoDB must answer, not a replica that may be a
-/// moment behind.
+/// Checks that the list, a hit and a miss equal those of the reference store byte for byte. MongoDB must answer, since a replica
+/// may lag.
 pub fn is_whole(port: u16) -> Result<(), String> {
     let fresh = |path| {
         let mut answer = http::get(port, path);
@@ -131,7 +131,7 @@ pub fn is_whole(port: u16) -> Result<(), String> {
     ensure(miss.status == 204 && miss.body.is_empty(), || format!("{MISS}: {miss:?}"))
 }
 
-/// The seed in the memory store.
+/// A server with the seed in the memory store.
 struct Reference {
     server: Child,
     port: u16,
@@ -177,7 +177,7 @@ fn health(container: &str) -> Result<(), String> {
     podman(["healthcheck", "run", container]).map(drop)
 }
 
-/// The service's user may not write, nor read another database.
+/// Checks that the service's user may neither write nor read another database.
 fn reads_only(mongo: &str) -> Result<(), String> {
     let script = r#"
         const url = `mongodb://records:${require('fs').readFileSync(process.env.RECORDS_MONGO_PASSWORD_FILE, 'utf8').trim()}@${require('os').hostname()}/records`;
@@ -198,10 +198,11 @@ fn reads_only(mongo: &str) -> Result<(), String> {
     podman(["exec", "-e", "HOME=/tmp", mongo, "mongosh", "--quiet", "--nodb", "--eval", script]).map(drop)
 }
 
-/// Without an administrator there would be no authentication, and a volume that has one does not make up for that.
+/// Checks that MongoDB refuses to start without an administrator, since it would have no authentication, even if its volume has
+/// users.
 fn never_open(volume: &str) -> Result<(), String> {
     let data = format!("{volume}:/data/db");
-    // The database that runs holds the volume: whatever is wrong, another one ends.
+    // The running database locks the volume, so a second one ends in any case; its message shows the reason.
     for arguments in [&[MONGO][..], &["-e", "MONGO_INITDB_ROOT_USERNAME=root", MONGO], &[MONGO, "--quiet"]] {
         let mut command = Command::new("podman");
         command.args(["run", "--rm", "--read-only", "--tmpfs", "/tmp", "--cap-drop", "all", "-v", &data]);
@@ -211,7 +212,7 @@ fn never_open(volume: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Starts a service half a minute before its database, with a replica to be made as soon as there is one.
+/// Starts a service with a replica half a minute before its database.
 fn start_early(deployment: &Deployment) -> Outcome {
     let mongo = deployment.mongo;
     podman(["stop", "--time", "60", mongo])?;
@@ -241,10 +242,10 @@ fn start_early(deployment: &Deployment) -> Outcome {
     ))
 }
 
-/// SIGTERM while 64 clients ask without a pause.
+/// Sends SIGTERM while 64 clients send requests without a pause.
 ///
-/// With a drain delay as in Kubernetes: until that is over nothing may fail. After that connections end, but only between
-/// two answers.
+/// The drain delay is that of Kubernetes: until it is over, no request may fail. After it, connections end, but only between two
+/// responses.
 fn stop_under_load(deployment: &Deployment) -> Outcome {
     let delay = Duration::from_secs(3);
     let name = unique("records-drain");
@@ -257,7 +258,7 @@ fn stop_under_load(deployment: &Deployment) -> Outcome {
         let clients: Vec<_> =
             (0..LOAD_CONNECTIONS).map(|index| scope.spawn(move || client(port, index, over))).collect();
         thread::sleep(Duration::from_secs(2));
-        // Beside the signal, which a busy machine may take longer to send than the delay lasts.
+        // In parallel to the signal, since a busy machine may take longer to send it than the delay lasts.
         let unready = scope.spawn(|| {
             let mut unready = false;
             while !unready && !ended.load(Ordering::Relaxed) {
@@ -267,7 +268,7 @@ fn stop_under_load(deployment: &Deployment) -> Outcome {
         });
         let begin = Instant::now();
         let signalled = podman(["kill", "--signal", "TERM", &name]);
-        // Counted from before the signal, and so a little early.
+        // Counted from before the signal, so it is a little early.
         let _ = over.set(begin + delay);
         let code = signalled.and_then(|_| podman(["wait", &name]));
         let stopped = code.map(|code| (code, begin.elapsed()));
@@ -285,7 +286,7 @@ fn stop_under_load(deployment: &Deployment) -> Outcome {
     ))
 }
 
-/// Asks until the server ends the connection, which it may from `over` on, and only instead of an answer.
+/// Sends requests until the server ends the connection, which it may do from `over` on, between two responses.
 fn client(port: u16, index: usize, over: &OnceLock<Instant>) -> Result<usize, String> {
     let path = if index.is_multiple_of(8) { LIST } else { HIT };
     let may_end = || over.get().is_some_and(|over| Instant::now() >= *over);

@@ -10,7 +10,7 @@ use crate::{Outcome, http};
 
 const GUIDES: &[&str] = &["compose", "back-up-and-restore", "rotate-passwords", "your-own-data"];
 
-/// What readers have themselves.
+/// The files that the guides expect from their readers.
 const FILES: &[(&str, &str)] =
     &[("mine.jsonl", "{\"_id\":1}\n"), ("mine.json", "[{\"_id\":1},{\"_id\":2}]\n"), ("more.jsonl", "{\"_id\":3}\n")];
 
@@ -44,7 +44,7 @@ pub fn guides() -> Outcome {
                 format!("README.md starts otherwise:\n{}", block.code)
             })?;
             count += 1;
-            // The names that another run may have.
+            // Replaces the port, which another run may use.
             let code = block.code.replace(":8080", &format!(":{port}"));
             let code = code
                 .replace("records_records", &format!("{project}_records"))

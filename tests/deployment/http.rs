@@ -1,4 +1,4 @@
-//! As much of an HTTP client as tells a whole answer from a cut one.
+//! A minimal HTTP client that distinguishes a complete response from a cut one.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -13,18 +13,18 @@ pub fn free_port() -> Result<u16, String> {
 pub struct Answer {
     pub status: u16,
     pub body: Vec<u8>,
-    /// It says its age, as an answer of the replica does.
+    /// True if the response has an `Age`, so that it comes from the replica.
     pub is_stale: bool,
-    /// The server closes the connection after it.
+    /// True if the server closes the connection after the response.
     pub last: bool,
 }
 
 pub struct Connection(BufReader<TcpStream>);
 
 pub enum Failure {
-    /// Nothing came.
+    /// No byte of the response came.
     Unanswered,
-    /// It began and did not end.
+    /// The response began and did not end.
     Cut(String),
 }
 
@@ -92,7 +92,7 @@ impl Connection {
     }
 }
 
-/// One request on a connection of its own.
+/// Sends a request on a new connection.
 pub fn get(port: u16, path: &str) -> Result<Answer, String> {
     let mut connection = Connection::open(port).map_err(|error| format!("port {port}: {error}"))?;
     connection.get(path).map_err(|failure| match failure {
@@ -101,7 +101,7 @@ pub fn get(port: u16, path: &str) -> Result<Answer, String> {
     })
 }
 
-/// Its status, or 0 for no answer.
+/// Returns the status of a response, or 0 without a response.
 pub fn status(port: u16, path: &str) -> u16 {
     get(port, path).map_or(0, |answer| answer.status)
 }

@@ -1,4 +1,4 @@
-//! The two images: what is in them, what they refuse, and that a build can be repeated.
+//! The two images: their content, the settings that they refuse, and reproducible builds.
 
 use std::collections::BTreeSet;
 use std::process::Command;
@@ -15,15 +15,15 @@ const ONCE_MORE: &str = "localhost/records-test:third";
 
 const MAX_BYTES: u64 = 8_000_000;
 
-/// Layers of builds that were made to be thrown away.
+/// Layers of builds that are removed at the end.
 static LEFT_OVER: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 
-/// The cargo profile that the images are built by: that of the image that is published, unless another one is named.
+/// Returns the cargo profile of the images: that of the published image, unless `TEST_IMAGE_PROFILE` names another one.
 fn profile() -> String {
     std::env::var("TEST_IMAGE_PROFILE").unwrap_or_else(|_| "image".to_owned())
 }
 
-/// Whether the images are as they are published: size and digest of others mean nothing.
+/// Returns true if the images have the published profile. Size and digest are checked only for those.
 pub fn are_real() -> bool {
     profile() == "image"
 }
@@ -36,7 +36,7 @@ fn head() -> Outcome {
     git(&["rev-parse", "HEAD"])
 }
 
-/// Builds one image as docs/reference/deployment-files.md says, but for the name and, where it is asked for, the profile.
+/// Builds an image by the command in docs/reference/deployment-files.md, with another name and perhaps another profile.
 fn build_one(file: &str, image: &str, flags: &[&str]) -> Result<(), String> {
     let time = git(&["log", "-1", "--format=%ct"])?;
     let revision = format!("org.opencontainers.image.revision={}", head()?);
@@ -66,7 +66,7 @@ pub fn build() -> Outcome {
         (RECORDS, "{{.Config.ExposedPorts}}", "map[8080/tcp:{}]"),
         (RECORDS, r#"{{index .Labels "org.opencontainers.image.licenses"}}"#, "MIT OR Apache-2.0"),
         (MONGO, "{{.User}}", "999:999"),
-        // MongoDB's own, and that of what was added.
+        // The licence of MongoDB and that of the added files.
         (MONGO, r#"{{index .Labels "org.opencontainers.image.licenses"}}"#, "SSPL-1.0 AND (MIT OR Apache-2.0)"),
     ] {
         let found = inspect(image, field)?;
@@ -89,8 +89,8 @@ fn inspect(image: &str, field: &str) -> Outcome {
     podman(["image", "inspect", "--format", field, image])
 }
 
-/// From nothing. The first build may have had steps of an earlier commit out of a cache, and that commit's times by that: then
-/// a third one is compared with the second.
+/// Builds the images again without a cache, and compares them. The first build may have used cached steps of an earlier commit,
+/// with the times of that commit: then a third build is compared with the second.
 pub fn build_again() -> Outcome {
     let before = all_images()?;
     let built = build_and_compare();
@@ -108,7 +108,7 @@ fn build_and_compare() -> Outcome {
         first = ONCE_MORE;
         build_one("Containerfile", ONCE_MORE, &["--no-cache"])?;
     }
-    // Quickly built.
+    // This image builds quickly.
     build_one("Containerfile.mongo", MONGO, &["--no-cache"])?;
     build_one("Containerfile.mongo", AGAIN[1], &["--no-cache"])?;
     let mut digests = Vec::new();
@@ -124,7 +124,7 @@ fn all_images() -> Result<BTreeSet<String>, String> {
     Ok(podman(["images", "--all", "--quiet", "--no-trunc"])?.lines().map(str::to_owned).collect())
 }
 
-/// Removes the images, but not the first build's layers: they make the next one quick.
+/// Removes the images, but keeps the layers of the first build, which speed up the next one.
 pub fn forget() {
     for image in [RECORDS, MONGO, ONCE_MORE].into_iter().chain(AGAIN) {
         let _ = podman(["untag", image, image]);
@@ -136,8 +136,8 @@ pub fn forget() {
     }
 }
 
-/// A load that fails ends the container with a reason; the next start begins again; and what somebody else has put there
-/// stays untouched, but is served by who says so.
+/// Checks that a failed load ends the container with a reason, that the next start loads again, and that foreign data stays
+/// untouched, and is served only if the settings say so.
 pub fn refuse() -> Outcome {
     let volume = unique("records-refuse");
     podman(["volume", "create", &volume])?;
@@ -160,7 +160,7 @@ pub fn refuse() -> Outcome {
     };
     let said = run::failure(&mut start(&[]))?;
     ensure(said.contains("RECORDS_MONGO_PASSWORD"), || format!("without a password it says: {said}"))?;
-    // Twice: the second start may not pass for a whole one.
+    // Starts twice: the second start must not accept the incomplete load.
     for _ in 0..2 {
         let said = run::failure(&mut start(&["-e", "RECORDS_MONGO_PASSWORD=pass", "-v", &seed]))?;
         let reasons = ["E11000", "the seed could not be loaded"];
@@ -169,9 +169,9 @@ pub fn refuse() -> Outcome {
     let foreign = "rm -rf /data/db/.records-* && touch /data/db/WiredTiger";
     run::output(start(&[]).args(["bash", "-c", foreign]))?;
     let said = run::failure(&mut start(&["-e", "RECORDS_MONGO_PASSWORD=pass"]))?;
-    ensure(said.contains("left alone"), || format!("with somebody else's database it says: {said}"))?;
+    ensure(said.contains("left alone"), || format!("with a foreign database it says: {said}"))?;
 
-    // As that message says. There are no records in it.
+    // Follows the advice of that message. The database has no records.
     let own = r#"
         set -e
         export HOME=/tmp

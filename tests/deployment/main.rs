@@ -1,17 +1,17 @@
 //! The files that deploy the service, proved by running them: images, compose, Kubernetes manifests, CI.
 //!
-//! Takes minutes, and needs root's Podman, so all of it is shown as ignored unless asked for:
+//! The tests take minutes and need root's Podman, so they are ignored unless these variables are set:
 //!
-//! - `TEST_DEPLOYMENT=1` runs what this machine can run, and shows the rest as ignored; with `TEST_DEPLOYMENT=all` what
-//!   cannot run is a failure. Needs `podman`, `podman-compose`, `kubectl` and `git`.
-//! - `TEST_IMAGE_PROFILE=dev` builds the service's image by that cargo profile instead of `image`: in a fraction of the time,
-//!   without any claim on its size and its digest.
+//! - `TEST_DEPLOYMENT=1` runs the tests for which this machine has the programs; with `TEST_DEPLOYMENT=all` a missing program is a
+//!   failure. The programs are `podman`, `podman-compose`, `kubectl` and `git`.
+//! - `TEST_IMAGE_PROFILE=dev` builds the service's image by that cargo profile instead of `image`: in a fraction of the time, but
+//!   its size and its digest are not checked.
 //! - `TEST_KUBE_PLAY` names a program that runs a kustomization: `up [--publish SERVICE=PORT] FOLDER`, `down`.
 //! - `TEST_WOODPECKER_EXEC` names one that runs a Woodpecker file: `--event EVENT [--list] [--only STEP] FILE`. With
 //!   `TEST_WOODPECKER=full` every step runs, for every event, which takes an hour; without, the quick ones.
 //! - `TEST_TAKEOVER_FROM` names the commit that is upgraded from: the one before unless set, and with `image` alone.
 //!
-//! The trials build on one another, and run in their order, one at a time. What they start they end, also when they fail.
+//! The trials depend on each other, and run in order, one at a time. They stop everything that they start, even when they fail.
 
 mod backup;
 mod cluster;
@@ -31,12 +31,12 @@ use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Trial};
 
-/// What a trial says when it went well, or why it did not.
+/// The report of a successful trial, or the reason of its failure.
 type Outcome = Result<String, String>;
 
 struct Check {
     name: &'static str,
-    /// Programs, and variables (in capitals) that name one.
+    /// Required programs, and variables (in capitals) that name a program.
     needs: &'static [&'static str],
     run: fn() -> Outcome,
 }
@@ -58,7 +58,7 @@ const CHECKS: &[Check] = &[
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
-    // One after the other, whatever was asked for.
+    // The trials depend on each other, so they never run in parallel.
     arguments.test_threads = Some(1);
     let asked = std::env::var("TEST_DEPLOYMENT").unwrap_or_default();
     let trials = CHECKS.iter().map(|check| {
@@ -83,7 +83,7 @@ fn main() -> ExitCode {
     });
     let conclusion = libtest_mimic::run(&arguments, trials.collect());
     if !asked.is_empty() {
-        // Not those of another run, which may be under way.
+        // Only the images of this run are removed.
         images::forget();
     }
     conclusion.exit_code()

@@ -1,5 +1,5 @@
-//! MongoDB is killed, hung, stopped and replaced, its password rotated and a backup restored, all while clients ask. With a
-//! replica no request may fail; without one the service may refuse, but never give a wrong answer.
+//! MongoDB is killed, hung, stopped and replaced, its password is rotated and a backup restored, all under load. With a replica no
+//! request may fail; without one the service may refuse requests, but never give a wrong answer.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -21,7 +21,7 @@ const CLIENTS_WITHOUT_REPLICA: usize = 2;
 const KILLED_FOR: Duration = Duration::from_secs(6);
 const HUNG_FOR: Duration = Duration::from_secs(8);
 
-/// How long the service may take to find MongoDB again, and to follow a new password.
+/// The time in which the service must find MongoDB again, and use a new password.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A deployment that runs, with the folders of secrets that its containers mount.
@@ -37,7 +37,7 @@ pub struct Deployment<'a> {
     pub replace: &'a dyn Fn() -> Result<(), String>,
 }
 
-/// Two folders, in which files are replaced as the kubelet does it: by the swap of a link.
+/// Two folders whose files are replaced like those of the kubelet: by swapping a link.
 pub struct Secrets {
     pub records: PathBuf,
     pub mongo: PathBuf,
@@ -79,7 +79,7 @@ fn replace(folder: &Path, name: &str, content: &str) -> Result<(), String> {
     swap().map_err(|error: std::io::Error| format!("{}: {error}", folder.display()))
 }
 
-/// Another container of the service on the same network, which has no replica.
+/// Starts another container of the service, without a replica, on the same network.
 pub fn without_replica(deployment: &Deployment, name: &str, flags: &[&str]) -> Result<u16, String> {
     let port = http::free_port()?;
     let secrets = format!("{}:/run/secrets/records:ro", deployment.secrets.records.display());
@@ -91,7 +91,7 @@ pub fn without_replica(deployment: &Deployment, name: &str, flags: &[&str]) -> R
     Ok(port)
 }
 
-/// The replica of a deployment that has just started is complete, and follows the changes of its MongoDB.
+/// Waits until the replica of a new deployment is complete and follows the changes in MongoDB.
 pub fn replica_follows(app: &str, within: Duration) -> Result<Duration, String> {
     wait("a replica that follows every change", within, || logged(app, "fallback replica follows every change") > 0)
 }
@@ -126,7 +126,7 @@ pub fn all(deployment: &Deployment) -> Outcome {
         thread::sleep(HUNG_FOR);
         podman(&["unpause", mongo])
     })?;
-    // Stopped and started rather than restarted: a pod ends with its only container, and a restart then finds no pod.
+    // Stopped and started instead of restarted: a pod ends with its only container, and a restart would find no pod.
     found += &load.during("stopped for 6 s", Away::Long, || {
         podman(&["stop", "--time", "60", mongo])?;
         thread::sleep(KILLED_FOR);
@@ -134,7 +134,7 @@ pub fn all(deployment: &Deployment) -> Outcome {
     })?;
     found += &load.during("replaced", Away::Briefly, deployment.replace)?;
     found += &load.during("password rotated", Away::No, || rotate(deployment, &name))?;
-    // Connections outlive their password. After this one all are made by the new one.
+    // Connections outlive their password. After this event, all connections use the new one.
     found += &load.during("replaced after the rotation", Away::Briefly, deployment.replace)?;
     run::output(Command::new("podman").args(["exec", mongo, "records-mongo-healthcheck"]))?;
     let backup = run::exact(Command::new("podman").args(["exec", mongo, "records-mongo-backup"]), Stdio::null())?;
@@ -149,7 +149,7 @@ pub fn all(deployment: &Deployment) -> Outcome {
     Ok(found)
 }
 
-/// As docs say it: MongoDB's user first, then the files.
+/// Rotates the password in the order of the documents: first MongoDB's user, then the files.
 fn rotate(deployment: &Deployment, without: &str) -> Result<(), String> {
     let password = secret()?;
     let file = tempfile::NamedTempFile::new().map_err(|error| error.to_string())?;
@@ -164,7 +164,7 @@ fn rotate(deployment: &Deployment, without: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Whether an event takes MongoDB away for so long that the replica must have answered.
+/// The length of an outage. After a long one, the replica must have answered.
 #[derive(Clone, Copy, PartialEq)]
 enum Away {
     /// Longer than a service without a replica waits.
@@ -174,14 +174,14 @@ enum Away {
     No,
 }
 
-/// The paths that clients ask for, and what each must be answered as long as nothing is written.
+/// Returns the paths that clients request, with the expected responses while there are no writes.
 fn expected(port: u16) -> Result<Vec<(&'static str, Answer)>, String> {
     [HIT, HIT, HIT, MISS, HIT, HIT, HIT, LIST].into_iter().map(|path| Ok((path, http::get(port, path)?))).collect()
 }
 
 struct Load {
     port: u16,
-    /// Of a service without a replica.
+    /// The port of a service without a replica.
     without: u16,
     expected: Vec<(&'static str, Answer)>,
 }
@@ -195,7 +195,7 @@ struct Seen {
 }
 
 impl Load {
-    /// Lets clients ask while `event` happens and until MongoDB answers again. Every answer is checked.
+    /// Runs the load during `event` and until MongoDB answers again, and checks every response.
     fn during(&self, what: &str, away: Away, event: impl FnOnce() -> Result<(), String>) -> Outcome {
         let stop = &AtomicBool::new(false);
         let (happened, with, without) = thread::scope(|scope| {
@@ -248,7 +248,7 @@ impl Load {
                 let begin = Instant::now();
                 let answer = match connection.get(path) {
                     Ok(answer) => answer,
-                    // A list that breaks off is an honest answer, where there is no other.
+                    // Without a replica, a list may be aborted.
                     Err(Failure::Cut(_)) if may_refuse => {
                         seen.refused += 1;
                         break;

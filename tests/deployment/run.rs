@@ -1,13 +1,13 @@
-//! Programs that are run, and what became of them.
+//! Runs programs, and reports their results.
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-/// Where the project is.
+/// The root directory of the project.
 pub const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
-/// Whether `need`, a program, or a variable that names one, is there.
+/// Returns true if the program `need`, or the program that the variable `need` names, exists.
 pub fn is_there(need: &str) -> bool {
     if need.starts_with("TEST_") {
         return std::env::var_os(need).is_some_and(|path| Path::new(&path).is_file());
@@ -15,17 +15,17 @@ pub fn is_there(need: &str) -> bool {
     std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(|folder| folder.join(need).is_file()))
 }
 
-/// Its standard output, if it exits with 0; all it said otherwise.
+/// Runs a program. Returns its trimmed standard output if it exits with 0, else all its output.
 pub fn output(command: &mut Command) -> Result<String, String> {
     fed(command, Stdio::null())
 }
 
-/// The same of a program that reads `input`.
+/// Runs a program like [`output`], with `input` as its standard input.
 pub fn fed(command: &mut Command, input: Stdio) -> Result<String, String> {
     exact(command, input).map(|text| text.trim().to_owned())
 }
 
-/// The same, with the space around it.
+/// Runs a program like [`fed`], and returns the output without trimming.
 pub fn exact(command: &mut Command, input: Stdio) -> Result<String, String> {
     let output = run(command, input)?;
     if output.status.success() {
@@ -34,7 +34,7 @@ pub fn exact(command: &mut Command, input: Stdio) -> Result<String, String> {
     Err(format!("{command:?}: {}\n{}", output.status, said(&output)))
 }
 
-/// What it said on its way to an exit status that is not 0.
+/// Runs a program that must fail, and returns its output.
 pub fn failure(command: &mut Command) -> Result<String, String> {
     let output = run(command, Stdio::null())?;
     if output.status.success() { Err(format!("{command:?} should have failed")) } else { Ok(said(&output)) }
@@ -47,7 +47,7 @@ fn run(command: &mut Command, input: Stdio) -> Result<Output, String> {
 fn said(output: &Output) -> String {
     let text = [output.stdout.as_slice(), output.stderr.as_slice()].concat();
     let text = String::from_utf8_lossy(&text).into_owned();
-    // The end says why; a build's beginning only fills the screen.
+    // Keeps the last lines, which show the reason.
     let lines: Vec<&str> = text.lines().collect();
     lines[lines.len().saturating_sub(60)..].join("\n")
 }
@@ -60,7 +60,7 @@ pub fn ensure(holds: bool, otherwise: impl FnOnce() -> String) -> Result<(), Str
     if holds { Ok(()) } else { Err(otherwise()) }
 }
 
-/// How long it took until `done`.
+/// Waits until `done` returns true, and returns the time that took.
 pub fn wait(what: &str, within: Duration, mut done: impl FnMut() -> bool) -> Result<Duration, String> {
     let begin = Instant::now();
     while !done() {
@@ -72,7 +72,7 @@ pub fn wait(what: &str, within: Duration, mut done: impl FnMut() -> bool) -> Res
     Ok(begin.elapsed())
 }
 
-/// Does something when it goes out of scope, however that comes.
+/// Calls a function when it is dropped, also during a panic.
 pub struct Finally<F: FnMut()>(pub F);
 
 impl<F: FnMut()> Drop for Finally<F> {
@@ -81,7 +81,7 @@ impl<F: FnMut()> Drop for Finally<F> {
     }
 }
 
-/// A name that no other run has.
+/// Returns a name that no other run uses.
 pub fn unique(name: &str) -> String {
     format!("{name}-{}", std::process::id())
 }

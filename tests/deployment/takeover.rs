@@ -1,4 +1,4 @@
-//! An upgrade from another commit: its volume is served, and its objects in a cluster can be applied over.
+//! An upgrade from another commit: its volume is served, and `kubectl apply` can update its objects.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -15,7 +15,7 @@ const OLD_MONGO: &str = "localhost/records-mongo-test:before";
 
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// What the API server refuses to change in an object that exists, by kind.
+/// The fields that the API server refuses to change in an existing object, by kind.
 const IMMUTABLE: &[(&str, &[&str])] = &[
     ("Deployment", &["selector:"]),
     ("StatefulSet", &["podManagementPolicy:", "selector:", "serviceName:", "volumeClaimTemplates:"]),
@@ -23,7 +23,7 @@ const IMMUTABLE: &[(&str, &[&str])] = &[
     ("PersistentVolumeClaim", &["accessModes:", "resources:"]),
 ];
 
-/// `TEST_TAKEOVER_FROM` names a commit: the one before this one unless set.
+/// Upgrades from the commit in `TEST_TAKEOVER_FROM`, by default the previous one.
 pub fn of_the_commit_before() -> Outcome {
     let commit = std::env::var("TEST_TAKEOVER_FROM").unwrap_or_else(|_| "HEAD~1".to_owned());
     let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
@@ -108,7 +108,7 @@ fn manifests(before: &Path) -> Outcome {
     Ok(format!("{compared} fields that no apply may change are the same"))
 }
 
-/// The objects of a kustomization, with made-up secrets.
+/// Renders the objects of a kustomization, with random secrets.
 fn render(root: &Path, overlay: &str) -> Result<Vec<String>, String> {
     let copy = tempfile::tempdir().map_err(|error| error.to_string())?;
     run::output(Command::new("cp").arg("-R").arg(root.join("k8s")).arg(copy.path()))?;
@@ -127,7 +127,7 @@ fn identity(object: &str) -> (Option<&str>, Option<&str>) {
     (line("kind: "), line("  name: "))
 }
 
-/// A field of `spec`, with all that is below it. kustomize writes every object with its fields in the same order.
+/// Returns a field of `spec` with its content. kustomize writes the fields of every object in the same order.
 fn section(object: &str, field: &str) -> String {
     let mut lines = object.lines().skip_while(|line| *line != "spec:").skip(1);
     let mut text = String::new();

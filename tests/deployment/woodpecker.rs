@@ -5,13 +5,13 @@ use std::process::Command;
 use crate::Outcome;
 use crate::run::{self, ROOT, ensure};
 
-/// Steps that take no compiler.
+/// Steps that need no compiler.
 const QUICK: &[&str] = &["version", "format"];
 
-/// Steps of a push that are run in containers when all are asked for. `licences` takes the internet.
+/// Steps of a push that run in containers with `TEST_WOODPECKER=full`. `licences` is left out, since it needs the internet.
 const LONG: &[&str] = &["format", "clippy", "tests", "build-tests", "breakable"];
 
-/// How often each step runs on a push, on a pull request and at night, and on a tag.
+/// The number of times that each step runs on a push, on a pull request and at night, and on a tag.
 const STEPS: &[(&str, usize, usize, usize)] = &[
     ("version", 0, 0, 1),
     ("format", 1, 1, 1),
@@ -65,7 +65,7 @@ pub fn every_event() -> Outcome {
         let known: usize = STEPS.iter().map(times).sum();
         ensure(listed.matches("\n-- ").count() == known, || format!("on {event} an unknown step runs:\n{listed}"))?;
     }
-    // What is published waits for everything else: steps of one line run in their order.
+    // Publishing waits for all other steps.
     let on_tag = listed("tag", &[])?;
     let (checks, pushes) = on_tag.split_once("-- push-records: ").ok_or("nothing is pushed on a tag")?;
     let early = |step: &&str| !checks.contains(&format!("-- {step}: "));
@@ -84,7 +84,7 @@ pub fn every_event() -> Outcome {
     let after: Vec<_> = pushes.split("\n-- ").skip(1).filter_map(|step| step.split(':').next()).collect();
     ensure(after == ["push-records-mongo", "sign", "release"], || format!("after the first push come {after:?}"))?;
 
-    // A MongoDB that is not on this machine is replaced by the one that is: `.ci/mongodb-version` says in the log which one that was.
+    // An image of MongoDB that this machine lacks is replaced by one that it has. `.ci/mongodb-version` logs the version.
     let mut text = file(".woodpecker.yml")?;
     let mut replaced = Vec::new();
     for version in ["6.0", "7.0"] {
@@ -94,7 +94,7 @@ pub fn every_event() -> Outcome {
             replaced.push(image);
         }
     }
-    // The quick steps run in the line with `ONCE` alone; the servers of the others would start for nothing.
+    // The quick steps run in the matrix line with `ONCE` only, since they do not need the servers of the others.
     let once: String =
         text.split_inclusive('\n').filter(|line| !line.contains("{RUST:") || line.contains("ONCE:")).collect();
     let here = tempfile::NamedTempFile::new().map_err(|error| error.to_string())?;

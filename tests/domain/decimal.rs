@@ -1,4 +1,4 @@
-//! Decimal128 by the rules of its specification: text that is kept, text that is brought into form, text that is refused.
+//! Decimal128 by the rules of its specification: text that is kept, normalised, or refused.
 
 use bson::{Bson, Decimal128};
 use proptest::prelude::*;
@@ -8,7 +8,7 @@ use rstest::rstest;
 use crate::documents::decimal;
 use crate::tree;
 
-/// The Decimal128 that the text is in Extended JSON.
+/// Parses the text as a Decimal128 in Extended JSON.
 fn parse(text: &str) -> Result<Decimal128, String> {
     let line = serde_json::json!({ "_id": 1, "v": { "$numberDecimal": text } }).to_string();
     let document = extended_json::parse(line.as_bytes()).map_err(|error| error.to_string())?;
@@ -49,7 +49,7 @@ fn read(text: &str) -> Result<String, String> {
 #[case("Infinity")]
 #[case("-Infinity")]
 fn the_scientific_string_is_kept_as_it_is(#[case] text: &str) {
-    // `1.000E+3` has an exponent of 0: its digits say it all.
+    // The exponent of `1.000E+3` is 0, so the kept text has no exponent.
     let kept = if text == "1.000E+3" { "1000" } else { text };
     assert_eq!(read(text).as_deref(), Ok(kept));
 }

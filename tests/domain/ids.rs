@@ -1,4 +1,4 @@
-//! From the text in a URL to the keys it may stand for.
+//! The keys that the text of an id in a URL can denote.
 
 use bson::{Bson, DateTime, doc};
 use proptest::prelude::*;
@@ -126,7 +126,7 @@ fn an_id_of_four_kilobytes_stands_for_itself() {
     assert_eq!(keys(&digits), [string(&digits)]);
 }
 
-/// The `_id` as the record shows it: a string without its quotes, anything else as it is.
+/// Returns the `_id` in the record's JSON, without the quotes of a string.
 fn shown(document: &Document) -> String {
     let mut json = Vec::new();
     wire::document(&mut json, document.bson()).unwrap();
@@ -140,7 +140,7 @@ fn shown(document: &Document) -> String {
     }
 }
 
-/// Whether the text that a record shows as its `_id` leads back to it.
+/// Returns true if the `_id` in the record's JSON, used as an id, finds the record.
 fn has_address(id: &Bson) -> bool {
     match id {
         Bson::String(text) => !text.is_empty(),
@@ -160,7 +160,7 @@ proptest! {
         let document = validate(doc! { "_id": id.clone() }).unwrap();
         let keys = keys(&shown(&document));
         match id {
-            // A string that looks like another type comes last; the typed `_id` would answer first.
+            // A string that resembles another type comes last, since the typed `_id` is tried first.
             Bson::String(_) => prop_assert_eq!(keys.last(), Some(document.key())),
             _ => prop_assert!(keys.contains(document.key()), "{:?}", keys),
         }

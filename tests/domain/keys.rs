@@ -1,4 +1,4 @@
-//! The order of keys, which is the order of lists. `tests/oracle` compares it with a real server's.
+//! The order of keys, which is the order of lists. `tests/oracle` compares it with that of a real server.
 
 use std::cmp::Ordering;
 
@@ -56,7 +56,7 @@ proptest! {
 
     #[test]
     fn numbers_compare_by_their_exact_value(integer: i64, near in -3..=3_i32) {
-        // The double next to the integer, or a few further on.
+        // The nearest double, or one of its neighbours.
         let mut double = integer as f64;
         for _ in 0..near.abs() {
             double = if near > 0 { double.next_up() } else { double.next_down() };

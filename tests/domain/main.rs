@@ -16,14 +16,14 @@ mod wire;
 
 use records::record::Document;
 
-/// The JSON of a record.
+/// Returns the wire JSON of a document.
 fn json(document: &Document) -> String {
     let mut out = Vec::new();
     records::wire::document(&mut out, document.bson()).expect("a document is BSON");
     String::from_utf8(out).expect("JSON is UTF-8")
 }
 
-/// The document as a tree of the `bson` crate.
+/// Converts the document to a tree of the `bson` crate.
 fn tree(document: &Document) -> bson::Document {
     bson::Document::from_reader(&**document.bson()).expect("a document is BSON")
 }

@@ -19,7 +19,7 @@ fn read_from(input: impl Read) -> Vec<Result<Document, InvalidDocument>> {
     Documents::new(input).map(|read| read.expect("the input can be read")).collect()
 }
 
-/// One byte at a time, so that everything falls on a border of what is in memory.
+/// Reads one byte at a time, so that every position is the end of a buffer once.
 struct Bytewise<'a>(&'a [u8]);
 
 impl Read for Bytewise<'_> {
@@ -33,7 +33,7 @@ fn read_bytewise(text: &[u8]) -> Vec<Result<Document, InvalidDocument>> {
     read_from(Bytewise(text))
 }
 
-/// The outcome of each text: the JSON of the `_id`, or the place and the reason.
+/// Returns the outcome of each text: the JSON of the `_id`, or the place and the reason.
 fn outcomes(text: &str) -> Vec<String> {
     let show = |read: Vec<Result<Document, InvalidDocument>>| -> Vec<String> {
         let id = |document: Document| wire::id(document.bson()).expect("an _id");
@@ -48,7 +48,7 @@ fn white_space() -> impl Strategy<Value = String> {
     "[ \t\r\n]{0,3}"
 }
 
-/// The same document with white space wherever JSON allows it: outside strings, around every sign.
+/// Adds white space wherever JSON allows it: outside of strings, around every sign.
 fn spread(text: &str, space: &str) -> String {
     let (mut out, mut in_string, mut escaped) = (String::new(), false, false);
     for character in text.chars() {
@@ -277,7 +277,7 @@ fn an_input_that_cannot_be_read_on_is_an_error_of_the_input() {
     assert_eq!(reader.next().unwrap().unwrap_err().to_string(), "unplugged");
 }
 
-/// The outcome of a file that is no text.
+/// Returns the outcomes of a binary file.
 fn outcomes_of(bytes: &[u8]) -> Vec<String> {
     let show = |read: Vec<Result<Document, InvalidDocument>>| -> Vec<String> {
         read.into_iter()

@@ -1,4 +1,4 @@
-//! Every text that is refused, with its message, and the `_id`s that are taken.
+//! Every text that is refused, with its message, and the `_id`s that are accepted.
 
 use bson::{Bson, doc};
 use records::document::extended_json::{self, Error};
@@ -135,7 +135,7 @@ fn an_id_with_the_name_of_an_operator_is_refused(#[case] id: &str, #[case] name:
 
 const OBJECT_ID: [u8; 12] = *b"\x50\x7f\x1f\x77\xbc\xf8\x6c\xd7\x99\x43\x90\x11";
 
-/// A real server takes each of these by an upsert.
+/// A real server accepts each of these ids in an upsert.
 #[rstest]
 #[case::empty_string(r#""""#, Bson::String(String::new()))]
 #[case::string_with_nul(r#""a\u0000b""#, Bson::String("a\0b".into()))]
@@ -277,7 +277,7 @@ fn a_malformed_wrapper_is_refused(#[case] value: &str, #[case] why: &str) {
     assert_eq!(reason(format!(r#"{{"_id":1,"v":{value}}}"#)), why);
 }
 
-/// `_id` and as many levels as asked for, the document itself counted, around `core`.
+/// Returns a document with `levels` levels around `core`, the document itself included.
 fn nested(levels: usize, open: &str, core: &str, close: &str) -> String {
     format!(r#"{{"_id":1,"v":{}{core}{}}}"#, open.repeat(levels - 1), close.repeat(levels - 1))
 }
@@ -315,9 +315,9 @@ fn levels_in_an_id_count_as_well() {
     assert_eq!(reason(in_id(101)), "it nests deeper than 100 levels");
 }
 
-/// A document of that many bytes, whose `_id` takes `id_len` of them besides its length and its NUL.
+/// Returns a document of `bytes` bytes with an `_id` of `id_len` bytes, without its length and its NUL.
 fn sized(bytes: usize, id_len: usize) -> bson::Document {
-    // A length, `_id` and `v` as strings, a NUL.
+    // The length, the elements `_id` and `v`, and the NUL.
     let around = 4 + (2 + 3 + 4 + 1) + (2 + 1 + 4 + 1) + 1;
     doc! { "_id": "i".repeat(id_len), "v": "x".repeat(bytes - around - id_len) }
 }
@@ -328,7 +328,7 @@ fn sixteen_mebibytes_of_bson_are_taken_and_one_byte_more_is_refused() {
     assert_eq!(validate(sized(MAX_BYTES + 1, 5)), Err(ValidationError::TooLarge(MAX_BYTES + 1)));
 }
 
-/// A real server takes an `_id` of 15 KiB in the largest document, and one of 7 MiB in a document of 9.
+/// A real server accepts an `_id` of 15 KiB in the largest document, and one of 7 MiB in a document of 9 MiB.
 #[rstest]
 #[case(MAX_BYTES)]
 #[case(9 * 1024 * 1024)]

@@ -1,4 +1,4 @@
-//! The data set that the service shows when nothing else is set.
+//! The sample data.
 
 use std::collections::HashSet;
 

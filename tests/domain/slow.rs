@@ -1,5 +1,4 @@
-//! The wire mapping once more, written in the obvious slow way from the table in `records::wire` and with other crates'
-//! code, for tests to compare with.
+//! A second, simple implementation of the wire mapping, after the table in `records::wire` and by other crates, to compare with.
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use bson::spec::BinarySubtype;
@@ -50,7 +49,7 @@ fn string(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
-/// The calendar repeats every 400 years, so a crate that knows the years to 9999 knows them all.
+/// Formats a date. The calendar repeats every 400 years, so a crate that covers the years to 9999 is enough.
 pub fn date(millis: i64) -> String {
     const CYCLE_MS: i64 = 146_097 * 86_400_000;
     let (cycles, millis) = (millis.div_euclid(CYCLE_MS), millis.rem_euclid(CYCLE_MS));

@@ -1,4 +1,4 @@
-//! One table row for each form of each BSON type, and the wire JSON that `records::wire` promises for it.
+//! A table of all forms of each BSON type, with the wire JSON that `records::wire` specifies.
 
 use bson::Bson;
 use records::document::extended_json;

@@ -10,7 +10,7 @@ use rstest::rstest;
 use crate::documents::{self, hex};
 use crate::slow;
 
-/// The JSON of a value, without quotes.
+/// Returns the JSON of a value, without quotes.
 fn unquoted(value: impl Into<Bson>) -> String {
     let mut out = Vec::new();
     wire::document(&mut out, &doc! { "v": value.into() }.to_vec().unwrap()).unwrap();

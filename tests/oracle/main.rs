@@ -1,7 +1,7 @@
-//! Comparison, matching, sorting and projection, and the lists of every store, against a real server asked by its driver.
+//! Comparison, matching, sorting and projection, and the lists of every store, compared with a real server through its driver.
 //!
-//! Random documents and requests, in batches. The server is that of `tests/support/servers.rs`: without one the trials are shown
-//! as ignored; with `mongodb` in `TEST_REQUIRE` that is a failure. `PROPTEST_CASES=5000` runs twenty times as many batches.
+//! The documents and requests are random, in batches. `tests/support/servers.rs` describes the server: without one the trials are
+//! ignored, or fail if `TEST_REQUIRE` names `mongodb`. `PROPTEST_CASES=5000` runs twenty times as many batches.
 
 mod matching;
 mod order;

@@ -1,5 +1,5 @@
-//! Filters: [`Selection::parse`] and [`Filter::matches`] against a find by the MongoDB query that the documentation of the
-//! parameters states. The query is made here from what the test knows a text to denote, not from the product's reading of it.
+//! Filters: [`Selection::parse`] and [`Filter::matches`] compared with a find by the MongoDB query that the documentation of the
+//! parameters states. The test builds the query from its own knowledge of the values, not by the product's parser.
 
 use bson::{Bson, Decimal128, Document as Tree, doc};
 use proptest::collection::vec;
@@ -13,11 +13,11 @@ use crate::values::{DAY, TEXTS, contains, numbered_documents, path, tree};
 
 const MILLIS_PER_DAY: i64 = 86_400_000;
 
-/// A text and all that it denotes.
+/// A text and the values that it denotes.
 #[derive(Clone, Debug)]
 struct Operand {
     text: String,
-    /// Without the string itself.
+    /// The values without the string itself.
     typed: Vec<Bson>,
     comparison: Comparison,
 }
@@ -30,7 +30,7 @@ enum Comparison {
     /// The number that the text denotes, or the two numbers around its value.
     Numbers(Vec<Bson>),
     Instant(i64),
-    /// After this millisecond and before the next one.
+    /// An instant after this millisecond and before the next one.
     Between(i64),
     Day(i64),
 }
@@ -53,7 +53,7 @@ pub struct Parameter {
     condition: Condition,
 }
 
-/// Texts that denote nothing but themselves.
+/// Texts that denote only strings.
 const PLAIN: &[&str] = &[
     "",
     "a",
@@ -117,7 +117,7 @@ const PLAIN: &[&str] = &[
     "{3b241101-e2bb-4255-8caf-4136c566a962}",
 ];
 
-/// The beginnings of strings that the documents have, and others.
+/// Prefixes, many of which occur in the documents.
 const PREFIXES: &[&str] = &[
     "",
     "a",
@@ -141,7 +141,7 @@ const PREFIXES: &[&str] = &[
     "1",
 ];
 
-/// Texts of numbers, and how a Decimal128 and a double read them.
+/// Texts of numbers, with their values as Decimal128 and as double.
 const NUMBERS: &[&str] = &[
     "0",
     "-0",
@@ -238,7 +238,7 @@ fn civil(millis: i64) -> String {
     time.strftime("%Y-%m-%dT%H:%M:%S").to_string()
 }
 
-/// An instant near [`DAY`] in any spelling of RFC 3339.
+/// Generates an instant near [`DAY`] in any spelling of RFC 3339.
 fn instant() -> impl Strategy<Value = Operand> {
     let offset = prop_oneof![
         3 => select(vec![("Z", 0), ("z", 0), ("+00:00", 0), ("-00:00", 0)]).prop_map(|(text, minutes)| (text.to_owned(), minutes)),
@@ -311,7 +311,7 @@ pub fn parameters() -> impl Strategy<Value = Vec<Parameter>> {
     prop_oneof![4 => one, 3 => both, 1 => dates, 3 => with_any]
 }
 
-/// The part of a URL that says this.
+/// Returns the query string of the parameters.
 pub fn query(parameters: &[Parameter]) -> String {
     let encoded = |text: &str| {
         let byte = |byte: u8| match byte {
@@ -349,7 +349,7 @@ pub fn query(parameters: &[Parameter]) -> String {
     each.collect::<Vec<_>>().join("&")
 }
 
-/// The text in a list, where a comma ends it unless a backslash or quotes protect it.
+/// Returns the text in a list, where a backslash or quotes protect its commas.
 fn listed(operand: &Operand) -> String {
     escaped(&operand.text)
 }
@@ -363,13 +363,13 @@ fn escaped(text: &str) -> String {
     text.chars().flat_map(|character| special(character).then_some('\\').into_iter().chain([character])).collect()
 }
 
-/// Finds by a pattern, where the product has a range.
+/// Returns a condition by a regular expression, where the product uses a range.
 fn begins_with(name: &str, prefix: &str) -> Tree {
     let quoted: String = prefix.chars().map(|character| format!("\\x{{{:x}}}", u32::from(character))).collect();
     doc! { name: { "$regex": format!("^{quoted}") } }
 }
 
-/// The MongoDB query.
+/// Returns the MongoDB query of the parameters.
 pub fn translated(parameters: &[Parameter]) -> Tree {
     let mut all: Vec<Tree> = Vec::new();
     // Dates are compared as dates and as strings; the bounds of one field are one range of each.
@@ -400,7 +400,7 @@ pub fn translated(parameters: &[Parameter]) -> Tree {
                     }
                     Comparison::Numbers(numbers) => {
                         let each: Vec<Tree> = numbers.iter().map(|number| with(number.clone())).collect();
-                        // Above the greater one is above both.
+                        // A value above both numbers is above the greater one.
                         all.push(if matches!(*operator, "gt" | "lt") {
                             doc! { "$and": each }
                         } else {
@@ -472,7 +472,7 @@ pub fn tests_null(parameters: &[Parameter]) -> bool {
     })
 }
 
-/// The filter of a query as the product reads it.
+/// Parses the filter of a query string by the product.
 pub fn filter(query: &str) -> Filter {
     let selection = decode(query).and_then(|parameters| Selection::parse(&parameters));
     selection.unwrap_or_else(|error| panic!("{query}: {}", error.detail)).filter

@@ -1,4 +1,4 @@
-//! The order of values: [`Key`] against the server's sort and its index of `_id`.
+//! The order of values: [`Key`] compared with the server's sort and its index of `_id`.
 
 use std::cmp::Ordering;
 
@@ -22,14 +22,14 @@ fn key(value: &Bson) -> Key {
     Key::new(raw::find(&bytes, b"v").expect("BSON").expect("the value")).expect("a key")
 }
 
-/// The places of the keys in ascending order, equal ones by their place.
+/// Returns the indexes of the keys in ascending order, with equal keys in the order of `of_equal`.
 fn sorted(keys: &[Key], of_equal: fn(&usize, &usize) -> Ordering) -> Vec<i32> {
     let mut places: Vec<usize> = (0..keys.len()).collect();
     places.sort_by(|a, b| keys[*a].cmp(&keys[*b]).then(of_equal(a, b)));
     places.into_iter().map(|place| place as i32).collect()
 }
 
-/// Values of every type, arrays too, inside a document, where the server compares them whole.
+/// Compares values of every type inside a document, where the server compares arrays as a whole.
 pub fn keys_compare_as_values_do(server: &Server) {
     let collection = server.collection();
     check(96, &vec(any_value(), 1..40), |values| {
@@ -37,7 +37,7 @@ pub fn keys_compare_as_values_do(server: &Server) {
             (0..).zip(&values).map(|(n, v)| stored(&doc! { "_id": n, "v": { "v": v.clone() } })).collect();
         collection.fill(&documents);
         let keys: Vec<Key> = values.iter().map(key).collect();
-        // Equal values change their places in the second sort, and only those.
+        // The second sort reverses the order of equal values only.
         for (id, of_equal) in [(1, Ord::cmp as fn(&usize, &usize) -> Ordering), (-1, |a: &usize, b: &usize| b.cmp(a))] {
             let found = collection.find_numbers(doc! {}, doc! { "v": 1, "_id": id }).expect("a sorted find");
             let ours = sorted(&keys, of_equal);
@@ -52,10 +52,10 @@ pub fn keys_compare_as_values_do(server: &Server) {
     });
 }
 
-/// Values that can be an `_id`, in the index of `_id`.
+/// Compares values that can be an `_id` by the index of `_id`.
 pub fn keys_compare_as_ids_do(server: &Server) {
     let collection = server.collection();
-    // Documents too, but without the names that an `_id` may not have.
+    // Includes documents, without the names that an `_id` may not have.
     let id = prop_oneof![values::value().prop_filter("no _id", values::is_id), documents::id()];
     check(96, &vec(id, 1..40), |values| {
         let documents: Vec<Document> =
@@ -95,7 +95,7 @@ pub fn keys_compare_as_ids_do(server: &Server) {
     });
 }
 
-/// A view gives values as `_id` that no collection takes.
+/// Compares values that only a view can have as `_id`.
 pub fn keys_compare_as_the_ids_of_a_view_do(server: &Server) {
     let collection = server.collection();
     let name = format!("{}_view", collection.collection.name());

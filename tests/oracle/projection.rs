@@ -1,4 +1,4 @@
-//! Projection: [`Projection::apply`] against the server's inclusive projection, byte for byte.
+//! Projection: [`Projection::apply`] compared byte for byte with the server's inclusive projection.
 
 use bson::{Document as Tree, doc};
 use proptest::collection::vec;
@@ -8,7 +8,7 @@ use records::query::{Projection, Selection, decode};
 use crate::server::{Server, check};
 use crate::values::{numbered_documents, path};
 
-/// The parameter, and MongoDB's projection, which refuses a field and a part of it together.
+/// Returns the product's projection and MongoDB's. The latter refuses a field together with a part of it.
 pub fn projection(paths: &[Vec<&str>]) -> (Projection, Tree) {
     let query = format!("fields={}", paths.iter().map(|path| path.join(".")).collect::<Vec<_>>().join(","));
     let selection = decode(&query).and_then(|parameters| Selection::parse(&parameters)).expect("fields");

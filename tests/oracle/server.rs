@@ -1,4 +1,4 @@
-//! The server that is asked what is right, and the ways in which it is asked.
+//! The MongoDB server that serves as the test oracle.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -13,11 +13,11 @@ use proptest::test_runner::{Config, TestCaseResult, TestRunner};
 use records::record::Document;
 use tokio::runtime::Handle;
 
-/// The database of one case, which no other case uses.
+/// A server, with a database for one case.
 pub struct Server {
     runtime: Handle,
     database: Database,
-    /// With the name of the database.
+    /// The URL with the name of the database.
     pub url: String,
     /// The major version.
     pub version: u32,
@@ -65,7 +65,7 @@ pub struct Oracle<'a> {
 }
 
 impl Oracle<'_> {
-    /// Puts `documents` in place of all that is there.
+    /// Replaces the content of the collection by `documents`.
     pub fn fill(&self, documents: &[Document]) {
         let raw = documents.iter().map(raw).collect::<Vec<_>>();
         self.server.block_on(async {
@@ -76,7 +76,7 @@ impl Oracle<'_> {
         });
     }
 
-    /// Inserts documents some of which may exist; returns the indexes of those that the server inserted.
+    /// Replaces the content by those documents whose `_id` is new, and returns their indexes.
     pub fn fill_distinct(&self, documents: &[Document]) -> Vec<usize> {
         const DUPLICATE_KEY: i32 = 11_000;
         let inserted = self.server.block_on(async {
@@ -97,7 +97,7 @@ impl Oracle<'_> {
         (0..documents.len()).filter(|index| !refused.contains(index)).collect()
     }
 
-    /// The documents that a find returns.
+    /// Returns the documents that a find returns.
     ///
     /// # Errors
     ///
@@ -126,7 +126,7 @@ impl Oracle<'_> {
         })
     }
 
-    /// The numbers that the documents which a find returns have as their `_id`.
+    /// Returns the numeric `_id`s of the documents that a find returns.
     ///
     /// # Errors
     ///
@@ -140,12 +140,12 @@ pub fn raw(document: &Document) -> RawDocumentBuf {
     RawDocumentBuf::from_bytes(document.bson().to_vec()).expect("a document is BSON")
 }
 
-/// The number in the `_id` of a document.
+/// Returns the number in the `_id` of a document.
 pub fn number(document: &Document) -> i32 {
     raw(document).get_i32("_id").expect("a number as _id")
 }
 
-/// Runs `check` with `cases` values; more, if `PROPTEST_CASES` asks for more than proptest's 256.
+/// Runs `check` with `cases` values, or more if `PROPTEST_CASES` exceeds proptest's default of 256.
 pub fn check<T: std::fmt::Debug>(cases: u32, strategy: &impl Strategy<Value = T>, check: impl Fn(T) -> TestCaseResult) {
     let config =
         Config { failure_persistence: None, max_shrink_time: 30_000, max_local_rejects: u32::MAX, ..Config::default() };

@@ -1,4 +1,4 @@
-//! Order: [`Sort::position`] against the server's sort.
+//! Sort order: [`Sort::position`] compared with the server's sort.
 
 use bson::{Document as Tree, doc};
 use proptest::collection::vec;
@@ -9,7 +9,7 @@ use records::query::{Position, Selection, Sort, SortError, decode};
 use crate::server::{Server, check, number};
 use crate::values::{NAMES, numbered_documents, path};
 
-/// Paths, and whether the order by them is descending.
+/// Paths; true for a descending order.
 pub type SortFields = Vec<(Vec<&'static str>, bool)>;
 
 /// Chooses up to three fields of [`values::flat_fields`](crate::values::flat_fields).
@@ -38,7 +38,7 @@ pub fn sort_fields() -> impl Strategy<Value = SortFields> {
     })
 }
 
-/// The parameter, and MongoDB's sort.
+/// Returns the product's sort and MongoDB's.
 pub fn sort(fields: &[(Vec<&str>, bool)]) -> (Sort, Tree) {
     let text =
         |(path, descending): &(Vec<&str>, bool)| format!("{}{}", if *descending { "-" } else { "" }, path.join("."));
@@ -80,7 +80,7 @@ pub fn documents_are_sorted_as_a_find_sorts_them(server: &Server) {
                 Err(error) => prop_assert!(false, "sorted by {}: {}", order, error),
             }
             for (number, error) in refused {
-                // Two documents: the server does not sort one.
+                // Finds two documents, since the server does not sort a single one.
                 let found = collection.find_numbers(doc! { "_id": { "$gte": number, "$lte": number } }, order.clone());
                 prop_assert!(found.is_err(), "sorted by {}: {} is refused with `{}`", order, number, error);
             }

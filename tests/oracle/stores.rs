@@ -1,4 +1,4 @@
-//! Lists and pages: every store, by the trait, against a find that reads the whole collection.
+//! Lists and pages: every store, through the trait, compared with a find that scans the collection.
 
 use std::sync::Arc;
 
@@ -27,7 +27,7 @@ struct Request {
     sort: SortFields,
     fields: Vec<Vec<&'static str>>,
     limit: usize,
-    /// MongoDB has an index for the order.
+    /// True if MongoDB has an index for the order.
     is_indexed: bool,
 }
 
@@ -44,14 +44,14 @@ fn request(sort: impl Strategy<Value = SortFields>) -> impl Strategy<Value = Req
     })
 }
 
-/// Documents, and requests for them: of any kind, or such that an index can serve the order, with many equal values.
+/// Generates documents and requests: of any kind, or with many equal values and an order that an index can serve.
 fn documents_and_requests() -> impl Strategy<Value = (Vec<Document>, Vec<Request>)> {
     let any = (documents(values::fields_of_a_document()), vec(request(sort_fields()), 1..6));
     let flat = (documents(values::flat_fields()), vec(request(flat_sort_fields()), 1..6));
     prop_oneof![any, flat]
 }
 
-/// Documents with ids of every type, no two of them equal.
+/// Generates documents with distinct ids of every type.
 fn documents(fields: impl Strategy<Value = Tree>) -> impl Strategy<Value = Vec<Document>> {
     let is_pointer = |value: &Bson| contains(value, &|value| matches!(value, Bson::DbPointer(_)));
     let other = documents::id().prop_filter("a DBPointer of any namespace", move |id| !is_pointer(id));
@@ -70,7 +70,7 @@ fn documents(fields: impl Strategy<Value = Tree>) -> impl Strategy<Value = Vec<D
     })
 }
 
-/// A store, and the collection that a find reads: its own, if it is in MongoDB.
+/// A store, and the collection to compare with: the store's own, if it is in MongoDB.
 struct Subject<'a> {
     server: &'a Server,
     oracle: Oracle<'a>,
@@ -96,7 +96,7 @@ impl<'a> Subject<'a> {
     }
 
     fn fill(&mut self, documents: Vec<Document>) {
-        // A collection that was never written to has none to drop.
+        // Fails if the collection does not exist yet.
         self.server.block_on(async { self.oracle.collection.drop_indexes().await }).ok();
         match &self.opened {
             Opened::Embedded(store) => {
@@ -111,7 +111,7 @@ impl<'a> Subject<'a> {
         self.documents = documents;
     }
 
-    /// An index for the order, if the server can make one of these documents: it cannot where two fields are arrays.
+    /// Creates an index for the order. The server refuses if two of its fields are arrays in one document.
     fn index(&self, sort: &Tree) {
         self.server.block_on(async {
             let index = mongodb::IndexModel::builder().keys(sort.clone()).build();
@@ -142,7 +142,7 @@ fn compare(subject: &Subject<'_>, request: &Request) -> Result<(), TestCaseError
         subject.index(&sort);
     }
     let projection = (!request.fields.is_empty()).then(|| projection(&request.fields).0);
-    // Projected here, which has a test of its own: the server sorts some documents wrongly after it has projected them.
+    // The test projects by the product, which `projection.rs` checks: the server sorts some documents wrongly after a projection.
     let project = |document: Document| match &projection {
         Some(projection) => projection.apply(&document).expect("BSON"),
         None => document,
@@ -183,7 +183,7 @@ fn compare(subject: &Subject<'_>, request: &Request) -> Result<(), TestCaseError
     Ok(())
 }
 
-/// Walks through all pages, by the text of each cursor.
+/// Reads all pages. Each cursor passes through its text.
 async fn all_pages(store: &dyn Store, ask: &ListRequest, limit: usize) -> store::Result<Vec<Vec<Document>>> {
     let pool = MemoryPool::new(64 * 1024 * 1024);
     let mut pages = Vec::new();

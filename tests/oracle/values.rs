@@ -1,4 +1,4 @@
-//! Values that are alike: many equal to each other, or nearly.
+//! Generators of similar values: many are equal, or nearly equal.
 
 use bson::{Bson, Decimal128, Document as Tree, doc};
 use proptest::collection::vec;
@@ -9,7 +9,7 @@ use records::record::Document;
 use crate::documents::{self, binary, code_with_scope, date_of, db_pointer, object_id, regex_of, stored, timestamp_of};
 use crate::server::raw;
 
-/// Names of fields: few, and some that are positions in arrays.
+/// The names of fields: few, some of which are positions in arrays.
 pub const NAMES: &[&str] = &["a", "b", "0", "1", "01", "2"];
 
 /// 2024-01-02T00:00:00Z.
@@ -19,7 +19,7 @@ pub fn decimal(text: &str) -> Bson {
     Bson::Decimal128(text.parse().expect("a Decimal128"))
 }
 
-/// A number in one of the types that can hold it, or the next one.
+/// Generates a number, or a neighbour of it, in one of the types that can hold it.
 pub fn number() -> impl Strategy<Value = Bson> {
     const DOUBLES: &[f64] = &[
         0.0,
@@ -108,7 +108,7 @@ pub fn number() -> impl Strategy<Value = Bson> {
     ]
 }
 
-/// Strings, some that look like another type.
+/// Strings, some of which resemble another type.
 pub const TEXTS: &[&str] = &[
     "",
     "a",
@@ -146,9 +146,9 @@ pub const TEXTS: &[&str] = &[
     "a\\b",
 ];
 
-/// A value of each type that has no others inside.
+/// Generates a value of any type without nested values.
 ///
-/// No two DBPointers have different namespaces of one length: the server's sort takes these for equal, its index does not.
+/// All namespaces of DBPointers with the same length are equal: the server's sort treats others as equal, its index does not.
 pub fn scalar() -> impl Strategy<Value = Bson> {
     let text = || select(TEXTS).prop_map(str::to_owned);
     let date = (-1..=1_i64, -1..=1_i64).prop_map(|(day, milli)| date_of(DAY + day * 86_400_000 + milli));
@@ -180,7 +180,7 @@ pub fn scalar() -> impl Strategy<Value = Bson> {
     ]
 }
 
-/// A scalar, or documents and arrays of such.
+/// Generates a scalar, or documents and arrays of scalars.
 pub fn value() -> impl Strategy<Value = Bson> {
     scalar().prop_recursive(4, 16, 4, |inner| {
         prop_oneof![
@@ -194,7 +194,7 @@ fn fields(value: impl Strategy<Value = Bson>) -> impl Strategy<Value = Tree> {
     vec((select(NAMES).prop_map(str::to_owned), value), 0..4).prop_map(|fields| fields.into_iter().collect())
 }
 
-/// Values that are mostly documents and arrays, for paths to lead through.
+/// Generates values that are mostly documents and arrays, so that paths lead through them.
 fn nested() -> impl Strategy<Value = Bson> {
     scalar().prop_recursive(4, 24, 3, |inner| {
         prop_oneof![
@@ -205,7 +205,7 @@ fn nested() -> impl Strategy<Value = Bson> {
     })
 }
 
-/// The fields of a document but for its `_id`.
+/// Generates the fields of a document without its `_id`.
 pub fn fields_of_a_document() -> impl Strategy<Value = Tree> {
     prop_oneof![fields(nested()), fields(scalar()), fields(value())]
 }
@@ -222,7 +222,7 @@ pub fn flat_fields() -> impl Strategy<Value = Tree> {
         .prop_map(|fields| fields.into_iter().collect())
 }
 
-/// Documents with `_id` from 0 on and with fields of [`NAMES`].
+/// Generates documents with an `_id` from 0 on and with fields of [`NAMES`].
 pub fn numbered_documents() -> impl Strategy<Value = Vec<Document>> {
     vec(fields_of_a_document(), 1..24).prop_map(|trees| {
         let numbered = trees.into_iter().enumerate().map(|(number, fields)| {
@@ -243,7 +243,7 @@ pub fn is_id(value: &Bson) -> bool {
     !matches!(value, Bson::Array(_) | Bson::RegularExpression(_) | Bson::Undefined)
 }
 
-/// Names that lead from one field to the next.
+/// Generates a path of field names.
 pub fn path() -> impl Strategy<Value = Vec<&'static str>> {
     vec(select(NAMES), 1..4)
 }

@@ -1,4 +1,4 @@
-//! A primary that cuts its records out of large buffers, as one does that reads many at a time.
+//! A primary whose records are slices of large buffers, like those of a store that reads batches.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use records::record::{Document, RecordId};
 use records::store::fallback::{self, Mode, Settings};
 use records::store::{Error, GetResult, ListRequest, ListResult, MemoryPool, Options, Result, Store, execute, page};
 
-/// A buffer that is counted as long as there is anything of it.
+/// A buffer that is counted as long as a slice of it exists.
 struct Buffer {
     bytes: Vec<u8>,
     there: Arc<AtomicUsize>,
@@ -71,7 +71,7 @@ impl Store for Batches {
     }
 
     fn upsert(&self, _: Vec<Document>) -> BoxFuture<'_, Result<()>> {
-        Box::pin(async { Err(Error::broken("nobody writes here")) })
+        Box::pin(async { Err(Error::broken("the test does not write")) })
     }
 
     fn ping(&self) -> BoxFuture<'_, Result<()>> {

@@ -1,4 +1,4 @@
-//! The promises, as something that can be broken.
+//! Checks of the guarantees of the fallback.
 
 use std::time::Duration;
 
@@ -8,31 +8,31 @@ use tokio::time::Instant;
 
 use crate::world::{KEYS, Version, World};
 
-/// Ages are in whole milliseconds, and so are timers.
+/// The tolerance of times: ages and timers are in whole milliseconds.
 const ROUNDING: Duration = Duration::from_millis(2);
 
-/// An answer, or an item of a list, and when it was asked for and got.
+/// An answer or an item of a list, with the times of the request and of the answer.
 pub struct Answer<'a> {
     pub key: i64,
     pub record: Option<&'a Document>,
-    /// `None`: of the primary.
+    /// The age of an answer from the replica; `None` if the primary answered.
     pub age: Option<Duration>,
     pub asked: Instant,
     pub got: Instant,
 }
 
-/// The versions of a key with the moment at which each ended.
+/// Returns the versions of a key, each with the time at which it ended.
 fn lives(history: &[Version]) -> impl Iterator<Item = (&Version, Option<Instant>)> {
     history.iter().enumerate().map(|(index, version)| (version, history.get(index + 1).map(|next| next.from)))
 }
 
 impl Answer<'_> {
-    /// The moment before which what it says may not have ended.
+    /// Returns the time since which the primary must have held this record.
     fn since(&self) -> Instant {
         self.asked - self.age.map_or(Duration::ZERO, |age| age + ROUNDING)
     }
 
-    /// It is what the primary held at some moment from [`since`](Self::since) on.
+    /// Checks that the primary held this record at some time from [`since`](Self::since) on.
     pub fn is_true(&self, world: &World) -> Result<(), String> {
         let history = &world.history[self.key as usize];
         let fits = |(version, end): (&Version, Option<Instant>)| {
@@ -60,7 +60,7 @@ impl Answer<'_> {
         has.map_err(|broken| format!("it is not as of {time}: {broken}"))
     }
 
-    /// A reader who has seen version `floor` of this key sees that one or a later one. Returns which.
+    /// Checks that a reader who has seen version `floor` of this key sees that version or a later one, and returns it.
     pub fn goes_on(&self, world: &World, floor: u64) -> Result<u64, String> {
         let history = &world.history[self.key as usize];
         let fits = |version: &&Version| version.number >= floor && version.record.as_ref() == self.record;
@@ -72,7 +72,7 @@ impl Answer<'_> {
     }
 }
 
-/// A list is in order, each of its records is true, and none is missing that was there all the while.
+/// Checks that a list is in order, that each of its records is true, and that it has every record that existed throughout.
 pub fn list(
     world: &World,
     listed: &[Document],

@@ -1,4 +1,4 @@
-//! A primary that does one thing badly, and all else well.
+//! A primary with a single fault.
 
 use std::fmt;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 const AFTER: Duration = Duration::from_millis(250);
 
-/// How many records change at once, and how much JSON each has: as much as may be kept for a catch-up, about.
+/// The number and the size of records that change at once: about as much as the limit of a catch-up.
 const MANY: i64 = 3_000;
 const LENGTH: usize = 16 * 1024;
 
@@ -28,11 +28,11 @@ const LENGTH: usize = 16 * 1024;
 enum Fault {
     /// A list that has a limit never begins.
     SlowLists,
-    /// And nothing else is answered.
+    /// No other call is answered either.
     Stuck,
-    /// The feed of changes panics.
+    /// The change stream panics.
     Panic,
-    /// Very much changes at once.
+    /// Very many records change at once.
     CatchUp,
     /// Two records have one `_id`, as those of a view may.
     RepeatedId,
@@ -40,7 +40,7 @@ enum Fault {
     NoId,
 }
 
-/// Does all well until it is told not to.
+/// A store that works until its fault is switched on.
 #[derive(Clone)]
 struct Primary {
     fault: Fault,
@@ -122,7 +122,7 @@ impl Store for Primary {
     }
 
     fn upsert(&self, _: Vec<Document>) -> BoxFuture<'_, Result<()>> {
-        Box::pin(async { Err(Error::broken("nobody writes here")) })
+        Box::pin(async { Err(Error::broken("the test does not write")) })
     }
 
     fn ping(&self) -> BoxFuture<'_, Result<()>> {
@@ -155,7 +155,7 @@ impl fmt::Debug for Primary {
     }
 }
 
-/// As many lists that never begin, each answered by the copy.
+/// Requests lists that never begin on the primary, each of which the replica answers.
 async fn slow_lists(store: &dyn Store) {
     for _ in 0..20 {
         let list = store.list(ListRequest { limit: Some(1), ..ListRequest::default() }).await.expect("a list");
@@ -192,7 +192,7 @@ async fn a_copy_that_is_no_longer_kept_because_of_a_panic_says_so() {
     assert!(degraded.as_ref().is_some_and(|degraded| degraded.contains("is not updated")), "{degraded:?}");
 }
 
-/// A copy that holds one of two records would give lists that look complete.
+/// A replica with only one of two records would return lists that look complete.
 #[rstest]
 #[case::one_id_twice(Fault::RepeatedId)]
 #[case::no_id(Fault::NoId)]

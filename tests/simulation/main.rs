@@ -1,9 +1,9 @@
-//! The fallback over a primary that fails, hangs, is slow, lags and loses its changes, on a schedule drawn from a seed,
-//! under a clock that stands still while anybody computes. The same seed gives the same run, to the millisecond.
+//! The fallback over a primary that fails, hangs, is slow, lags and loses its changes, on a schedule that a seed determines, under
+//! a clock that advances only when all tasks wait. The same seed gives the same run, to the millisecond.
 //!
-//! - `SIMULATION_SEEDS=20000 cargo test --test simulation` tries so many seeds; an ordinary run tries 40, or as many of them
-//!   as it finds time for.
-//! - `SIMULATION_SEED=1234 cargo test --test simulation` repeats one, and tells what happened in it.
+//! - `SIMULATION_SEEDS=20000 cargo test --test simulation` tries that many seeds; an ordinary run tries 40, or fewer if the time
+//!   is up.
+//! - `SIMULATION_SEED=1234 cargo test --test simulation` repeats one seed, and prints its events.
 
 mod audit;
 mod batches;
@@ -23,14 +23,14 @@ use rstest::rstest;
 use run::Tally;
 use world::Bug;
 
-/// How long an ordinary run looks for a failure.
+/// The time limit of an ordinary run.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok()?.parse().ok()
 }
 
-/// The seeds that fail among these, with the first promise that was broken; and what happened in all of them.
+/// Returns the failing ones of `seeds`, each with the first broken guarantee, and the totals of all runs.
 fn failures(seeds: Range<u64>, bug: Bug, enough: usize, within: Duration) -> (Vec<(u64, String)>, Tally) {
     let begin = Instant::now();
     let (next, failures) = (AtomicU64::new(seeds.start), Mutex::new(Vec::new()));
@@ -71,7 +71,7 @@ fn every_promise_is_kept_under_every_schedule() {
         println!("SIMULATION_SEED={seed} cargo test --test simulation: {broken}");
     }
     assert!(failures.is_empty(), "{} seeds failed: see above", failures.len());
-    // A simulation in which nothing happens keeps every promise.
+    // A simulation without events would keep every guarantee.
     assert!(tally.from_primary > 100 && tally.from_copy > 100 && tally.errors > 10, "{tally:?}");
     assert!(tally.lists > 100 && tally.absent > 100, "{tally:?}");
     assert!(tally.bounded > 100 && tally.refused > 10 && tally.after_a_time > 100, "{tally:?}");
@@ -85,7 +85,7 @@ fn a_seed_gives_the_same_run_twice() {
     }
 }
 
-/// What checks the promises is worth no more than what it finds.
+/// Checks the checker itself by planted bugs.
 #[rstest]
 #[case::a_change_is_forgotten(Bug::ForgottenChange)]
 #[case::a_deletion_is_forgotten(Bug::ForgottenRemoval)]

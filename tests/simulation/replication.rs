@@ -1,4 +1,4 @@
-//! A primary that is slow, away, cut off or silent, and the replica that is made of it all the same.
+//! Replication from a primary that is slow, away, cut off or silent.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -35,7 +35,7 @@ struct Faults {
     is_silent: AtomicBool,
     /// The change stream loses its history at once.
     loses_history: AtomicBool,
-    /// A snapshot ends with an error after so many rows; 0 for none.
+    /// The number of rows after which a snapshot fails; 0 for never.
     cut_after: AtomicU64,
 }
 
@@ -119,7 +119,7 @@ impl Store for Primary {
     }
 
     fn upsert(&self, _: Vec<Document>) -> BoxFuture<'_, Result<()>> {
-        Box::pin(async { Err(Error::broken("nobody writes here")) })
+        Box::pin(async { Err(Error::broken("the test does not write")) })
     }
 
     fn ping(&self) -> BoxFuture<'_, Result<()>> {
@@ -139,7 +139,7 @@ impl Store for Primary {
                     false => Ok(record(id).into()),
                 }
             };
-            // Nothing follows the error.
+            // The stream ends with the error.
             let end = if cut > 0 { RECORDS.min(from + cut + 1) } else { RECORDS };
             let rows = stream::iter(from..end).map(row);
             Ok(SnapshotRows { rows: rows.boxed(), is_in_order: true })
@@ -261,7 +261,7 @@ async fn a_snapshot_that_is_cut_off_goes_on_after_its_last_key() {
     let store = primary.over(Mode::Replica, u64::MAX).await;
     until_ready(&*store).await;
     assert_eq!(store.list(ListRequest::default()).await.expect("a list").rows.count().await, RECORDS as usize);
-    // Each record once, and an error for each cut.
+    // Each record is sent once, and an error for each cut.
     assert_eq!(primary.0.rows.load(Ordering::Relaxed), RECORDS as u64 + 3);
 }
 
@@ -300,7 +300,7 @@ async fn a_change_stream_that_proves_nothing_leaves_a_replica_that_is_refreshed(
     let age = async || get(&*store).await.expect("an answer").staleness.expect("an age").as_secs();
     assert!((8..=10).contains(&age().await), "{}", age().await);
     sleep(Duration::from_secs(300)).await;
-    // Never older than the interval and the wait for a proof.
+    // The age is bounded by the interval and the time-out for a proof.
     assert!(age().await <= 75, "{}", age().await);
     assert!((4..=7).contains(&primary.scans_within(Duration::from_secs(300))));
     set(&primary.faults().is_silent, false);

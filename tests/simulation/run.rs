@@ -1,4 +1,4 @@
-//! One run: a world, a store over it, somebody who writes, somebody who breaks things, and readers who check every answer.
+//! A run of the simulation: a primary, a store over it, a writer, a task that causes faults, and readers that check every answer.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -18,19 +18,19 @@ use tokio::time::{Instant, sleep};
 use crate::check::{self, Answer};
 use crate::world::{Bug, Condition, KEYS, Primary};
 
-/// How long things go wrong.
+/// The length of the phase with faults.
 const TROUBLE: Duration = Duration::from_secs(6);
 
-/// How long the store may take to be as if nothing had happened.
+/// The time in which the store must recover completely.
 const RECOVERY: Duration = Duration::from_secs(35);
 
 const READERS: usize = 5;
 const WRITERS: usize = 2;
 
-/// How long the primary may take before the copy answers.
+/// The time-out of the primary, after which the replica answers.
 const AFTER: Duration = Duration::from_millis(250);
 
-/// What happened.
+/// The counts of events.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
     pub from_primary: u64,
@@ -63,7 +63,7 @@ impl Tally {
     }
 }
 
-/// Runs `seed`; an error is the first promise that was broken.
+/// Runs `seed`. An error is the first broken guarantee.
 pub fn seed(seed: u64, bug: Bug) -> Result<Tally, String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     runtime.block_on(LocalSet::new().run_until(simulate(seed, bug)))
@@ -74,7 +74,7 @@ struct Run {
     store: Arc<dyn Store>,
     mode: Mode,
     max_age: Option<Duration>,
-    /// Whether a whole copy was seen: from then on nobody may be refused, unless it is too old.
+    /// True once the replica is complete: from then on no request may fail, unless the replica is too old.
     whole: Cell<bool>,
     over: Cell<bool>,
     broken: RefCell<Option<String>>,
@@ -110,7 +110,7 @@ async fn simulate(seed: u64, bug: Bug) -> Result<Tally, String> {
         save: None,
         options: Options::default(),
     };
-    // The pauses between the attempts of the replica are random.
+    // Seeds the random pauses between the attempts of the replicator.
     fastrand::seed(seed);
     let store = fallback::over(Arc::new(primary.clone()), settings).await.map_err(|error| error.to_string())?;
     let store: Arc<dyn Store> = Arc::new(Buggy { store, bug, primary: primary.clone(), old: Mutex::new(None) });
@@ -133,7 +133,7 @@ async fn simulate(seed: u64, bug: Bug) -> Result<Tally, String> {
 }
 
 impl Run {
-    /// Notes the first promise that is broken.
+    /// Records the first broken guarantee.
     fn check(&self, outcome: Result<(), String>) {
         if let Err(broken) = outcome {
             self.over.set(true);
@@ -189,7 +189,7 @@ impl Run {
         }
     }
 
-    /// Whoever asks is answered within this time, once there is a copy that may be used.
+    /// Checks that a request is answered within this time, once there is a usable replica.
     fn served<T>(
         &self,
         whole: bool,
@@ -202,11 +202,11 @@ impl Run {
             return Ok(());
         }
         if let Err(error) = answer {
-            return Err(format!("a copy was there, and somebody was refused: {}", error.report()));
+            return Err(format!("a replica was usable, and a request failed: {}", error.report()));
         }
         match asked.elapsed() {
             took if took <= within + Duration::from_millis(10) => Ok(()),
-            took => Err(format!("a copy was there, and somebody waited for {took:?}")),
+            took => Err(format!("a replica was usable, and a request took {took:?}")),
         }
     }
 
@@ -223,7 +223,7 @@ async fn writer(run: Rc<Run>) {
         run.pause(1..120).await;
         run.primary.with(|world| {
             let (key, there) = (world.random.i64(0..KEYS), world.random.u8(0..4) > 0);
-            // What is not there cannot be removed.
+            // Only an existing record can be removed.
             if there || world.now(key).record.is_some() {
                 world.write(key, there);
             }
@@ -254,7 +254,7 @@ async fn troublemaker(run: Rc<Run>) {
     run.over.set(true);
 }
 
-/// Sees when the copy becomes whole.
+/// Notices when the replica becomes complete.
 async fn watcher(run: Rc<Run>) {
     while !run.over.get() {
         if let Ok(health) = run.store.health().await {
@@ -305,7 +305,7 @@ async fn get(run: &Run, floors: &mut [u64; KEYS as usize]) -> Result<(), String>
     run.primary.with(|world| {
         answer.is_true(world)?;
         answer.has_writes(world, as_of.max(freshness.not_before))?;
-        // Not from the primary to the copy, which may be behind.
+        // Only answers of the replica never go back. It may lag the primary.
         if age.is_some() {
             let floor = &mut floors[key as usize];
             *floor = answer.goes_on(world, *floor)?;
@@ -335,7 +335,7 @@ async fn list(run: &Run) -> Result<(), String> {
     run.primary.with(|world| check::list(world, &listed, age, asked, Instant::now(), time))
 }
 
-/// When nothing is wrong any more, the primary answers in standby mode, and in replica mode the copy is the same as it.
+/// Checks that after the faults the primary answers in standby mode, and that in replica mode the replica equals it.
 async fn recovered(run: &Run) -> Result<(), String> {
     run.primary.with(|world| {
         world.condition = Condition::Up;
@@ -352,7 +352,7 @@ async fn recovered(run: &Run) -> Result<(), String> {
     }
     sleep(RECOVERY - healed.elapsed()).await;
     let health = run.store.health().await.map_err(|error| error.report().to_string())?;
-    // Between two snapshots a copy may become older than is allowed.
+    // Between two snapshots, a replica may become older than allowed.
     if let Some(detail) = health.degraded
         && (run.max_age.is_none() || run.primary.with(|world| world.has_changes))
     {
@@ -373,7 +373,7 @@ async fn recovered(run: &Run) -> Result<(), String> {
     Ok(())
 }
 
-/// A store that is wrong now and then, to see whether anybody notices.
+/// A store with planted bugs, to test the checks.
 #[derive(Debug)]
 struct Buggy {
     store: Arc<dyn Store>,

@@ -1,4 +1,4 @@
-//! A primary in which everything goes wrong that can, and which remembers what it held at each moment.
+//! A primary with all possible faults, which records its whole history.
 
 use std::fmt;
 use std::sync::{Arc, Mutex};
@@ -14,19 +14,19 @@ use records::store::{
 };
 use tokio::time::{Instant, sleep};
 
-/// What is wrong with the world, or with the store over it, on purpose.
+/// A planted bug in the primary or in the store over it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bug {
     None,
-    /// The feed leaves out a record that was put.
+    /// The change stream omits a put.
     ForgottenChange,
-    /// The feed leaves out a record that was removed.
+    /// The change stream omits a removal.
     ForgottenRemoval,
-    /// The feed says that it is current while it lags.
+    /// The change stream claims to be current while it lags.
     EarlyProof,
-    /// The feed shows what was before what it has shown.
+    /// The change stream returns an older state than before.
     BackInTime,
-    // The others are of the store: see `run::Buggy`.
+    // The others are bugs of the store: see `run::Buggy`.
     WrongAbsence,
     OldAnswer,
     YoungAge,
@@ -41,7 +41,7 @@ pub enum Bug {
 
 pub const KEYS: i64 = 8;
 
-/// How long a call may take before it is given up, as the contract wants.
+/// The time-out of a call, which the contract requires.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,7 +51,7 @@ pub enum Condition {
     Hanging,
 }
 
-/// What one key held from a moment on.
+/// The state of a key from a time on.
 #[derive(Clone, Debug)]
 pub struct Version {
     pub from: Instant,
@@ -68,16 +68,16 @@ struct Event {
 
 pub struct World {
     pub condition: Condition,
-    /// How long a call takes.
+    /// The duration of a call.
     pub latency: Duration,
-    /// How long the feed takes to show a change.
+    /// The delay of a change in the change stream.
     pub lag: Duration,
     pub has_changes: bool,
-    /// Goes up when all feeds are cut.
+    /// The number of times that all change streams were cut.
     pub cuts: u64,
-    /// Changes up to this number cannot be had any more.
+    /// The history up to this change is no longer available.
     pub expired: u64,
-    /// By key.
+    /// The versions of each key.
     pub history: Vec<Vec<Version>>,
     events: Vec<Event>,
     bug: Bug,
@@ -141,7 +141,7 @@ impl Primary {
         look(&mut self.0.lock().unwrap())
     }
 
-    /// Half of a call's way: there, or back.
+    /// Waits for half of a call's duration, and fails like the primary.
     async fn way(&self) -> Result<()> {
         let begin = Instant::now();
         let half = self.with(|world| {
@@ -173,7 +173,7 @@ impl Primary {
         if not_before > now { Err(Error::refused(Refusal::TooStale, "ahead")) } else { Ok(now) }
     }
 
-    /// Record by record, each as it is at its own moment.
+    /// Lists the records, each in its state at the time when it is read.
     fn rows(&self, from: i64) -> RowStream {
         let steps = stream::unfold((self.clone(), Some(from)), |(primary, key)| async move {
             let key = key.filter(|key| *key < KEYS)?;
@@ -189,7 +189,7 @@ impl Primary {
     }
 }
 
-/// The key of an id, if it is one of ours.
+/// Returns the key of an id, if the simulation uses it.
 fn key_of(id: &RecordId) -> Option<i64> {
     id.as_str().parse().ok().filter(|key| (0..KEYS).contains(key))
 }
@@ -221,7 +221,7 @@ impl Store for Primary {
     }
 
     fn upsert(&self, _: Vec<Document>) -> BoxFuture<'_, Result<()>> {
-        Box::pin(async { Err(Error::broken("nobody writes here")) })
+        Box::pin(async { Err(Error::broken("the test does not write")) })
     }
 
     fn ping(&self) -> BoxFuture<'_, Result<()>> {
@@ -255,12 +255,12 @@ impl fmt::Debug for Primary {
 
 struct Reader {
     primary: Primary,
-    /// How often feeds had been cut when this one began.
+    /// The number of cuts when this stream began.
     cuts: u64,
     position: Option<u64>,
-    /// Whether it goes on from a token, and has not caught up.
+    /// True while a resumed stream has not caught up.
     resumes: bool,
-    /// The number of the version that was shown last, by key.
+    /// The last version that was sent of each key.
     shown: [u64; KEYS as usize],
 }
 
@@ -306,14 +306,14 @@ impl Reader {
                 world.events[position as usize..].iter().copied().take_while(visible).collect();
             let all = events.len();
             if !self.resumes && world.random.u8(0..4) == 0 {
-                // Not everything at once.
+                // Sends only a part of the events.
                 events.truncate(all / 2);
             }
             let whole = events.len() == all;
             let mut changes = Vec::new();
             for (index, event) in events.iter().enumerate() {
                 let later = events[index + 1..].iter().any(|later| later.key == event.key);
-                // One that goes on shows the last state alone.
+                // A resumed stream sends only the last state.
                 if (self.resumes && later) || event.number <= self.shown[event.key as usize] {
                     continue;
                 }
@@ -341,7 +341,7 @@ impl Reader {
             };
             self.resumes = false;
             self.position = Some(position + events.len() as u64);
-            // Not every batch has a place to go on from: what was shown is then shown again.
+            // Some batches have no token, so a resumed stream repeats events.
             let token = (world.random.u8(0..5) > 0).then(|| token(position + events.len() as u64));
             let as_of = ClusterTime::new(self.position.unwrap_or_default());
             Ok(ChangeBatch { changes, token, current, as_of })

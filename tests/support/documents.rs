@@ -1,4 +1,4 @@
-//! Arbitrary documents, and their text as MongoDB Extended JSON v2: what property tests feed to parsers and stores.
+//! Generators of arbitrary documents, and their text in MongoDB Extended JSON v2, for property tests.
 //!
 //! Every BSON type occurs, at any nesting. Include it by `#[path = "../support/documents.rs"] mod documents;`; from a
 //! unit test too, since the crate knows itself as `records` there.
@@ -20,7 +20,7 @@ use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 use records::record::Document;
 
-/// The fields of a document that MongoDB stores as it is: an `_id` among others, first or not.
+/// Generates the fields of a document that MongoDB stores, with an `_id` at any place.
 pub fn fields() -> impl Strategy<Value = Tree> {
     let others = vec((name(false), top_level_value()), 0..8);
     (others, id(), any::<prop::sample::Index>()).prop_map(|(others, id, at)| {
@@ -30,12 +30,12 @@ pub fn fields() -> impl Strategy<Value = Tree> {
     })
 }
 
-/// A document as MongoDB stores it, the `_id` first.
+/// Generates a document in the form that MongoDB stores: with the `_id` first.
 pub fn document() -> impl Strategy<Value = Document> {
     fields().prop_map(|fields| stored(&fields))
 }
 
-/// The document with the `_id` moved to the front.
+/// Returns the document with the `_id` moved to the front.
 pub fn stored(fields: &Tree) -> Document {
     let id = fields.iter().filter(|(name, _)| *name == "_id");
     let others = fields.iter().filter(|(name, _)| *name != "_id");
@@ -43,7 +43,7 @@ pub fn stored(fields: &Tree) -> Document {
     Document::new(tree.to_vec().expect("a tree can be written")).expect("what the crate writes is BSON")
 }
 
-/// Every `_id` that MongoDB takes, and strings that look like another type.
+/// Generates every `_id` that MongoDB accepts, and strings that resemble another type.
 pub fn id() -> impl Strategy<Value = Bson> {
     let is_id = |value: &Bson| !matches!(value, Bson::Array(_) | Bson::RegularExpression(_) | Bson::Undefined);
     prop_oneof![
@@ -61,8 +61,8 @@ pub fn id() -> impl Strategy<Value = Bson> {
     ]
 }
 
-/// Values for one field: of every type, those that look like another, many that are alike, strings that differ late; or
-/// none.
+/// Generates values for a field: of every type, similar to other types, equal ones, strings with long common prefixes; or no
+/// value.
 pub fn mixed() -> impl Strategy<Value = Option<Bson>> {
     let text = |text: String| Some(Bson::String(text));
     let known = vec!["", "a", "b", "MinKey", "507f1f77bcf86cd799439011", "2015-09-10T08:55:47.000Z", "null"];
@@ -79,7 +79,7 @@ pub fn mixed() -> impl Strategy<Value = Option<Bson>> {
     ]
 }
 
-/// A value of any type, nested to a bounded depth and size.
+/// Generates a value of any type, nested to a bounded depth and size.
 pub fn value() -> impl Strategy<Value = Bson> {
     value_with(true)
 }
@@ -108,7 +108,7 @@ fn without_empty_timestamp(value: Bson) -> Bson {
     }
 }
 
-/// A value of any type but those that contain others.
+/// Generates a value of any type that contains no other values.
 pub fn leaf() -> impl Strategy<Value = Bson> {
     prop_oneof![
         double().prop_map(Bson::Double),
@@ -154,7 +154,7 @@ pub fn code_with_scope(code: &str, scope: Tree) -> Bson {
     Bson::JavaScriptCodeWithScope(JavaScriptCodeWithScope { code: code.to_owned(), scope })
 }
 
-/// The crate has no constructor for a DBPointer, but reads one.
+/// Reads a DBPointer from bytes, since the crate has no constructor for it.
 pub fn db_pointer(namespace: &str, id: [u8; 12]) -> Bson {
     let mut bytes = b"\0\0\0\0\x0cv\0".to_vec();
     bytes.extend_from_slice(&(namespace.len() as i32 + 1).to_le_bytes());
@@ -168,7 +168,7 @@ pub fn db_pointer(namespace: &str, id: [u8; 12]) -> Bson {
     tree.get("v").cloned().expect("the DBPointer")
 }
 
-/// Namespace and id of a DBPointer, which the crate keeps to itself.
+/// Returns the namespace and the id of a DBPointer, which are private in the crate.
 pub fn parts_of(pointer: &DbPointer) -> (String, [u8; 12]) {
     let mut tree = Tree::new();
     tree.insert("v", Bson::DbPointer(pointer.clone()));
@@ -188,8 +188,8 @@ fn distinct(fields: Vec<(String, Bson)>) -> Tree {
     tree
 }
 
-/// A field's name: anything without a NUL. Where `dollar` allows it, also names that look like operators; none of these
-/// is a type wrapper, whose object would be read as a value.
+/// Generates the name of a field: any text without a NUL; with `dollar` also names that look like operators, except for type
+/// wrappers, whose objects would be read as values.
 fn name(dollar: bool) -> impl Strategy<Value = String> {
     const ODD: &[&str] =
         &["", " ", "a b", "a.b", ".", "_id", "0", "é", "水素", "\u{1f600}", "\u{1}\n\t", "\"\\/", "a$"];
@@ -202,14 +202,14 @@ fn name(dollar: bool) -> impl Strategy<Value = String> {
     ]
 }
 
-/// Strings of every kind of character: plain, escaped in JSON, control, beyond ASCII, beyond the basic plane, NUL.
+/// Generates strings with all kinds of characters: plain, escaped in JSON, control, non-ASCII, beyond the basic plane, NUL.
 pub fn text() -> impl Strategy<Value = String> {
     const ODD: &[char] = &['"', '\\', '/', '\0', '\u{1f}', '\n', '\r', '\t', '\u{8}', '\u{c}', '\u{7f}', '\u{2028}'];
     let character = prop_oneof![4 => prop::char::range(' ', '~'), 1 => select(ODD), 1 => any::<char>()];
     vec(character, 0..12).prop_map(String::from_iter)
 }
 
-/// Strings that the wire form of another type could be mistaken for.
+/// Generates strings that look like the wire form of another type.
 fn id_lookalike() -> impl Strategy<Value = String> {
     prop_oneof![
         "[0-9a-f]{24}",
@@ -232,8 +232,8 @@ fn int64() -> impl Strategy<Value = i64> {
     prop_oneof![any::<i64>(), -10..10_i64, select(LIMITS)]
 }
 
-/// Any bits at all (huge, tiny, subnormal), whole numbers, and the special ones. There is one NaN: no text form keeps
-/// the others apart.
+/// Generates doubles of any bits (huge, tiny, subnormal), whole numbers and special values. Only one NaN, since no text form
+/// distinguishes others.
 pub fn double() -> impl Strategy<Value = f64> {
     const SPECIAL: &[f64] = &[
         0.0,
@@ -262,13 +262,13 @@ pub fn double() -> impl Strategy<Value = f64> {
     ]
 }
 
-/// Milliseconds since 1970: all that BSON has, years that people use, and the ends of the years with four digits.
+/// Generates milliseconds since 1970: all values of BSON, usual years, and the limits of years with four digits.
 pub fn date() -> impl Strategy<Value = i64> {
     const LIMITS: &[i64] = &[i64::MIN, i64::MAX, 0, -1, 253_402_300_799_999, 253_402_300_800_000, -62_167_219_200_001];
     prop_oneof![any::<i64>(), -62_167_219_200_000..253_402_300_800_000_i64, select(LIMITS)]
 }
 
-/// Any Decimal128 in its usual form: every coefficient of 34 digits, every exponent.
+/// Generates any Decimal128 in its usual form: coefficients of up to 34 digits, all exponents.
 pub fn decimal() -> impl Strategy<Value = Decimal128> {
     const BIAS: i32 = 6176;
     let coefficient =
@@ -291,7 +291,7 @@ fn subtype() -> impl Strategy<Value = u8> {
     prop_oneof![Just(0), 0..=9_u8, any::<u8>()]
 }
 
-/// BSON keeps the options in alphabetical order, and neither part may have a NUL.
+/// Generates regular expressions. BSON keeps the options in alphabetical order, and neither part may have a NUL.
 fn regex() -> impl Strategy<Value = Bson> {
     let options = subsequence(vec!['i', 'l', 'm', 's', 'u', 'x'], 0..=6);
     (text(), options).prop_map(|(pattern, options)| regex_of(&pattern.replace('\0', ""), &String::from_iter(options)))
@@ -302,18 +302,18 @@ pub fn regex_of(pattern: &str, options: &str) -> Bson {
     Bson::RegularExpression(Regex { pattern, options })
 }
 
-/// The document as canonical Extended JSON: every type is told.
+/// Returns the document as canonical Extended JSON, which keeps every type.
 pub fn canonical(fields: &Tree) -> String {
     object(fields, Form::Canonical)
 }
 
-/// The document as relaxed Extended JSON: numbers and dates of these millennia are easy to read, and a small Int64 comes
-/// back as an Int32 (see [`narrowed`]).
+/// Returns the document as relaxed Extended JSON, in which numbers and most dates are easy to read. A small Int64 is read back as
+/// an Int32 (see [`narrowed`]).
 pub fn relaxed(fields: &Tree) -> String {
     object(fields, Form::Relaxed)
 }
 
-/// Relaxed form loses number types: a whole number becomes an Int32 if it fits.
+/// Returns the document after a round trip through the relaxed form: a whole number becomes an Int32 if it fits.
 pub fn narrowed(fields: &Tree) -> Tree {
     fn narrow(value: &Bson) -> Bson {
         match value {
@@ -359,7 +359,7 @@ fn extended(value: &Bson, form: Form) -> String {
         Bson::Int64(value) => wrapped("$numberLong", &value.to_string()),
         Bson::DateTime(date) => match date.timestamp_millis() {
             millis @ 0..=253_402_300_799_999 if relaxed => {
-                // A civil time, because a `Timestamp` ends a day before the year 9999 does.
+                // A civil time, because `Timestamp` excludes the last day of the year 9999.
                 let time = civil::DateTime::constant(1970, 1, 1, 0, 0, 0, 0) + SignedDuration::from_millis(millis);
                 wrapped("$date", &format!("{time}Z"))
             }

@@ -1,4 +1,4 @@
-//! A primary that is away for readers, as a fallback sees it.
+//! A primary that is away for readers, for tests of a fallback.
 
 use std::sync::Arc;
 

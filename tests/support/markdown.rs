@@ -1,4 +1,4 @@
-//! Commands in fenced blocks of the documents. A block is run if its info string says so:
+//! Commands in fenced blocks of the documents. The info string of a block tells if it is run:
 //!
 //! - `sh test`: a script, which must succeed.
 //! - `console test`: commands after `$ `, each with its output; `…` stands for any text, and a line of it for any number of
@@ -33,7 +33,7 @@ pub fn read(document: &str) -> Result<String, String> {
     std::fs::read_to_string(&path).map_err(|error| format!("{document}: {error}"))
 }
 
-/// The blocks whose info string ends in `test` and `suite`.
+/// Returns the blocks whose info string ends in `test` and `suite`.
 pub fn blocks(text: &str, suite: &str) -> Vec<Block> {
     let mut blocks = Vec::new();
     let mut lines = text.lines();
@@ -71,7 +71,7 @@ pub fn check(console: &str, run: impl Fn(&str) -> Result<String, String>) -> Res
     Ok(())
 }
 
-/// The commands of a console, each with the output that is expected.
+/// Returns the commands of a console, each with its expected output.
 fn commands(console: &str) -> Vec<(String, String)> {
     let mut commands: Vec<(String, String)> = Vec::new();
     for line in console.lines() {

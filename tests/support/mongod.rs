@@ -1,4 +1,4 @@
-//! A real `mongod` for tests: started where `TEST_MONGOD` says, on a free port, with its data in a temporary directory.
+//! A real `mongod` for tests: the executable that `TEST_MONGOD` names, on a free port, with its data in a temporary directory.
 //!
 //! Test binaries include this file by `#[path]`; none of them uses all of it.
 
@@ -12,10 +12,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// How long a start may take, on a machine that has other things to do.
+/// The time in which a server must start, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A server of our own. It ends when this is dropped, and also when the test process does, however that ends.
+/// A server of this test. It ends when this is dropped, and when the test process ends in any way.
 pub struct Mongod {
     program: PathBuf,
     data: tempfile::TempDir,
@@ -27,20 +27,20 @@ pub struct Mongod {
 
 struct Running {
     server: Child,
-    /// Waits for our end of a pipe to close, which the system does when we die, then kills the server.
+    /// Kills the server once this process's end of a pipe is closed, which the system does when this process ends.
     guard: Child,
 }
 
-/// The executable to test with, if there is one.
+/// Returns the executable to test with, if `TEST_MONGOD` names one.
 pub fn program() -> Option<PathBuf> {
     std::env::var_os("TEST_MONGOD").filter(|path| !path.is_empty()).map(PathBuf::from)
 }
 
-/// Ports to try before there is none.
+/// The number of ports to try.
 const ATTEMPTS: usize = 100;
 
-/// A port of this machine that was free a moment ago, below those that the system gives to clients' connections: one of
-/// those may be a client's by the time that a server starts.
+/// Returns a port that was free a moment ago. It is below the range of ephemeral ports, which a client may take before the server
+/// starts.
 pub fn free_port() -> Result<u16> {
     let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
     let first = range.split_ascii_whitespace().next().and_then(|first| first.parse().ok()).unwrap_or(32_768);
@@ -51,17 +51,17 @@ pub fn free_port() -> Result<u16> {
 }
 
 impl Mongod {
-    /// A server on a free port, running.
+    /// Starts a server on a free port.
     pub fn start() -> Result<Self> {
         Self::started(false)
     }
 
-    /// The only member of a replica set, running, and its primary.
+    /// Starts a replica set with a single member.
     pub fn start_replica_set() -> Result<Self> {
         Ok(Self::start_set_of(1)?.remove(0))
     }
 
-    /// The members of a replica set, running, and with a primary, which is the first.
+    /// Starts a replica set, and waits until the first member is its primary.
     pub fn start_set_of(members: usize) -> Result<Vec<Self>> {
         let mut set = Vec::new();
         for _ in 0..members {
@@ -72,7 +72,7 @@ impl Mongod {
         Ok(set)
     }
 
-    /// A server with a port and a directory, which runs from [`run`](Self::run) on.
+    /// Reserves a port and a directory for a server that [`run`](Self::run) starts.
     pub fn stopped() -> Result<Self> {
         Self::stopped_on(free_port()?)
     }
@@ -82,7 +82,7 @@ impl Mongod {
         Ok(Self { program, data: tempfile::tempdir()?, port, replica_set: false, auth: false, running: None })
     }
 
-    /// Tries another port where another process took the first one before the server did.
+    /// Starts a server, on another port if another process has taken the first one.
     fn started(replica_set: bool) -> Result<Self> {
         let start = || {
             let mut server = Self::stopped()?;
@@ -97,22 +97,22 @@ impl Mongod {
         self.port
     }
 
-    /// The id of its process.
+    /// Returns the process id.
     ///
     /// # Panics
     ///
-    /// When it does not run.
+    /// When the server does not run.
     pub fn process(&self) -> u32 {
         self.running.as_ref().expect("a server that runs").server.id()
     }
 
-    /// The connection string, without a database.
+    /// Returns the connection string without a database.
     pub fn url(&self) -> String {
         let set = if self.replica_set { "/?replicaSet=rs0" } else { "" };
         format!("mongodb://127.0.0.1:{}{set}", self.port)
     }
 
-    /// Starts it, with the data that it had before, and returns when it listens.
+    /// Starts the server with its previous data, and returns once it listens.
     pub fn run(&mut self) -> Result<()> {
         self.kill();
         let log = self.data.path().join("log");
@@ -136,7 +136,7 @@ impl Mongod {
             .spawn()?;
         let running = self.running.insert(Running { server, guard });
         let begin = Instant::now();
-        // What listens on the port may be another process.
+        // Another process may listen on the port, so the log is checked too.
         while !(says_that_it_listens(&log) && listens(self.port)) {
             if let Some(status) = running.server.try_wait()? {
                 let log = std::fs::read_to_string(&log).unwrap_or_default();
@@ -153,7 +153,7 @@ impl Mongod {
         Ok(())
     }
 
-    /// The secret that the members of a set share. The server refuses one that others may read.
+    /// Writes the secret that the members of a set share. The server refuses a file that other users may read.
     fn key_file(&self) -> Result<PathBuf> {
         let path = self.data.path().join("key");
         if !path.exists() {
@@ -168,12 +168,12 @@ impl Mongod {
         Ok(path)
     }
 
-    /// Whether, from the next start on, only known users are served.
+    /// Enables or disables access control from the next start on.
     pub fn ask_for_passwords(&mut self, auth: bool) {
         self.auth = auth;
     }
 
-    /// Ends it in order, as SIGTERM does.
+    /// Stops the server gracefully by SIGTERM.
     pub fn stop(&mut self) {
         self.signal("TERM");
         if let Some(running) = &mut self.running {
@@ -185,10 +185,10 @@ impl Mongod {
         self.kill();
     }
 
-    /// Ends it at once, as SIGKILL or a power cut does.
+    /// Kills the server, like a power cut.
     pub fn kill(&mut self) {
         if let Some(mut running) = self.running.take() {
-            // The guard first: once the server is waited for, its process id may be another's.
+            // The guard is killed first: once the server has been waited for, its process id may be reused.
             let _ = running.guard.kill();
             let _ = running.guard.wait();
             let _ = running.server.kill();
@@ -196,17 +196,17 @@ impl Mongod {
         }
     }
 
-    /// Keeps it from doing anything, its connections open: what a stuck machine looks like from outside.
+    /// Pauses the server with its connections open, like a stuck machine.
     pub fn pause(&self) {
         self.signal("STOP");
-        // The signal stops one thread first, which stops the others: on a busy machine not before the next call.
+        // The signal stops one thread first, which stops the others. On a busy machine that takes time.
         let begin = Instant::now();
         while begin.elapsed() < Duration::from_millis(500) || (!self.is_paused() && begin.elapsed() < PATIENCE) {
             std::thread::sleep(Duration::from_millis(20));
         }
     }
 
-    /// As Linux tells; elsewhere the time that passed has to do.
+    /// Returns true if all threads are stopped. Only Linux tells; elsewhere the signal is trusted.
     fn is_paused(&self) -> bool {
         let process = self.running.as_ref().map_or(0, |running| running.server.id());
         std::fs::read_to_string(format!("/proc/{process}/stat")).map_or(true, |stat| stat.contains(") T "))
@@ -223,12 +223,12 @@ impl Mongod {
         }
     }
 
-    /// Makes a replica set of it. Two commands are too few to need a driver for.
+    /// Initiates a replica set. The few commands do not justify a driver.
     fn initiate(&mut self, ports: &[u16]) -> Result<()> {
         let mut members = Vec::new();
         for (id, port) in ports.iter().enumerate() {
             let host = format!("127.0.0.1:{port}");
-            // The first one is preferred, so that tests know where they are.
+            // The first member has priority, so that tests know the primary.
             let priority = if id == 0 { 2.0_f64 } else { 1.0 };
             let member = [
                 element(0x10, "_id", &(id as u32).to_le_bytes()),
@@ -259,7 +259,7 @@ impl Mongod {
     pub fn command(&self, database: &str, elements: &[u8]) -> Result<Vec<u8>> {
         const OP_MSG: u32 = 2013;
         let body = document(&[elements, &element(0x02, "$db", &text(database))].concat());
-        // The header, no flags, one section with the body.
+        // The header, flags of 0, and a section with the body.
         let length = 16 + 4 + 1 + body.len() as u32;
         let mut message = [length, 1, 0, OP_MSG, 0].map(u32::to_le_bytes).concat();
         message.push(0);
@@ -288,7 +288,7 @@ fn listens(port: u16) -> bool {
     TcpStream::connect_timeout(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)), Duration::from_secs(1)).is_ok()
 }
 
-// As much BSON as the commands above need.
+// The BSON that the commands above need.
 
 pub fn element(kind: u8, name: &str, value: &[u8]) -> Vec<u8> {
     [&[kind], name.as_bytes(), &[0], value].concat()

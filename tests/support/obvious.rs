@@ -1,12 +1,10 @@
-//! BSON to wire JSON by the `bson` crate's own tree: what `records::wire` is compared with, by its tests and by
-//! `fuzz/`.
+//! A simple mapping of BSON to wire JSON by the tree of the `bson` crate, with which tests and `fuzz/` compare `records::wire`.
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use bson::spec::BinarySubtype;
 use bson::{Bson, Document as Tree};
 
-/// The mapping of `records::wire` once more, the obvious and slow way. `None` where the crate keeps the value to
-/// itself.
+/// Returns the wire JSON of a value, in the simplest way. `None` if the crate gives no access to the value.
 fn slow(value: &Bson) -> Option<String> {
     let text = |text: &str| serde_json::to_string(text).ok();
     match value {
@@ -21,7 +19,7 @@ fn slow(value: &Bson) -> Option<String> {
         Bson::ObjectId(id) => text(&id.to_hex()),
         Bson::Boolean(value) => Some(value.to_string()),
         Bson::DateTime(date) => {
-            // Years of four digits; the others have tests of their own.
+            // Years with four digits; other years have separate tests.
             let year = -62_167_219_200_000..253_402_300_800_000_i64;
             let millis = Some(date.timestamp_millis()).filter(|millis| year.contains(millis))?;
             let time = jiff::Timestamp::from_millisecond(millis).ok()?;

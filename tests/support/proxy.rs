@@ -1,4 +1,4 @@
-//! A network between a client and a server, to be broken.
+//! A TCP proxy between a client and a server, which simulates network faults.
 
 #![allow(dead_code)]
 
@@ -27,14 +27,14 @@ struct State {
     cuts: u32,
     /// The number of resets: every connection ends at once, at both ends.
     resets: u32,
-    /// If new connections wait for [`Proxy::mend`] or are refused until then.
+    /// True if new connections wait for [`Proxy::mend`]; otherwise they are refused until then.
     waits: bool,
     refuses: bool,
     /// The delay of every piece.
     delay: Duration,
     /// The total number of bytes from the server after which the proxy resets.
     until: Option<u64>,
-    /// Replaces the bytes of every piece from the server, but so many at its beginning.
+    /// Replaces the bytes of every piece from the server after this many.
     garbles_after: Option<usize>,
 }
 
@@ -57,33 +57,33 @@ impl Proxy {
         self.port
     }
 
-    /// From now on every byte is swallowed, and no connection is closed: a cable is out, a firewall drops packets.
+    /// Drops every byte from now on without closing a connection, like an unplugged cable or a firewall.
     pub fn cut(&self) {
         self.state.send_modify(|state| (state.cuts, state.waits) = (state.cuts + 1, true));
     }
 
-    /// Ends every connection with a reset, and refuses new ones: a host is gone.
+    /// Resets every connection and refuses new ones, like a host without the server.
     pub fn reset(&self) {
         self.state.send_modify(State::reset);
     }
 
-    /// Does so when the server has sent `bytes` more.
+    /// Resets like [`reset`](Self::reset) once the server has sent `bytes` more.
     pub fn reset_after(&self, bytes: u64) {
         let until = Some(self.received() + bytes);
         self.state.send_modify(|state| state.until = until);
     }
 
-    /// From now on, the server's pieces are garbage after their first `kept` bytes.
+    /// Replaces the server's pieces by garbage after their first `kept` bytes.
     pub fn garble(&self, kept: usize) {
         self.state.send_modify(|state| state.garbles_after = Some(kept));
     }
 
-    /// Every piece takes so much longer, in both directions.
+    /// Delays every piece in both directions.
     pub fn slow_down(&self, delay: Duration) {
         self.state.send_modify(|state| state.delay = delay);
     }
 
-    /// Restores the network for new connections. Old connections stay broken, which after a cut their ends cannot notice.
+    /// Restores the network for new connections. Old connections stay broken; after a cut their ends cannot notice that.
     pub fn mend(&self) {
         self.state.send_modify(|state| *state = State { cuts: state.cuts, resets: state.resets, ..State::default() });
     }
@@ -132,7 +132,7 @@ impl Link {
         );
     }
 
-    /// `enough`: whether the network breaks with these bytes, which do not arrive then.
+    /// Forwards bytes in one direction. If `enough` returns true, the network breaks, and the bytes do not arrive.
     async fn forward(
         &self,
         mut from: OwnedReadHalf,
@@ -142,7 +142,7 @@ impl Link {
         enough: impl Fn(u64) -> bool,
     ) {
         let mut state = self.state.subscribe();
-        // Small pieces, so that a break may come at any of many points.
+        // Small pieces, so that a break can come at many points.
         let mut buffer = vec![0; 4 * 1024];
         loop {
             let read = tokio::select! {
@@ -166,11 +166,11 @@ impl Link {
         }
         let now = *state.borrow();
         if now.resets != begun.resets {
-            // Closing is a reset then, and what is still on its way is lost.
+            // Makes the close a reset, which also loses the bytes in transit.
             let _ = from.as_ref().set_zero_linger();
             let _ = to.as_ref().set_zero_linger();
         } else if now.cuts != begun.cuts {
-            // Not even the end of a connection comes through.
+            // After a cut, even the end of a connection is not forwarded.
             std::future::pending::<()>().await;
         }
     }

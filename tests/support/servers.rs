@@ -1,10 +1,10 @@
-//! The servers that tests of server stores need: named by the environment, or started once by this process.
+//! The servers for tests of remote stores: named by the environment, or started once by this process.
 //!
 //! - `TEST_<NAME>_URL` (`TEST_MONGODB_URL=mongodb://127.0.0.1:27017`) names one that runs. Each test makes a database of
 //!   its own there, so credentials need an `authSource` in the query.
 //! - `TEST_MONGOD` names an executable, which is started and ended here.
-//! - `TEST_REQUIRE=memory,sled,mongodb` says which stores must be tested: one that cannot be is a failure then, where
-//!   its tests would be shown as ignored otherwise.
+//! - `TEST_REQUIRE=memory,sled,mongodb` names the stores that must be tested: if one cannot be, its tests fail instead of being
+//!   ignored.
 
 #![allow(dead_code)]
 
@@ -21,31 +21,31 @@ use mongod::Mongod;
 /// A server by the name of its backend, or why it did not start.
 static STARTED: Mutex<Option<HashMap<String, Result<Mongod, String>>>> = Mutex::new(None);
 
-/// Whether there is a server for the backend `name`, without starting it.
+/// Returns true if there is a server for the backend `name`, without starting it.
 pub fn is_configured(name: &str) -> bool {
     named(name).is_some() || (name == "mongodb" && mongod::program().is_some())
 }
 
-/// What to set so that there is one.
+/// Returns a text that tells what to set for a server of the backend `name`.
 pub fn how_to_configure(name: &str) -> String {
     let variable = variable(name);
     let executable = if name == "mongodb" { ", or TEST_MONGOD to the path of a mongod executable" } else { "" };
     format!("set {variable} to the URL of a running server{executable}")
 }
 
-/// The backends that must be tested.
+/// Returns the backends that must be tested.
 pub fn required() -> Vec<String> {
     let names = std::env::var("TEST_REQUIRE").unwrap_or_default();
     names.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect()
 }
 
-/// Whether there must be a server of the backend `name` that tests may break. One that is named is not ours to break, and
-/// stands for another run that has its own.
+/// Returns true if tests must have a server of the backend `name` that they may break. Tests may not break a server that
+/// `TEST_<NAME>_URL` names: another run has its own.
 pub fn must_be_breakable(name: &str) -> bool {
     named(name).is_none() && required().iter().any(|required| required == name)
 }
 
-/// The URL of the server for the backend `name`, with `database` as its path. Starts the server where that is our job.
+/// Returns the URL of the server for the backend `name`, with `database` as its path. Starts the server if needed.
 pub fn url(name: &str, database: &str) -> Result<String, String> {
     let url = match named(name) {
         Some(url) => url,
@@ -59,16 +59,16 @@ pub fn url(name: &str, database: &str) -> Result<String, String> {
     Ok(format!("{scheme}://{authority}/{database}{query}"))
 }
 
-/// A name for a database, or for another thing that outlives this process, that no test and no other run has used.
+/// Returns a name, for a database for example, that no test and no other run has used.
 ///
-/// The process id alone would not do: each trial may be a process of its own, and the system uses its ids again.
+/// The process id alone is not enough: each trial may be a separate process, and the system reuses process ids.
 pub fn unused_name(prefix: &str) -> String {
     static NAMES: AtomicU32 = AtomicU32::new(0);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
     format!("{prefix}_{now}_{}", NAMES.fetch_add(1, Ordering::Relaxed))
 }
 
-/// Ends what was started. A static is never dropped, so `main` must say when.
+/// Stops the servers that were started. A static is never dropped, so `main` must call this.
 pub fn stop_all() {
     STARTED.lock().unwrap_or_else(PoisonError::into_inner).take();
 }
