@@ -1,6 +1,6 @@
 #!/bin/bash
-# Run by the public image's entrypoint on the first start, while the server listens on localhost only. When it fails the
-# container ends, and its next start begins again: see entrypoint.sh.
+# The public image's entrypoint runs this on the first start, while the server listens on localhost only. If it fails, the container
+# ends, and its next start loads again: see entrypoint.sh.
 set -euo pipefail
 
 # mongosh keeps a log and a history in its home, which is the data directory.

@@ -1,11 +1,11 @@
-// Writes every record to standard output, in the order of _id: a line of canonical Extended JSON each, and an empty line at
-// the end, without which a backup that was cut between two records would pass for a whole one.
+// Writes every record to standard output, in the order of _id: each as a line of canonical Extended JSON. An empty line marks the
+// end, to detect a backup that was cut between two records.
 const fs = require('fs');
 const { service, collection } = require('/usr/local/share/records/common.js');
 
 const CHUNK = 1 << 20;
 
-// Without promotion: a JavaScript number would not tell 5 from 5.0. The backup is no snapshot of one moment: MongoDB keeps those for
+// Without promotion, since JavaScript numbers do not distinguish 5 from 5.0. The backup is not a snapshot: MongoDB keeps those for
 // five minutes, and a large backup takes longer.
 const types = { promoteValues: false, promoteLongs: false, promoteBuffers: false };
 const records = connect(service()).getCollection(collection()).find({}, {}, types).sort({ _id: 1 });

@@ -2,7 +2,7 @@
 const fs = require('fs');
 const os = require('os');
 
-// $NAME, or what the file $NAME_FILE holds.
+// Returns $NAME, or the content of the file $NAME_FILE.
 function setting(name, otherwise) {
   const file = process.env[`${name}_FILE`];
   const value = process.env[name] || (file && fs.readFileSync(file, 'utf8').trim()) || otherwise;
@@ -17,8 +17,8 @@ function credentials(user) {
   return `${encodeURIComponent(setting(`${user}_USERNAME`))}:${encodeURIComponent(setting(`${user}_PASSWORD`))}`;
 }
 
-// JavaScript has one kind of number: it would read 1615.0 as 1615, and store an integer. So numbers are written out with
-// their kind before they are parsed, as Extended JSON can. What is in strings stays; they may be long, so no pattern spans one.
+// JavaScript has only one type of number: it would read 1615.0 as 1615, and store an integer. So numbers get their type in Extended
+// JSON before they are parsed. Strings stay as they are; they may be long, so no pattern spans one.
 function canonical(text) {
   let quoted = false;
   return text.replace(/\\.|"|-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?/g, (token) => {
@@ -35,7 +35,7 @@ module.exports = {
   canonical,
   database,
   collection,
-  // The service's user, over the network, where the server does not listen while the seed is being loaded.
+  // Connects as the service's user over the network, on which the server does not listen while it loads the seed.
   service: (options = '') => {
     const host = setting('RECORDS_MONGO_HOST', os.hostname());
     return `mongodb://${credentials('RECORDS_MONGO')}@${host}:27017/${database()}?directConnection=true${options}`;

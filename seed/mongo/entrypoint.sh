@@ -1,7 +1,7 @@
 #!/bin/bash
-# Runs before the public image's entrypoint, which initialises an empty data directory and takes any other for
-# initialised. So a load that failed, or a container that was stopped during it, would pass for a whole database on the
-# next start. Three files in the data directory tell the states apart:
+# Runs before the public image's entrypoint, which initialises an empty data directory and treats any other as initialised. So after
+# a failed or interrupted load, the next start would serve an incomplete database. Three files in the data directory distinguish the
+# states:
 #
 #   .records-loading     the directory was empty, and the load began: it holds no data of yours yet
 #   .records-loaded      seed, user and marker are in the database
@@ -15,7 +15,7 @@ die() {
   exit 1
 }
 
-# $NAME, or what the file $NAME_FILE holds.
+# Prints $NAME, or the content of the file $NAME_FILE.
 value_of() {
   local file=${1}_FILE
   if [ -n "${!1:-}" ]; then
@@ -26,7 +26,7 @@ value_of() {
 }
 
 case "${1:-mongod}" in
-  # Options alone are mongod's: the public entrypoint puts its name before them.
+  # Arguments that are only options belong to mongod: the public entrypoint adds its name.
   mongod | -*) ;;
   *) exec docker-entrypoint.sh "$@" ;;
 esac
@@ -42,7 +42,7 @@ done
 
 if [ -e "$data/.records-loading" ] && [ ! -e "$data/.records-loaded" ]; then
   echo 'records-mongo: the last load of the seed did not finish: beginning again' >&2
-  # The file .records-loading stays: without it, what a stop in the middle of this leaves would pass for a whole database.
+  # The file .records-loading stays, so that a stop during this removal is noticed.
   find "$data" -mindepth 1 -maxdepth 1 ! -name lost+found ! -name .records-loading -exec rm -rf {} +
 fi
 
@@ -55,17 +55,17 @@ if [ ! -e "$data/.records-loaded" ]; then
   touch "$data/.records-loading"
 fi
 
-# Members of a set prove by this file that they belong to it. The only one can make it for each start; mongod refuses a file that
-# others may read.
+# Members of a set authenticate to each other by this file. A single member can create it at each start; mongod refuses a file that
+# other users may read.
 key=/tmp/records-mongo.key
 rm -f "$key"
 (umask 0377; head -c 96 /dev/urandom | base64 -w 0 >"$key")
 
 [ "${1:-}" = mongod ] || set -- mongod "$@"
-# The default oplog takes 990 MiB at least. This one holds some hundred thousand changes.
+# The default oplog takes at least 990 MiB. This size holds some hundred thousand changes.
 set -- "$@" --replSet records --keyFile "$key" --oplogSize 256
 
-# The shell stays process 1: it passes signals on, and reaps the initiator and what health checks leave.
+# The shell stays process 1: it forwards signals, and reaps the initiator and the remains of health checks.
 docker-entrypoint.sh "$@" &
 server=$!
 trap 'kill -TERM "$server" 2>/dev/null' TERM INT QUIT HUP

@@ -1,10 +1,10 @@
 const { administrator } = require('/usr/local/share/records/common.js');
 
-// The name by which the member finds itself. It never changes, whatever the container is called, and takes no DNS. Clients
-// do not follow it as long as their URI says `directConnection=true`.
+// The address by which the member finds itself. It does not depend on the container's name or on DNS. Clients ignore it if their URI
+// has `directConnection=true`.
 const HOST = 'localhost:27017';
 
-// Codes of the server's errors.
+// Error codes of the server.
 const ALREADY_INITIALIZED = 23;
 const NO_REPLICATION_ENABLED = 76;
 
@@ -16,7 +16,7 @@ const isThere = (process_id) => {
   }
 };
 
-// True when the server is a member of a set. The server that loads the seed is none, and comes first.
+// Returns true if the server is a member of a set. The temporary server that loads the seed is not.
 function initiated() {
   let connection;
   try {
@@ -33,7 +33,7 @@ function initiated() {
 let told = '';
 for (let result; (result = initiated()) !== true; sleep(100)) {
   if (!isThere(Number(process.env.RECORDS_MONGO_SERVER))) throw new Error('the server has ended');
-  // It does not listen yet, or it is the one that loads the seed.
+  // The server does not listen yet, or it is the one that loads the seed.
   const isEarly = result.code === NO_REPLICATION_ENABLED || /ECONNREFUSED|Authentication failed/.test(String(result));
   const text = String(result.message);
   if (!isEarly && text !== told) print(`records-mongo: the replica set cannot be initiated yet: ${text}`);

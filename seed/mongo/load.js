@@ -8,7 +8,7 @@ const BATCH = 1000;
 const database = db.getSiblingDB(common.database());
 const collection = database.getCollection(common.collection());
 
-// The API looks records up by _id, and lists them in its order: MongoDB's own index on _id is the one it needs.
+// The API looks records up by _id, and lists them in its order: MongoDB's own index of _id is sufficient.
 let batch = [];
 let documents = 0;
 function flush() {
@@ -36,7 +36,7 @@ database.createUser({
   roles: [{ role: 'read', db: database.getName() }],
 });
 
-// Last, and on disk when this returns: who finds it finds all of the above.
+// The marker is written last and durably: if it exists, the load is complete.
 database.getCollection('seed').insertOne(
   { _id: 'loaded', documents, at: new Date() },
   { writeConcern: { w: 1, j: true } },

@@ -1,5 +1,4 @@
-// Puts what `backup.js` wrote, or somebody's own data, in the place of the collection: all of it or, when anything is wrong,
-// none.
+// Replaces the collection by the output of `backup.js`, or by your own data: completely, or not at all if anything is wrong.
 const fs = require('fs');
 const { administrator, canonical, collection } = require('/usr/local/share/records/common.js');
 
@@ -8,28 +7,28 @@ const BATCH = 1000;
 
 const database = connect(administrator());
 const records = database.getCollection(collection());
-// What is there now, unless it was dropped.
+// The current collection, unless it was dropped.
 const [present] = database.getCollectionInfos({ name: records.getName() });
-// Beside it, until it is whole; then it takes its place in one step.
+// A temporary collection, which replaces the current one in one step once it is complete.
 const restored = database.getCollection(`${collection()}.restoring`);
 restored.drop();
 database.createCollection(restored.getName(), present?.options);
 for (const { v, key, name, ...options } of present ? records.getIndexes() : []) {
-  // An index that says no collation has none, whatever the collection's own is.
+  // An index without a collation must say so, or it would get that of the collection.
   if (name !== '_id_') restored.createIndex(key, { name, collation: { locale: 'simple' }, ...options });
 }
 
 let batch = [];
 let documents = 0;
-// Whether the empty line was seen that a backup has at its end, and nowhere else.
+// True once the empty line at the end of a backup was read.
 let ended = false;
 function flush() {
-  // What the collection held is restored, also if a validator came later that would refuse it.
+  // Old records are restored even if a newer validator would refuse them.
   if (batch.length > 0) restored.insertMany(batch, { ordered: true, bypassDocumentValidation: true });
   batch = [];
 }
 function put(record) {
-  // A number, say, would become a record with a `value`.
+  // Otherwise a number, for example, would become a record with a `value`.
   if (Object.prototype.toString.call(record) !== '[object Object]' || record._bsontype) {
     throw new Error(`record ${documents} of the backup is no JSON object`);
   }
@@ -52,10 +51,10 @@ function take(line) {
   put(record);
 }
 
-// Bytes, not text: a chunk may end in the middle of a character.
+// Chunks are bytes, since they may end in the middle of a character.
 let rest = Buffer.alloc(0);
 const chunk = Buffer.alloc(CHUNK);
-// One array instead of lines, which is parsed as a whole: its own end tells whether it was cut.
+// An array instead of lines is parsed as a whole, so that a cut is a syntax error.
 const array = [];
 const begins = (bytes) => documents === 0 && bytes.toString('latin1').trimStart().startsWith('[');
 for (let count; (count = fs.readSync(3, chunk)) > 0; ) {

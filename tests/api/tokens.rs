@@ -173,7 +173,7 @@ async fn a_claim_that_stands_there_twice_is_refused() {
 async fn a_token_is_verified_by_the_algorithm_of_its_key_alone() {
     let guarded = Guarded::start().await;
     let payload = encode(claims().to_string());
-    // Not signed at all.
+    // Unsigned tokens.
     for name in ["none", "None", "NONE", "nOnE", ""] {
         let header = encode(json!({ "alg": name, "kid": "RS256" }).to_string());
         for signature in ["", "AA"] {
@@ -255,7 +255,7 @@ async fn other_forms_and_other_signatures_are_refused() {
     let raw = guarded.issuer.signature("ES256", message.as_bytes());
     let signed = |signature: &[u8]| format!("{message}.{}", encode(signature));
     assert_eq!(guarded.status(&signed(&raw)).await, 200);
-    // As ASN.1, which OpenSSL writes.
+    // The same signature as ASN.1, which OpenSSL writes.
     let integer = |bytes: &[u8]| [&[2, 33, 0][..], bytes].concat();
     let asn1 = [&[0x30, 70][..], &integer(&raw[..32]), &integer(&raw[32..])].concat();
     let rsa = guarded.issuer.token("RS256", &claims());
@@ -380,7 +380,7 @@ async fn keys_that_verify_no_signature_are_left_out() {
     assert!(Tokens::open(settings(path.path().to_str().unwrap())).unwrap_err().contains("longer than"));
 }
 
-/// Serves the text that it is told last, by HTTP, to whoever connects.
+/// Starts an HTTP server that serves the last text in `answer`.
 async fn serve_keys(answer: watch::Receiver<String>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/keys.json", listener.local_addr().unwrap());

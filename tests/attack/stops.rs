@@ -37,7 +37,7 @@ pub async fn a_stop_amid_slow_readers() {
 
 pub async fn a_stop_amid_a_burst_answers_what_was_sent_before() {
     let victim = Victim::with_records(1, 10, &[]);
-    // The requests do not wait for responses, so many connections are not accepted yet when the signal comes.
+    // The requests do not wait for responses. Hence many connections are not accepted yet when the signal comes.
     let mut asked = join_all((0..300).map(|_| victim.send(LOOKUP))).await;
     let begin = terminate(&victim);
     for (index, stream) in asked.iter_mut().enumerate() {

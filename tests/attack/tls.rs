@@ -104,7 +104,7 @@ pub async fn half_a_handshake_is_cut_in_time_and_counted() {
     let victim = Victim::start(&["--header-timeout", "1s", "--max-connections", "20"]);
     let hello = client_hello(&victim.client);
     let mut stalled = Vec::new();
-    // As many as the connection limit: the next client waits until these are cut.
+    // These reach the connection limit: the next client waits until they are cut.
     for length in (0..20).map(|part| part * hello.len() / 20) {
         let mut stream = victim.connect().await;
         stream.write_all(&hello[..length]).await.unwrap();

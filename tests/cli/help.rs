@@ -1,4 +1,4 @@
-//! Texts for people: help, versions, and messages about mistakes, none of which shows a password.
+//! Texts for people: help, versions, and messages about mistakes. They never show a password.
 
 use records::store::{BACKENDS, BackendKind, DEFAULT_URL};
 use records::telemetry::VERSION;

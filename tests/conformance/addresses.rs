@@ -201,7 +201,7 @@ async fn without_the_typed_id_the_string_is_found(store: Arc<dyn Store>) {
     }
 }
 
-/// Returns unusual ids, some of which resemble typed values. None of them denotes one of [`TYPED`].
+/// Returns unusual ids. Some resemble typed values, but none denotes one of [`TYPED`].
 fn odd_ids() -> Vec<String> {
     let fixed = [
         "",

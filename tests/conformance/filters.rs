@@ -400,7 +400,7 @@ async fn a_date_alone_is_a_day(store: Arc<dyn Store>) {
         &[
             (&[("v.eq", "2024-01-31")], &[1, 2, 4, 5]),
             (&[("v.ne", "2024-01-31")], &[0, 3]),
-            // One element of the array is after the start of February 1, another one before its end.
+            // An element of the array is after the start of February 1, another one before its end.
             (&[("v.in", "2024-01-30,2024-02-01")], &[0, 3, 5]),
             (&[("v.gt", "2024-01-31")], &[3, 5]),
             (&[("v.gte", "2024-01-31")], &[1, 2, 3, 4, 5]),

@@ -90,7 +90,7 @@ async fn a_stuck_server_is_answered_for_soon_also_to_those_who_wait() {
         let found = found.expect("a call");
         assert!(found.document.is_some() && found.staleness.is_some(), "{found:?}");
     }
-    // Those calls shared a few round trips. After several more failures the breaker opens, and a call is answered at its first
+    // The calls shared a few round trips. After several more failures the breaker opens, and a call is answered at its first
     // poll.
     for _ in 0..BREAKER_FAILURES {
         assert!(get(&*store, "1").await.staleness.is_some());
@@ -397,7 +397,7 @@ async fn a_replica_behind_a_network_that_swallows_everything_follows_again() {
     assert!(metrics.contains("fallback_replica_snapshots_total 1\n"), "it was copied again:\n{metrics}");
 }
 
-/// As if another server used the port, or a proxy were broken.
+/// Simulates another server on the port, or a broken proxy.
 async fn bytes_that_are_no_bson_are_answered_for_as_if_the_server_were_away() {
     let server = filled_set().await;
     // Garbage from the first byte on; after the header of each message; and within its first document.

@@ -132,7 +132,7 @@ impl Seen {
     }
 }
 
-/// 64 clients, each of which repeatedly requests 99 records and an absent one.
+/// 64 clients. Each repeatedly requests 99 records and an absent one.
 struct Load {
     stop: Arc<AtomicBool>,
     clients: Vec<tokio::task::JoinHandle<Seen>>,

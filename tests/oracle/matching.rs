@@ -117,7 +117,7 @@ const PLAIN: &[&str] = &[
     "{3b241101-e2bb-4255-8caf-4136c566a962}",
 ];
 
-/// Prefixes, many of which occur in the documents.
+/// Prefixes. Many occur in the documents.
 const PREFIXES: &[&str] = &[
     "",
     "a",

@@ -9,7 +9,7 @@ use records::record::Document;
 use crate::documents::{self, binary, code_with_scope, date_of, db_pointer, object_id, regex_of, stored, timestamp_of};
 use crate::server::raw;
 
-/// The names of fields: few, some of which are positions in arrays.
+/// The names of fields: few, and some are positions in arrays.
 pub const NAMES: &[&str] = &["a", "b", "0", "1", "01", "2"];
 
 /// 2024-01-02T00:00:00Z.
@@ -108,7 +108,7 @@ pub fn number() -> impl Strategy<Value = Bson> {
     ]
 }
 
-/// Strings, some of which resemble another type.
+/// Strings, including some that resemble another type.
 pub const TEXTS: &[&str] = &[
     "",
     "a",

@@ -155,7 +155,7 @@ impl fmt::Debug for Primary {
     }
 }
 
-/// Requests lists that never begin on the primary, each of which the replica answers.
+/// Requests lists that never begin on the primary, and checks that the replica answers each.
 async fn slow_lists(store: &dyn Store) {
     for _ in 0..20 {
         let list = store.list(ListRequest { limit: Some(1), ..ListRequest::default() }).await.expect("a list");

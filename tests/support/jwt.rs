@@ -30,7 +30,7 @@ pub fn claims() -> Value {
     json!({ "iss": ISSUER, "aud": AUDIENCE, "exp": now() + 300, "sub": "alice", "scope": "records:read" })
 }
 
-/// One key of each kind, with the ids `RS256`, `ES256` and `EdDSA`.
+/// An issuer with a key of each kind; the ids are `RS256`, `ES256` and `EdDSA`.
 pub struct Issuer {
     rsa: RsaKeyPair,
     ec: EcdsaKeyPair,
