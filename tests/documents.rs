@@ -21,11 +21,36 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use markdown::{Block, Kind, PATIENCE, matches};
 use records::store::{BACKENDS, DEFAULT_URL};
 
-/// Words for which there are plainer ones.
-const UNWANTED: &[&str] = &["nobody", "whoever", "anew", "beside", "in vain", "by way of", "all the same", "is none"];
+/// Words and phrases for which there are plainer ones.
+const UNWANTED: &[&str] =
+    &["nobody", "whoever", "anew", "beside", "in vain", "by way of", "all the same", "is none", "are none", "at hand"];
 
-/// The files and folders without unwanted words.
-const PLAIN: &[&str] = &["README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "docs"];
+/// Words that begin a fragment: a comment begins with its subject or with a verb.
+const FRAGMENTS: &[&str] =
+    &["What", "How", "Whether", "Where", "Of", "That", "As", "Who", "Whoever", "Which", "Not", "One", "So", "Those"];
+
+/// The files and folders whose words are checked: the comments of Rust files, and other files as a whole.
+const PLAIN: &[&str] = &[
+    "README.md",
+    "CONTRIBUTING.md",
+    "SECURITY.md",
+    "CHANGELOG.md",
+    "docs",
+    "src",
+    "tests",
+    "benches",
+    "fuzz/run",
+    "fuzz/src",
+    "fuzz/targets",
+    "seed/mongo",
+    "k8s",
+    ".ci",
+    ".woodpecker.yml",
+    "Cargo.toml",
+    "Containerfile",
+    "Containerfile.mongo",
+    "podman-compose.yml",
+];
 
 /// Folders whose paths documents name.
 const FOLDERS: &[&str] = &["src", "tests", "benches", "docs", "fuzz", "k8s", "seed", ".ci"];
@@ -56,6 +81,7 @@ fn main() -> ExitCode {
         Trial::test("the_readme_is_short", the_readme_is_short),
         Trial::test("words_are_plain", words_are_plain),
         Trial::test("the_changelog_has_this_version", the_changelog_has_this_version),
+        Trial::test("an_unwanted_word_is_found", an_unwanted_word_is_found),
         Trial::test("an_output_that_differs_is_found", an_output_that_differs_is_found),
     ];
     for document in documents() {
@@ -267,15 +293,52 @@ fn words_are_plain() -> Outcome {
     let mut found = Vec::new();
     for path in files(PLAIN) {
         let Ok(text) = fs::read_to_string(&path) else { continue };
-        for (number, line) in text.lines().enumerate() {
-            let words = line.to_lowercase();
-            let words = words.split(|letter: char| !letter.is_alphanumeric()).collect::<Vec<_>>().join(" ");
-            for word in UNWANTED.iter().filter(|word| format!(" {words} ").contains(&format!(" {word} "))) {
-                found.push(format!("{}:{}: {word}", path.strip_prefix(root()).unwrap().display(), number + 1));
-            }
-        }
+        let name = path.strip_prefix(root()).unwrap().display().to_string();
+        found.extend(unplain(&text, name.ends_with(".rs")).into_iter().map(|finding| format!("{name}:{finding}")));
     }
     none(found)
+}
+
+/// Returns the unwanted words in a text and the fragments that begin its comments, each with its line.
+fn unplain(text: &str, is_rust: bool) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut is_inside = false;
+    for (number, line) in (1..).zip(text.lines()) {
+        let is_comment = is_rust && line.trim_start().starts_with("//");
+        let prose = if is_rust { comment(line) } else { line };
+        let words = prose.split(|letter: char| !letter.is_alphanumeric()).collect::<Vec<_>>().join(" ");
+        let lower = words.to_lowercase();
+        for word in UNWANTED.iter().filter(|word| format!(" {lower} ").contains(&format!(" {word} "))) {
+            found.push(format!("{number}: {word}"));
+        }
+        let first = words.split(' ').next().unwrap_or_default();
+        if is_comment && !is_inside && FRAGMENTS.contains(&first) {
+            found.push(format!("{number}: a comment begins with {first}"));
+        }
+        is_inside = is_comment;
+    }
+    found
+}
+
+/// Returns the comment in a line of Rust, without its slashes.
+fn comment(line: &str) -> &str {
+    let is_whole = line.trim_start().starts_with("//");
+    let start = if is_whole { line.find("//") } else { line.find(" // ") };
+    start.map_or("", |start| line[start..].trim_start().trim_start_matches(['/', '!']).trim())
+}
+
+fn an_unwanted_word_is_found() -> Outcome {
+    for (text, is_rust, expected) in [
+        ("Nobody reads it,\nand it is, in vain, written anew", false, vec!["1: nobody", "2: anew", "2: in vain"]),
+        ("// How it works.\n// How fast it is.\nlet x = 5; // How", true, vec!["1: a comment begins with How"]),
+        ("//! All the\n/// same\nlet nobody = x.is_none(); // beside", true, vec!["3: beside"]),
+        ("let how = \"nobody https://whoever\";", true, vec![]),
+    ] {
+        if unplain(text, is_rust) != expected {
+            return Err(format!("{:?} in {text:?}", unplain(text, is_rust)).into());
+        }
+    }
+    Ok(())
 }
 
 fn an_output_that_differs_is_found() -> Outcome {

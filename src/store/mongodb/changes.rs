@@ -186,7 +186,7 @@ async fn open(
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Form {
     Batches,
-    /// One by one, without large documents.
+    /// Single events, without large documents.
     Single,
 }
 
