@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 /// Bounds the memory that a wrong path can take.
 const MAX_BYTES: u64 = 16 * 1024 * 1024;
 
-/// The contents of the files, in the order of their paths; or the reason why there are none.
+/// The contents of the files, in the order of their paths; or the reason why a file cannot be read.
 pub type Contents = Result<Vec<Vec<u8>>, String>;
 
 /// Parses the contents of the files.

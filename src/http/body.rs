@@ -32,7 +32,7 @@ static MEMORY_WAITERS: Semaphore = Semaphore::const_new(4);
 /// Encodes a sequence of records.
 pub struct RecordEncoder {
     media_type: MediaType,
-    /// Of CSV.
+    /// The columns of CSV; empty for JSON.
     columns: Vec<Path>,
     has_written: bool,
 }

@@ -1,10 +1,10 @@
 //! The client of a request that came through proxies: `Forwarded` ([RFC 7239](https://www.rfc-editor.org/rfc/rfc7239)) and
 //! `X-Forwarded-For`.
 //!
-//! A client can send both headers itself, and a proxy appends to what it was sent. So the hops are read from the right, as far
-//! as they are trusted proxies, and the first address that is none is the client. Where a hop is no address (`unknown`, an
-//! obfuscated name, garbage), the proxy that reported it counts as the client. A proxy that writes one of the headers may pass
-//! the other one on as it came, so where the two name different clients, the peer counts.
+//! A client can send both headers itself, and proxies append to them. So the hops are read from the right, and the first address
+//! that is not a trusted proxy is the client. If a hop is not an address (`unknown`, an obfuscated name, garbage), the proxy that
+//! reported it counts as the client. A proxy may write one of the headers and pass the other one on unchanged, so if the two name
+//! different clients, the peer counts.
 
 use std::net::{IpAddr, Ipv6Addr};
 

@@ -25,7 +25,7 @@ const FOREVER: u64 = 1 << 31;
 ///
 /// # Errors
 ///
-/// 400, when a directive has a value that is no number of seconds, or a token is none.
+/// 400, when the value of a directive is not a number of seconds, or a token is invalid.
 pub fn freshness(settings: &Settings, headers: &HeaderMap) -> Result<Option<Freshness>, Problem> {
     let has_directives = settings.request_directives && headers.contains_key(CACHE_CONTROL);
     if !has_directives && !headers.contains_key(RECORDS_NOT_BEFORE) {
@@ -56,7 +56,7 @@ struct Directives {
 }
 
 impl Directives {
-    /// Of a directive that repeats, the strictest counts. Other directives are ignored.
+    /// Reads the directives. If one repeats, the strictest counts. Other directives are ignored.
     fn read(headers: &HeaderMap) -> Result<Self, Problem> {
         let mut directives = Self::default();
         for line in headers.get_all(CACHE_CONTROL) {

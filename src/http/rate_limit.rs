@@ -92,7 +92,7 @@ pub struct RateLimiter {
     warned: Mutex<Option<Instant>>,
 }
 
-/// What is left of a client's quota, for the headers of a response.
+/// The rest of a client's quota, for the headers of a response.
 pub struct Remaining {
     requests: u32,
     replenished_after: u64,
@@ -171,7 +171,7 @@ impl RateLimiter {
         })
     }
 
-    /// One line a minute stands for all refused requests, which have none of their own: otherwise a client could fill the log.
+    /// Logs the number of refused requests once a minute. A line for each request would let a client fill the log.
     fn warn_of_refusals(&self) {
         self.refused.fetch_add(1, Ordering::Relaxed);
         let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);

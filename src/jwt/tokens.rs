@@ -19,7 +19,7 @@ use super::{Rejection, Settings};
 use crate::auth::{Caller, CallerId, Credential, Scope};
 use crate::reload::{Reload, Reloaded};
 
-/// How far the clocks of the issuer and of this machine may differ, in seconds.
+/// The greatest difference between the clocks of the issuer and of this machine, in seconds.
 const LEEWAY: u64 = 60;
 
 /// A longer token is refused unread.
@@ -36,7 +36,7 @@ const UNKNOWN_KEY_INTERVAL: Duration = Duration::from_secs(10);
 /// Verifies tokens by the keys of their issuer.
 pub struct Tokens {
     keys: Arc<Reloaded<Keys>>,
-    /// Where the keys are fetched from, unless a file has them.
+    /// The endpoint of the keys, unless a file has them.
     endpoint: Option<Endpoint>,
     fetched: Mutex<Fetched>,
     /// Wakes [`follow`](Self::follow) when a token has an unknown key.
@@ -57,10 +57,10 @@ struct Claims {
     exp: f64,
     #[serde(default)]
     sub: Option<String>,
-    /// As in RFC 8693: names with spaces between them.
+    /// The claim of RFC 8693: names with spaces between them.
     #[serde(default)]
     scope: Option<ScopeClaim>,
-    /// As some issuers write it.
+    /// The name of the claim with some issuers.
     #[serde(default)]
     scp: Option<ScopeClaim>,
 }

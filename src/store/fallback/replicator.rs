@@ -66,7 +66,7 @@ const REMEMBER_TIME: Duration = Duration::from_secs(10);
 const WARN_AGAIN: Duration = Duration::from_secs(60);
 
 /// The time that MongoDB may take to tell the identity of the collection: when it has just answered, and when it may be away
-/// while a replica is at hand.
+/// while a replica is available.
 const IDENTITY_TIMEOUT: Duration = Duration::from_secs(5);
 const IDENTITY_TIMEOUT_AWAY: Duration = Duration::from_millis(500);
 

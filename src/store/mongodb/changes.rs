@@ -130,7 +130,7 @@ async fn read(inner: Arc<Inner>, after: Option<ResumeToken>, batches: mpsc::Send
             return;
         }
     };
-    // Of a collection on one replica set, ids do not repeat. Several shards may have writes of the same time.
+    // Ids do not repeat in a collection on one replica set. Several shards may have writes of the same time.
     let is_one_set = inner.namespace().await.is_ok_and(|namespace| !namespace.ids_may_repeat);
     let mut events = Events::new(&inner, identity, resumes, is_one_set.then_some(client));
     loop {

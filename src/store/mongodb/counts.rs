@@ -68,7 +68,7 @@ impl MongoDb {
 }
 
 impl Inner {
-    /// One more than the limit, where there are more.
+    /// Counts up to one more than the limit.
     pub async fn count_exactly(&self, count: &Count) -> Result<u64> {
         let number = async {
             let collection = self.collection().await?;

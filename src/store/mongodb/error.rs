@@ -29,7 +29,7 @@ const BAD_VALUE: i32 = 2;
 
 const NO_QUERY_EXECUTION_PLANS: i32 = 291;
 
-/// Of a read after a cluster time: by a member that has not heard of it, and by a standalone server.
+/// Errors of a read after a cluster time: from a member that has not seen that time, and from a standalone server.
 const INVALID_OPTIONS: i32 = 72;
 const ILLEGAL_OPERATION: i32 = 20;
 
