@@ -13,7 +13,7 @@ use super::path::{Path, split};
 use super::{Filter, Projection, Selection};
 use crate::record::{Document, Malformed};
 
-/// What a store shows of its records. The default is all of it.
+/// The part of the records that a store shows. The default is all of it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Exposure {
     filter: Filter,
@@ -142,7 +142,7 @@ impl Exposure {
         selection.projection.as_ref().map_or(Ok(()), |projection| self.check_projection(projection))
     }
 
-    /// As [`check`](Self::check), of the projection alone: it may name what contains a hidden field.
+    /// Checks only the projection, which may name a field that contains a hidden one.
     ///
     /// # Errors
     ///

@@ -49,7 +49,7 @@ impl Projection {
         }
     }
 
-    /// What both keep.
+    /// Returns the fields that both keep.
     pub fn intersect(&self, other: &Self) -> Self {
         let keep = match (&self.keep, &other.keep) {
             (Some(one), Some(another)) => Some(one.intersect(another)),

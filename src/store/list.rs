@@ -140,7 +140,7 @@ pub struct AuditReport {
     pub finished: Instant,
     /// The records of the range.
     pub records: u64,
-    /// Those that differ, are missing in the replica, or exist in it alone.
+    /// The records that differ, are missing in the replica, or exist only there.
     pub differences: u64,
     /// The JSON of the ids of some of them.
     pub ids: Vec<String>,

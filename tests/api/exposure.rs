@@ -1,4 +1,4 @@
-//! What is hidden stays hidden, whatever a client asks.
+//! Hidden fields and records stay hidden in every response.
 
 use std::sync::Arc;
 

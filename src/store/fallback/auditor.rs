@@ -37,7 +37,7 @@ const CATCH_UP_PAUSE: Duration = Duration::from_millis(50);
 /// The ids that a report names.
 const REPORTED_IDS: usize = 100;
 
-/// Where the next range begins.
+/// The start of the next range.
 enum Start {
     AtRandom,
     /// `None`: at the first record.

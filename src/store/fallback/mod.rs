@@ -113,7 +113,7 @@ pub struct Settings {
     pub first_snapshot_within: Duration,
     /// The time from one snapshot to the next, where the primary has no change stream.
     pub snapshot_interval: Duration,
-    /// The time from one audit of a range of the replica to the next. Zero: there are none.
+    /// The time from one audit of a range of the replica to the next. Zero turns audits off.
     pub audit_interval: Duration,
     /// The largest size of the replica: the bytes of the records' BSON, and [`replica::RECORD_BYTES`] for each.
     pub size_limit: u64,

@@ -127,7 +127,7 @@ const NOT_INDEXED: &str = "\u{1}";
 /// residual filter needs.
 pub fn projection(projection: &Projection, sort: &Sort, residual: &Filter) -> Option<Bdoc> {
     if !projection.has_kept_paths() {
-        // What is dropped from records as a whole is in no order, but the residual filter may need it.
+        // A field that is hidden as a whole is in no sort order, but the residual filter may need it.
         let is_needed = |path: &[&str]| residual.predicates().any(|predicate| *predicate.path.names()[0] == *path[0]);
         return dotted_fields(Bdoc::new(), projection.dropped_paths().into_iter().filter(|path| !is_needed(path)), 0);
     }
