@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use crate::cases;
 use crate::process::Service;
-use crate::servers::mongod::{Mongod, free_port};
+use crate::servers::mongod::{Mongod, element, free_port, text};
 use crate::support::*;
 
 cases! {
@@ -159,8 +159,10 @@ async fn a_collection_that_is_replaced_costs_many_instances_one_scan() {
     let new: Vec<_> = (0..5_000).map(|id| integer("_id", id + 10_000)).collect();
     insert(&server, "others", &new);
     let before = documents_sent(&server);
-    drop_collection(&server);
-    rename_to_records(&server, "others");
+    // In one step: an instance that saw the time without a collection would begin a scan of it, and then another.
+    let name = |collection: &str| text(&format!("{DATABASE}.{collection}"));
+    let rename = [element(0x02, "renameCollection", &name("others")), element(0x02, "to", &name("records"))].concat();
+    server.command("admin", &[rename, element(0x08, "dropTarget", &[1])].concat()).expect("a reply");
     let has_new = |service: &Service| {
         let text = String::from_utf8(service.admin("/metrics").1).expect("UTF-8");
         text.contains("\nrecords_fallback_replica_records 5000.0\n")
