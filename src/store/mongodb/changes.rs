@@ -416,6 +416,8 @@ struct Events<'a> {
     one_set: Option<Arc<LazyClient>>,
     /// The position of the first reply.
     first_position: Option<ServerTime>,
+    /// A majority had the write of that time when the server began to look for the events of the next reply.
+    has_passed_first: bool,
     /// The question to the primary that is not answered yet, and the time at which it was sent.
     question: Option<(Instant, oneshot::Receiver<Observation>)>,
     /// The time of the first question since the last answer. Bounds how long the stream stays on a member that is no longer the
@@ -437,6 +439,7 @@ impl<'a> Events<'a> {
             resumes,
             one_set,
             first_position: None,
+            has_passed_first: false,
             question: None,
             unanswered_since: None,
             goal: None,
@@ -505,7 +508,7 @@ impl<'a> Events<'a> {
             self.inner.begun.store(position.saturating_sub(1), Ordering::Relaxed);
         }
         // The write whose time it names is still to come then, or is the one after which the stream was resumed.
-        let is_at_first = *self.first_position.get_or_insert(position) == position;
+        let is_at_first = *self.first_position.get_or_insert(position) == position && !self.has_passed_first;
         let Ok(majority) = whole.get_timestamp("operationTime").map(server_time) else {
             let mut events = reply.doc_slices().map_err(unreadable)?.into_iter();
             return match events.next() {
@@ -520,6 +523,9 @@ impl<'a> Events<'a> {
         if let Some(client) = &self.one_set {
             client.note_majority(majority);
         }
+        // The write may be there already: a stream begins one tick after what a majority had, which may be one write behind. Without
+        // further writes it would then stay at its first position, and prove nothing.
+        self.has_passed_first |= majority >= position;
         // The time of a lookup is that of the primary, which no majority may have yet.
         let majority = lookup.as_ref().map_or(majority, |lookup| lookup.time.max(majority));
         // An event that comes alone may be followed by others of the same transaction, which have the same time.
