@@ -76,6 +76,9 @@ const ANOTHER_COLLECTION: &str = "the collection was created, dropped or replace
 const SIBLING_POLL: Duration = Duration::from_millis(250);
 const SIBLING_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// The age of a sibling's replica below which it is about to become current.
+const SIBLING_RECENT: Duration = Duration::from_secs(2);
+
 /// The store that keeps the replica from being updated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fault {
@@ -130,6 +133,22 @@ impl Drop for TurnGuard {
     fn drop(&mut self) {
         self.0.scan_turn.set(None);
     }
+}
+
+/// The siblings' answers.
+#[derive(Default)]
+struct Siblings {
+    /// Those that need a scan.
+    scans: Vec<ScanState>,
+    /// One has a replica that is about to become current.
+    is_recent: bool,
+}
+
+/// The outcome of a replica that is not refused.
+enum Received {
+    Published,
+    /// With its age.
+    TooOld(Duration),
 }
 
 /// Marks the replica as no longer updated when the replicator ends.
@@ -496,7 +515,7 @@ impl Replicator {
         let not_before = self.replica.served().is_ok().then(Instant::now);
         let (mut records, mut progressed) = (0, Instant::now());
         loop {
-            let mut scans = self.take_from_sources(not_before).await?;
+            let Siblings { mut scans, is_recent } = self.take_from_sources(not_before).await?;
             let own = &turn.0.scan_turn;
             scans.retain(|scan| own.belongs_to(scan));
             let copied = scans.iter().map(|scan| scan.records).sum();
@@ -504,7 +523,7 @@ impl Replicator {
                 progressed = Instant::now();
             }
             let is_stuck = progressed.elapsed() > SIBLING_TIMEOUT;
-            if !scans.is_empty() && !is_stuck {
+            if (is_recent || !scans.is_empty()) && !is_stuck {
                 own.set(Some(Phase::Waiting));
                 sleep(SIBLING_POLL).await;
             } else if own.set(Some(Phase::Scanning)) == Some(Phase::Scanning) || is_stuck {
@@ -518,16 +537,16 @@ impl Replicator {
     /// siblings otherwise.
     ///
     /// A replica that is not current as of `not_before` cannot be used.
-    async fn take_from_sources(&mut self, not_before: Option<Instant>) -> std::result::Result<Vec<ScanState>, End> {
+    async fn take_from_sources(&mut self, not_before: Option<Instant>) -> std::result::Result<Siblings, End> {
         // After an audit with differences, the primary alone is trusted: a source may have the same ones.
         if self.replica.served().is_ok_and(|served| served.differences() > 0) {
-            return Ok(Vec::new());
+            return Ok(Siblings::default());
         }
-        let mut scans = Vec::new();
+        let mut siblings = Siblings::default();
         for (index, source) in self.sources.clone().into_iter().enumerate() {
             match source {
                 Source::File(path) => match source::open(&path).await {
-                    Ok(file) => self.take(index, file, not_before).await?,
+                    Ok(file) => drop(self.take(index, file, not_before).await?),
                     Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                     Err(error) => self.refuse(index, &path.display(), format!("it cannot be read: {error}"), None),
                 },
@@ -545,34 +564,37 @@ impl Replicator {
                             }
                         };
                         let is_self = sibling.scan.as_ref().is_some_and(|scan| self.replica.scan_turn.is_self(scan));
-                        scans.extend(sibling.scan);
+                        siblings.scans.extend(sibling.scan);
                         if let Some(arriving) = sibling.replica.filter(|_| !is_self) {
-                            self.take(index, arriving, not_before).await?;
+                            siblings.is_recent |= self.take(index, arriving, not_before).await?;
                         }
                     }
                 }
             }
         }
-        Ok(scans)
+        Ok(siblings)
     }
 
-    /// Makes what arrives the replica, which ends with [`End::Taken`]. What cannot be used is refused whole.
+    /// Makes what arrives the replica, which ends with [`End::Taken`]. What cannot be used is refused whole. Returns true if it is
+    /// not current as of `not_before`, and soon will be.
     async fn take(
         &mut self,
         index: usize,
         arriving: Arriving,
         not_before: Option<Instant>,
-    ) -> std::result::Result<(), End> {
+    ) -> std::result::Result<bool, End> {
         let (from, modified) = (arriving.from.clone(), arriving.modified);
         if modified.is_some() && self.refusals[index].1 == modified {
-            return Ok(());
+            return Ok(false);
         }
         match self.receive(arriving, not_before).await {
-            Ok(true) => return Err(End::Taken),
-            Ok(false) => {}
-            Err(why) => self.refuse(index, &from, why, modified),
+            Ok(Received::Published) => Err(End::Taken),
+            Ok(Received::TooOld(age)) => Ok(age < SIBLING_RECENT),
+            Err(why) => {
+                self.refuse(index, &from, why, modified);
+                Ok(false)
+            }
         }
-        Ok(())
     }
 
     fn refuse(&mut self, index: usize, from: &dyn fmt::Display, why: Reason, modified: Option<SystemTime>) {
@@ -582,8 +604,12 @@ impl Replicator {
         self.refusals[index] = (why, modified);
     }
 
-    /// Receives a replica, and publishes it. Returns false if it is older than `not_before`.
-    async fn receive(&mut self, arriving: Arriving, not_before: Option<Instant>) -> std::result::Result<bool, Reason> {
+    /// Receives a replica, and publishes it unless it is older than `not_before`.
+    async fn receive(
+        &mut self,
+        arriving: Arriving,
+        not_before: Option<Instant>,
+    ) -> std::result::Result<Received, Reason> {
         let Arriving { from, chunks, asked, modified } = arriving;
         let identity = tokio::spawn({
             let primary = self.primary.clone();
@@ -598,7 +624,7 @@ impl Replicator {
         }
         let age = header.age(modified);
         if not_before.is_some_and(|moment| age >= asked.saturating_duration_since(moment)) {
-            return Ok(false);
+            return Ok(Received::TooOld(age));
         }
         let cannot_be_written = |error: Error| format!("it cannot be written: {}", error.report());
         let begun = Instant::now();
@@ -631,7 +657,7 @@ impl Replicator {
             PendingSnapshot { snapshot, number, begun, last: None, copied: None, from: Some(from), _turn: None };
         self.publish(pending).await.map_err(cannot_be_written)?;
         self.is_unverified = known.is_none();
-        Ok(true)
+        Ok(Received::Published)
     }
 
     async fn receive_records<S>(
