@@ -308,7 +308,7 @@ fn fallback(args: &ServeArgs, store: &Store, sources: &Sources) -> Result<Option
         None => size_limit.unwrap_or(memory::REPLICA_BYTES),
     };
     let from = flags.fallback_from.iter().filter(|from| !from.is_empty()).map(|from| {
-        let wrong = |error| invalid(format!("{}: {from:?}: {error}", name("fallback_from")));
+        let wrong = |error| invalid(format!("{}: {}: {error}", name("fallback_from"), Secret::new(from.clone())));
         from.parse::<fallback::Source>().map_err(wrong)
     });
     let from = from.collect::<Result<Vec<_>, _>>()?;

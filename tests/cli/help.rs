@@ -204,6 +204,18 @@ fn a_password_is_never_printed(#[case] url: &str) {
 }
 
 #[test]
+#[cfg_attr(not(feature = "mongodb"), ignore = "this build has no store that can be away")]
+fn a_password_of_a_sibling_is_refused_and_not_printed() {
+    let directory = directory();
+    let store = ["--store", "mongodb://127.0.0.1:1/records", "--fallback", "memory:"];
+    let arguments = [&store[..], &["--fallback-from", "http://user:hunter2@sibling:9090"]].concat();
+    let output = finish(records(&directory, &arguments), "");
+    assert_ne!(code(&output), 0);
+    let error = stderr(&output);
+    assert!(error.contains("--fallback-from: http://***@sibling:9090: it must be"), "{error}");
+}
+
+#[test]
 #[cfg_attr(feature = "tls", ignore = "this build has TLS")]
 fn a_build_without_tls_does_not_serve_http_in_its_place() {
     let directory = directory();
