@@ -13,7 +13,7 @@ pub const MONGO: &str = "localhost/records-mongo-test:first";
 const AGAIN: [&str; 2] = ["localhost/records-test:second", "localhost/records-mongo-test:second"];
 const ONCE_MORE: &str = "localhost/records-test:third";
 
-const MAX_BYTES: u64 = 8_000_000;
+const MAX_BYTES: u64 = 10_000_000;
 
 /// Layers of builds that are removed at the end.
 static LEFT_OVER: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
