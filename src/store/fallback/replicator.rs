@@ -138,9 +138,9 @@ impl Drop for TurnGuard {
 /// The siblings' answers.
 #[derive(Default)]
 struct Siblings {
-    /// Those that need a scan.
+    /// The states of the siblings that need a scan.
     scans: Vec<ScanState>,
-    /// One has a replica that is about to become current.
+    /// True if a sibling has a replica that is about to become current.
     is_recent: bool,
 }
 
