@@ -1,6 +1,7 @@
 //! A replica that is taken from another instance or from a file, rather than by a scan of MongoDB.
 
 use std::fs::{self, File};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
@@ -120,13 +121,22 @@ async fn started_while_mongodb_is_away_it_answers_from_a_file_and_then_follows()
 
 /// Instances that know each other, and themselves, by one list.
 fn together(directory: &TempDir, server: &Mongod, instances: usize) -> Vec<Service> {
-    let ports: Vec<_> = (0..instances).map(|_| free_port().expect("a port")).collect();
-    let from = ports.iter().map(|port| format!("http://127.0.0.1:{port}")).collect::<Vec<_>>().join(",");
-    let start = |port: &u16| {
-        let admin = format!("127.0.0.1:{port}");
-        Service::with(directory, &server.url(), &["--admin-listen", &admin, "--fallback-from", &from])
+    let addresses: Vec<_> = (0..instances).map(|_| unused_address()).collect();
+    let from = addresses.iter().map(|address| format!("http://{address}")).collect::<Vec<_>>().join(",");
+    let start = |address: &SocketAddr| {
+        let address = address.to_string();
+        Service::with(directory, &server.url(), &["--admin-listen", &address, "--fallback-from", &from])
     };
-    ports.iter().map(start).collect()
+    addresses.iter().map(start).collect()
+}
+
+/// Returns an address that no other test takes before it is used: on Linux, all of 127.0.0.0/8 is this machine.
+fn unused_address() -> SocketAddr {
+    let host = match cfg!(target_os = "linux") {
+        true => Ipv4Addr::new(127, fastrand::u8(1..), fastrand::u8(..), fastrand::u8(1..255)),
+        false => Ipv4Addr::LOCALHOST,
+    };
+    (host, free_port().expect("a port")).into()
 }
 
 async fn all_ready(services: &[Service]) {
