@@ -211,7 +211,7 @@ pub fn limit_by_address(limiter: Arc<RateLimiter>, mut inner: impl Layered) -> i
 mod tests {
     use super::*;
 
-    /// The decisions about `clients`, each of which may do one thing.
+    /// Decides about requests of `clients`, where each client may send one.
     fn decisions(recent: &Recent<usize>, clients: impl Iterator<Item = usize>) -> Vec<bool> {
         let once = |before: Option<Nanos>| before.map_or(Ok(((), Nanos::new(1))), |_| Err(()));
         clients.map(|client| recent.measure_and_replace(&client, once).is_ok()).collect()

@@ -12,7 +12,7 @@ use super::compress;
 use super::settings::Settings;
 use crate::store::ClusterTime;
 
-/// The cluster time up to which the response has every write, of which a client knows its own.
+/// The response has every write up to this cluster time. A client knows the times of its own writes.
 pub const RECORDS_AS_OF: HeaderName = HeaderName::from_static("records-as-of");
 
 pub const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");

@@ -1,4 +1,4 @@
-//! A store of which only a part is shown.
+//! A store that shows only a part of its records.
 
 use std::sync::Arc;
 

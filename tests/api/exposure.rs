@@ -72,7 +72,7 @@ async fn a_record_outside_of_the_condition_does_not_exist() {
     }
 }
 
-/// The requests of somebody who wants to read `key`, `owner.email` or `items.cost`.
+/// The requests of a client that wants to read `key`, `owner.email` or `items.cost`.
 #[rstest]
 #[case("key.eq=secret-a")]
 #[case("key.ne=secret-a")]

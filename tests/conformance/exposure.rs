@@ -1,4 +1,4 @@
-//! A store of which a part is shown is a store that has nothing else.
+//! A store that shows a part behaves like a store that holds nothing else.
 
 use std::sync::Arc;
 

@@ -198,7 +198,7 @@ impl Context {
         }
     }
 
-    /// Opens a new, empty store, of which this part is shown.
+    /// Opens a new, empty store that shows this part.
     pub async fn fresh_part(&self, exposure: Exposure) -> Opened {
         let number = self.stores.fetch_add(1, Ordering::Relaxed);
         self.open_part(&format!("store_{number}"), Arc::new(exposure)).await

@@ -97,7 +97,7 @@ impl Drop for TouchedKeys {
     }
 }
 
-/// The collection and the position of which a snapshot is a copy.
+/// The collection that a snapshot is a copy of, and the position of the copy.
 #[derive(Clone, Debug, Default)]
 pub struct SnapshotOrigin {
     /// The identity of the collection, if it is known.

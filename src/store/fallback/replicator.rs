@@ -187,7 +187,7 @@ pub struct Replicator {
     size_limit: u64,
     origin: Origin,
     sources: Vec<Source>,
-    /// The last refusal of each source, for the log; and of which state of a file.
+    /// The last refusal of each source, so that it is logged once; for a file, with its modification time.
     refusals: Vec<(Reason, Option<SystemTime>)>,
     /// The served replica came from a source while MongoDB could not tell if it is of the collection that is there.
     is_unverified: bool,

@@ -11,7 +11,7 @@ use crate::query::{Path, Projection};
 use crate::store::list::count_listed;
 use crate::store::{COUNT_TIME, CountResult, Error, ListRequest, Precision, Result};
 
-/// The documents of which the part that matches is determined, where the time does not suffice to count.
+/// The size of the random sample from which a count is extrapolated, if counting takes too long.
 const SAMPLE: i64 = 1_000;
 
 /// A count for the server.
@@ -53,7 +53,7 @@ impl MongoDb {
                 }
                 Ok(number) => Some(CountResult::estimated(number - 1)),
                 Err(error) if error::has_exceeded_time(&error) => None,
-                // A view with a collation, of which the user may not know.
+                // The collection is a view with a collation, and the user may not list collections.
                 Err(error) if error::is_of_a_view(&error) => return Ok(None),
                 Err(error) => return Err(error),
             };
