@@ -83,7 +83,7 @@ pub fn metrics(replica: &Replica, breaker: &CircuitBreaker, bounded: &BoundedRea
     ];
     metrics.push(Metric {
         name: "fallback_audits",
-        help: "Audits, which compare a range of the replica with MongoDB, by outcome; abandoned: MongoDB or the replica was behind",
+        help: "Audits, which compare a range of the replica with MongoDB, by outcome; abandoned: MongoDB or the replica lagged",
         unit: None,
         value: MetricValue::Counters {
             label: "outcome",
