@@ -47,7 +47,7 @@ impl fmt::Display for Network {
     }
 }
 
-/// The proxies whose word on the addresses of their clients is taken.
+/// The proxies that are trusted to name the addresses of their clients.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TrustedProxies(pub Vec<Network>);
 

@@ -24,7 +24,7 @@ pub struct Settings {
     pub issuer: String,
     /// The `aud` that a token must have, perhaps among others.
     pub audience: String,
-    /// The authorities, as PEM, that the server of a URL must have its certificate from. `None`: the public ones.
+    /// The certificate authorities that are trusted for the server of a URL, as PEM. `None`: the public ones.
     pub ca: Option<PathBuf>,
 }
 

@@ -60,7 +60,7 @@ impl<T> Reloaded<T> {
         Ok(Self { name, paths, parse: Box::new(parse), state })
     }
 
-    /// Begins with `value`, for which [`update`](Self::update) has others later.
+    /// Holds `value` until the first [`update`](Self::update).
     pub fn from_value(
         name: &'static str,
         value: T,

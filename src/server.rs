@@ -261,9 +261,9 @@ where
 
     fn serve(&mut self, stream: TcpStream, peer: IpAddr, permit: OwnedSemaphorePermit) {
         let per_address = self.per_address.as_mut().filter(|_| !self.limits.trusted_proxies.contains(peer));
-        let place = match per_address.map(|per_address| per_address.try_take(peer)) {
+        let address_permit = match per_address.map(|per_address| per_address.try_acquire(peer)) {
             Some(None) => return self.limits.connections.count_rejection(),
-            Some(place) => place,
+            Some(permit) => permit,
             None => None,
         };
         // A response is written in one piece; waiting for more to fill the packet would only delay it. If the option cannot be
@@ -275,7 +275,7 @@ where
         let connection =
             connection::serve(stream, peer, self.service.clone(), self.limits.clone(), self.draining.clone());
         self.connections.spawn(async move {
-            let _held = (permit, open, place);
+            let _held = (permit, open, address_permit);
             connection.await;
         });
     }

@@ -45,7 +45,7 @@ impl RecordEncoder {
     pub fn begin(&self, out: &mut Vec<u8>) {
         match self.media_type {
             MediaType::Json => out.push(b'['),
-            MediaType::Csv { has_header: true } => csv::header(out, &self.columns),
+            MediaType::Csv { has_header: true } => csv::write_header(out, &self.columns),
             MediaType::Csv { has_header: false } | MediaType::Ndjson => {}
         }
     }
@@ -55,7 +55,7 @@ impl RecordEncoder {
             out.push(b',');
         }
         match self.media_type {
-            MediaType::Csv { .. } => csv::row(out, &self.columns, document)?,
+            MediaType::Csv { .. } => csv::write_row(out, &self.columns, document)?,
             _ => wire::document(out, document.bson())?,
         }
         if self.media_type == MediaType::Ndjson {

@@ -12,11 +12,12 @@ use crate::query::Path;
 use crate::record::{Document, Malformed, ValueRef, raw};
 use crate::wire;
 
-pub fn header(out: &mut Vec<u8>, columns: &[Path]) {
-    row_of(out, columns, |out, column| {
+/// Appends the row with the names of the columns.
+pub fn write_header(out: &mut Vec<u8>, columns: &[Path]) {
+    write_cells(out, columns, |out, column| {
         let start = out.len();
         out.extend_from_slice(column.to_string().as_bytes());
-        disarm(out, start);
+        escape_formula(out, start);
         quote(out, start);
         Ok(())
     })
@@ -24,16 +25,18 @@ pub fn header(out: &mut Vec<u8>, columns: &[Path]) {
     .unwrap_or_default();
 }
 
+/// Appends the row of a record.
+///
 /// # Errors
 ///
 /// When the document is not BSON.
-pub fn row(out: &mut Vec<u8>, columns: &[Path], document: &Document) -> Result<(), Malformed> {
-    row_of(out, columns, |out, column| {
+pub fn write_row(out: &mut Vec<u8>, columns: &[Path], document: &Document) -> Result<(), Malformed> {
+    write_cells(out, columns, |out, column| {
         let start = out.len();
-        if let Some(kind) = reach(out, document.bson(), column.names())? {
+        if let Some(kind) = write_at_path(out, document.bson(), column.names())? {
             use ElementType::{Decimal128, Double, Int32, Int64};
             if !matches!(kind, Double | Int32 | Int64 | Decimal128) {
-                disarm(out, start);
+                escape_formula(out, start);
             }
             quote(out, start);
         }
@@ -41,47 +44,47 @@ pub fn row(out: &mut Vec<u8>, columns: &[Path], document: &Document) -> Result<(
     })
 }
 
-fn row_of(
+fn write_cells(
     out: &mut Vec<u8>,
     columns: &[Path],
-    cell: impl Fn(&mut Vec<u8>, &Path) -> Result<(), Malformed>,
+    write_cell: impl Fn(&mut Vec<u8>, &Path) -> Result<(), Malformed>,
 ) -> Result<(), Malformed> {
     let start = out.len();
     for (index, column) in columns.iter().enumerate() {
         if index > 0 {
             out.push(b',');
         }
-        cell(out, column)?;
+        write_cell(out, column)?;
     }
     if out.len() == start {
-        // An empty line is no row to many readers.
+        // Many readers skip an empty line.
         out.extend_from_slice(b"\"\"");
     }
     out.extend_from_slice(b"\r\n");
     Ok(())
 }
 
-/// Appends the text of the value that the path reaches, and returns its type. An array on the way becomes an array of the
-/// values that its elements reach.
-fn reach(out: &mut Vec<u8>, document: &[u8], names: &[Box<str>]) -> Result<Option<ElementType>, Malformed> {
+/// Appends the text of the value at the path, and returns its type. An array on the path becomes an array of the values in its
+/// elements.
+fn write_at_path(out: &mut Vec<u8>, document: &[u8], names: &[Box<str>]) -> Result<Option<ElementType>, Malformed> {
     let Some((name, rest)) = names.split_first() else { return Ok(None) };
     let Some(value) = raw::find(document, name.as_bytes())? else { return Ok(None) };
     if rest.is_empty() {
-        text(out, value)?;
+        write_text(out, value)?;
         return Ok(Some(value.kind));
     }
     if value.is_document() {
-        return reach(out, value.bytes, rest);
+        return write_at_path(out, value.bytes, rest);
     }
     if value.is_array() {
-        array(out, value, rest)?;
+        write_array(out, value, rest)?;
         return Ok(Some(value.kind));
     }
     Ok(None)
 }
 
-/// Appends the JSON of what the path reaches in the elements. Elements where it reaches nothing are left out.
-fn array(out: &mut Vec<u8>, array: ValueRef<'_>, names: &[Box<str>]) -> Result<(), Malformed> {
+/// Appends the values at the path in the elements, as a JSON array. Elements without a value there are left out.
+fn write_array(out: &mut Vec<u8>, array: ValueRef<'_>, names: &[Box<str>]) -> Result<(), Malformed> {
     out.push(b'[');
     let start = out.len();
     for element in array.elements()? {
@@ -90,7 +93,7 @@ fn array(out: &mut Vec<u8>, array: ValueRef<'_>, names: &[Box<str>]) -> Result<(
         if before > start {
             out.push(b',');
         }
-        if !element_json(out, value, names)? {
+        if !write_element(out, value, names)? {
             out.truncate(before);
         }
     }
@@ -98,9 +101,10 @@ fn array(out: &mut Vec<u8>, array: ValueRef<'_>, names: &[Box<str>]) -> Result<(
     Ok(())
 }
 
-fn element_json(out: &mut Vec<u8>, value: ValueRef<'_>, names: &[Box<str>]) -> Result<bool, Malformed> {
+/// Appends the value at the path in an element as JSON. Returns false if there is none.
+fn write_element(out: &mut Vec<u8>, value: ValueRef<'_>, names: &[Box<str>]) -> Result<bool, Malformed> {
     if value.is_array() {
-        array(out, value, names)?;
+        write_array(out, value, names)?;
         return Ok(true);
     }
     if !value.is_document() {
@@ -110,12 +114,12 @@ fn element_json(out: &mut Vec<u8>, value: ValueRef<'_>, names: &[Box<str>]) -> R
     match raw::find(value.bytes, name.as_bytes())? {
         None => Ok(false),
         Some(value) if rest.is_empty() => wire::value(out, value).map(|()| true),
-        Some(value) => element_json(out, value, rest),
+        Some(value) => write_element(out, value, rest),
     }
 }
 
 /// Appends the value as it is shown in JSON, a string without its quotes and escapes; nothing for null.
-fn text(out: &mut Vec<u8>, value: ValueRef<'_>) -> Result<(), Malformed> {
+fn write_text(out: &mut Vec<u8>, value: ValueRef<'_>) -> Result<(), Malformed> {
     let start = out.len();
     let lossy = |out: &mut Vec<u8>, text| out.extend_from_slice(String::from_utf8_lossy(text).as_bytes());
     match value.kind {
@@ -139,7 +143,7 @@ fn text(out: &mut Vec<u8>, value: ValueRef<'_>) -> Result<(), Malformed> {
 }
 
 /// Puts an apostrophe before a text that a spreadsheet would take for a formula.
-fn disarm(out: &mut Vec<u8>, start: usize) {
+fn escape_formula(out: &mut Vec<u8>, start: usize) {
     if out.get(start).is_some_and(|first| b"=+-@\t\r".contains(first)) {
         out.insert(start, b'\'');
     }
@@ -178,7 +182,7 @@ mod tests {
     fn cells(document: bson::Document, columns: &[&str]) -> String {
         let columns: Vec<Path> = columns.iter().map(|column| Path::parse(column).expect("a path")).collect();
         let mut out = b"x".to_vec();
-        row(&mut out, &columns, &Document::new(document.to_vec().expect("bytes")).expect("BSON")).expect("a row");
+        write_row(&mut out, &columns, &Document::new(document.to_vec().expect("bytes")).expect("BSON")).expect("a row");
         String::from_utf8(out).expect("UTF-8")[1..].to_owned()
     }
 
@@ -242,10 +246,10 @@ mod tests {
         fn a_reader_gets_the_texts_back(rows in vec(array::uniform3("[ -~\\t\\r\\né😀]{0,8}"), 1..8)) {
             let columns = ["a", "b", "c"].map(|column| Path::parse(column).expect("a path"));
             let mut out = Vec::new();
-            header(&mut out, &columns);
+            write_header(&mut out, &columns);
             for [a, b, c] in &rows {
                 let document = doc! { "_id": 1, "a": a, "b": b, "c": c }.to_vec().expect("bytes");
-                row(&mut out, &columns, &Document::new(document).expect("BSON")).expect("a row");
+                write_row(&mut out, &columns, &Document::new(document).expect("BSON")).expect("a row");
             }
             let mut reader = ::csv::Reader::from_reader(out.as_slice());
             prop_assert_eq!(reader.headers().expect("a header"), vec!["a", "b", "c"]);
@@ -262,7 +266,10 @@ mod tests {
     #[test]
     fn a_name_is_as_dangerous_as_a_text() {
         let mut out = Vec::new();
-        header(&mut out, &["_id", "a.b", "=x", r"a\,b", r"\-x"].map(|column| Path::parse(column).expect("a path")));
+        write_header(
+            &mut out,
+            &["_id", "a.b", "=x", r"a\,b", r"\-x"].map(|column| Path::parse(column).expect("a path")),
+        );
         assert_eq!(String::from_utf8(out).expect("UTF-8"), "_id,a.b,'=x,\"a\\,b\",\\-x\r\n");
     }
 }

@@ -51,10 +51,10 @@ fn nearest_client(peer: IpAddr, hops: &[Option<IpAddr>], trusted: &TrustedProxie
 }
 
 fn x_forwarded_for_hops(list: &str) -> Vec<Option<IpAddr>> {
-    list.split(',').map(str::trim).filter(|hop| !hop.is_empty()).map(address).collect()
+    list.split(',').map(str::trim).filter(|hop| !hop.is_empty()).map(parse_address).collect()
 }
 
-/// The `for` of each element. A header with a syntax error has no hops that can be told apart, so it is one unknown hop.
+/// Returns the `for` of each element. A header with a syntax error counts as one unknown hop.
 fn forwarded_hops(list: &str) -> Vec<Option<IpAddr>> {
     parse_forwarded(list).unwrap_or_else(|| vec![None])
 }
@@ -66,12 +66,12 @@ fn parse_forwarded(list: &str) -> Option<Vec<Option<IpAddr>>> {
     loop {
         let is_pair = !rest.is_empty() && !rest.starts_with([',', ';']);
         if is_pair {
-            let (name, after) = token(rest)?;
-            let (value, after) = value(after.strip_prefix('=')?)?;
+            let (name, after) = split_token(rest)?;
+            let (value, after) = split_value(after.strip_prefix('=')?)?;
             rest = after.trim_start();
             pairs += 1;
             if name.eq_ignore_ascii_case("for") {
-                node = address(&value);
+                node = parse_address(&value);
                 nodes += 1;
             }
         }
@@ -95,16 +95,16 @@ fn parse_forwarded(list: &str) -> Option<Vec<Option<IpAddr>>> {
 }
 
 /// Splits a token of [RFC 9110, section 5.6.2](https://www.rfc-editor.org/rfc/rfc9110#section-5.6.2) from the start of `text`.
-fn token(text: &str) -> Option<(&str, &str)> {
+fn split_token(text: &str) -> Option<(&str, &str)> {
     let is_token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
     let end = text.find(|c| !is_token(c)).unwrap_or(text.len());
     (end > 0).then(|| text.split_at(end))
 }
 
 /// Splits a token or a quoted string from the start of `text`, without its quotes.
-fn value(text: &str) -> Option<(String, &str)> {
+fn split_value(text: &str) -> Option<(String, &str)> {
     let Some(quoted) = text.strip_prefix('"') else {
-        return token(text).map(|(token, rest)| (token.to_owned(), rest));
+        return split_token(text).map(|(token, rest)| (token.to_owned(), rest));
     };
     let mut value = String::new();
     let mut chars = quoted.char_indices();
@@ -118,8 +118,8 @@ fn value(text: &str) -> Option<(String, &str)> {
     None
 }
 
-/// An address with or without a port: `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1`, `[2001:db8::1]`, `[2001:db8::1]:80`.
-fn address(node: &str) -> Option<IpAddr> {
+/// Parses an address with or without a port: `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1`, `[2001:db8::1]`, `[2001:db8::1]:80`.
+fn parse_address(node: &str) -> Option<IpAddr> {
     let parsed = match node.strip_prefix('[') {
         Some(rest) => {
             let (address, port) = rest.split_once(']')?;
@@ -136,7 +136,7 @@ fn address(node: &str) -> Option<IpAddr> {
 
 /// A port, which may be obfuscated ([RFC 7239, section 6](https://www.rfc-editor.org/rfc/rfc7239#section-6)).
 fn is_port(text: &str) -> bool {
-    let is_obfuscated = text.starts_with('_') && token(text).is_some_and(|(_, rest)| rest.is_empty());
+    let is_obfuscated = text.starts_with('_') && split_token(text).is_some_and(|(_, rest)| rest.is_empty());
     is_obfuscated || (!text.is_empty() && text.len() <= 5 && text.bytes().all(|byte| byte.is_ascii_digit()))
 }
 

@@ -21,21 +21,21 @@ const RECORDS_NOT_BEFORE: HeaderName = HeaderName::from_static("records-not-befo
 /// The greatest number of seconds ([RFC 9111, section 1.2.2](https://www.rfc-editor.org/rfc/rfc9111#section-1.2.2)).
 const FOREVER: u64 = 1 << 31;
 
-/// The bounds of a request; `None` if it has none.
+/// Returns the bounds of a request; `None` if it has none.
 ///
 /// # Errors
 ///
 /// 400, when the value of a directive is not a number of seconds, or a token is invalid.
-pub fn freshness(settings: &Settings, headers: &HeaderMap) -> Result<Option<Freshness>, Problem> {
+pub fn parse_freshness(settings: &Settings, headers: &HeaderMap) -> Result<Option<Freshness>, Problem> {
     let has_directives = settings.request_directives && headers.contains_key(CACHE_CONTROL);
     if !has_directives && !headers.contains_key(RECORDS_NOT_BEFORE) {
         return Ok(None);
     }
-    let freshness = if has_directives { Directives::read(headers)?.freshness() } else { Freshness::default() };
-    Ok(Some(Freshness { not_before: not_before(headers)?, ..freshness }).filter(Freshness::is_bounded))
+    let freshness = if has_directives { Directives::parse(headers)?.freshness() } else { Freshness::default() };
+    Ok(Some(Freshness { not_before: parse_not_before(headers)?, ..freshness }).filter(Freshness::is_bounded))
 }
 
-fn not_before(headers: &HeaderMap) -> Result<Option<ClusterTime>, Problem> {
+fn parse_not_before(headers: &HeaderMap) -> Result<Option<ClusterTime>, Problem> {
     let mut values = headers.get_all(RECORDS_NOT_BEFORE).iter();
     let Some(value) = values.next() else { return Ok(None) };
     let token = value.to_str().ok().and_then(|text| text.parse().ok()).filter(|_| values.next().is_none());
@@ -56,8 +56,8 @@ struct Directives {
 }
 
 impl Directives {
-    /// Reads the directives. If one repeats, the strictest counts. Other directives are ignored.
-    fn read(headers: &HeaderMap) -> Result<Self, Problem> {
+    /// Parses the directives. If one repeats, the strictest counts. Other directives are ignored.
+    fn parse(headers: &HeaderMap) -> Result<Self, Problem> {
         let mut directives = Self::default();
         for line in headers.get_all(CACHE_CONTROL) {
             let line =
@@ -87,7 +87,7 @@ impl Directives {
                 };
                 let seconds = match value {
                     None if name == "max-stale" => FOREVER,
-                    value => seconds(value.unwrap_or_default()).ok_or_else(|| {
+                    value => parse_seconds(value.unwrap_or_default()).ok_or_else(|| {
                         let detail = format!("`{name}` needs a whole number of seconds, as in {name}=60.");
                         Problem::bad("Cache-Control", detail)
                     })?,
@@ -117,8 +117,8 @@ impl Directives {
     }
 }
 
-/// Both forms of a value are allowed: `60` and `"60"`.
-fn seconds(value: &str) -> Option<u64> {
+/// Parses a value in either form, `60` or `"60"`.
+fn parse_seconds(value: &str) -> Option<u64> {
     let digits = value.strip_prefix('"').and_then(|value| value.strip_suffix('"')).unwrap_or(value);
     let is_number = !digits.is_empty() && digits.bytes().all(|digit| digit.is_ascii_digit());
     is_number.then(|| digits.parse().unwrap_or(FOREVER).min(FOREVER))
@@ -151,7 +151,7 @@ mod tests {
     #[case("no-store, min-fresh=5, private, x=\"a, no-cache, b\"", ANY, ANY)]
     fn directives_are_bounds(#[case] text: &str, #[case] max: Option<u64>, #[case] on_error: Option<u64>) {
         let headers = [(CACHE_CONTROL, text.parse().unwrap())].into_iter().collect();
-        let Freshness { max_staleness, max_staleness_on_error, .. } = Directives::read(&headers).unwrap().freshness();
+        let Freshness { max_staleness, max_staleness_on_error, .. } = Directives::parse(&headers).unwrap().freshness();
         assert_eq!(
             (max_staleness, max_staleness_on_error),
             (max.map(Duration::from_secs), on_error.map(Duration::from_secs))

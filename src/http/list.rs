@@ -21,7 +21,7 @@ use super::accept::MediaType;
 use super::body::{self, RecordBody, RecordEncoder};
 use super::conditional::{Current, Outcome, entity_tag, evaluate_preconditions};
 use super::count::{count, preferred, set_count_headers};
-use super::freshness::freshness;
+use super::freshness::parse_freshness;
 use super::problem::Problem;
 use super::request_id::RequestId;
 use super::response::{not_modified, record_response, set_staleness_headers};
@@ -147,7 +147,7 @@ async fn stream(
 }
 
 async fn request(app: &App, parts: &Parts, selection: Selection) -> Result<ListRequest, Problem> {
-    let freshness = freshness(&app.settings, &parts.headers)?.unwrap_or_default();
+    let freshness = parse_freshness(&app.settings, &parts.headers)?.unwrap_or_default();
     let Selection { filter, sort, projection, after, .. } = selection;
     let after = match after {
         Some(After::Cursor(cursor)) => Some(cursor),

@@ -7,7 +7,7 @@
 //! - A valid key is counted by its name alone and a token by its subject, whatever their address: a client with a wrong key cannot
 //!   use up the quota of those that share its address.
 //! - A request without a valid key is counted by its address, also if it is refused.
-//! - Memory is bounded: see [`Recent`].
+//! - Memory is bounded by [`Recent`].
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -146,9 +146,9 @@ impl RateLimiter {
         }))
     }
 
-    /// The address that a request without a key is counted for.
+    /// Returns the address that a request without a key is counted for.
     pub fn address(&self, request: &Request) -> IpAddr {
-        // The extension is missing where no server has added it, as in a test of the service alone: then all are one client.
+        // No server adds the extension in a test of the service alone: then all requests are of one client.
         let peer = request.extensions().get().map_or(Ipv4Addr::UNSPECIFIED.into(), |PeerAddress(peer)| *peer);
         client_address(peer, request.headers(), &self.trusted_proxies)
     }
@@ -187,7 +187,7 @@ fn limiter<K: Clone + Eq + Hash>(quota: Quota) -> Limiter<K> {
     Governor::new(quota, Recent(Mutex::default()), MonotonicClock)
 }
 
-/// Rounded up, and 1 at least: a client that comes back too early is refused again.
+/// Rounds up, to 1 at least: a client that comes back too early is refused again.
 fn whole_seconds(time: Duration) -> u64 {
     (time.as_secs() + u64::from(time.subsec_nanos() > 0)).max(1)
 }

@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Response};
 
 use super::accept::MediaType;
 use super::conditional::{Current, Outcome, entity_tag, evaluate_preconditions};
-use super::freshness::freshness;
+use super::freshness::parse_freshness;
 use super::problem::Problem;
 use super::response::{not_modified, record_response, set_staleness_headers};
 use super::timing::StoreTime;
@@ -27,7 +27,7 @@ pub async fn record(State(app): State<App>, request: Request) -> Result<Response
         app.settings.exposure.check_projection(projection)?;
     }
     let media_type = MediaType::negotiate(&head.headers, MediaType::RECORD)?;
-    let freshness = freshness(&app.settings, &head.headers)?;
+    let freshness = parse_freshness(&app.settings, &head.headers)?;
 
     let _permit = app.acquire_permit()?;
     let found = StoreTime::of(&head.extensions, app.get(&id, freshness.as_ref())).await?;

@@ -1,5 +1,6 @@
 //! A client for the URL of an issuer's keys.
 
+use std::error::Error;
 use std::fmt::Display;
 use std::fs;
 use std::net::IpAddr;
@@ -26,7 +27,7 @@ use crate::tls::Stream;
 /// The time for one request, its connection included.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A URL, and the authorities that its server is trusted by.
+/// A URL, and the certificate authorities that are trusted for its server.
 #[derive(Debug)]
 pub struct Endpoint {
     url: Uri,
@@ -50,7 +51,7 @@ impl Endpoint {
             return Err(form.to_owned());
         }
         let tls = match url.scheme_str() {
-            Some("https") => Some(Arc::new(client_config(ca)?)),
+            Some("https") => Some(Arc::new(build_tls_config(ca)?)),
             Some("http") if is_this_machine(&host) => None,
             _ => {
                 return Err("the URL of the keys must be https: someone on the way could put in keys of their own. http is for \
@@ -68,20 +69,18 @@ impl Endpoint {
     /// When it does not come in time, is too long, or comes with another status than 200. Redirects are not followed.
     pub async fn fetch(&self) -> Result<Vec<u8>, String> {
         let fetched = timeout(TIMEOUT, self.exchange()).await;
-        let fetched = fetched.unwrap_or_else(|_| Err(format!("no answer within {} s", TIMEOUT.as_secs())));
+        let fetched = fetched.unwrap_or_else(|_| Err(format!("no answer within {} s", TIMEOUT.as_secs()).into()));
         fetched.map_err(|error| format!("cannot fetch {}: {error}", self.url))
     }
 
-    async fn exchange(&self) -> Result<Vec<u8>, String> {
-        let text = |error: &dyn Display| error.to_string();
+    async fn exchange(&self) -> Result<Vec<u8>, Box<dyn Error + Send + Sync>> {
         let port = self.url.port_u16().unwrap_or(if self.tls.is_some() { 443 } else { 80 });
-        let tcp = TcpStream::connect((self.host.as_str(), port)).await.map_err(|error| text(&error))?;
+        let tcp = TcpStream::connect((self.host.as_str(), port)).await?;
         let stream: Box<dyn Stream> = match &self.tls {
             None => Box::new(tcp),
             Some(config) => {
-                let name = ServerName::try_from(self.host.clone()).map_err(|error| text(&error))?;
-                let connected = TlsConnector::from(config.clone()).connect(name, tcp).await;
-                Box::new(connected.map_err(|error| text(&error))?)
+                let name = ServerName::try_from(self.host.clone())?;
+                Box::new(TlsConnector::from(config.clone()).connect(name, tcp).await?)
             }
         };
         let authority = self.url.authority().map_or("", |authority| authority.as_str());
@@ -89,17 +88,15 @@ impl Endpoint {
             .header(HOST, authority)
             .header(ACCEPT, "application/json")
             .header(USER_AGENT, "records")
-            .body(Empty::<Bytes>::new())
-            .map_err(|error| text(&error))?;
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| text(&error))?;
+            .body(Empty::<Bytes>::new())?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
         let exchange = async {
-            let response = sender.send_request(request).await.map_err(|error| text(&error))?;
+            let response = sender.send_request(request).await?;
             if response.status().as_u16() != 200 {
-                return Err(format!("the answer is {}", response.status()));
+                return Err(format!("the answer is {}", response.status()).into());
             }
-            let body = Limited::new(response.into_body(), MAX_BYTES).collect().await;
-            Ok(body.map_err(|error| text(&error))?.to_bytes().to_vec())
+            let body = Limited::new(response.into_body(), MAX_BYTES).collect().await?;
+            Ok(body.to_bytes().to_vec())
         };
         // The connection is driven until the exchange has ended.
         tokio::pin!(exchange);
@@ -114,7 +111,7 @@ fn is_this_machine(host: &str) -> bool {
     host == "localhost" || host.parse().is_ok_and(|address: IpAddr| address.is_loopback())
 }
 
-fn client_config(ca: Option<&Path>) -> Result<ClientConfig, String> {
+fn build_tls_config(ca: Option<&Path>) -> Result<ClientConfig, String> {
     let mut roots = RootCertStore::empty();
     match ca {
         None => roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()),
@@ -122,8 +119,8 @@ fn client_config(ca: Option<&Path>) -> Result<ClientConfig, String> {
             let cannot = |error: &dyn Display| format!("{}: {error}", path.display());
             let pem = fs::read(path).map_err(|error| cannot(&error))?;
             for certificate in CertificateDer::pem_slice_iter(&pem) {
-                let added = certificate.map_err(|error| cannot(&error)).map(|certificate| roots.add(certificate));
-                added?.map_err(|error| cannot(&error))?;
+                let certificate = certificate.map_err(|error| cannot(&error))?;
+                roots.add(certificate).map_err(|error| cannot(&error))?;
             }
             if roots.is_empty() {
                 return Err(cannot(&"it has no certificate: it must be PEM"));

@@ -25,7 +25,7 @@ pub struct Key {
     pub decoding: DecodingKey,
 }
 
-/// Keys by their id, and the tokens that they have verified: other keys have verified none.
+/// Keys by their id, and the tokens that they have verified. New keys start without verified tokens.
 #[derive(Default)]
 pub struct Keys {
     keys: HashMap<Option<String>, Key>,
@@ -61,7 +61,7 @@ impl Keys {
         let mut keys = HashMap::new();
         for jwk in document.keys {
             let Ok(jwk) = serde_json::from_value::<Jwk>(Value::Object(jwk)) else { continue };
-            if let Some(key) = usable(&jwk) {
+            if let Some(key) = usable_key(&jwk) {
                 keys.entry(jwk.common.key_id).or_insert(key);
             }
         }
@@ -96,7 +96,7 @@ impl Keys {
             verified.retain(|_, token| now <= token.until);
         }
         if verified.len() >= MAX_VERIFIED {
-            // To verify them again costs less than to find the ones that are used least.
+            // Verifying them again costs less than finding the least used ones.
             verified.clear();
         }
         verified.insert(token, Verified { caller, until });
@@ -104,7 +104,7 @@ impl Keys {
 }
 
 /// Returns the key if it is for signatures, by one of the three algorithms.
-fn usable(jwk: &Jwk) -> Option<Key> {
+fn usable_key(jwk: &Jwk) -> Option<Key> {
     let algorithm = match &jwk.algorithm {
         AlgorithmParameters::RSA(_) => Algorithm::RS256,
         AlgorithmParameters::EllipticCurve(key) if key.curve == EllipticCurve::P256 => Algorithm::ES256,

@@ -44,7 +44,7 @@ pub struct Tokens {
     validation: Validation,
 }
 
-/// The last requests for the keys; at first, the start.
+/// The times of the last requests for the keys; at first, the start.
 #[derive(Clone, Copy)]
 struct Fetched {
     last: Instant,
@@ -83,7 +83,7 @@ impl ScopeClaim {
 }
 
 impl Tokens {
-    /// Reads the keys if they are in a file. Those of a URL are not there until [`refresh`](Self::refresh).
+    /// Reads the keys if they are in a file. Those of a URL are fetched by [`refresh`](Self::refresh).
     ///
     /// # Errors
     ///
@@ -188,7 +188,7 @@ impl Tokens {
     }
 }
 
-/// Returns the text for the client. What it tells beyond "not valid" is known after a valid signature alone.
+/// Returns the text for the client. It names a wrong claim only after the signature was verified.
 fn rejection(error: &Error) -> Rejection {
     Rejection::Invalid(match error.kind() {
         ErrorKind::ExpiredSignature => "The token has expired.",

@@ -10,15 +10,15 @@ use crate::client::ClientNetwork;
 /// The interval between log lines about the limit.
 const WARNING_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Counts the open connections of each address, and so has at most one entry for each open connection.
+/// Counts the open connections of each address. It has at most one entry for each open connection.
 pub struct PerAddress {
     max: usize,
     open: Arc<Mutex<HashMap<ClientNetwork, usize>>>,
     warned: Option<Instant>,
 }
 
-/// The right to one connection of an address. Released when it is dropped.
-pub struct Place {
+/// Permits one connection of an address. Released when it is dropped.
+pub struct AddressPermit {
     client: ClientNetwork,
     open: Arc<Mutex<HashMap<ClientNetwork, usize>>>,
 }
@@ -29,7 +29,7 @@ impl PerAddress {
     }
 
     /// Returns `None` if the address has as many connections as it may have.
-    pub fn try_take(&mut self, address: IpAddr) -> Option<Place> {
+    pub fn try_acquire(&mut self, address: IpAddr) -> Option<AddressPermit> {
         let client = ClientNetwork::from(address);
         let mut open = lock(&self.open);
         let count = open.entry(client).or_default();
@@ -40,7 +40,7 @@ impl PerAddress {
         }
         *count += 1;
         drop(open);
-        Some(Place { client, open: Arc::clone(&self.open) })
+        Some(AddressPermit { client, open: Arc::clone(&self.open) })
     }
 
     fn warn(&mut self) {
@@ -54,7 +54,7 @@ impl PerAddress {
     }
 }
 
-impl Drop for Place {
+impl Drop for AddressPermit {
     fn drop(&mut self) {
         let mut open = lock(&self.open);
         if let Some(count) = open.get_mut(&self.client) {

@@ -25,7 +25,7 @@ impl Transport {
 }
 
 impl AsyncRead for Transport {
-    /// Takes an end without TLS's own closure for an end: requests are framed, so that a cut one is noticed anyway
+    /// Accepts an end without TLS's closure alert: requests are framed, so that a truncated one is noticed anyway
     /// ([RFC 9112, section 9.8](https://www.rfc-editor.org/rfc/rfc9112#section-9.8)).
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.stream().poll_read(context, buffer) {

@@ -32,7 +32,7 @@ impl Acceptor {
     /// The file that cannot be used, and the reason.
     pub fn open(files: Files) -> Result<Self, String> {
         let paths = [&files.cert, &files.key].into_iter().chain(&files.client_ca).cloned().collect();
-        let reloaded = Reloaded::from_files("TLS certificates", paths, move |contents| config(&files, contents));
+        let reloaded = Reloaded::from_files("TLS certificates", paths, move |contents| build_config(&files, contents));
         Ok(Self(Arc::new(reloaded?)))
     }
 
@@ -52,9 +52,9 @@ impl Acceptor {
     }
 }
 
-fn config(files: &Files, contents: &[Vec<u8>]) -> Result<ServerConfig, String> {
+fn build_config(files: &Files, contents: &[Vec<u8>]) -> Result<ServerConfig, String> {
     let provider = Arc::new(ring::default_provider());
-    let certificates = certificates(&files.cert, &contents[0])?;
+    let certificates = parse_certificates(&files.cert, &contents[0])?;
     let key = PrivateKeyDer::from_pem_slice(&contents[1]).map_err(|error| match error {
         pem::Error::NoItemsFound => {
             format!("{} has no private key: it must be PEM, and not encrypted", files.key.display())
@@ -66,7 +66,7 @@ fn config(files: &Files, contents: &[Vec<u8>]) -> Result<ServerConfig, String> {
     let builder = match (&files.client_ca, contents.get(2)) {
         (Some(path), Some(content)) => {
             let mut roots = RootCertStore::empty();
-            for certificate in self::certificates(path, content)? {
+            for certificate in parse_certificates(path, content)? {
                 roots.add(certificate).map_err(|error| in_file(path, error))?;
             }
             let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
@@ -81,7 +81,7 @@ fn config(files: &Files, contents: &[Vec<u8>]) -> Result<ServerConfig, String> {
     Ok(config)
 }
 
-fn certificates(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
+fn parse_certificates(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
     let certificates = CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>();
     let certificates = certificates.map_err(|error| in_file(path, error))?;
     if certificates.is_empty() {

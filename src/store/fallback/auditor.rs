@@ -25,7 +25,7 @@ use crate::wire;
 /// The bounds of a range. The documents are in memory until they are compared.
 const RANGE_RECORDS: usize = 20_000;
 const RANGE_BYTES: usize = 8 * 1024 * 1024;
-const LEAST_RECORDS: usize = 100;
+const MIN_RANGE_RECORDS: usize = 100;
 
 /// The time within which every record is audited, where the bounds allow that.
 const ROUND: Duration = Duration::from_secs(60 * 60);
@@ -63,7 +63,7 @@ pub async fn run(primary: Arc<dyn Store>, replica: Arc<Replica>, interval: Durat
         }
         let Ok(snapshot) = replica.served() else { continue };
         let share = interval.as_secs_f64() / ROUND.as_secs_f64();
-        let records = ((snapshot.records() as f64 * share).ceil() as usize).clamp(LEAST_RECORDS, RANGE_RECORDS);
+        let records = ((snapshot.records() as f64 * share).ceil() as usize).clamp(MIN_RANGE_RECORDS, RANGE_RECORDS);
         let after = match start {
             Start::After(key) => key,
             Start::AtRandom => random_key(&snapshot).await,
@@ -91,7 +91,7 @@ async fn random_key(snapshot: &Snapshot) -> Option<Key> {
     Some(row.document.key().clone())
 }
 
-/// Audits the range after `after`. Returns its last key with the report, or `None` if it had to be given up.
+/// Audits the range after `after`. Returns its last key with the report, or `None` if the audit was abandoned.
 async fn audit(
     primary: &dyn Store,
     replica: &Replica,
@@ -117,7 +117,7 @@ async fn audit(
     Ok(Some((range.last, report)))
 }
 
-/// Returns a range with the records that differ, as one of the halves has them.
+/// Returns a range with the records that differ, as one side has them; `None` if the replica did not catch up, or was replaced.
 async fn compare(
     primary: &dyn Store,
     replica: &Replica,
@@ -126,13 +126,13 @@ async fn compare(
     records: usize,
 ) -> Result<Option<(Range, Vec<Document>)>> {
     let touched = snapshot.record_touched();
-    // A secondary may be behind the replica.
+    // A secondary may lag the replica.
     let freshness = Freshness { not_before: snapshot.as_of(), ..Freshness::default() };
     let list = primary.list(ListRequest { freshness, limit: Some(records), ..list_after(after.as_ref()) });
-    let range = read(list.await?.rows, after, records).await?;
-    let read = Instant::now();
+    let range = read_range(list.await?.rows, after, records).await?;
+    let read_at = Instant::now();
     let caught_up = async {
-        while !replica.is_current_since(snapshot, read) {
+        while !replica.is_current_since(snapshot, read_at) {
             sleep(CATCH_UP_PAUSE).await;
         }
     };
@@ -168,7 +168,8 @@ fn list_after(after: Option<&Key>) -> ListRequest {
     ListRequest { after, ..ListRequest::default() }
 }
 
-async fn read(mut rows: RowStream, after: Option<Key>, records: usize) -> Result<Range> {
+/// Collects a range from the first rows.
+async fn read_range(mut rows: RowStream, after: Option<Key>, records: usize) -> Result<Range> {
     let (mut documents, mut bytes) = (Vec::<Document>::new(), 0);
     while bytes < RANGE_BYTES && documents.len() < records {
         let Some(row) = rows.next().await.transpose()? else {

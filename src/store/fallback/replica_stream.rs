@@ -1,8 +1,8 @@
 //! A replica as a stream of bytes: what one instance sends to another, and what a file keeps for a later start.
 //!
 //! The stream is a sequence of BSON documents, which `bsondump` shows: a header, every record, and a trailer. Records have an
-//! `_id`; the trailer has none. Its last field is a SHA-256 of every byte before the digest, so that a stream that was truncated or
-//! damaged is found out and refused whole.
+//! `_id`; the trailer has none. Its last field is a SHA-256 of every byte before the digest, so that a truncated or damaged
+//! stream is detected and refused as a whole.
 //!
 //! Changes go on while the records are written. The resume token is of the moment before the first of them, so that a change
 //! stream from there repeats every change that a record may lack.
@@ -26,7 +26,7 @@ use crate::record::{Document, Key, raw};
 
 type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Changes when an older version could not read the stream.
+/// The version of the format. It changes when an older version could not read the stream.
 const FORMAT: i32 = 1;
 
 /// The bytes that are gathered before they are sent.
@@ -87,7 +87,7 @@ pub fn write(replica: &Replica, origin: &Origin) -> Result<BoxStream<'static, Re
     }
     let busy = |_| Error::unavailable("the fallback replica is sent to too many others");
     let permit = STREAMS.try_acquire().map_err(busy)?;
-    // Each is taken before the first record is read, which is at least as new.
+    // All three are taken before the first record is read, so that the records are at least as new.
     let as_of = snapshot.as_of();
     let SnapshotOrigin { identity, token } = snapshot.origin();
     let age = replica.age_of(&snapshot);
@@ -107,7 +107,8 @@ pub fn write(replica: &Replica, origin: &Origin) -> Result<BoxStream<'static, Re
         until: Instant::now() + DURATION_MAX,
         _permit: permit,
     };
-    let chunks = stream::try_unfold(writer, async |mut writer| Ok(writer.chunk().await?.map(|chunk| (chunk, writer))));
+    let chunks =
+        stream::try_unfold(writer, async |mut writer| Ok(writer.next_chunk().await?.map(|chunk| (chunk, writer))));
     Ok(chunks.boxed())
 }
 
@@ -125,7 +126,7 @@ struct Writer {
 }
 
 impl Writer {
-    async fn chunk(&mut self) -> Result<Option<Bytes>> {
+    async fn next_chunk(&mut self) -> Result<Option<Bytes>> {
         let Some(documents) = &mut self.documents else { return Ok(None) };
         if Instant::now() > self.until {
             return Err(Error::unavailable("the fallback replica was not taken in time"));
@@ -162,7 +163,7 @@ impl Header {
 
     /// Returns the age of the replica when it was asked for, never too low.
     ///
-    /// A sibling tells it itself. The age of a file is told by two clocks: the writer's, and that of the file system, which shows
+    /// A sibling states it. The age of a file is known by two clocks: the writer's, and that of the file system, which shows
     /// in `modified`.
     pub fn age(&self, modified: Option<SystemTime>) -> Duration {
         // An age in milliseconds is rounded down.

@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep};
 use super::replica::Replica;
 use super::replica_stream::{self, Origin};
 
-/// The time between two looks at a replica that cannot be saved yet.
+/// The interval between checks of a replica that cannot be saved yet.
 const POLL: Duration = Duration::from_millis(250);
 
 /// Saves the replica every `interval`, as long as it is updated: otherwise the file would only become older.
@@ -36,7 +36,7 @@ pub async fn save(replica: Arc<Replica>, origin: Origin, path: PathBuf, interval
     }
 }
 
-/// Replaces the file at once, when all of the new one is on the disk.
+/// Replaces the file in one step, once all of the new one is on the disk.
 async fn write(replica: &Replica, origin: &Origin, path: &Path) -> io::Result<u64> {
     let mut new = path.as_os_str().to_owned();
     new.push(".new");
@@ -61,7 +61,7 @@ async fn write(replica: &Replica, origin: &Origin, path: &Path) -> io::Result<u6
     };
     let written = written.await;
     if written.is_err() {
-        // A disk without room for a whole file has none for a part of it either.
+        // A part of the file is useless, and the disk may be full.
         let _ = fs::remove_file(&new).await;
     }
     written

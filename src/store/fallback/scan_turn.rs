@@ -9,7 +9,7 @@ use std::str::FromStr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-/// The header of HTTP that tells the state.
+/// The HTTP header with the state.
 pub const SCAN_HEADER: &str = "records-replica-scan";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

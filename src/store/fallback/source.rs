@@ -53,9 +53,9 @@ pub struct Arriving {
     /// The place, for the log.
     pub from: String,
     pub chunks: Chunks,
-    /// Until here, the age that the source tells was the true one or more.
+    /// When the source was asked: the replica was not older then than the source states.
     pub asked: Instant,
-    /// The age of a file by the clock of its file system.
+    /// When the file was written, by the clock of its file system.
     pub modified: Option<SystemTime>,
 }
 
@@ -122,14 +122,14 @@ pub async fn ask(address: SocketAddr) -> io::Result<Sibling> {
     let scan = response.headers().get(SCAN_HEADER).and_then(|value| value.to_str().ok()?.parse().ok());
     let replica = response.status().is_success().then(|| Arriving {
         from: format!("http://{address}"),
-        chunks: steady(body(response, connection)),
+        chunks: require_progress(body_chunks(response, connection)),
         asked,
         modified: None,
     });
     Ok(Sibling { scan, replica })
 }
 
-fn body(response: Response<Incoming>, connection: AbortOnDropHandle<hyper::Result<()>>) -> Chunks {
+fn body_chunks(response: Response<Incoming>, connection: AbortOnDropHandle<hyper::Result<()>>) -> Chunks {
     let chunks = stream::unfold((response.into_body(), connection), async |(mut body, connection)| {
         loop {
             let frame = std::future::poll_fn(|context| std::pin::Pin::new(&mut body).poll_frame(context)).await?;
@@ -151,20 +151,20 @@ pub async fn open(path: &PathBuf) -> io::Result<Arriving> {
     let file = File::open(path).await?;
     let metadata = file.metadata().await?;
     if !metadata.is_file() {
-        return Err(io::Error::other("it is no file"));
+        return Err(io::Error::other("it is not a file"));
     }
     let chunks = stream::try_unfold(file, async |mut file| {
         let mut chunk = BytesMut::with_capacity(FILE_CHUNK_BYTES);
         Ok((file.read_buf(&mut chunk).await? > 0).then(|| (chunk.freeze(), file)))
     });
     let modified = metadata.modified().ok();
-    Ok(Arriving { from: path.display().to_string(), chunks: steady(chunks.boxed()), asked, modified })
+    Ok(Arriving { from: path.display().to_string(), chunks: require_progress(chunks.boxed()), asked, modified })
 }
 
-/// Ends `chunks` with an error when too little comes.
-fn steady(chunks: Chunks) -> Chunks {
+/// Ends `chunks` with an error if they are slower than [`PROGRESS_BYTES`] in [`PROGRESS_TIMEOUT`].
+fn require_progress(chunks: Chunks) -> Chunks {
     let state = (chunks, 0, Instant::now());
-    let steady = stream::unfold(state, async |(mut chunks, mut bytes, mut since)| {
+    let checked = stream::unfold(state, async |(mut chunks, mut bytes, mut since)| {
         let chunk = timeout(PROGRESS_TIMEOUT, chunks.next()).await.unwrap_or_else(|_| Some(Err(too_slow())))?;
         bytes += chunk.as_ref().map_or(0, Bytes::len);
         if since.elapsed() >= PROGRESS_TIMEOUT {
@@ -175,7 +175,7 @@ fn steady(chunks: Chunks) -> Chunks {
         }
         Some((chunk, (chunks, bytes, since)))
     });
-    steady.boxed()
+    checked.boxed()
 }
 
 fn too_slow() -> io::Error {
