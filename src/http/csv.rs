@@ -101,7 +101,7 @@ fn write_array(out: &mut Vec<u8>, array: ValueRef<'_>, names: &[Box<str>]) -> Re
     Ok(())
 }
 
-/// Appends the value at the path in an element as JSON. Returns false if there is none.
+/// Appends the value at the path in an element as JSON. Returns false if there is no value.
 fn write_element(out: &mut Vec<u8>, value: ValueRef<'_>, names: &[Box<str>]) -> Result<bool, Malformed> {
     if value.is_array() {
         write_array(out, value, names)?;
