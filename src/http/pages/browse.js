@@ -99,26 +99,28 @@ function* paths(node, path = "", depth = 1) {
 
 // --- The query, the form and the URL ------------------------------------------------------------------------------------
 
-function addFilter(path = "", operator = "eq", value = "") {
-  const item = get("filter").content.cloneNode(true).firstElementChild;
-  const part = (name) => item.querySelector(`[data-part=${name}]`);
-  part("path").value = path;
-  part("operator").value = operator;
-  part("value").value = value;
-  part("remove").addEventListener("click", () => {
+// Adds a row to the form, with the values of its parts.
+function addRow(template, values) {
+  const item = get(template).content.cloneNode(true).firstElementChild;
+  for (const name in values) item.querySelector(`[data-part=${name}]`).value = values[name];
+  item.querySelector("[data-part=remove]").addEventListener("click", () => {
     item.remove();
     get("add-filter").focus();
   });
   get("filters").append(item);
   return item;
 }
+const addFilter = (path = "", operator = "eq", value = "") => addRow("filter", { path, operator, value });
+// The API has parentheses around alternatives.
+const addAlternatives = (value = "") => addRow("alternatives", { or: value.replace(/^\((.*)\)$/s, "$1") });
 
 // The API's query from the form.
 function formQuery() {
   const parameters = new URLSearchParams();
   for (const item of get("filters").children) {
-    const part = (name) => item.querySelector(`[data-part=${name}]`).value;
-    parameters.append(`${part("path")}.${part("operator")}`, part("value"));
+    const part = (name) => item.querySelector(`[data-part=${name}]`)?.value;
+    if (part("or") === undefined) parameters.append(`${part("path")}.${part("operator")}`, part("value"));
+    else parameters.append("or", `(${part("or")})`);
   }
   for (const name of ["sort", "fields", "limit"]) {
     const value = form.elements[name].value.trim();
@@ -133,6 +135,7 @@ function fillForm(parameters) {
   for (const [name, value] of parameters) {
     const dot = name.lastIndexOf(".");
     if (["sort", "fields", "limit"].includes(name)) form.elements[name].value = value;
+    else if (name === "or") addAlternatives(value);
     else if (dot > 0) addFilter(name.slice(0, dot), name.slice(dot + 1), value);
   }
 }
@@ -396,6 +399,7 @@ form.addEventListener("submit", (event) => {
   navigate(formQuery(), pageQuery().columns, false);
 });
 get("add-filter").addEventListener("click", () => addFilter().querySelector("input").focus());
+get("add-alternatives").addEventListener("click", () => addAlternatives().querySelector("input").focus());
 get("first").addEventListener("click", () => form.requestSubmit());
 get("next").addEventListener("click", () => {
   const next = new URL(view.next, document.baseURI).searchParams;
