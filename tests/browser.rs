@@ -1,19 +1,22 @@
-//! The pages in a real browser: the content after the page's script has run, and no errors in the console, such as violations of
-//! the page's security policy.
+//! The pages in a real browser: the content after the page's script has run, no errors in the console, such as violations of the
+//! page's security policy, and no violation that [axe](https://github.com/dequelabs/axe-core) finds.
 //!
-//! Ignored where `TEST_CHROMIUM` names no executable.
+//! Ignored where `TEST_CHROMIUM` names no executable. Tests for axe are ignored where `TEST_AXE` names no `axe.min.js`.
 
+#[path = "support/chromium.rs"]
+mod chromium;
 #[path = "cli/support.rs"]
 #[allow(dead_code)]
 mod process;
 
 use std::net::SocketAddr;
-use std::path::Path;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 
+use chromium::Chromium;
 use libtest_mimic::{Arguments, Failed, Trial};
 use process::Serving;
 use records::store::BACKENDS;
+use serde_json::json;
 
 type Case = (&'static str, fn(&Browser));
 
@@ -30,15 +33,19 @@ const CASES: &[Case] = &[
     ("a_page_of_a_thousand_records_is_shown_whole", a_page_of_a_thousand_records_is_shown_whole),
     ("the_page_says_how_many_records_match", the_page_says_how_many_records_match),
     ("a_filter_may_be_the_beginning_of_a_text", a_filter_may_be_the_beginning_of_a_text),
+    ("alternatives_are_edited_and_removed", alternatives_are_edited_and_removed),
     ("the_status_page_tells_that_all_is_well", the_status_page_tells_that_all_is_well),
     ("the_status_page_names_what_is_wrong", the_status_page_names_what_is_wrong),
     ("the_status_page_has_the_settings_without_secrets", the_status_page_has_the_settings_without_secrets),
     ("every_operation_can_be_tried_out", every_operation_can_be_tried_out),
+    ("the_page_is_accessible", the_page_is_accessible),
+    ("the_page_is_accessible_without_records", the_page_is_accessible_without_records),
+    ("the_status_page_is_accessible", the_status_page_is_accessible),
 ];
 
 fn main() -> ExitCode {
     let arguments = Arguments { test_threads: Some(2), ..Arguments::from_args() };
-    let program = std::env::var("TEST_CHROMIUM").ok().filter(|path| !path.is_empty());
+    let program = setting("TEST_CHROMIUM");
     let trial = |&(name, case): &Case| {
         let program = program.clone();
         let run = move || {
@@ -55,12 +62,22 @@ fn main() -> ExitCode {
         _ => cfg!(feature = "pages"),
     };
     let trials = CASES.iter().filter(is_in_build).map(trial);
-    let trials = trials.map(|trial| trial.with_ignored_flag(program.is_none())).collect();
+    let is_ignored = |name: &str| program.is_none() || (name.contains("accessible") && setting("TEST_AXE").is_none());
+    let with_flag = |trial: Trial| {
+        let is_ignored = is_ignored(trial.name());
+        trial.with_ignored_flag(is_ignored)
+    };
+    let trials = trials.map(with_flag).collect();
     libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+fn setting(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
 /// A browser, and a service with the sample data and one odd record.
 struct Browser {
+    page: Chromium,
     program: String,
     profile: tempfile::TempDir,
     service: Serving,
@@ -79,7 +96,8 @@ impl Browser {
         let profile = tempfile::tempdir().unwrap();
         std::fs::write(profile.path().join("seed.jsonl"), lines).unwrap();
         let service = Serving::start(&profile, &["serve", "--store", "memory:", "--seed", "seed.jsonl"]);
-        Self { program, profile, service }
+        let page = Chromium::start(&program, &profile.path().join("profile"));
+        Self { page, program, profile, service }
     }
 
     /// Returns the document once the page is idle.
@@ -88,20 +106,32 @@ impl Browser {
     }
 
     fn open_at(&self, address: SocketAddr, path: &str) -> String {
-        let profile: &Path = &self.profile.path().join("profile");
-        let output = Command::new(&self.program)
-            // The sandbox needs rights that a container does not have, and the page is trusted.
-            .args(["--headless=new", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr"])
-            .args(["--virtual-time-budget=10000", "--dump-dom"])
-            .arg(format!("--user-data-dir={}", profile.display()))
-            .arg(format!("http://{address}{path}"))
-            .output()
-            .expect("a browser");
-        let log = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{path}: {log}");
-        let complaints: Vec<_> = log.lines().filter(|line| line.contains("CONSOLE")).collect();
-        assert!(complaints.is_empty(), "{path}: {complaints:#?}");
-        String::from_utf8(output.stdout).expect("a document")
+        self.page.open(&format!("http://{address}{path}"))
+    }
+
+    /// Sends the form, and returns the document afterwards.
+    fn submit(&self) -> String {
+        self.page.run("document.querySelector('#query .primary').click()");
+        self.page.document()
+    }
+
+    /// Checks a page by all rules of axe: light, dark, and on a phone.
+    fn assert_accessible(&self, address: SocketAddr, path: &str) {
+        let axe = std::fs::read_to_string(setting("TEST_AXE").expect("TEST_AXE")).expect("the file of TEST_AXE");
+        for (scheme, width, height) in [("light", 1_280, 800), ("dark", 1_280, 800), ("light", 390, 844)] {
+            self.page.look(scheme, width, height);
+            self.open_at(address, path);
+            self.page.run("for (const details of document.querySelectorAll('main details')) details.open = true");
+            self.page.run(&format!("{axe}; 0"));
+            let result = self.page.run(
+                "axe.run().then(({passes, violations}) => ({
+                    rules: passes.length,
+                    violations: violations.map(({id, nodes}) => [id, ...nodes.map(({html}) => html)]),
+                }))",
+            );
+            assert!(result["rules"].as_u64().is_some_and(|rules| rules > 15), "{path}: {result}");
+            assert_eq!(result["violations"], json!([]), "{path}, {scheme}, {width} pixels wide");
+        }
     }
 }
 
@@ -256,6 +286,20 @@ fn a_filter_may_be_the_beginning_of_a_text(browser: &Browser) {
     assert!(page.contains("<option value=\"starts\">begins with</option>"), "{page}");
 }
 
+fn alternatives_are_edited_and_removed(browser: &Browser) {
+    let page = browser.open("/?or=(_id.in=(He,Ne),group.eq=1)&period.lt=3&limit=7");
+    assert_eq!(ids(&page), ["H", "He", "Li", "Ne"]);
+    assert_eq!(browser.page.run("document.querySelector('[data-part=or]').value"), "_id.in=(He,Ne),group.eq=1");
+    browser.page.run("document.querySelector('[data-part=or]').value = '_id.eq=Au,name.de.eq=Fluor,block.eq=s'");
+    assert_eq!(ids(&browser.submit()), ["Be", "F", "H", "He", "Li"], "gold has another period");
+    let query = "new URLSearchParams(location.search).getAll('or').join('|')";
+    assert_eq!(browser.page.run(query), "(_id.eq=Au,name.de.eq=Fluor,block.eq=s)");
+    browser.page.run("document.querySelector('li:has([data-part=or]) [data-part=remove]').click()");
+    assert_eq!(ids(&browser.submit()).len(), 7);
+    assert_eq!(browser.page.run(query), "");
+    assert_eq!(total(&browser.page.document()), "10 in all");
+}
+
 /// Opens the status page of a service with these settings.
 fn open_status(browser: &Browser, settings: &[&str]) -> String {
     let serve = [&["serve", "--admin-listen", "127.0.0.1:0", "--log-format", "text"], settings].concat();
@@ -304,5 +348,28 @@ fn every_operation_can_be_tried_out(browser: &Browser) {
     let page = browser.open("/docs/");
     for path in ["/api/v1/records", "/api/v1/records/{id}", "/livez", "/readyz", "/metrics"] {
         assert!(page.contains(&format!("data-path=\"{path}\"")), "{path} in {page}");
+    }
+}
+
+fn the_page_is_accessible(browser: &Browser) {
+    for path in ["/?limit=20", "/?block.eq=f&sort=-atomic_weight&limit=5&or=(_id.starts=N,phase.eq=gas)", "/#record=Fe"]
+    {
+        browser.assert_accessible(browser.service.address, path);
+    }
+}
+
+fn the_page_is_accessible_without_records(browser: &Browser) {
+    for path in ["/?block.eq=x", "/?name.like=x", "/#record=nothing"] {
+        browser.assert_accessible(browser.service.address, path);
+    }
+}
+
+fn the_status_page_is_accessible(browser: &Browser) {
+    for store in ["memory:", "mongodb://127.0.0.1:1/?serverSelectionTimeoutMS=100"] {
+        let service = Serving::start(
+            &browser.profile,
+            &["serve", "--admin-listen", "127.0.0.1:0", "--log-format", "text", "--store", store],
+        );
+        browser.assert_accessible(service.admin(), "/status");
     }
 }
