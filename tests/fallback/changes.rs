@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use futures::StreamExt;
+use futures::{StreamExt, TryStreamExt};
 use records::store::fallback::Mode;
 use records::store::{Change, ChangeBatch, ChangeStreamError, ListRequest, ResumeToken, Store};
 
@@ -17,6 +17,7 @@ cases! {
     puts_updates_and_deletes_arrive,
     a_change_is_visible_soon,
     what_no_majority_has_yet_when_the_copy_begins_is_not_lost,
+    a_snapshot_takes_few_round_trips,
     the_copy_grows_older_while_no_majority_has_what_the_primary_has,
     a_write_that_failed_leaves_the_copy_as_young_as_it_was,
     a_copy_of_a_busy_set_stays_young,
@@ -131,6 +132,21 @@ async fn the_copy_grows_older_while_no_majority_has_what_the_primary_has() {
 }
 
 /// Checks that the staleness of the replica falls repeatedly, which only new proofs of currency can cause.
+async fn a_snapshot_takes_few_round_trips() {
+    let server = filled_set().await;
+    open(&server.url()).await.upsert(numbered(0..30_000)).await.expect("an upsert");
+    let commands = || {
+        let total = |name| server_metric(&server, &["commands", name, "total"]);
+        total("find") + total("getMore")
+    };
+    let store = open(&server.url()).await;
+    let before = commands();
+    let snapshot = store.snapshot(None).await.expect("a snapshot");
+    assert_eq!(snapshot.rows.try_collect::<Vec<_>>().await.expect("rows").len(), 30_000);
+    let taken = commands() - before;
+    assert!(taken < 5, "{taken} commands");
+}
+
 async fn is_renewed(store: &dyn records::store::Store) {
     let (mut last, mut most, mut times) = (Duration::ZERO, Duration::ZERO, 0);
     until("a copy that is renewed ten times", async || {

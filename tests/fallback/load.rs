@@ -276,21 +276,29 @@ async fn a_step_down_under_load_fails_no_request() {
         until("a majority", async || primary.upsert(numbered(0..100)).await.is_ok()).await;
         let store = over(&url, settings(mode)).await;
         ready(&*store).await;
-        let load = Load::on(serve(store.clone()).await);
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        let address = serve(store.clone()).await;
+        let load = Load::on(address);
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let mut before = load.end().await;
+        before.tell("before");
+        before.has_no_failure();
+        let load = Load::on(address);
+        let begin = Instant::now();
         // For longer than an election takes under load, so that another member is elected.
         let step_down =
             [element(0x10, "replSetStepDown", &60_i32.to_le_bytes()), element(0x08, "force", &[1])].concat();
         set[0].command("admin", &step_down).expect("a reply");
         until("another primary", async || set[1..].iter().any(|member| member.is_primary().unwrap_or(false))).await;
+        eprintln!("another primary after {:?}", begin.elapsed());
         // The replica follows the new primary.
         let new = set[1..].iter().find(|member| member.is_primary().unwrap_or(false)).expect("a primary");
         set_n(new, 1, 7);
         if mode == Mode::Replica {
-            let took = until("a change", async || json(&get(&*store, "1").await).contains(r#""n":7"#)).await;
-            eprintln!("a change at the new primary is visible after {took:?}");
+            until("a change", async || json(&get(&*store, "1").await).contains(r#""n":7"#)).await;
+            eprintln!("a change at the new primary is visible after {:?}", begin.elapsed());
         } else {
             until("the primary", async || get(&*store, "1").await.staleness.is_none()).await;
+            eprintln!("reads are back after {:?}", begin.elapsed());
         }
         let mut seen = load.end().await;
         seen.tell("step down");

@@ -10,6 +10,7 @@ use records::store::{BACKENDS, BackendKind};
 use tempfile::TempDir;
 
 use crate::cases;
+use crate::proxy::Proxy;
 use crate::support::*;
 
 cases! {
@@ -17,6 +18,7 @@ cases! {
     killed_while_it_follows_it_goes_on_and_shows_what_was_known,
     a_disk_that_takes_no_more_leaves_the_answers_to_the_server_and_says_so,
     a_copy_whose_disk_was_full_for_a_while_is_kept_again,
+    without_a_usable_replica_it_is_ready_as_long_as_slow_lookups_are_answered,
 }
 
 pub struct Service {
@@ -300,5 +302,33 @@ async fn a_copy_whose_disk_was_full_for_a_while_is_kept_again() {
         assert!(head.contains("\r\nage: ") && body.contains(r#""n":5}"#), "{head} {body}");
         assert_eq!(service.get("/api/v1/records").1.matches("\"_id\":").count(), 100);
         service.kill();
+    }
+}
+
+async fn without_a_usable_replica_it_is_ready_as_long_as_slow_lookups_are_answered() {
+    const PROBES: usize = 20;
+    let mut server = filled_set().await;
+    let network = Proxy::to(server.port()).await.expect("a port");
+    let directory = tempfile::tempdir().expect("a directory");
+    let url = format!("mongodb://127.0.0.1:{}/?directConnection=true", network.port());
+    for limit in ["1GB", "1KB"] {
+        // 1GB: the replica is complete, and then too old. 1KB: it is larger than allowed.
+        let arguments = ["--fallback-size-limit", limit, "--fallback-max-age", "1ms"];
+        let service = Service::with(&directory, &url, &arguments);
+        until("an answer", async || service.status("/api/v1/records/1") == 200).await;
+        // More than --fallback-timeout for a round trip.
+        network.slow_down(Duration::from_millis(150));
+        std::thread::scope(|scope| {
+            let lookups = scope.spawn(|| (0..PROBES).map(|_| service.status("/api/v1/records/1")).collect::<Vec<_>>());
+            let probes: Vec<_> = (0..PROBES).map(|_| service.status("/readyz")).collect();
+            assert_eq!(lookups.join().expect("lookups"), [200; PROBES], "{limit}");
+            assert_eq!(probes, [200; PROBES], "{limit}");
+        });
+        let (_, body) = service.get("/readyz");
+        assert!(body.contains("degraded"), "{body}");
+        network.mend();
+        server.kill();
+        assert_eq!((service.status("/api/v1/records/1"), service.status("/readyz")), (503, 503), "{limit}");
+        server.run().expect("a server");
     }
 }

@@ -148,6 +148,17 @@ fn sent_to(server: &Mongod, database: &str, elements: &[Vec<u8>]) {
     assert!(!reply.windows(refused.len()).any(|part| part == refused), "{said}");
 }
 
+/// Returns one of the `metrics` in the status of a server.
+pub fn server_metric(server: &Mongod, path: &[&str]) -> i64 {
+    let reply = server.command("admin", &integer("serverStatus", 1)).expect("a reply");
+    // After the rest of the header, the flags and the kind of the section.
+    let status = bson::Document::from_reader(&reply[17..]).expect("BSON");
+    let (last, path) = path.split_last().expect("a path");
+    let metrics = status.get_document("metrics").expect("metrics");
+    let metrics = path.iter().try_fold(metrics, |metrics, name| metrics.get_document(name));
+    metrics.and_then(|metrics| metrics.get_i64(last)).unwrap_or_else(|error| panic!("{path:?}: {error}"))
+}
+
 /// Sets the field `n` of the record `id`: an update, not a replacement.
 pub fn set_n(server: &Mongod, id: i32, n: i32) {
     let change = element(0x03, "$set", &document(&integer("n", n)));
