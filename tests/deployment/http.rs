@@ -38,7 +38,12 @@ impl Connection {
     }
 
     pub fn get(&mut self, path: &str) -> Result<Answer, Failure> {
-        let request = format!("GET {path} HTTP/1.1\r\nhost: records\r\n\r\n");
+        self.get_with(path, "")
+    }
+
+    /// Sends a request with further header lines, each with its end.
+    fn get_with(&mut self, path: &str, headers: &str) -> Result<Answer, Failure> {
+        let request = format!("GET {path} HTTP/1.1\r\nhost: records\r\n{headers}\r\n");
         self.0.get_mut().write_all(request.as_bytes()).map_err(|_| Failure::Unanswered)?;
         let mut line = String::new();
         match self.0.read_line(&mut line) {
@@ -99,6 +104,14 @@ pub fn get(port: u16, path: &str) -> Result<Answer, String> {
         Failure::Unanswered => format!("GET {path}: no answer"),
         Failure::Cut(how) => format!("GET {path}: cut {how}"),
     })
+}
+
+/// Returns true if the replica has a record at `path`.
+pub fn is_in_replica(port: u16, path: &str) -> bool {
+    let answer = Connection::open(port)
+        .ok()
+        .and_then(|mut connection| connection.get_with(path, "cache-control: only-if-cached\r\n").ok());
+    answer.is_some_and(|answer| answer.status == 200 && answer.is_stale)
 }
 
 /// Returns the status of a response, or 0 without a response.

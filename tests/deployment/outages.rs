@@ -1,10 +1,12 @@
 //! MongoDB is killed, hung, stopped and replaced, its password is rotated and a backup restored, all under load. With a replica no
-//! request may fail; without one the service may refuse requests, but never give a wrong answer.
+//! request may fail; without one the service may refuse requests, but never give a wrong answer. Each event reports the times of
+//! responses before it and since, and the time until MongoDB's answers are back.
 
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::slice;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -15,11 +17,20 @@ use crate::http::{self, Answer, Connection, Failure};
 use crate::images::RECORDS;
 use crate::run::{self, Finally, ensure, podman, unique, wait};
 
-const CLIENTS: usize = 12;
+const CLIENTS: usize = 64;
 const CLIENTS_WITHOUT_REPLICA: usize = 2;
 
-const KILLED_FOR: Duration = Duration::from_secs(6);
-const HUNG_FOR: Duration = Duration::from_secs(8);
+/// The pause of a client between two requests: less than the service can answer, so that times are those of the service.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// The time for which the load runs before and after an event.
+const AROUND: Duration = Duration::from_secs(2);
+
+/// The length of an outage in seconds, unless TEST_OUTAGE_SECONDS has it: longer than a service without a replica waits.
+const OUTAGE_SECONDS: u64 = 8;
+
+/// A page that a larger collection has too, since the ids of all other records sort after its own.
+const PAGE: &str = "/api/v1/records?limit=100";
 
 /// The time in which the service must find MongoDB again, and use a new password.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -79,8 +90,8 @@ fn replace(folder: &Path, name: &str, content: &str) -> Result<(), String> {
     swap().map_err(|error: std::io::Error| format!("{}: {error}", folder.display()))
 }
 
-/// Starts another container of the service, without a replica, on the same network.
-pub fn without_replica(deployment: &Deployment, name: &str, flags: &[&str]) -> Result<u16, String> {
+/// Starts another container of the service on the same network: without a replica, unless `flags` say otherwise.
+pub fn start_instance(deployment: &Deployment, name: &str, flags: &[&str]) -> Result<u16, String> {
     let port = http::free_port()?;
     let secrets = format!("{}:/run/secrets/records:ro", deployment.secrets.records.display());
     let store = format!("RECORDS_STORE_FILE=/run/secrets/records/{}", deployment.secrets.names[0]);
@@ -108,28 +119,31 @@ pub fn all(deployment: &Deployment) -> Outcome {
     let Deployment { app, mongo, .. } = *deployment;
     let name = unique("records-without-replica");
     let _remove = Finally(|| drop(podman(["rm", "--force", &name])));
-    let without = without_replica(deployment, &name, &[])?;
+    let without = start_instance(deployment, &name, &[])?;
     wait("200 without a replica", PATIENCE, || http::status(without, LIST) == 200)?;
     replica_follows(app, PATIENCE)?;
     let identity = || podman(["inspect", "--format", "{{.Id}} {{.State.StartedAt}}", app]);
     let started = identity()?;
-    let load = Load { port: deployment.port, without, expected: expected(deployment.port)? };
+    let load = Load { port: deployment.port, without, expected: expected(deployment.port, LIST)? };
+    let outage = run::number("TEST_OUTAGE_SECONDS", OUTAGE_SECONDS)?;
+    let records = run::number("TEST_BACKUP_RECORDS", 0)?;
+    let is_away = || thread::sleep(Duration::from_secs(outage));
     let podman = |arguments: &[&str]| run::output(Command::new("podman").args(arguments)).map(drop);
 
-    let mut found = load.during("killed for 6 s", Away::Long, || {
+    let mut found = load.during(&format!("killed for {outage} s"), Away::Long, || {
         podman(&["kill", mongo])?;
-        thread::sleep(KILLED_FOR);
+        is_away();
         podman(&["start", mongo])
     })?;
-    found += &load.during("hung for 8 s", Away::Long, || {
+    found += &load.during(&format!("hung for {outage} s"), Away::Long, || {
         podman(&["pause", mongo])?;
-        thread::sleep(HUNG_FOR);
+        is_away();
         podman(&["unpause", mongo])
     })?;
     // Stopped and started instead of restarted: a pod ends with its only container, and a restart would find no pod.
-    found += &load.during("stopped for 6 s", Away::Long, || {
+    found += &load.during(&format!("stopped for {outage} s"), Away::Long, || {
         podman(&["stop", "--time", "60", mongo])?;
-        thread::sleep(KILLED_FOR);
+        is_away();
         podman(&["start", mongo])
     })?;
     found += &load.during("replaced", Away::Briefly, deployment.replace)?;
@@ -138,15 +152,44 @@ pub fn all(deployment: &Deployment) -> Outcome {
     found += &load.during("replaced after the rotation", Away::Briefly, deployment.replace)?;
     run::output(Command::new("podman").args(["exec", mongo, "records-mongo-healthcheck"]))?;
     let backup = run::exact(Command::new("podman").args(["exec", mongo, "records-mongo-backup"]), Stdio::null())?;
-    found += &load.during("backup restored", Away::No, || {
-        let file = tempfile::NamedTempFile::new().map_err(|error| error.to_string())?;
-        fs::write(file.path(), &backup).map_err(|error| error.to_string())?;
-        let input = file.reopen().map_err(|error| error.to_string())?;
-        let mut restore = Command::new("podman");
-        run::fed(restore.args(["exec", "--interactive", mongo, "records-mongo-restore"]), input.into()).map(drop)
-    })?;
+    if records > 0 {
+        let paged = Load { expected: expected(deployment.port, PAGE)?, ..load };
+        let (backup, last) = enlarged(&backup, records);
+        let mut whole = Duration::ZERO;
+        found += &paged.during(&format!("backup of {records} records restored"), Away::No, || {
+            restore(mongo, &backup)?;
+            whole = wait("the replica of the backup", PATIENCE, || http::is_in_replica(paged.port, &last))?;
+            Ok(())
+        })?;
+        let _ = write!(found, ", the replica whole again after {:.1} s", whole.as_secs_f32());
+    }
+    found += &load.during("backup restored", Away::No, || restore(mongo, &backup))?;
     ensure(identity()? == started, || "the service was restarted".to_owned())?;
     Ok(found)
+}
+
+/// Returns a backup of `records` records, which are those of `backup` and copies of them, and the path of the last one. The ids of
+/// copies sort after all others.
+fn enlarged(backup: &str, records: u64) -> (String, String) {
+    const ID: &str = r#"{"_id":""#;
+    let lines: Vec<&str> = backup.lines().filter(|line| !line.is_empty()).collect();
+    let mut larger = lines.join("\n");
+    let mut last = HIT.to_owned();
+    for (number, line) in (lines.len() as u64..records).zip(lines.iter().cycle()) {
+        let rest = line.strip_prefix(ID).and_then(|line| line.split_once('"')).map_or("}", |(_, rest)| rest);
+        let _ = write!(larger, "\n{ID}copy-{number}\"{rest}");
+        last = format!("{LIST}/copy-{number}");
+    }
+    // An empty line ends a backup.
+    (larger + "\n\n", last)
+}
+
+fn restore(mongo: &str, backup: &str) -> Result<(), String> {
+    let file = tempfile::NamedTempFile::new().map_err(|error| error.to_string())?;
+    fs::write(file.path(), backup).map_err(|error| error.to_string())?;
+    let input = file.reopen().map_err(|error| error.to_string())?;
+    let mut restore = Command::new("podman");
+    run::fed(restore.args(["exec", "--interactive", mongo, "records-mongo-restore"]), input.into()).map(drop)
 }
 
 /// Rotates the password in the order of the documents: first MongoDB's user, then the files.
@@ -175,15 +218,16 @@ enum Away {
 }
 
 /// Returns the paths that clients request, with the expected responses while there are no writes.
-fn expected(port: u16) -> Result<Vec<(&'static str, Answer)>, String> {
-    [HIT, HIT, HIT, MISS, HIT, HIT, HIT, LIST].into_iter().map(|path| Ok((path, http::get(port, path)?))).collect()
+fn expected(port: u16, list: &'static str) -> Result<[(&'static str, Answer); 3], String> {
+    let expected = |path| http::get(port, path).map(|answer| (path, answer));
+    Ok([expected(list)?, expected(HIT)?, expected(MISS)?])
 }
 
 struct Load {
     port: u16,
     /// The port of a service without a replica.
     without: u16,
-    expected: Vec<(&'static str, Answer)>,
+    expected: [(&'static str, Answer); 3],
 }
 
 #[derive(Default)]
@@ -191,25 +235,29 @@ struct Seen {
     answers: usize,
     from_replica: usize,
     refused: usize,
-    times: Vec<Duration>,
+    /// The beginning of each request, and the time that its response took.
+    times: Vec<(Instant, Duration)>,
 }
 
 impl Load {
-    /// Runs the load during `event` and until MongoDB answers again, and checks every response.
+    /// Runs the load before and during `event` and until MongoDB answers again, and checks every response.
     fn during(&self, what: &str, away: Away, event: impl FnOnce() -> Result<(), String>) -> Outcome {
         let stop = &AtomicBool::new(false);
         let (happened, with, without) = thread::scope(|scope| {
             let clients = |count, port, may_refuse| {
-                (0..count).map(|_| scope.spawn(move || self.client(port, may_refuse, stop))).collect::<Vec<_>>()
+                let client = |index| scope.spawn(move || self.client(port, index, may_refuse, stop));
+                (0..count).map(client).collect::<Vec<_>>()
             };
             let with = clients(CLIENTS, self.port, false);
             let without = clients(CLIENTS_WITHOUT_REPLICA, self.without, true);
-            thread::sleep(Duration::from_secs(1));
+            thread::sleep(AROUND);
+            let begun = Instant::now();
             let happened = event().and_then(|()| {
                 let again = |port| http::get(port, HIT).is_ok_and(|answer| answer.status == 200 && !answer.is_stale);
                 wait("MongoDB's answers again", PATIENCE, || again(self.port) && again(self.without))
             });
-            thread::sleep(Duration::from_secs(1));
+            let happened = happened.map(|back| (begun, back));
+            thread::sleep(AROUND);
             stop.store(true, Ordering::Relaxed);
             let joined = |clients: Vec<thread::ScopedJoinHandle<'_, Result<Seen, String>>>| {
                 let seen = clients.into_iter().map(|client| client.join().unwrap_or(Err("a client panicked".into())));
@@ -217,7 +265,7 @@ impl Load {
             };
             (happened, joined(with), joined(without))
         });
-        let back = happened.map_err(|error| format!("{what}: {error}"))?;
+        let (begun, back) = happened.map_err(|error| format!("{what}: {error}"))?;
         let with = summed(with.map_err(|error| format!("{what}, with a replica: {error}"))?);
         let without = summed(without.map_err(|error| format!("{what}, without a replica: {error}"))?);
         if away != Away::No {
@@ -229,18 +277,26 @@ impl Load {
         ensure(without.from_replica == 0, || format!("{what}: without a replica something was said to be of it"))?;
         let mut line =
             format!("\n  {what}: 0 of {} requests failed, {} answered by the replica", with.answers, with.from_replica);
-        let (p99, slowest) = (with.times.len() * 99 / 100, with.times.len() - 1);
-        let _ =
-            write!(line, ", p99 {} ms, slowest {} ms", with.times[p99].as_millis(), with.times[slowest].as_millis());
+        let (before, since): (Vec<_>, Vec<_>) = with.times.iter().partition(|(at, _)| *at < begun);
+        let _ = write!(
+            line,
+            ", p99 {} before and {} since, slowest {}",
+            percentile(&before, 99),
+            percentile(&since, 99),
+            percentile(&since, 100)
+        );
         let _ = write!(line, ", MongoDB's answers back after {:.1} s", back.as_secs_f32());
         let _ =
             write!(line, "; without a replica {} of {} were 503", without.refused, without.answers + without.refused);
         Ok(line)
     }
 
-    fn client(&self, port: u16, may_refuse: bool, stop: &AtomicBool) -> Result<Seen, String> {
+    /// Every eighth client reads lists. If all did, they would be more than --max-streams while lists wait for MongoDB.
+    fn client(&self, port: u16, index: usize, may_refuse: bool, stop: &AtomicBool) -> Result<Seen, String> {
         let mut seen = Seen::default();
-        let mut asked = self.expected.iter().cycle();
+        let [list, lookups @ ..] = &self.expected;
+        let asked = if index.is_multiple_of(8) { slice::from_ref(list) } else { lookups };
+        let mut asked = asked.iter().cycle();
         while !stop.load(Ordering::Relaxed) {
             let mut connection = Connection::open(port).map_err(|error| format!("no connection: {error}"))?;
             while !stop.load(Ordering::Relaxed) {
@@ -256,7 +312,7 @@ impl Load {
                     Err(Failure::Cut(how)) => return Err(format!("{path} was cut {how}")),
                     Err(Failure::Unanswered) => return Err(format!("{path} was not answered")),
                 };
-                seen.times.push(begin.elapsed());
+                seen.times.push((begin, begin.elapsed()));
                 if answer.status == 503 && may_refuse {
                     seen.refused += 1;
                 } else if answer.status == right.status && answer.body == right.body {
@@ -269,7 +325,7 @@ impl Load {
                 if answer.last {
                     break;
                 }
-                thread::sleep(Duration::from_millis(2));
+                thread::sleep(PAUSE);
             }
         }
         Ok(seen)
@@ -284,6 +340,13 @@ fn summed(clients: Vec<Seen>) -> Seen {
         sum.refused += seen.refused;
         sum.times.append(&mut seen.times);
     }
-    sum.times.sort_unstable();
     sum
+}
+
+/// Returns the time within which so many percent of the requests were answered.
+fn percentile(times: &[(Instant, Duration)], percent: usize) -> String {
+    let mut times: Vec<_> = times.iter().map(|(_, took)| *took).collect();
+    times.sort_unstable();
+    let time = times.get((times.len() * percent / 100).min(times.len().saturating_sub(1)));
+    time.map_or("unknown".to_owned(), |time| format!("{:.0} ms", time.as_secs_f32() * 1000.0))
 }

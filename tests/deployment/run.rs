@@ -81,6 +81,12 @@ impl<F: FnMut()> Drop for Finally<F> {
     }
 }
 
+/// Returns the number in the variable `name`, which is `otherwise` if it is unset.
+pub fn number(name: &str, otherwise: u64) -> Result<u64, String> {
+    let Ok(text) = std::env::var(name) else { return Ok(otherwise) };
+    text.parse().map_err(|_| format!("{name} must be a number, and is {text:?}"))
+}
+
 /// Returns a name that no other run uses.
 pub fn unique(name: &str) -> String {
     format!("{name}-{}", std::process::id())
