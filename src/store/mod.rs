@@ -334,10 +334,10 @@ fn examples() -> String {
 
 /// The part of an embedded store's URL after the scheme, as a path.
 fn directory(url: &str) -> Result<PathBuf> {
-    let path = url.split_once(':').map(|(_, path)| path).unwrap_or_default();
+    let (scheme, path) = url.split_once(':').unwrap_or_default();
     let path = path.strip_prefix("//").unwrap_or(path);
     if path.is_empty() {
-        return Err(Error::invalid("the URL names no directory: write it after the colon, as in sled:DIRECTORY"));
+        return Err(Error::invalid(format!("the URL names no directory: write it as {scheme}:DIRECTORY")));
     }
     Ok(path.into())
 }
