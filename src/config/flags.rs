@@ -18,7 +18,7 @@ use crate::telemetry::{Format, VERSION};
 
 /// The settings that `-h` shows. `--help` shows all.
 pub const ESSENTIAL: [&str; 10] =
-    ["store", "store_file", "collection", "seed", "fallback", "listen", "max_limit", "cors_origin", "log", "config"];
+    ["store", "store_file", "collection", "seed", "fallback", "listen", "max_limit", "api_keys", "log", "config"];
 
 const AFTER_SHORT_HELP: &str = "\
 `records --help` shows all settings. Each is also a variable, as RECORDS_STORE,
@@ -45,13 +45,13 @@ Examples:
 const IMPORT_HELP: &str = "\
 FILE holds documents in MongoDB Extended JSON (v1 or v2, canonical or relaxed), one after another or in arrays, as
 mongoexport writes them; or in BSON, as mongodump writes them. It may be compressed by gzip or Zstandard, where this
-build reads that, and text may be UTF-16. A document replaces the one that has its `_id`, so importing twice is as good
-as once. A document without an `_id` gets a new ObjectId each time.
+build reads that, and text may be UTF-16. A document replaces the one that has its `_id`, so importing twice changes
+nothing. A document without an `_id` gets a new ObjectId each time.
 
 The whole file is checked first, and nothing of it is stored if anything in it is invalid. With --skip-invalid, invalid
 documents are reported and left out, and the rest is stored.
 
-Exit status: 0 everything was stored; 1 it failed; 2 the command line is wrong; 3 stored, but for what was skipped.";
+Exit status: 0 everything was stored; 1 it failed; 2 the command line is wrong; 3 stored, except for what was skipped.";
 
 const LISTEN: &str = "127.0.0.1:8080";
 
@@ -71,7 +71,7 @@ pub enum Subcommands {
     /// Store the documents of a file
     #[command(after_help = IMPORT_HELP)]
     Import(ImportArgs),
-    /// Ask a running server whether it is ready
+    /// Ask a running server if it is ready
     ///
     /// The exit status is 0 if it is, and 1 if not.
     Healthcheck(HealthcheckArgs),
@@ -138,9 +138,9 @@ pub struct ServeArgs {
     pub config: ConfigFileArgs,
     #[command(flatten)]
     pub store: StoreArgs,
-    /// Fill an empty store from this file, or `none` [default: the sample data]
+    /// Fill an empty store from this file [default: the sample data]
     ///
-    /// Only embedded stores are filled. `records import --help` says what the file may hold.
+    /// `none` leaves it empty. Only embedded stores are filled. `records import --help` says what the file may hold.
     #[arg(long, env = "RECORDS_SEED", value_name = "FILE", value_parser = Text::new(), help_heading = "Store")]
     pub seed: Option<String>,
     #[command(flatten)]
@@ -154,7 +154,7 @@ pub struct ServeArgs {
     /// Log these requests
     #[arg(long, env = "RECORDS_ACCESS_LOG", value_name = "WHICH", default_value = "all", help_heading = "Log")]
     pub access_log: AccessLog,
-    /// Send traces to this OTLP collector, by HTTP; other variables of OpenTelemetry hold too [default: no traces]
+    /// Send traces to this OTLP collector, by HTTP; other variables of OpenTelemetry apply too [default: no traces]
     #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_name = "URL", value_parser = Text::new(), help_heading = "Log")]
     pub otlp_endpoint: Option<String>,
 }
@@ -167,7 +167,8 @@ pub struct FallbackArgs {
     /// The replica follows MongoDB, and answers when MongoDB is unreachable or too slow. In a directory it survives restarts.
     #[arg(long, env = "RECORDS_FALLBACK", value_name = "URL", value_parser = Text::new())]
     pub fallback: Option<String>,
-    /// Answer from this half
+    /// Prefer answers from MongoDB, or from the replica
+
     #[arg(long, env = "RECORDS_FALLBACK_MODE", value_name = "MODE", default_value = "standby")]
     pub fallback_mode: fallback::Mode,
     /// Answer a lookup from the replica when MongoDB takes longer than this; a list may take four times as long to begin
@@ -205,15 +206,17 @@ pub struct FallbackArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Server")]
 pub struct ServerArgs {
-    /// Listen on this address; without HOST, on all
+    /// Listen on this address
     ///
-    /// HOST is an IP address, as in 0.0.0.0:80 or [::1]:80, or the name of an address of this machine.
+    /// Without HOST, as in :8080, on all addresses of this machine. HOST is an IP address, as in 0.0.0.0:80 or [::1]:80, or the name of an address of this machine.
     #[arg(long, env = "RECORDS_LISTEN", value_name = "HOST:PORT", default_value = LISTEN)]
     pub listen: ListenAddress,
-    /// Serve health and metrics on this address alone, with a page of both at /status [default: on the address of the API]
+    /// Serve health and metrics on this address [default: with the API]
+    ///
+    /// They are then on this address alone, with a page for operators at /status.
     #[arg(long, env = "RECORDS_ADMIN_LISTEN", value_name = "HOST:PORT")]
     pub admin_listen: Option<ListenAddress>,
-    /// Serve HTTPS with the certificate in this PEM file, after which those of intermediate authorities may stand [default: HTTP]
+    /// Serve HTTPS with the certificate in this PEM file, followed by those of intermediate authorities [default: HTTP]
     ///
     /// It is read again when it changes, and so are --tls-key and --tls-client-ca.
     #[arg(long, env = "RECORDS_TLS_CERT", value_name = "FILE")]
@@ -241,7 +244,7 @@ pub struct ServerArgs {
     /// An IPv6 address counts with the others of its /64 network. Trusted proxies may have any number.
     #[arg(long, env = "RECORDS_MAX_CONNECTIONS_PER_ADDRESS", value_name = "NUMBER", value_parser = up_to(1_000_000))]
     pub max_connections_per_address: Option<usize>,
-    /// Believe proxies in these networks what they say about their clients in Forwarded or X-Forwarded-For [default: none]
+    /// Trust Forwarded and X-Forwarded-For of proxies in these networks [default: none]
     #[arg(long, env = "RECORDS_TRUSTED_PROXIES", value_name = "NETWORK,…", value_delimiter = ',')]
     pub trusted_proxies: Vec<Network>,
     /// Serve with this many threads [default: one for each processor that the process may use]
@@ -287,7 +290,7 @@ pub struct ApiArgs {
     /// Describe records in the OpenAPI description by the JSON Schema in this file
     #[arg(long, env = "RECORDS_SCHEMA", value_name = "FILE")]
     pub schema: Option<PathBuf>,
-    /// Ask clients for one of the API keys in this file [default: open to all clients]
+    /// Ask clients for an API key from this file [default: open to all]
     ///
     /// `records keys new NAME` makes a key and its line for the file, which is read again when it changes.
     #[arg(long, env = "RECORDS_API_KEYS", value_name = "FILE")]
@@ -303,7 +306,7 @@ pub struct ApiArgs {
     /// The audience of those tokens, one of their `aud`
     #[arg(long, env = "RECORDS_JWT_AUDIENCE", value_name = "TEXT", value_parser = Text::new())]
     pub jwt_audience: Option<String>,
-    /// Trust the authorities in this PEM file, not the public ones, with the URL of --jwt-jwks
+    /// Trust the certificate authorities in this PEM file for the URL of --jwt-jwks [default: the public ones]
     #[arg(long, env = "RECORDS_JWT_CA", value_name = "FILE")]
     pub jwt_ca: Option<PathBuf>,
     /// Show these fields alone, and `_id` [default: all]
