@@ -5,6 +5,7 @@
 //! - [`replica`] is the replica as readers see it: complete or unusable, and how old.
 //! - [`replicator`] updates the replica in a task of its own: by a snapshot and the changes since, or by one snapshot after
 //!   the other.
+//! - [`bootstrap`] takes a replica from another instance or a file instead, and [`writes`] writes what comes from either.
 //! - [`auditor`] compares the replica with the primary, a range at a time.
 //! - [`backoff`] is the pause between its attempts.
 //! - [`replica_dir`] holds the snapshots and the state that survives a restart; [`snapshot_dir`] is the directory of one,
@@ -31,6 +32,7 @@
 
 mod auditor;
 mod backoff;
+mod bootstrap;
 mod circuit_breaker;
 mod metrics;
 mod moment;
@@ -42,6 +44,7 @@ mod save;
 mod scan_turn;
 mod snapshot_dir;
 mod source;
+mod writes;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -288,56 +291,45 @@ impl Inner {
         ask_replica: impl Fn(Conditions) -> R,
         ask_primary: impl FnOnce() -> BoxFuture<'a, Result<T>>,
     ) -> Result<T> {
-        if (self.prefers_replica() || freshness.only_replica)
-            && let Some(answer) = ask_replica(self.conditions(freshness, !self.breaker.is_closed())).await
+        let is_for_replica = || self.prefers_replica() || freshness.only_replica;
+        let ask_first = || ask_replica(self.conditions(freshness, !self.breaker.is_closed()));
+        if is_for_replica()
+            && let Some(answer) = ask_first().await
         {
             return answer;
         }
-        if !freshness.is_bounded() {
-            return self.read_primary(freshness, within, on_timeout, ask_replica, ask_primary).await;
-        }
+        let is_bounded = freshness.is_bounded();
         let too_stale = |why| Error::refused(Refusal::TooStale, why);
-        let _permit = self.past_replica.try_acquire().map_err(|_| too_stale("too many reads with bounds wait"))?;
+        let permit = is_bounded.then(|| self.past_replica.try_acquire()).transpose();
+        let _permit = permit.map_err(|_| too_stale("too many reads with bounds wait"))?;
         if let Some(time) = freshness.not_before
-            && (self.prefers_replica() || freshness.only_replica)
+            && is_for_replica()
             && self.replica.served().is_ok_and(|served| served.as_of().is_some())
             && timeout(self.timeout, self.replica.wait_for(time)).await.is_ok()
-            && let Some(answer) = ask_replica(self.conditions(freshness, !self.breaker.is_closed())).await
+            && let Some(answer) = ask_first().await
         {
             return answer;
         }
         if freshness.only_replica {
             return Err(Error::refused(Refusal::NotInReplica, "the replica has no answer that the reader accepts"));
         }
-        if !self.breaker.is_closed() {
+        if is_bounded && !self.breaker.is_closed() {
             return Err(too_stale("MongoDB is unreachable, and the replica too stale for the reader"));
         }
-        let answer = self.read_primary(freshness, within, on_timeout, ask_replica, ask_primary).await;
-        answer.map_err(|error| match error.is_unavailable() && error.refusal().is_none() {
-            true => too_stale("MongoDB did not answer, and the replica is too stale for the reader").with_source(error),
-            false => error,
-        })
-    }
-
-    /// Asks the primary, and the replica where the primary fails or is slow.
-    async fn read_primary<'a, T, R: Future<Output = Option<Result<T>>>>(
-        &self,
-        freshness: &Freshness,
-        within: Duration,
-        on_timeout: impl FnOnce(Instant),
-        ask_replica: impl Fn(Conditions) -> R,
-        ask_primary: impl FnOnce() -> BoxFuture<'a, Result<T>>,
-    ) -> Result<T> {
         let on_error = Conditions { only_healthy: false, ..self.conditions(freshness, true) };
         let mut call = ask_primary();
-        match self.race_primary(&mut call, within, on_timeout).await {
+        let answer = match self.race_primary(&mut call, within, on_timeout).await {
             Raced::Answered(Err(error)) if error.is_unavailable() => ask_replica(on_error).await.unwrap_or(Err(error)),
             Raced::Answered(answer) => answer,
             Raced::StillPending => match ask_replica(on_error).await {
                 Some(answer) => answer,
                 None => call.await,
             },
-        }
+        };
+        answer.map_err(|error| match is_bounded && error.is_unavailable() && error.refusal().is_none() {
+            true => too_stale("MongoDB did not answer, and the replica is too stale for the reader").with_source(error),
+            false => error,
+        })
     }
 
     async fn get(&self, id: &RecordId, freshness: &Freshness) -> Result<GetResult> {

@@ -12,26 +12,24 @@
 //! - Where there are sources, an empty replica is filled from one of them first, and one of many instances scans for all.
 //! - Attempts back off exponentially with full jitter, so that many instances do not read the primary at the same time.
 
-use std::fmt;
-use std::io;
+use std::ops::ControlFlow;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use bytes::Bytes;
 use futures::FutureExt;
-use futures::stream::{Stream, StreamExt};
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use futures::stream::StreamExt;
+use tokio::time::{Instant, sleep, sleep_until};
 
-use super::super::{CHUNK_BYTES, Change, ChangeBatch, ChangeStreamError, Error, Result, ResumeToken, Store};
+use super::super::{Change, ChangeBatch, ChangeStreamError, Error, Result, ResumeToken, Store};
 use super::Settings;
 use super::backoff::Backoff;
+use super::bootstrap::{self, ANOTHER_COLLECTION, Bootstrap, Taken};
 use super::replica::{Replica, Snapshot, SyncState, Unusable};
 use super::replica_dir::{ReplicaDir, StoredReplica};
-use super::replica_stream::{Item, Origin, Reader, Reason, Trailer};
-use super::scan_turn::{Phase, ScanState};
-use super::source::{self, Arriving, Source};
+use super::scan_turn::TurnGuard;
+use super::writes::{CHUNK, WriteError, write};
 use crate::record::Key;
 
 /// The longest pause between two attempts that read the primary, and between two that only open the change stream. The latter
@@ -54,9 +52,6 @@ const PAUSE: Duration = Duration::from_millis(250);
 const REMOVED_WITHIN: Duration = Duration::from_secs(5);
 const REMOVED_CHECK: Duration = Duration::from_millis(20);
 
-/// The most records that are written between two checks of the size.
-const CHUNK: usize = 1_000;
-
 /// The time between two writes of the state that a restart needs: changes soon, since a restart would have to apply them again;
 /// the mere passing of time less often.
 const REMEMBER_CHANGES: Duration = Duration::from_secs(1);
@@ -65,19 +60,8 @@ const REMEMBER_TIME: Duration = Duration::from_secs(10);
 /// The time after which a warning is repeated while its cause lasts.
 const WARN_AGAIN: Duration = Duration::from_secs(60);
 
-/// The time that MongoDB may take to tell the identity of the collection: when it has just answered, and when it may be away
-/// while a replica is available.
+/// The time that MongoDB may take to tell the identity of the collection when it has just answered.
 const IDENTITY_TIMEOUT: Duration = Duration::from_secs(5);
-const IDENTITY_TIMEOUT_AWAY: Duration = Duration::from_millis(500);
-
-const ANOTHER_COLLECTION: &str = "the collection was created, dropped or replaced since";
-
-/// The time between two questions to siblings that scan, and the time without progress after which they are not waited for.
-const SIBLING_POLL: Duration = Duration::from_millis(250);
-const SIBLING_TIMEOUT: Duration = Duration::from_secs(20);
-
-/// The age of a sibling's replica below which it is about to become current.
-const SIBLING_RECENT: Duration = Duration::from_secs(2);
 
 /// The store that keeps the replica from being updated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,6 +89,15 @@ impl From<ChangeStreamError> for End {
     }
 }
 
+impl From<WriteError> for End {
+    fn from(error: WriteError) -> Self {
+        match error {
+            WriteError::Failed(error) => Self::Replica(error),
+            WriteError::TooLarge => Self::TooLarge,
+        }
+    }
+}
+
 /// A snapshot that is not read yet.
 struct PendingSnapshot {
     snapshot: Arc<Snapshot>,
@@ -119,38 +112,6 @@ struct PendingSnapshot {
     _turn: Option<TurnGuard>,
 }
 
-/// The turn of this instance to scan, or its wait for it.
-struct TurnGuard(Arc<Replica>);
-
-impl TurnGuard {
-    fn wait(replica: &Arc<Replica>) -> Self {
-        replica.scan_turn.set(Some(Phase::Waiting));
-        Self(replica.clone())
-    }
-}
-
-impl Drop for TurnGuard {
-    fn drop(&mut self) {
-        self.0.scan_turn.set(None);
-    }
-}
-
-/// The siblings' answers.
-#[derive(Default)]
-struct Siblings {
-    /// The states of the siblings that need a scan.
-    scans: Vec<ScanState>,
-    /// True if a sibling has a replica that is about to become current.
-    is_recent: bool,
-}
-
-/// The outcome of a replica that is not refused.
-enum Received {
-    Published,
-    /// With its age.
-    TooOld(Duration),
-}
-
 /// Marks the replica as no longer updated when the replicator ends.
 struct SyncGuard(Arc<Replica>);
 
@@ -160,24 +121,6 @@ impl Drop for SyncGuard {
     }
 }
 
-/// Splits `changes` into parts of about `bytes` bytes and at most [`CHUNK`] changes.
-fn chunks(changes: &[Change], bytes: usize) -> impl Iterator<Item = &[Change]> {
-    let mut left = changes;
-    std::iter::from_fn(move || {
-        let mut taken = 0;
-        let few = left.iter().take(CHUNK).take_while(|change| {
-            let is_room = taken < bytes;
-            if let Change::Put(record) = change {
-                taken += record.bson().len();
-            }
-            is_room
-        });
-        let (chunk, rest) = left.split_at(few.count());
-        left = rest;
-        (!chunk.is_empty()).then_some(chunk)
-    })
-}
-
 pub struct Replicator {
     primary: Arc<dyn Store>,
     replica: Arc<Replica>,
@@ -185,10 +128,7 @@ pub struct Replicator {
     first_snapshot_within: Duration,
     snapshot_interval: Duration,
     size_limit: u64,
-    origin: Origin,
-    sources: Vec<Source>,
-    /// The last refusal of each source, so that it is logged once; for a file, with its modification time.
-    refusals: Vec<(Reason, Option<SystemTime>)>,
+    bootstrap: Bootstrap,
     /// The served replica came from a source while MongoDB could not tell if it is of the collection that is there.
     is_unverified: bool,
     /// The position at which the changes resume, in the pending snapshot if there is one, else in the served one.
@@ -227,6 +167,7 @@ impl Replicator {
             (token, number) = (stored.token, stored.number);
             replica.serve(Ok(stored.snapshot));
         }
+        let bootstrap = Bootstrap::new(primary.clone(), replica.clone(), settings);
         Self {
             primary,
             replica,
@@ -234,9 +175,7 @@ impl Replicator {
             first_snapshot_within: settings.first_snapshot_within,
             snapshot_interval: settings.snapshot_interval,
             size_limit: settings.size_limit,
-            origin: settings.origin(),
-            sources: settings.from.clone(),
-            refusals: vec![Default::default(); settings.from.len()],
+            bootstrap,
             is_unverified: false,
             token,
             pending: None,
@@ -271,9 +210,6 @@ impl Replicator {
 
     /// Follows the primary as long as possible. Returns the time of the next attempt.
     async fn attempt(&mut self, began: Instant) -> Instant {
-        if self.replica.served().is_err() && self.take_from_sources(None).await.is_err() {
-            return Instant::now();
-        }
         let end = self.follow().await;
         self.verify().await;
         let end = match end {
@@ -325,6 +261,11 @@ impl Replicator {
 
     /// Follows the change stream until it ends.
     async fn follow(&mut self) -> std::result::Result<(), End> {
+        if self.replica.served().is_err()
+            && let ControlFlow::Break(taken) = self.bootstrap.take(&mut self.directory, None).await
+        {
+            return Err(self.adopt(taken).await);
+        }
         let mut stream = self.primary.changes(self.token.clone());
         let Some(opened) = stream.next().await else { return Ok(()) };
         let mut batch = opened?;
@@ -383,11 +324,7 @@ impl Replicator {
             },
         };
         self.has_changed |= !batch.changes.is_empty();
-        let written = self.write(&snapshot, batch.changes).await;
-        if let Err(End::Replica(_)) = written {
-            snapshot.mark_failed();
-        }
-        written?;
+        write(&snapshot, batch.changes, self.size_limit).await?;
         self.check_room(&snapshot);
         if let Some(token) = batch.token {
             snapshot.set_token(Some(token.clone()));
@@ -419,32 +356,6 @@ impl Replicator {
         }
         self.remember_if_due().await.map_err(End::Replica)?;
         Ok(true)
-    }
-
-    /// Writes in small steps, and on a blocking thread if the store is on disk.
-    async fn write(&self, snapshot: &Arc<Snapshot>, changes: Vec<Change>) -> std::result::Result<(), End> {
-        if changes.is_empty() {
-            return Ok(());
-        }
-        let max = self.size_limit;
-        let write = move |snapshot: &Snapshot, changes: &[Change]| {
-            snapshot.apply(changes).map_err(End::Replica)?;
-            if snapshot.size() > max { Err(End::TooLarge) } else { Ok(()) }
-        };
-        if !self.directory.is_persistent() {
-            for changes in chunks(&changes, CHUNK_BYTES) {
-                write(snapshot, changes)?;
-                // A catch-up may have very many changes, and other tasks share the thread.
-                tokio::task::yield_now().await;
-            }
-            return Ok(());
-        }
-        let snapshot = snapshot.clone();
-        tokio::task::spawn_blocking(move || chunks(&changes, usize::MAX).try_for_each(|some| write(&snapshot, some)))
-            .await
-            .unwrap_or_else(|panic| {
-                Err(End::Replica(Error::broken("the fallback replica could not be written").with_source(panic)))
-            })
     }
 
     /// Warns before the replica reaches its limit.
@@ -497,8 +408,11 @@ impl Replicator {
         if self.replica.served().is_err() {
             sleep(within.mul_f64(fastrand::f64())).await;
         }
-        let turn = self.take_turn().await?;
-        let identity = self.primary_identity(IDENTITY_TIMEOUT).await;
+        let turn = match self.bootstrap.take_turn(&mut self.directory).await {
+            ControlFlow::Continue(turn) => turn,
+            ControlFlow::Break(taken) => return Err(self.adopt(taken).await),
+        };
+        let identity = bootstrap::identity(&self.primary, IDENTITY_TIMEOUT).await;
         let begun = Instant::now();
         let (snapshot, number) = self.directory.create_snapshot().await.map_err(End::Replica)?;
         snapshot.set_identity(identity);
@@ -508,199 +422,20 @@ impl Replicator {
         Ok(())
     }
 
-    /// Waits until no sibling scans the primary or is about to. Ends with [`End::Taken`] if one of them had a replica.
-    async fn take_turn(&mut self) -> std::result::Result<TurnGuard, End> {
-        let turn = TurnGuard::wait(&self.replica);
-        // Reads would go back in time if a replica was replaced by one that may be older.
-        let not_before = self.replica.served().is_ok().then(Instant::now);
-        let (mut records, mut progressed) = (0, Instant::now());
-        loop {
-            let Siblings { mut scans, is_recent } = self.take_from_sources(not_before).await?;
-            let own = &turn.0.scan_turn;
-            scans.retain(|scan| own.belongs_to(scan));
-            let copied = scans.iter().map(|scan| scan.records).sum();
-            if std::mem::replace(&mut records, copied) != copied {
-                progressed = Instant::now();
-            }
-            let is_stuck = progressed.elapsed() > SIBLING_TIMEOUT;
-            if (is_recent || !scans.is_empty()) && !is_stuck {
-                own.set(Some(Phase::Waiting));
-                sleep(SIBLING_POLL).await;
-            } else if own.set(Some(Phase::Scanning)) == Some(Phase::Scanning) || is_stuck {
-                // The siblings were asked once more after they could see it: two do not begin at the same time.
-                return Ok(turn);
-            }
-        }
-    }
-
-    /// Takes the first replica that a source has and that can be used, which ends with [`End::Taken`]. Returns the state of the
-    /// siblings otherwise.
-    ///
-    /// A replica that is not current as of `not_before` cannot be used.
-    async fn take_from_sources(&mut self, not_before: Option<Instant>) -> std::result::Result<Siblings, End> {
-        // After an audit with differences, the primary alone is trusted: a source may have the same ones.
-        if self.replica.served().is_ok_and(|served| served.differences() > 0) {
-            return Ok(Siblings::default());
-        }
-        let mut siblings = Siblings::default();
-        for (index, source) in self.sources.clone().into_iter().enumerate() {
-            match source {
-                Source::File(path) => match source::open(&path).await {
-                    Ok(file) => drop(self.take(index, file, not_before).await?),
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                    Err(error) => self.refuse(index, &path.display(), format!("it cannot be read: {error}"), None),
-                },
-                Source::Siblings { host, port } => {
-                    let addresses = source::addresses(&host, port).await.unwrap_or_else(|error| {
-                        tracing::debug!(%error, "cannot find the siblings at {host}");
-                        Vec::new()
-                    });
-                    for address in addresses {
-                        let sibling = match source::ask(address).await {
-                            Ok(sibling) => sibling,
-                            Err(error) => {
-                                tracing::debug!(%error, "the sibling at {address} does not answer");
-                                continue;
-                            }
-                        };
-                        let is_self = sibling.scan.as_ref().is_some_and(|scan| self.replica.scan_turn.is_self(scan));
-                        siblings.scans.extend(sibling.scan);
-                        if let Some(arriving) = sibling.replica.filter(|_| !is_self) {
-                            siblings.is_recent |= self.take(index, arriving, not_before).await?;
-                        }
-                    }
-                }
-            }
-        }
-        Ok(siblings)
-    }
-
-    /// Makes what arrives the replica, which ends with [`End::Taken`]. What cannot be used is refused whole. Returns true if it is
-    /// not current as of `not_before`, and soon will be.
-    async fn take(
-        &mut self,
-        index: usize,
-        arriving: Arriving,
-        not_before: Option<Instant>,
-    ) -> std::result::Result<bool, End> {
-        let (from, modified) = (arriving.from.clone(), arriving.modified);
-        if modified.is_some() && self.refusals[index].1 == modified {
-            return Ok(false);
-        }
-        match self.receive(arriving, not_before).await {
-            Ok(Received::Published) => Err(End::Taken),
-            Ok(Received::TooOld(age)) => Ok(age < SIBLING_RECENT),
-            Err(why) => {
-                self.refuse(index, &from, why, modified);
-                Ok(false)
-            }
-        }
-    }
-
-    fn refuse(&mut self, index: usize, from: &dyn fmt::Display, why: Reason, modified: Option<SystemTime>) {
-        if self.refusals[index].0 != why {
-            tracing::warn!("the replica from {from} is refused: {why}");
-        }
-        self.refusals[index] = (why, modified);
-    }
-
-    /// Receives a replica, and publishes it unless it is older than `not_before`.
-    async fn receive(
-        &mut self,
-        arriving: Arriving,
-        not_before: Option<Instant>,
-    ) -> std::result::Result<Received, Reason> {
-        let Arriving { from, chunks, asked, modified } = arriving;
-        let identity = tokio::spawn({
-            let primary = self.primary.clone();
-            async move { primary.identity().await }
-        });
-        let (mut reader, header) = Reader::open(chunks).await?;
-        if header.origin.source != self.origin.source {
-            return Err(format!("it is of another store or collection: {}", header.origin.source));
-        }
-        if header.origin.scope != self.origin.scope {
-            return Err("it has another scope: what is hidden or left out differs".to_owned());
-        }
-        let age = header.age(modified);
-        if not_before.is_some_and(|moment| age >= asked.saturating_duration_since(moment)) {
-            return Ok(Received::TooOld(age));
-        }
-        let cannot_be_written = |error: Error| format!("it cannot be written: {}", error.report());
-        let begun = Instant::now();
-        let (snapshot, number) = self.directory.create_snapshot().await.map_err(cannot_be_written)?;
-        let received = self.receive_records(&snapshot, &mut reader).await;
-        let Trailer { token, as_of, .. } = match received {
-            Ok(trailer) => trailer,
-            Err(why) => {
-                snapshot.retire();
-                return Err(why);
-            }
-        };
-        let remaining = IDENTITY_TIMEOUT_AWAY.saturating_sub(asked.elapsed());
-        let known = timeout(remaining, identity).await.ok().and_then(|joined| joined.ok()?.ok());
-        if let (Some(Some(known)), Some(identity)) = (&known, &header.identity)
-            && known != identity
-        {
-            snapshot.retire();
-            return Err(ANOTHER_COLLECTION.to_owned());
-        }
+    /// Makes the replica of a source the one that is served. Returns the end of the attempt.
+    async fn adopt(&mut self, taken: Taken) -> End {
+        let Taken { snapshot, number, begun, from, token, is_unverified } = taken;
         self.start_over();
-        self.token = token.clone();
-        snapshot.set_identity(header.identity);
-        snapshot.set_token(token);
-        self.replica.mark_current_since(&snapshot, age + asked.elapsed());
-        if let Some(time) = as_of {
-            self.replica.mark_as_of(&snapshot, time);
-        }
+        self.token = token;
         let pending =
             PendingSnapshot { snapshot, number, begun, last: None, copied: None, from: Some(from), _turn: None };
-        self.publish(pending).await.map_err(cannot_be_written)?;
-        self.is_unverified = known.is_none();
-        Ok(Received::Published)
-    }
-
-    async fn receive_records<S>(
-        &self,
-        snapshot: &Arc<Snapshot>,
-        reader: &mut Reader<S>,
-    ) -> std::result::Result<Trailer, Reason>
-    where
-        S: Stream<Item = io::Result<Bytes>> + Unpin,
-    {
-        let mut changes = Vec::with_capacity(CHUNK);
-        let mut bytes = 0;
-        loop {
-            let item = reader.next().await?;
-            let (is_full, end) = match item {
-                Item::Record(record) => {
-                    bytes += record.bson().len();
-                    changes.push(Change::Put(record));
-                    (changes.len() >= CHUNK || bytes >= CHUNK_BYTES, None)
-                }
-                Item::End(trailer) => (true, Some(trailer)),
-            };
-            if is_full {
-                bytes = 0;
-                self.write(snapshot, std::mem::take(&mut changes)).await.map_err(|end| match end {
-                    End::Replica(error) => {
-                        snapshot.mark_failed();
-                        format!("it cannot be written: {}", error.report())
-                    }
-                    _ => "it is larger than --fallback-size-limit".to_owned(),
-                })?;
+        match self.publish(pending).await {
+            Ok(()) => {
+                self.is_unverified = is_unverified;
+                End::Taken
             }
-            if let Some(trailer) = end {
-                return Ok(trailer);
-            }
+            Err(error) => End::Replica(error),
         }
-    }
-
-    /// Asks the primary which collection there is. A future of the driver must not be dropped, so it has a task of its own.
-    async fn primary_identity(&self, within: Duration) -> Option<String> {
-        let primary = self.primary.clone();
-        let identity = tokio::spawn(async move { primary.identity().await });
-        timeout(within, identity).await.ok()?.ok()?.ok()?
     }
 
     /// Drops a replica that came from a source while MongoDB was away, if it turns out to be of another collection.
@@ -708,7 +443,7 @@ impl Replicator {
         if !self.is_unverified {
             return;
         }
-        let Some(known) = self.primary_identity(IDENTITY_TIMEOUT_AWAY).await else { return };
+        let Some(known) = bootstrap::identity(&self.primary, bootstrap::IDENTITY_TIMEOUT).await else { return };
         self.is_unverified = false;
         let taken = self.replica.served().ok().and_then(|served| served.origin().identity);
         if taken.is_some_and(|taken| taken != known) {
@@ -726,10 +461,7 @@ impl Replicator {
         match copied {
             Ok(()) => pending.copied = Some(Instant::now()),
             Err(End::Scan(_)) if pending.last.is_some() => {}
-            Err(ref end) => {
-                if matches!(end, End::Replica(_)) {
-                    pending.snapshot.mark_failed();
-                }
+            Err(_) => {
                 pending.snapshot.retire();
                 self.token = None;
                 return copied;
@@ -762,7 +494,8 @@ impl Replicator {
             }
             read += documents.len() as u64;
             let last = documents.last().map(|document| document.key().clone());
-            self.write(&pending.snapshot, documents.into_iter().map(Change::Put).collect()).await?;
+            let changes = documents.into_iter().map(Change::Put).collect();
+            write(&pending.snapshot, changes, self.size_limit).await?;
             self.replica.scan_turn.set_records(pending.snapshot.records());
             if scan.is_in_order {
                 pending.last = last.or(pending.last.take());

@@ -7,7 +7,7 @@
 use std::fmt;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// The HTTP header with the state.
 pub const SCAN_HEADER: &str = "records-replica-scan";
@@ -66,7 +66,22 @@ impl Default for ScanTurn {
     }
 }
 
+/// The turn of this instance to scan, or its wait for it.
+pub struct TurnGuard(Arc<ScanTurn>);
+
+impl Drop for TurnGuard {
+    fn drop(&mut self) {
+        self.0.set(None);
+    }
+}
+
 impl ScanTurn {
+    /// Tells the siblings that this instance waits for its turn.
+    pub fn wait(self: &Arc<Self>) -> TurnGuard {
+        self.set(Some(Phase::Waiting));
+        TurnGuard(self.clone())
+    }
+
     /// Returns the phase before.
     pub fn set(&self, phase: Option<Phase>) -> Option<Phase> {
         std::mem::replace(&mut *self.phase.lock().unwrap_or_else(PoisonError::into_inner), phase)
