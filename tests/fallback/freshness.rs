@@ -29,7 +29,7 @@ struct Writer {
     records: Collection<mongodb::bson::Document>,
 }
 
-fn cluster_time(time: Timestamp) -> ClusterTime {
+pub fn cluster_time(time: Timestamp) -> ClusterTime {
     format!("{}.{}", time.time, time.increment).parse().expect("a time")
 }
 

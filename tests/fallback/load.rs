@@ -77,7 +77,12 @@ impl Client {
     }
 
     pub async fn get(&mut self, path: &str) -> Answer {
-        let request = format!("GET {path} HTTP/1.1\r\nhost: test\r\n\r\n");
+        self.get_with(path, "").await
+    }
+
+    /// Sends a request with more header lines, each with its end.
+    pub async fn get_with(&mut self, path: &str, headers: &str) -> Answer {
+        let request = format!("GET {path} HTTP/1.1\r\nhost: test\r\n{headers}\r\n");
         self.0.get_mut().write_all(request.as_bytes()).await.expect("a request");
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {

@@ -6,6 +6,8 @@
 
 mod bootstrap;
 mod changes;
+#[cfg(feature = "mongodb")]
+mod checker;
 mod directories;
 mod exposure;
 mod faults;
@@ -14,6 +16,7 @@ mod freshness;
 mod ids;
 mod load;
 mod process;
+#[cfg(feature = "mongodb")]
 mod soak;
 mod support;
 
@@ -52,22 +55,20 @@ fn main() -> ExitCode {
         };
         Trial::test(name, run).with_ignored_flag(mongod::program().is_none() && !required)
     };
-    let soak = if soak::time().is_some() { soak::CASES } else { &[] };
     #[cfg(feature = "mongodb")]
-    let freshness = freshness::CASES;
+    let by_driver = [freshness::CASES, checker::CASES, if soak::time().is_some() { soak::CASES } else { &[] }].concat();
     #[cfg(not(feature = "mongodb"))]
-    let freshness: &[Case] = &[];
+    let by_driver = Vec::new();
     let cases = [
         bootstrap::CASES,
         changes::CASES,
         directories::CASES,
         exposure::CASES,
         faults::CASES,
-        freshness,
+        &by_driver,
         ids::CASES,
         load::CASES,
         process::CASES,
-        soak,
     ]
     .concat();
     let trials = if compiled_in { cases.iter().map(trial).collect() } else { Vec::new() };

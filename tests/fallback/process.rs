@@ -31,18 +31,19 @@ pub struct Service {
 
 impl Service {
     fn start(directory: &TempDir, server: &str, scheme: &str) -> Self {
-        Self::start_with_replica(directory, server, &copy_in(directory, scheme))
-    }
-
-    pub fn start_with_replica(directory: &TempDir, server: &str, copy: &str) -> Self {
-        Self::run(Command::new(env!("CARGO_BIN_EXE_records")), directory, server, copy, "standby")
+        let copy = copy_in(directory, scheme);
+        Self::run(Command::new(env!("CARGO_BIN_EXE_records")), directory, server, &copy, "standby")
     }
 
     /// Starts a service with further arguments.
     pub fn with(directory: &TempDir, server: &str, arguments: &[&str]) -> Self {
+        Self::in_mode("standby", directory, server, arguments)
+    }
+
+    pub fn in_mode(mode: &str, directory: &TempDir, server: &str, arguments: &[&str]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_records"));
         command.args(arguments);
-        Self::run(command, directory, server, "memory:", "standby")
+        Self::run(command, directory, server, "memory:", mode)
     }
 
     /// Starts a service with a limit on the size of its files: a write beyond it fails as on a full disk.

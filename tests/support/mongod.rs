@@ -120,7 +120,8 @@ impl Mongod {
         command.arg("--dbpath").arg(self.data.path()).args(["--bind_ip", "127.0.0.1", "--port"]);
         command.arg(self.port.to_string()).args(["--wiredTigerCacheSizeGB", "0.5", "--nounixsocket"]);
         if self.replica_set {
-            command.args(["--replSet", "rs0"]);
+            // Tests of replica sets may use fail points.
+            command.args(["--replSet", "rs0", "--setParameter", "enableTestCommands=1"]);
         }
         match (self.auth, self.replica_set) {
             (true, true) => command.arg("--keyFile").arg(self.key_file()?),
