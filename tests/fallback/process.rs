@@ -125,6 +125,7 @@ impl Service {
     }
 
     /// Returns the resident memory of the process in KiB.
+    #[cfg(feature = "mongodb")]
     pub fn memory(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("Linux");
         let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("its memory");
