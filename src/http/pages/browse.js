@@ -7,10 +7,13 @@ const MAX_DEPTH = 3;
 const DATE = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)$/;
 // While a replica answers, the page asks again this often.
 const RECHECK_MS = 5000;
+// The longest time without a frame while many records are read and drawn.
+const SLICE_MS = 20;
 
 const get = (id) => document.getElementById(id);
 const form = get("query");
 let latest = 0;
+let drawing = 0;
 let view = { rows: [], cells: [], next: "", search: null };
 // The number of records that match some filters.
 let total = { filters: null, text: "" };
@@ -20,6 +23,19 @@ function make(name, properties = {}, ...children) {
   const element = Object.assign(document.createElement(name), properties);
   element.append(...children);
   return element;
+}
+
+// Runs for each item, with pauses for the browser to draw and to react. Stops once `isCurrent` is false.
+async function inSlices(items, isCurrent, run) {
+  let begin = performance.now();
+  for (const [index, item] of items.entries()) {
+    if (performance.now() - begin > SLICE_MS) {
+      await new Promise((resolve) => setTimeout(resolve));
+      begin = performance.now();
+    }
+    if (!isCurrent()) return;
+    run(item, index);
+  }
 }
 
 // Parses JSON and keeps what JSON.parse loses: the digits of a number, the order of numeric names, repeated names.
@@ -157,16 +173,16 @@ function navigate(parameters, columns, focus) {
 
 // --- The table ----------------------------------------------------------------------------------------------------------
 
-function say(text, isError = false) {
+function say(text, kind = "") {
   get("status").textContent = text;
-  get("status").classList.toggle("error", isError);
+  get("status").className = kind;
 }
 
 // All columns of the page, the most frequent ones first; `_id` is always the first.
-function allColumns(records) {
+function allColumns() {
   const counts = new Map();
-  for (const record of records) {
-    for (const [path] of paths(record)) counts.set(path, (counts.get(path) ?? 0) + 1);
+  for (const cells of view.cells) {
+    for (const path of cells.keys()) counts.set(path, (counts.get(path) ?? 0) + 1);
   }
   counts.set("_id", Infinity);
   return [...counts].sort((a, b) => b[1] - a[1]).map(([path]) => path);
@@ -209,23 +225,31 @@ function heading(path, sort) {
   });
   const filterButton = make("button", { type: "button", className: "filter", title: "Filter", ariaLabel: `Filter by ${path}` }, "⌕");
   const isText = view.cells.find((cells) => cells.get(path)?.type === "string" && !DATE.test(cells.get(path).value));
+  if (view.cells.find((cells) => cells.has(path))?.get(path).type === "number") th.className = "number";
   const operator = isText ? "starts" : "eq";
   filterButton.addEventListener("click", () => addFilter(path, operator).querySelector("[data-part=value]").focus());
   th.append(sortButton, filterButton);
   return th;
 }
 
-function showTable() {
+async function showTable() {
+  const mine = ++drawing;
   const { parameters, columns: chosen } = pageQuery();
   const records = view.rows;
-  const all = allColumns(records);
+  const all = allColumns();
   const columns = chosen ?? all.slice(0, DEFAULT_COLUMNS);
   const table = get("results").querySelector("table");
   table.hidden = !records.length;
-  view.cells = records.map((record) => new Map(paths(record)));
   table.tHead.replaceChildren(make("tr", {}, ...columns.map((path) => heading(path, parameters.get("sort") ?? ""))));
-  const body = document.createDocumentFragment();
-  records.forEach((record, index) => {
+  const list = [...new Set([...columns, ...all])].map((path) => {
+    const box = make("input", { type: "checkbox", checked: columns.includes(path), value: path });
+    return make("label", {}, box, path);
+  });
+  get("column-list").replaceChildren(...list);
+
+  const body = table.tBodies[0];
+  body.replaceChildren();
+  await inSlices(records, () => mine === drawing, (record, index) => {
     const row = make("tr");
     row.dataset.index = index;
     for (const path of columns) {
@@ -240,13 +264,6 @@ function showTable() {
     }
     body.append(row);
   });
-  table.tBodies[0].replaceChildren(body);
-
-  const list = [...new Set([...columns, ...all])].map((path) => {
-    const box = make("input", { type: "checkbox", checked: columns.includes(path), value: path });
-    return make("label", {}, box, path);
-  });
-  get("column-list").replaceChildren(...list);
 }
 
 get("column-list").addEventListener("change", () => {
@@ -368,9 +385,14 @@ async function load(focus = false) {
     const response = await request(url, "application/x-ndjson, application/problem+json;q=0.5");
     if (!response.ok) error = await problemOf(response);
     else {
-      const rows = (await response.text()).split("\n").filter(Boolean).map(parse);
+      const lines = (await response.text()).split("\n").filter(Boolean);
+      const [rows, cells] = [[], []];
+      await inSlices(lines, () => mine === latest, (line) => {
+        rows.push(parse(line));
+        cells.push(new Map(paths(rows.at(-1))));
+      });
       if (mine !== latest) return;
-      view = { rows, cells: [], next: nextOf(response), search };
+      view = { rows, cells, next: nextOf(response), search };
       showSource(response);
     }
   } catch (failure) {
@@ -379,17 +401,18 @@ async function load(focus = false) {
   if (mine !== latest) return;
   if (error) view = { rows: [], cells: [], next: "", search };
   const count = view.rows.length;
-  showTable();
+  await showTable();
+  if (mine !== latest) return;
   get("results").ariaBusy = "false";
   get("first").hidden = !parameters.has("after");
   get("next").hidden = !view.next;
   get("next").dataset.url = view.next;
-  get("download").hidden = !count;
+  get("columns").hidden = get("download").hidden = !count;
   if (error) get("total").textContent = "";
   else showTotal(parameters);
-  if (error) say(error, true);
+  if (error) say(error, "error");
   else if (count) say(`${count} ${count === 1 ? "record" : "records"}${view.next ? ", and more" : ""}.`);
-  else say(parameters.has("after") ? "No more records." : get("filters").children.length ? "No record matches the filters." : "The collection is empty.");
+  else say(parameters.has("after") ? "No more records." : get("filters").children.length ? "No record matches the filters." : "The collection is empty.", "empty");
   if (focus) get("results").focus();
   showRecord();
 }
@@ -445,7 +468,7 @@ get("download").addEventListener("click", async (event) => {
     URL.revokeObjectURL(link.href);
     say(before);
   } catch (failure) {
-    say(failure.message, true);
+    say(failure.message, "error");
   }
 });
 

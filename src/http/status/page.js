@@ -1,12 +1,12 @@
 "use strict";
-// Asks for /readyz and /metrics every two seconds, and keeps five minutes of them.
+// Asks for /readyz and /metrics every two seconds, and keeps five minutes.
 const KEPT = 150;
 const REPLICA = "fallback_replica_";
 const samples = [];
 const $ = (id) => document.getElementById(id);
-const create = (name, text, ...children) => {
+const create = (name, ...children) => {
   const element = document.createElement(name);
-  element.append(text, ...children);
+  element.append(...children);
   return element;
 };
 
@@ -24,7 +24,7 @@ const parse = (text) => [...text.matchAll(/^records_(\w+)(?:\{(.*)\})? (\S+)$/gm
   Object.fromEntries([...(labels ?? "").matchAll(/(\w+)="((?:\\.|[^"\\])*)"/g)].map((label) => label.slice(1))),
   Number(value),
 ]);
-// The sum of a metric, or undefined where this process does not have it.
+// The sum of a metric, or undefined without that metric.
 const sum = (sample, metric, test = () => true) =>
   sample.series.filter(([name, labels]) => name === metric && test(labels)).reduce((total, [, , value]) => (total ?? 0) + value, undefined);
 const state = (sample, metric) =>
@@ -40,7 +40,7 @@ const rate = (metric, test) => (at) => {
 };
 const isApi = ({ route }) => route?.startsWith("/api/");
 const isError = (labels) => isApi(labels) && labels.status >= "500";
-// Interpolates in a bucket, as Prometheus does.
+// Interpolates in a bucket, like Prometheus.
 const quantile = (q) => (at) => {
   const metric = "http_request_duration_seconds_bucket";
   const bounds = [...new Set(samples[at].series.filter(([name]) => name === metric).map(([, { le }]) => le))];
@@ -66,16 +66,17 @@ const svg = (name, attributes) => {
 const chart = ([title, format, ...lines]) => {
   const drawn = lines.map(([, value]) => samples.map((_, at) => value(at)));
   const top = Math.max(...drawn.flat());
-  const text = lines.map(([name], line) => `${name} ${format(drawn[line].at(-1))}`).join(", ") + `; at most ${format(top)}`;
-  const picture = svg("svg", { viewBox: `0 0 ${KEPT} 100`, preserveAspectRatio: "none", role: "img", "aria-label": `${title}: ${text}` });
+  const texts = lines.map(([name], line) => `${name}: ${format(drawn[line].at(-1))}, `);
+  const most = `at most ${format(top)}`;
+  const picture = svg("svg", { viewBox: `0 0 ${KEPT} 100`, preserveAspectRatio: "none", role: "img", "aria-label": `${title}: ${texts.join("")}${most}` });
   for (const line of drawn) {
     const points = line.map((value, at) => `${KEPT - line.length + at},${98 - (96 * value) / (top || 1)}`);
     picture.append(svg("polyline", { points: points.join(" ") }));
   }
-  return create("figure", create("figcaption", title), picture, create("p", text));
+  return create("figure", create("figcaption", title), picture, create("p", ...texts.map((text) => create("span", text)), most));
 };
 
-// A name, a metric, its format, and the metric of its limit. Without a format it is a state.
+// A name, a metric, its format (a state has none), and the metric of its limit.
 const FACTS = {
   Store: [
     ["Circuit breaker", "circuit_breaker_state"],
@@ -107,7 +108,7 @@ const facts = (now, [title, rows]) => {
   return shown.length ? create("section", create("h2", title), create("dl", ...shown)) : "";
 };
 
-// What an operator must act on, with the thresholds of the alerts.
+// Reasons to act, with the thresholds of the alerts.
 const findings = (now, at) => {
   const nears = (metric, limit) => sum(now, metric) >= 0.9 * sum(now, limit);
   const count = (metric, test, samples = KEPT) => growth(at, samples, metric, test)[0];
@@ -125,7 +126,7 @@ const findings = (now, at) => {
 };
 const judge = (kind, text, reasons) => {
   const items = reasons.map((reason) => create("li", reason));
-  const verdict = create("section", create("h2", text), create("ul", "", ...items));
+  const verdict = create("p", create("h2", text), create("ul", ...items));
   // Screen readers read what changes.
   if ($("verdict").innerHTML === verdict.innerHTML) return;
   $("verdict").innerHTML = verdict.innerHTML;
