@@ -46,6 +46,7 @@ fn main() -> ExitCode {
         let ignored = std::env::var_os("TEST_RECORDS").is_none() || untestable;
         let trial = |name, run| trial(name, run).with_ignored_flag(ignored);
         trials.push(trial("lists_of_many_to_slow_and_fast_readers_take_little_memory", lists));
+        trials.push(trial("an_exact_count_of_many_ends_at_its_bound_and_an_estimate_needs_no_scan", counts));
         // Times are checked only with `TEST_TIMES`, on a quiet machine.
         let untimed = ignored || std::env::var_os("TEST_TIMES").is_none();
         trials.push(trial("the_last_page_takes_as_long_as_the_first", pages).with_ignored_flag(untimed));
@@ -103,7 +104,7 @@ fn mixed(backend: &Backend) -> Result<(), Failed> {
     std::fs::write(&file, text)?;
     let listed = |backend: &Backend| -> Result<String, Failed> {
         let serving = Serving::filled(backend, &directory, &file)?;
-        let mut stream = serving.ask("/api/v1/records", "application/json")?;
+        let mut stream = serving.ask("/api/v1/records", "")?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer)?;
         Ok(answer.split_once("\r\n\r\n").ok_or("no answer")?.1.to_owned())
@@ -167,25 +168,129 @@ fn lists(backend: &Backend) -> Result<(), Failed> {
     write_file(&file)?;
     let server = Serving::filled(backend, &directory, &file)?;
     // The first request allocates what later ones reuse.
-    server.ask("/api/v1/records/nothing", "*/*")?.read_to_end(&mut Vec::new())?;
+    server.ask("/api/v1/records/nothing", "")?.read_to_end(&mut Vec::new())?;
     let idle = memory(&server.process.0, "VmRSS")?;
-    let list = |accept, slow| server.ask("/api/v1/records", accept).map(|reader| List { reader, slow });
+    let list = |query, accept, mark, slow| {
+        let reader = server.ask(&format!("/api/v1/records{query}"), &format!("Accept: {accept}\r\n"))?;
+        Ok::<_, std::io::Error>(List { reader, mark, slow })
+    };
     let (slow, fast) = (Duration::from_secs(5), Duration::ZERO);
 
-    let array = list("application/json", slow)?;
+    let array = list("", "application/json", ID, slow)?;
     read_by(backend, &server, idle, "an array to one slow at first", vec![array])?;
-    let lines = vec![list("application/x-ndjson", slow)?, list("application/x-ndjson", fast)?];
-    read_by(backend, &server, idle, "lines to a slow and a fast one", lines)
+    let lines = |slow| list("", "application/x-ndjson", ID, slow);
+    read_by(backend, &server, idle, "lines to a slow and a fast one", vec![lines(slow)?, lines(fast)?])?;
+    let csv = list("?fields=_id,name,rating,count,when,tags,text", "text/csv; header=present", b",lorem ", slow)?;
+    read_by(backend, &server, idle, "CSV to one slow at first", vec![csv])
 }
+
+/// The largest number that an exact count without a filter reaches.
+const COUNT_MAX: u32 = 1_000_000;
+
+fn counts(backend: &Backend) -> Result<(), Failed> {
+    let directory = tempfile::tempdir()?;
+    let file = directory.path().join("many.jsonl");
+    write_file(&file)?;
+    // A tenth more, so that a million exceed the bound.
+    let mut more = BufWriter::new(File::options().append(true).open(&file)?);
+    for index in 0..*RECORDS / 10 {
+        writeln!(more, r#"{{"_id": {index}}}"#)?;
+    }
+    more.flush()?;
+    let all = *RECORDS + *RECORDS / 10;
+    let server = Serving::filled(backend, &directory, &file)?;
+    let exact = || server.count("exact");
+    let estimated = || server.count("estimated");
+    // Only a database has a number without counting, and says what it was asked.
+    if backend.kind != BackendKind::Remote {
+        for (is_exact, number) in [exact()?, estimated()?] {
+            // A count that takes too long is an estimate, too.
+            let is_right = if is_exact { number == all && all <= COUNT_MAX } else { number <= all.min(COUNT_MAX) };
+            if !is_right {
+                return Err(format!("{number} of {all}, exact: {is_exact}").into());
+            }
+        }
+        return Ok(());
+    }
+    let commands = profile::commands(&url(backend, &directory)?, || {
+        let (is_exact, number) = exact()?;
+        if number != all || (is_exact && all > COUNT_MAX) {
+            return Err(format!("{number} of {all}, exact: {is_exact}").into());
+        }
+        match estimated()? {
+            (false, number) if number == all => Ok(()),
+            (is_exact, number) => Err(format!("{number} of {all} estimated, exact: {is_exact}").into()),
+        }
+    })?;
+    for (name, examined) in &commands {
+        println!("{}: {name} examined {examined} of {all}", backend.name);
+    }
+    // The first is the exact one. Where that is out of bounds or of time, the number of the collection is its answer.
+    let (aggregations, counts): (Vec<_>, Vec<_>) = commands.iter().partition(|(name, _)| name == "aggregate");
+    let [(_, examined)] = aggregations[..] else { return Err(format!("{commands:?}").into()) };
+    let is_bounded = *examined <= i64::from(COUNT_MAX) + 1;
+    if !is_bounded || !(1..=2).contains(&counts.len()) || counts.iter().any(|(_, examined)| *examined != 0) {
+        return Err(format!("{commands:?}").into());
+    }
+    Ok(())
+}
+
+/// The profiler of a MongoDB.
+#[cfg(feature = "mongodb")]
+mod profile {
+    use futures::TryStreamExt;
+    use libtest_mimic::Failed;
+    use mongodb::bson::{Document, doc};
+
+    /// Returns the aggregations and counts that the database of `url` executes during `run`, each with the keys and documents that it
+    /// examined.
+    pub fn commands(url: &str, run: impl FnOnce() -> Result<(), Failed>) -> Result<Vec<(String, i64)>, Failed> {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+        let client = runtime.block_on(mongodb::Client::with_uri_str(url))?;
+        let database = client.default_database().ok_or("no database")?;
+        let set_level = |level: i32| runtime.block_on(database.run_command(doc! { "profile": level }).into_future());
+        set_level(2)?;
+        run()?;
+        set_level(0)?;
+        let filter =
+            doc! { "$or": [{ "command.count": { "$exists": true } }, { "command.aggregate": { "$exists": true } }] };
+        let profile = database.collection::<Document>("system.profile");
+        let entries: Vec<Document> =
+            runtime.block_on(async { profile.find(filter).sort(doc! { "ts": 1 }).await?.try_collect().await })?;
+        let number = |entry: &Document, name| {
+            entry.get_i64(name).or_else(|_| entry.get_i32(name).map(i64::from)).unwrap_or_default()
+        };
+        let command = |entry: &Document| {
+            let name = entry.get_document("command").ok().and_then(|command| command.keys().next().cloned());
+            let examined = number(entry, "docsExamined").max(number(entry, "keysExamined"));
+            (name.unwrap_or_default(), examined)
+        };
+        Ok(entries.iter().map(command).collect())
+    }
+}
+
+#[cfg(not(feature = "mongodb"))]
+mod profile {
+    use libtest_mimic::Failed;
+
+    pub fn commands(_: &str, _: impl FnOnce() -> Result<(), Failed>) -> Result<Vec<(String, i64)>, Failed> {
+        Err("this build has no store in a server".into())
+    }
+}
+
+/// The beginning of each record in JSON.
+const ID: &[u8] = b"\"_id\":";
 
 /// A list whose reader is slow for a while, to measure the memory that the server needs to read ahead.
 struct List {
     reader: TcpStream,
+    /// The bytes that each record has once.
+    mark: &'static [u8],
     slow: Duration,
 }
 
 impl List {
-    /// Reads the list to its end. Returns the number of records, without those whose name is split between two buffers, and the
+    /// Reads the list to its end. Returns the number of records, without those whose mark is split between two buffers, and the
     /// last byte.
     fn read(mut self) -> std::io::Result<(usize, u8)> {
         let begin = Instant::now();
@@ -197,7 +302,7 @@ impl List {
             if read == 0 {
                 return Ok((count, last));
             }
-            count += buffer[..read].windows(6).filter(|window| window == b"\"_id\":").count();
+            count += buffer[..read].windows(self.mark.len()).filter(|window| *window == self.mark).count();
             last = buffer[read - 1];
             if slow {
                 std::thread::sleep(Duration::from_millis(20));
@@ -303,14 +408,26 @@ impl Serving {
     /// Returns the head and the body of a response.
     fn answer(&self, path: &str) -> Result<String, Failed> {
         let mut answer = String::new();
-        self.ask(path, "*/*")?.read_to_string(&mut answer)?;
+        self.ask(path, "")?.read_to_string(&mut answer)?;
         Ok(answer)
     }
 
+    /// Returns whether the count of all records is exact, and the count.
+    fn count(&self, precision: &str) -> Result<(bool, u32), Failed> {
+        let mut answer = String::new();
+        let prefer = format!("Prefer: count={precision}\r\n");
+        self.ask("/api/v1/records?limit=1&fields=_id", &prefer)?.read_to_string(&mut answer)?;
+        let header = |name| {
+            let value = answer.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+            value.ok_or_else(|| format!("no {name} in {answer}"))
+        };
+        Ok((header("preference-applied")? == "count=exact", header("records-count")?.parse()?))
+    }
+
     /// Sends a request of HTTP/1.0, so that the body has no chunks and ends with the connection.
-    fn ask(&self, path: &str, accept: &str) -> Result<TcpStream, Failed> {
+    fn ask(&self, path: &str, headers: &str) -> std::io::Result<TcpStream> {
         let mut stream = TcpStream::connect(&self.address)?;
-        write!(stream, "GET {path} HTTP/1.0\r\nAccept: {accept}\r\n\r\n")?;
+        write!(stream, "GET {path} HTTP/1.0\r\n{headers}\r\n")?;
         Ok(stream)
     }
 }
