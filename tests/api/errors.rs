@@ -50,6 +50,22 @@ async fn nothing_of_the_cause_reaches_the_client(#[case] error: fn() -> Error) {
     }
 }
 
+/// The harness searches the log for the values of every request.
+#[rstest]
+#[case::an_id("/api/v1/records/patient-4711", "")]
+#[case::an_encoded_id("/api/v1/records/patient%2D4711", "")]
+#[case::an_operand("/api/v1/records?limit=5&name.eq=patient-4711", "")]
+#[case::an_operand_among_others("/api/v1/records?or=(a.eq=1,name.eq=patient-4711)", "")]
+#[case::a_short_id("/api/v1/records/47", "")]
+#[case::a_tag("/api/v1/records/1", "If-Match: patient-4711\r\n")]
+#[case::a_key("/api/v1/records/1", "Authorization: Bearer patient-4711\r\n")]
+#[tokio::test]
+#[should_panic(expected = "the log has \"")]
+async fn a_value_of_a_request_in_the_log_fails_the_test(#[case] path: &str, #[case] headers: &str) {
+    let server = Server::over(Failing::with(|| Error::unavailable("patient-4711 or 47: not found"))).await;
+    server.request("GET", path, headers).await;
+}
+
 /// The log of one test, which runs on one thread.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);

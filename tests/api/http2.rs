@@ -14,12 +14,14 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use crate::support::log::Requests;
 use crate::support::{Failing, PATIENCE, Server, embedded, limits, memory, record, request_at, try_request_at};
 
 /// A client and the task that drives its connection, which ends when the connection does.
 struct Client {
     requests: SendRequest<Bytes>,
     connection: JoinHandle<Result<(), h2::Error>>,
+    sent: Requests,
 }
 
 impl Client {
@@ -28,9 +30,10 @@ impl Client {
     }
 
     async fn connect_with(server: &Server, builder: &mut h2::client::Builder) -> Self {
+        let sent = Requests::new();
         let stream = TcpStream::connect(server.address).await.unwrap();
         let (requests, connection): (_, Connection<_, Bytes>) = builder.handshake(stream).await.unwrap();
-        Self { requests, connection: tokio::spawn(connection) }
+        Self { requests, connection: tokio::spawn(connection), sent }
     }
 
     async fn begin(&mut self, path: &str) -> h2::client::ResponseFuture {
@@ -38,6 +41,8 @@ impl Client {
     }
 
     async fn send(&mut self, request: Request<()>) -> h2::client::ResponseFuture {
+        let headers = request.headers().iter().map(|(name, value)| format!("\r\n{name}: {}", value.to_str().unwrap()));
+        self.sent.push(&format!("GET {}{}\r\n\r\n", request.uri(), headers.collect::<String>()));
         self.requests = self.requests.clone().ready().await.unwrap();
         self.requests.send_request(request, true).unwrap().0
     }

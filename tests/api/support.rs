@@ -1,4 +1,8 @@
-//! A server in this process, a client that shows every byte, and a store that fails on purpose.
+//! A server in this process, a client that shows every byte, and a store that fails on purpose. No value of a request may be in
+//! the log.
+
+#[path = "../support/log.rs"]
+pub mod log;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -9,6 +13,7 @@ use bson::doc;
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::{self, BoxStream};
+use log::Requests;
 use records::document::extended_json;
 use records::http::{self, Draining, Settings};
 use records::record::{Document, RecordId};
@@ -121,7 +126,7 @@ impl Server {
     }
 
     pub async fn connect(&self) -> Connection {
-        Connection(TcpStream::connect(self.address).await.unwrap())
+        Connection::to(self.address).await
     }
 
     pub async fn get(&self, path: &str) -> Answer {
@@ -142,21 +147,28 @@ pub async fn request_at(address: SocketAddr, method: &str, path: &str, headers: 
 
 /// Sends a request like [`request_at`]. Returns `None` if the connection is closed without a response.
 pub async fn try_request_at(address: SocketAddr, method: &str, path: &str, headers: &str) -> Option<Answer> {
-    let mut connection = Connection(TcpStream::connect(address).await.unwrap());
+    let mut connection = Connection::to(address).await;
     connection.send(&format!("{method} {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n{headers}\r\n")).await;
     let answer = connection.read_to_end().await;
     (!answer.is_empty()).then(|| Answer::parse(&answer, method))
 }
 
-pub struct Connection(TcpStream);
+pub struct Connection(TcpStream, Requests);
 
 impl Connection {
+    async fn to(address: SocketAddr) -> Self {
+        let requests = Requests::new();
+        Self(TcpStream::connect(address).await.unwrap(), requests)
+    }
+
     pub async fn send(&mut self, text: &str) {
+        self.1.push(text);
         self.0.write_all(text.as_bytes()).await.unwrap();
     }
 
     /// Sends like [`send`](Self::send) to a server that may have closed the connection.
     pub async fn try_send(&mut self, text: &str) {
+        self.1.push(text);
         let _ = self.0.write_all(text.as_bytes()).await;
     }
 
@@ -181,6 +193,7 @@ impl Connection {
         // After a reset, `bytes` still has everything that came before.
         let _ =
             timeout(PATIENCE, self.0.read_to_end(&mut bytes)).await.expect("the server neither answered nor closed");
+        self.1.receive(&bytes);
         bytes
     }
 
@@ -189,6 +202,7 @@ impl Connection {
         let mut bytes = Vec::new();
         let read = timeout(PATIENCE, self.0.read_to_end(&mut bytes)).await;
         let read = read.expect("the server neither answered nor closed");
+        self.1.receive(&bytes);
         (bytes, read.is_ok())
     }
 
@@ -199,6 +213,7 @@ impl Connection {
             let byte = timeout(PATIENCE, self.0.read_u8()).await.expect("the server does not answer");
             bytes.push(byte.expect("the server closed the connection"));
         }
+        self.1.receive(&bytes);
         String::from_utf8(bytes).unwrap()
     }
 }

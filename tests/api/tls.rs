@@ -18,6 +18,7 @@ use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::version::{TLS12, TLS13};
 use tokio_rustls::rustls::{ClientConfig, ProtocolVersion, SupportedProtocolVersion};
 
+use crate::support::log::Requests;
 use crate::support::{PATIENCE, Server, limits, memory};
 use crate::tls_support::{Authority, write};
 
@@ -57,6 +58,8 @@ impl Https {
     }
 
     async fn ask(&self, config: Arc<ClientConfig>, request: &str) -> io::Result<String> {
+        let mut sent = Requests::new();
+        sent.push(request);
         let mut stream = self.connect(config).await?;
         stream.write_all(request.as_bytes()).await?;
         let mut answer = String::new();

@@ -1,10 +1,15 @@
 //! The program as a process.
 
+#[path = "../support/log.rs"]
+mod log;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::Mutex;
 use std::time::Duration;
 
+use log::assert_logs_no_value;
 use records::store::{BACKENDS, BackendKind};
 use tempfile::TempDir;
 
@@ -75,6 +80,7 @@ pub struct Serving {
     log: Option<BufReader<std::process::ChildStderr>>,
     /// Reads the log while the process runs.
     reader: Option<std::thread::JoinHandle<String>>,
+    requests: Mutex<String>,
 }
 
 impl Serving {
@@ -86,7 +92,14 @@ impl Serving {
     pub fn spawn(mut command: Command) -> Self {
         let mut child = command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().expect("it starts");
         let mut log = BufReader::new(child.stderr.take().unwrap());
-        let mut serving = Self { child, address: ([0; 4], 0).into(), begin: String::new(), log: None, reader: None };
+        let mut serving = Self {
+            child,
+            address: ([0; 4], 0).into(),
+            begin: String::new(),
+            log: None,
+            reader: None,
+            requests: Mutex::default(),
+        };
         let mut text = String::new();
         let address = loop {
             let begin = text.len();
@@ -123,7 +136,7 @@ impl Serving {
     }
 
     pub fn get_at(&self, address: SocketAddr, path: &str) -> (u16, String) {
-        let answer = Self::ask(address, path);
+        let answer = self.ask(address, path);
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
         (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
     }
@@ -131,13 +144,15 @@ impl Serving {
     /// Returns the head of a response.
     #[allow(dead_code)]
     pub fn head(&self, path: &str) -> String {
-        Self::ask(self.address, path).split("\r\n\r\n").next().unwrap().to_owned()
+        self.ask(self.address, path).split("\r\n\r\n").next().unwrap().to_owned()
     }
 
-    fn ask(address: SocketAddr, path: &str) -> String {
+    fn ask(&self, address: SocketAddr, path: &str) -> String {
         let mut stream = TcpStream::connect(address).unwrap();
         // With HTTP/1.0, the body has no chunks and ends with the connection.
-        write!(stream, "GET {path} HTTP/1.0\r\n\r\n").unwrap();
+        let request = format!("GET {path} HTTP/1.0\r\n\r\n");
+        self.requests.lock().unwrap().push_str(&request);
+        stream.write_all(request.as_bytes()).unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
         answer
@@ -158,12 +173,13 @@ impl Serving {
         self.child.wait().unwrap()
     }
 
-    /// Waits for the end, and returns the exit status and the rest of the log.
+    /// Waits for the end, and returns the exit status and the rest of the log, which has no value of a request.
     pub fn wait(mut self) -> (ExitStatus, String) {
         let log = match self.reader.take() {
             Some(reader) => reader.join().unwrap(),
             None => read_to_end(self.log.take()),
         };
+        assert_logs_no_value(&log, &self.requests.lock().unwrap());
         (self.child.wait().unwrap(), log)
     }
 }

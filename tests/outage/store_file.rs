@@ -8,6 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use crate::api::log::assert_logs_no_value;
 use crate::servers::mongod::{Mongod, document, element, text};
 use crate::{RECOVERY, numbered, open};
 
@@ -17,6 +18,7 @@ pub struct Service {
     child: Child,
     address: SocketAddr,
     pub log: Arc<Mutex<String>>,
+    requests: Mutex<String>,
 }
 
 impl Service {
@@ -39,7 +41,7 @@ impl Service {
             rest.split_whitespace().next()?.parse().ok()
         };
         let address = until("the service listens", listening);
-        Self { child, address, log }
+        Self { child, address, log, requests: Mutex::default() }
     }
 
     fn status(&self) -> u16 {
@@ -53,7 +55,9 @@ impl Service {
     /// The status, and the whole answer. `headers` are whole lines.
     pub fn answer_to(&self, target: &str, headers: &str) -> (u16, String) {
         let mut stream = TcpStream::connect(self.address).expect("a connection");
-        write!(stream, "GET {target} HTTP/1.0\r\n{headers}\r\n").expect("a request");
+        let request = format!("GET {target} HTTP/1.0\r\n{headers}\r\n");
+        *self.requests.lock().expect("requests") += &request;
+        stream.write_all(request.as_bytes()).expect("a request");
         let mut answer = String::new();
         stream.read_to_string(&mut answer).expect("an answer");
         (answer.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status"), answer)
@@ -76,6 +80,10 @@ impl Drop for Service {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        if !std::thread::panicking() {
+            let (log, requests) = (self.log.lock().expect("a log"), self.requests.lock().expect("requests"));
+            assert_logs_no_value(&log, &requests);
+        }
     }
 }
 
