@@ -24,7 +24,7 @@ cases! {
 }
 
 /// Another client of the server.
-struct Writer {
+pub struct Writer {
     client: Client,
     records: Collection<mongodb::bson::Document>,
 }
@@ -34,14 +34,14 @@ pub fn cluster_time(time: Timestamp) -> ClusterTime {
 }
 
 impl Writer {
-    async fn new(server: &Mongod) -> Self {
+    pub async fn new(server: &Mongod) -> Self {
         let client = Client::with_uri_str(server.url()).await.expect("a client");
         let records = client.database(DATABASE).collection("records");
         Self { client, records }
     }
 
     /// Sets the field `n` of the record `id`. Returns the time of the write.
-    async fn set_n(&self, id: i32, n: i32) -> ClusterTime {
+    pub async fn set_n(&self, id: i32, n: i32) -> ClusterTime {
         let mut session = self.client.start_session().await.expect("a session");
         let set = self.records.update_one(doc! { "_id": id }, doc! { "$set": { "n": n } }).upsert(true);
         set.write_concern(WriteConcern::majority()).session(&mut session).await.expect("a write");
@@ -65,7 +65,7 @@ fn after(time: ClusterTime) -> Freshness {
     Freshness { not_before: Some(time), ..Freshness::default() }
 }
 
-async fn get_after(store: &dyn Store, id: i32, time: ClusterTime) -> Result<GetResult> {
+pub async fn get_after(store: &dyn Store, id: i32, time: ClusterTime) -> Result<GetResult> {
     store.get_fresh(&id.to_string().as_str().into(), &after(time)).await
 }
 

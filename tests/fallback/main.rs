@@ -17,9 +17,14 @@ mod ids;
 mod load;
 mod process;
 #[cfg(feature = "mongodb")]
+mod sharded;
+#[cfg(feature = "mongodb")]
 mod soak;
 mod support;
 
+#[cfg(feature = "mongodb")]
+#[path = "../support/mongos.rs"]
+mod mongos;
 #[path = "../support/proxy.rs"]
 mod proxy;
 #[path = "../support/servers.rs"]
@@ -56,7 +61,9 @@ fn main() -> ExitCode {
         Trial::test(name, run).with_ignored_flag(mongod::program().is_none() && !required)
     };
     #[cfg(feature = "mongodb")]
-    let by_driver = [freshness::CASES, checker::CASES, if soak::time().is_some() { soak::CASES } else { &[] }].concat();
+    let soak = if soak::time().is_some() { soak::CASES } else { &[] };
+    #[cfg(feature = "mongodb")]
+    let by_driver = [freshness::CASES, checker::CASES, sharded::CASES, soak].concat();
     #[cfg(not(feature = "mongodb"))]
     let by_driver = Vec::new();
     let cases = [

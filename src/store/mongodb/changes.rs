@@ -27,7 +27,8 @@
 //! are away. So the primary is asked as well, by a `ping`, whose `operationTime` is that of its last write. `$clusterTime` comes
 //! with every reply, but failed writes advance it too (a second insert of an `_id`, for example), after which the stream does not
 //! reach it until something else happens. A member that has just become primary may send replies without `operationTime` for a
-//! moment: they prove nothing, and the next ones are waited for.
+//! moment: they prove nothing, and the next ones are waited for. A `mongos` answers a `ping` by itself, and may not have heard of a
+//! write through another one. There a `find` asks the primary of every shard.
 //!
 //! The stream follows a name, and stays silent if the name does not exist, or if a view or a time series takes it. So the
 //! kind and the UUID of the collection belong to each proof, and to each resume token. Another UUID means another collection.
@@ -169,7 +170,7 @@ async fn open(
 ) -> Result<(Option<RawBatchCursor>, Option<mongodb::bson::Document>, Identity)> {
     let (after, identity) = match after {
         // The identity is read before the stream is opened, so that a later change of it is noticed.
-        None => (None, observe(inner).await.map_err(|error| classify(error, false))?.0),
+        None => (None, observe(inner, Clock::Ping).await.map_err(|error| classify(error, false))?.0),
         Some(token) => {
             let unknown = || ChangeStreamError::HistoryLost("the resume token cannot be read".to_owned());
             let (token, identity) = decode_token(token).ok_or_else(unknown)?;
@@ -284,7 +285,7 @@ async fn look_up(inner: &Inner, key: &RawDocument) -> Result<Lookup> {
         let find = find.read_concern(ReadConcern::majority());
         let mut found = find.selection_criteria(SelectionCriteria::ReadPreference(ReadPreference::Primary)).await?;
         let document = if found.advance().await? { Some(found.current().as_bytes().to_vec()) } else { None };
-        Ok((document, observe(inner).await?.1))
+        Ok((document, observe(inner, Clock::Ping).await?.1))
     };
     let (document, time) = found.await.map_err(|error| classify(error, false))?;
     let no_time = || Error::unavailable("MongoDB does not tell the time of its last write yet");
@@ -306,8 +307,17 @@ enum Identity {
 
 type Observation = (Identity, Option<ServerTime>);
 
+/// The command that asks for the time of the last write.
+#[derive(Clone, Copy)]
+enum Clock {
+    /// Asks the primary, or a `mongos` itself.
+    Ping,
+    /// Asks the primary of every shard.
+    Find,
+}
+
 /// Asks the primary what the collection is, then for the time of its last write, which it may not tell yet.
-async fn observe(inner: &Inner) -> mongodb::error::Result<Observation> {
+async fn observe(inner: &Inner, clock: Clock) -> mongodb::error::Result<Observation> {
     let database = inner.client().await?.database(&inner.database);
     let on_primary = || SelectionCriteria::ReadPreference(ReadPreference::Primary);
     let list = async |name_only: bool| {
@@ -326,13 +336,23 @@ async fn observe(inner: &Inner) -> mongodb::error::Result<Observation> {
         Err(error) if error::is_command(&error, UNAUTHORIZED) => Identity::Collection(Bson::Undefined),
         Err(error) => return Err(error),
     };
-    let reply = database.run_command(doc! { "ping": 1 }).selection_criteria(on_primary()).await?;
+    let question = match clock {
+        Clock::Ping => doc! { "ping": 1 },
+        Clock::Find => doc! {
+            "find": &inner.options.collection,
+            "filter": { "_id": { "$gte": Bson::MinKey } },
+            "projection": { "_id": 1 },
+            "limit": 1,
+            "singleBatch": true,
+        },
+    };
+    let reply = database.run_command(question).selection_criteria(on_primary()).await?;
     Ok((identity, reply.get_timestamp("operationTime").ok().map(server_time)))
 }
 
 /// Returns the kind and the UUID of the collection, as the primary sees it.
 pub async fn identity(inner: &Inner) -> Result<Option<String>, Error> {
-    let (identity, _) = observe(inner).await.map_err(error::classify)?;
+    let (identity, _) = observe(inner, Clock::Ping).await.map_err(error::classify)?;
     Ok(match identity {
         Identity::Collection(Bson::Binary(uuid)) => {
             Some(uuid.bytes.iter().fold("collection ".to_owned(), |text, byte| text + &format!("{byte:02x}")))
@@ -457,9 +477,10 @@ impl<'a> Events<'a> {
         self.question = Some((Instant::now(), answer));
         self.unanswered_since.get_or_insert_with(Instant::now);
         let inner = self.inner.clone();
+        let clock = if self.one_set.is_some() { Clock::Ping } else { Clock::Find };
         tokio::spawn(async move {
             // After a failure there is no answer, and the next batch asks again.
-            if let Ok(observed) = observe(&inner).await {
+            if let Ok(observed) = observe(&inner, clock).await {
                 let _ = sender.send(observed);
             }
         });
