@@ -4,6 +4,8 @@
 
 use std::collections::HashSet;
 
+use percent_encoding::percent_decode_str;
+
 use crate::store::url;
 
 /// A URI that the driver accepts, with warnings about the ignored options.
@@ -60,7 +62,7 @@ const OPTIONS: &[(&str, Values)] = &[
     ("proxyPassword", Ignored(NO_PROXY)),
     ("proxyPort", Ignored(NO_PROXY)),
     ("proxyUsername", Ignored(NO_PROXY)),
-    ("readConcernLevel", Any),
+    ("readConcernLevel", OneOf(&["local", "available", "majority", "linearizable", "snapshot"])),
     ("readPreference", OneOf(&["primary", "primaryPreferred", "secondary", "secondaryPreferred", "nearest"])),
     ("readPreferenceTags", Pairs),
     ("replicaSet", Any),
@@ -150,10 +152,12 @@ pub fn prepare(uri: &str) -> Result<Prepared, String> {
             }
         }
     }
-    contradictions(before, &pairs)?;
+    let decode = |(name, value): &(&'static str, &'_ str)| (*name, percent_decode_str(value).decode_utf8_lossy().into_owned());
+    let decoded: Vec<(&'static str, String)> = pairs.iter().map(decode).collect();
+    contradictions(before, &decoded)?;
     let mut seen = HashSet::new();
     let mut kept = Vec::new();
-    for (name, value) in pairs {
+    for ((name, value), (_, decoded)) in pairs.into_iter().zip(&decoded) {
         let kind = OPTIONS.iter().find(|(known, _)| *known == name).map_or(Any, |(_, kind)| *kind);
         // The same option under both names was compared before.
         let unique = if name == "ssl" { "tls" } else { name };
@@ -161,9 +165,13 @@ pub fn prepare(uri: &str) -> Result<Prepared, String> {
             warnings.push(format!("{name} stands there several times: the first one counts"));
             continue;
         }
-        match ignored(name, value, kind)? {
+        match ignored(name, decoded, kind)? {
             Some(why) => warnings.push(format!("{name} is ignored: {why}")),
-            None => kept.push(format!("{unique}={}", as_driver_takes_it(kind, value))),
+            None => kept.push(match kind {
+                // The driver expects it in this case.
+                OneOf(_) => format!("{unique}={}", decoded.to_lowercase()),
+                _ => format!("{unique}={value}"),
+            }),
         }
     }
     let sign = if kept.is_empty() { "" } else { "?" };
@@ -188,6 +196,8 @@ fn ignored(name: &str, value: &str, kind: Values) -> Result<Option<String>, Stri
     let wrong = |right: &str| Ok(Some(format!("its value must be {right}")));
     match kind {
         Ignored(why) => Ok(Some(why.to_owned())),
+        // The empty set of tags is that of any server.
+        Pairs if value.is_empty() && name == "readPreferenceTags" => Ok(None),
         _ if value.is_empty() => Ok(Some("it has no value".to_owned())),
         Any if name == "authMechanism" && !MECHANISMS.contains(&value) => Err(format!(
             "the mechanism in authMechanism is not supported: use one of {}, or leave it out",
@@ -203,8 +213,8 @@ fn ignored(name: &str, value: &str, kind: Values) -> Result<Option<String>, Stri
         },
         OneOf(values) => match values.iter().any(|known| known.eq_ignore_ascii_case(value)) {
             true => Ok(None),
-            // Ignoring a read preference could return old data from another server.
-            false if name == "readPreference" => Err(format!("{name} must be one of {}", values.join(", "))),
+            // Ignoring one of these could return other data than wanted.
+            false if matches!(name, "readPreference" | "readConcernLevel") => Err(format!("{name} must be one of {}", values.join(", "))),
             false => wrong(&format!("one of {}", values.join(", "))),
         },
         Pairs => match value.split(',').all(|pair| pair.contains(':')) {
@@ -214,17 +224,9 @@ fn ignored(name: &str, value: &str, kind: Values) -> Result<Option<String>, Stri
     }
 }
 
-/// Returns the value in the case that the driver expects.
-fn as_driver_takes_it(kind: Values, value: &str) -> String {
-    match kind {
-        OneOf(_) => value.to_lowercase(),
-        _ => value.to_owned(),
-    }
-}
-
-fn contradictions(before: &str, pairs: &[(&'static str, &str)]) -> Result<(), String> {
+fn contradictions(before: &str, pairs: &[(&'static str, String)]) -> Result<(), String> {
     let values =
-        |name: &str| pairs.iter().filter(|(found, _)| *found == name).map(|(_, value)| *value).collect::<Vec<_>>();
+        |name: &str| pairs.iter().filter(|(found, _)| *found == name).map(|(_, value)| &**value).collect::<Vec<_>>();
     let has = |name: &str| !values(name).is_empty();
     let is_true = |name: &str| values(name).first() == Some(&"true");
     let both = |one: &str, other: &str| Err(format!("{one} and {other} contradict each other: leave one out"));
@@ -333,10 +335,13 @@ mod tests {
             ("autSource=admin", "", "autSource is ignored: there is no such option (is it authSource?)"),
             ("colour=red", "", "colour is ignored: there is no such option"),
             (
-                "readPreference=secondary&readPreferenceTags=dc:a&readPreferenceTags=dc:b",
-                "?readPreference=secondary&readPreferenceTags=dc:a&readPreferenceTags=dc:b",
+                "readPreference=secondary&readPreferenceTags=dc:a&readPreferenceTags=dc:b&readPreferenceTags=",
+                "?readPreference=secondary&readPreferenceTags=dc:a&readPreferenceTags=dc:b&readPreferenceTags=",
                 "",
             ),
+            ("readPreferenceTags=dc%3Aa&maxPoolSize=%31%30", "?readPreferenceTags=dc%3Aa&maxPoolSize=%31%30", ""),
+            ("readConcernLevel=Major%69ty&tls=%74rue", "?readConcernLevel=majority&tls=%74rue", ""),
+            ("authMechanismProperties=", "", "authMechanismProperties is ignored: it has no value"),
         ] {
             assert_eq!(warnings(options), why);
             let uri = prepare(&format!("mongodb://127.0.0.1/x?{options}")).expect("a URI").uri;
@@ -362,6 +367,11 @@ mod tests {
             (
                 "mongodb://u:p@a/?authMechanism=MONGODB-AWS",
                 "the mechanism in authMechanism is not supported: use one of SCRAM-SHA-256, SCRAM-SHA-1, MONGODB-X509, PLAIN, or leave it out",
+            ),
+            ("mongodb://a/?tls=true&ssl=%66alse", "tls (or ssl) as true and as false contradict each other: leave one out"),
+            (
+                "mongodb://a/?readConcernLevel=most",
+                "readConcernLevel must be one of local, available, majority, linearizable, snapshot",
             ),
             ("mongodb://a/?tls=yes", "tls must be true or false"),
             ("mongodb://u:p?w@a/x", "option 1 has no value: write NAME=VALUE"),
