@@ -99,10 +99,14 @@ impl Error {
         let mut line_starts = memchr::memchr_iter(b'\n', text).map(|end| end + 1);
         let line_start = if line > 1 { line_starts.nth(line - 2).unwrap_or(text.len()) } else { 0 };
         let offset = (line_start + column).saturating_sub(1);
-        match notation::explain(text, offset).filter(|_| error.is_syntax()) {
-            Some((reason, at)) => Self::Syntax { reason: reason.to_owned(), offset: place(at), is_foreign: true },
-            None => Self::Syntax { reason: reason.to_owned(), offset: place(offset), is_foreign: false },
+        if let Some((reason, at)) = notation::explain(text, offset).filter(|_| error.is_syntax()) {
+            return Self::Syntax { reason: reason.to_owned(), offset: place(at), is_foreign: true };
         }
+        let (reason, at) = match notation::invalid_utf8(text, offset).filter(|_| error.is_syntax()) {
+            Some(at) => ("this is not UTF-8: convert the file to UTF-8", at),
+            None => (reason, offset),
+        };
+        Self::Syntax { reason: reason.to_owned(), offset: place(at), is_foreign: false }
     }
 
     /// The text ends in the middle of a value.

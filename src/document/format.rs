@@ -37,6 +37,8 @@ const SIGNATURES: &[(usize, &[u8], Format)] = &[
     (0, b"\xfe\xff", Utf16 { big_endian: true }),
     (0, b"\x1f\x8b", Gzip),
     (0, b"\x28\xb5\x2f\xfd", Zstd),
+    // A skippable frame, with which pzstd begins.
+    (1, b"\x2a\x4d\x18", Zstd),
     (0, b"PK\x03\x04", Unsupported("a ZIP archive (or a spreadsheet in one): unpack it first")),
     (0, b"PK\x05\x06", Unsupported("an empty ZIP archive")),
     (0, b"BZh", Unsupported("compressed by bzip2: decompress it first")),
@@ -69,18 +71,39 @@ const SIGNATURES: &[(usize, &[u8], Format)] = &[
     (0, b"\x7fELF", Unsupported("a program")),
     (0, b"version https://git-lfs", Unsupported("a pointer of Git LFS, not the file itself: run git lfs pull")),
     (0, b"<", Unsupported("XML or HTML: convert it to JSON first")),
-    (0, b"---\n", Unsupported("YAML: convert it to JSON first")),
-    (0, b"---\r\n", Unsupported("YAML: convert it to JSON first")),
-    (0, b"--- ", Unsupported("YAML: convert it to JSON first")),
-    (0, b"%YAML", Unsupported("YAML: convert it to JSON first")),
-    (0, b"-- ", Unsupported("SQL: export the tables as JSON instead")),
-    (0, b"--\n", Unsupported("SQL: export the tables as JSON instead")),
-    (0, b"INSERT INTO", Unsupported("SQL: export the tables as JSON instead")),
-    (0, b"CREATE TABLE", Unsupported("SQL: export the tables as JSON instead")),
-    (0, b"db.", Unsupported("a script of the MongoDB shell: run it by mongosh, and export by mongoexport")),
+    (0, b"---\n", Unsupported(YAML)),
+    (0, b"---\r\n", Unsupported(YAML)),
+    (0, b"--- ", Unsupported(YAML)),
+    (0, b"%YAML", Unsupported(YAML)),
+    (0, b"- ", Unsupported(YAML)),
+    (0, b"-- ", Unsupported(SQL)),
+    (0, b"--\n", Unsupported(SQL)),
+    (0, b"INSERT INTO", Unsupported(SQL)),
+    (0, b"CREATE ", Unsupported(SQL)),
+    (0, b"DROP ", Unsupported(SQL)),
+    (0, b"BEGIN;", Unsupported(SQL)),
+    (0, b"BEGIN TRANSACTION", Unsupported(SQL)),
+    (0, b"PRAGMA ", Unsupported(SQL)),
+    (0, b"/*!", Unsupported(SQL)),
+    (0, b"const ", Unsupported(PROGRAM)),
+    (0, b"let ", Unsupported(PROGRAM)),
+    (0, b"var ", Unsupported(PROGRAM)),
+    (0, b"export ", Unsupported(PROGRAM)),
+    (0, b"import ", Unsupported(PROGRAM)),
+    (0, b"from ", Unsupported(PROGRAM)),
+    (0, b"module.exports", Unsupported(PROGRAM)),
+    (0, b"#!", Unsupported(PROGRAM)),
+    (0, b"HTTP/", Unsupported("an HTTP response: save its body alone")),
+    (0, b"db.", Unsupported(SCRIPT)),
+    (0, b"use ", Unsupported(SCRIPT)),
 ];
 
+const YAML: &str = "YAML: convert it to JSON first";
+const SQL: &str = "SQL: export the tables as JSON instead";
+const PROGRAM: &str = "a program, not data: write its data as JSON";
+const SCRIPT: &str = "a script of the MongoDB shell: run it by mongosh, and export by mongoexport";
 const CSV: &str = "CSV or another table of text: convert it to JSON first (mongoimport --type=csv takes it)";
+const TEXT: &str = "a text without documents: in JSON a document begins with {";
 const BINARY: &str = "a binary file of an unknown kind: Extended JSON and BSON are taken";
 
 /// The longest document that is read from a BSON file: a little more than MongoDB stores, so that a too large document gets a
@@ -104,6 +127,7 @@ impl Format {
                 None if is_bson(head) => Self::Bson,
                 None if is_binary(head) => Unsupported(BINARY),
                 None if is_table(text) => Unsupported(CSV),
+                None if is_text_without_documents(text) => Unsupported(TEXT),
                 None => Self::Json,
             },
         }
@@ -155,6 +179,13 @@ fn is_table(text: &[u8]) -> bool {
         (Some((first, false)), None) => first > 1,
         _ => false,
     }
+}
+
+/// Returns true for lines without a bracket. A single one may be followed by documents, and so may a comment; other texts that begin
+/// as values do have an error of their own.
+fn is_text_without_documents(text: &[u8]) -> bool {
+    let begins_as_text = text.first().is_some_and(|first| !matches!(first, b'"' | b'/' | b'#' | b'-' | b'0'..=b'9'));
+    begins_as_text && text.trim_ascii_end().contains(&b'\n') && !text.iter().any(|byte| matches!(byte, b'{' | b'['))
 }
 
 /// Reads UTF-16 as UTF-8.

@@ -38,6 +38,8 @@ pub enum ValidationError {
     NoId,
     #[error("its `_id` is {0}, which MongoDB does not take")]
     IdType(&'static str),
+    #[error("the field name `_id` stands twice in one object")]
+    TwoIds,
     #[error("the field name `{0}` starts with `$`, which MongoDB keeps for operators")]
     OperatorName(String),
     #[error("the field `{0}` is the empty timestamp, which MongoDB would replace by its own clock")]
@@ -116,8 +118,12 @@ pub fn validate_bson(mut bytes: Vec<u8>, missing_id: &mut MissingId) -> Result<D
             if bytes[5..].starts_with(b"_id\0") { bytes } else { with_id_first(&bytes, id)? }
         }
     };
+    let mut has_id = false;
     for element in Elements::new(&bytes)? {
         let (name, value) = element?;
+        if name == b"_id" && std::mem::replace(&mut has_id, true) {
+            return Err(ValidationError::TwoIds);
+        }
         if name.starts_with(b"$") {
             return Err(ValidationError::OperatorName(lossy(name)));
         }
@@ -142,7 +148,9 @@ pub fn validate_bson(mut bytes: Vec<u8>, missing_id: &mut MissingId) -> Result<D
 
 fn with_id_first(bytes: &[u8], id: ValueRef<'_>) -> Result<Vec<u8>, ValidationError> {
     let mut others = Elements::new(bytes)?.collect::<raw::Result<Vec<_>>>()?;
-    others.retain(|(name, _)| *name != b"_id");
+    if let Some(at) = others.iter().position(|(name, _)| *name == b"_id") {
+        others.remove(at);
+    }
     let mut out = Vec::with_capacity(bytes.len() + 17);
     raw::append_document(&mut out, |out| {
         raw::append_element(out, b"_id", id);

@@ -73,6 +73,7 @@ const SHELL: &str =
 const JAVASCRIPT: &str =
     "this is JavaScript, not JSON: field names have double quotes there, and JSON has no `undefined`";
 const QUOTES: &str = "this is Python or JavaScript, not JSON: strings have double quotes";
+const TYPOGRAPHY: &str = "JSON has straight quotation marks and plain spaces: these are those of a text processor";
 const COMMENT: &str = "JSON has no comments";
 const NUMBER: &str = "a number begins with a digit or a minus sign in JSON, and has no leading zeros";
 
@@ -102,6 +103,9 @@ const SHELL_FUNCTIONS: &[&[u8]] = &[
     b"Binary",
 ];
 
+/// Quotation marks and a space that text processors put in the place of those of JSON.
+const TYPOGRAPHIC: [&str; 5] = ["“", "”", "‘", "’", "\u{a0}"];
+
 /// Recognises the notation of another language at `offset`, where the JSON parser stopped. Returns a message, and the offset
 /// at which that notation begins.
 pub fn explain(text: &[u8], offset: usize) -> Option<(&'static str, usize)> {
@@ -114,7 +118,8 @@ pub fn explain(text: &[u8], offset: usize) -> Option<(&'static str, usize)> {
     let in_object = matches!(text[..at].trim_ascii_end().last(), Some(b'{' | b','));
     let reason = match (word, rest) {
         (b"True" | b"False" | b"None" | b"datetime" | b"nan" | b"inf", _) => PYTHON,
-        (b"", [b'\'', ..]) => QUOTES,
+        (b"", [b'\'' | b'`', ..]) => QUOTES,
+        (b"", rest) if TYPOGRAPHIC.iter().any(|sign| rest.starts_with(sign.as_bytes())) => TYPOGRAPHY,
         (b"", [b'/', b'/' | b'*', ..] | [b'#', ..]) => COMMENT,
         (b"", [b'/', ..]) => SHELL,
         (b"", [b'+' | b'.', b'0'..=b'9', ..]) => NUMBER,
@@ -126,4 +131,10 @@ pub fn explain(text: &[u8], offset: usize) -> Option<(&'static str, usize)> {
         _ => return None,
     };
     Some((reason, at))
+}
+
+/// Returns the offset of bytes that are not UTF-8, if they stopped the JSON parser at `offset`.
+pub fn invalid_utf8(text: &[u8], offset: usize) -> Option<usize> {
+    let valid = std::str::from_utf8(text).err()?.valid_up_to();
+    (valid <= offset).then_some(valid)
 }

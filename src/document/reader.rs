@@ -169,6 +169,12 @@ impl<'a> Documents<'a> {
                 self.form = Form::Array { first: true };
                 self.next_element(true)
             }
+            Some(b',') => {
+                let place = self.window.place_at(0, true);
+                self.window.consume(1);
+                let reason = "a comma stands between documents: put them into an array, or leave it out".to_owned();
+                Ok(Some(Err(InvalidDocument { place, reason })))
+            }
             Some(_) => self.read_object(false).map(Some),
         }
     }
@@ -183,8 +189,12 @@ impl<'a> Documents<'a> {
                 return self.next_document();
             }
             Some(b',') if !first => {
+                let place = self.window.place_at(0, true);
                 self.window.consume(1);
-                self.window.skip_white_space()?;
+                if self.window.skip_white_space()? == Some(b']') {
+                    let reason = "a comma stands before the end of the array: JSON has no trailing commas".to_owned();
+                    return Ok(Some(Err(InvalidDocument { place, reason })));
+                }
             }
             Some(_) if !first => return self.end("a comma is missing between two elements of the array"),
             Some(_) => {}
@@ -479,11 +489,20 @@ impl<'a> Window<'a> {
 
     /// Skips white space, and returns the byte after it without consuming it.
     fn skip_white_space(&mut self) -> io::Result<Option<u8>> {
+        const MARK: &[u8] = "\u{feff}".as_bytes();
         loop {
             // A record separator stands before each text of RFC 7464.
             let is_white = |byte: &u8| byte.is_ascii_whitespace() || *byte == 0x1e;
             let white = self.rest().iter().take_while(|byte| is_white(byte)).count();
             self.consume(white);
+            if self.rest().first() == MARK.first() {
+                self.fill(MARK.len())?;
+            }
+            if self.rest().starts_with(MARK) {
+                // Several files in one have the marks of each.
+                self.skip(MARK.len());
+                continue;
+            }
             if let Some(next) = self.rest().first() {
                 return Ok(Some(*next));
             }

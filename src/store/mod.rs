@@ -295,7 +295,8 @@ pub async fn check(url: &str) -> Result<Vec<String>> {
 }
 
 fn backend(url: &str) -> Result<&'static Backend> {
-    let no_url = || Error::invalid(format!("a store is named by a URL, one of {}", examples()));
+    let quoted = if url.starts_with(['"', '\'']) { ", without quotation marks around it" } else { "" };
+    let no_url = || Error::invalid(format!("a store is named by a URL{quoted}, one of {}", examples()));
     let name = name(url).ok_or_else(no_url)?;
     let backend = BACKENDS.iter().find(|backend| backend.name == name);
     backend.ok_or_else(|| {

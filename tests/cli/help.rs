@@ -91,6 +91,7 @@ fn completions_are_printed_for_every_shell(#[values("bash", "zsh", "fish", "elvi
 #[case::of_another_kind(&["--store", "sled+file:x"], 1, "there is no \"sled+file\" store")]
 #[case::unknown_store(&["--store", "ftp://host/x"], 1, "there is no \"ftp\" store: use one of memory:")]
 #[case::no_url(&["--store", "somewhere"], 1, "a store is named by a URL")]
+#[case::quoted(&["--store", "'memory:'"], 1, "a store is named by a URL, without quotation marks around it")]
 #[case::a_name_for_memory(&["--store", "memory:mine"], 1, "memory:")]
 #[case::address_without_port(&["--listen", "127.0.0.1"], 2, "--listen")]
 #[case::time_without_unit(&["--request-timeout", "5"], 2, "500ms, 5s or 2m")]

@@ -153,7 +153,12 @@ proptest! {
 #[case::array_on_a_later_line("{\"_id\":1}\n[]\n", &["1"])]
 #[case::arrays_and_documents("[{\"_id\":1}]{\"_id\":2}\n[{\"_id\":3}]", &["1", "2", "3"])]
 #[case::json_text_sequence("\u{1e}{\"_id\":1}\n\u{1e}{\"_id\":2}\n", &["1", "2"])]
-#[case::commas_between_lines("{\"_id\":1},\n{\"_id\":2}", &["1", "line 1, column 10: expected value", "2"])]
+#[case::commas_between_lines("{\"_id\":1},\n{\"_id\":2}", &[
+    "1",
+    "line 1, column 10: a comma stands between documents: put them into an array, or leave it out",
+    "2",
+])]
+#[case::marks_of_several_files("\u{feff}{\"_id\":1}\n\u{feff}{\"_id\":2}\n\u{feff}", &["1", "2"])]
 #[case::cut_line("{\"_id\":1}\n{\"_id\":2,\"a\":\n{\"_id\":3}\n{\"_id\":4}\n", &[
     "1",
     "line 2, column 13: EOF while parsing a value",
@@ -217,7 +222,11 @@ fn lines_are_read_and_bad_ones_named(#[case] text: &str, #[case] expected: &[&st
     "2",
 ])]
 #[case::comma_first(r#"[,{"_id":1}]"#, &["line 1, column 2: EOF while parsing a value", "1"])]
-#[case::comma_last(r#"[{"_id":1},]"#, &["1", "line 1, column 12: EOF while parsing a value"])]
+#[case::comma_last("[{\"_id\":1},\n]{\"_id\":2}", &[
+    "1",
+    "line 1, column 11: a comma stands before the end of the array: JSON has no trailing commas",
+    "2",
+])]
 #[case::brace_too_many(r#"[{"_id":1}},{"_id":2}]"#, &[
     "1",
     "line 1: a comma is missing between two elements of the array",
@@ -339,6 +348,10 @@ fn bson_is_read_as_it_is() {
     b"\xff\xff\xff\x7f",
     "the document at byte 14: its length cannot be 2147483647 bytes, so the rest of the file was not read"
 )]
+#[case::two_ids(
+    b"\x17\0\0\0\x10_id\0\x01\0\0\0\x10_id\0\x02\0\0\0\0",
+    "the document at byte 14: the field name `_id` stands twice in one object"
+)]
 #[case::malformed(b"\x08\0\0\0\x10a\0\0", "the document at byte 14: malformed BSON: a value is truncated")]
 fn damaged_bson_is_named_with_its_place(#[case] bytes: &[u8], #[case] why: &str) {
     let good = bson::doc! { "_id": 1 }.to_vec().unwrap();
@@ -362,6 +375,15 @@ fn damaged_bson_is_named_with_its_place(#[case] bytes: &[u8], #[case] why: &str)
 #[case::semicolons(b"\"_id\";\"name\"\n1;\"a\"\n", "CSV")]
 #[case::git_lfs(b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n", "Git LFS")]
 #[case::utf32(b"\xff\xfe\0\0{\0\0\0}\0\0\0", "UTF-32")]
+#[case::yaml_list(b"- _id: 1\n- _id: 2\n", "YAML")]
+#[case::sql_of_sqlite(b"PRAGMA foreign_keys=OFF;\nINSERT INTO a VALUES(1,2);\n", "SQL")]
+#[case::javascript(b"const a = [{_id: 1}];\nmodule.exports = a;\n", "a program")]
+#[case::python(b"import json\nprint(1)\n", "a program")]
+#[case::shell(b"#!/bin/sh\n", "a program")]
+#[case::mongosh(b"use shop\ndb.a.insertOne({})\n", "mongosh")]
+#[case::response(b"HTTP/1.1 404 Not Found\r\n\r\n", "HTTP response")]
+#[case::prose(b"Not found\nTry again later\n", "a text without documents")]
+#[case::column(b"name\nalice\nbob\n", "a text without documents")]
 #[case::unknown(b"\x01\x02\x03\x04\x05\x06\x07", "binary")]
 fn another_kind_of_file_is_named_once(#[case] bytes: &[u8], #[case] what: &str) {
     let outcomes = outcomes_of(bytes);
@@ -395,8 +417,13 @@ mod compressed {
         zstd::encode_all(bytes, 1).unwrap()
     }
 
+    /// A skippable frame of four bytes, then a frame of data.
+    fn pzstd(bytes: &[u8]) -> Vec<u8> {
+        [b"\x50\x2a\x4d\x18\x04\0\0\0abcd", &*zstd(bytes)].concat()
+    }
+
     #[rstest]
-    fn every_form_is_read_compressed_as_well(#[values(gzip, zstd)] compress: fn(&[u8]) -> Vec<u8>) {
+    fn every_form_is_read_compressed_as_well(#[values(gzip, zstd, pzstd)] compress: fn(&[u8]) -> Vec<u8>) {
         let lines = "{\"_id\":1}\n{\"_id\":2}\n";
         let bson = [bson::doc! { "_id": 1 }.to_vec().unwrap(), bson::doc! { "_id": 2 }.to_vec().unwrap()].concat();
         let utf16 = utf16(&format!("\u{feff}{lines}"), u16::to_le_bytes);

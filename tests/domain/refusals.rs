@@ -15,6 +15,7 @@ const SHELL: &str =
 const JAVASCRIPT: &str =
     "this is JavaScript, not JSON: field names have double quotes there, and JSON has no `undefined`";
 const QUOTES: &str = "this is Python or JavaScript, not JSON: strings have double quotes";
+const TYPOGRAPHY: &str = "JSON has straight quotation marks and plain spaces: these are those of a text processor";
 const DECIMAL: &str = "`$numberDecimal` must be a decimal number in quotes of at most 34 digits with an exponent between \
     -6176 and 6111, Infinity or NaN";
 const DATE: &str = "`$date` must be an RFC 3339 date and time, or a whole number of milliseconds";
@@ -57,6 +58,9 @@ fn reason(text: impl AsRef<[u8]>) -> String {
 #[case::python_literal(r#"{"_id":1,"v":True}"#, PYTHON)]
 #[case::python_none(r#"{"_id":1,"v":[None]}"#, PYTHON)]
 #[case::string_in_single_quotes(r#"{"_id":1,"v":'a'}"#, QUOTES)]
+#[case::string_in_backticks(r#"{"_id":1,"v":`a`}"#, QUOTES)]
+#[case::typographic_quotes("{\u{201c}_id\u{201d}:1}", TYPOGRAPHY)]
+#[case::no_break_space("{\"_id\":1,\u{a0}\"a\":2}", TYPOGRAPHY)]
 #[case::bare_name(r#"{_id:1}"#, JAVASCRIPT)]
 #[case::undefined(r#"{"_id":1,"v":undefined}"#, JAVASCRIPT)]
 #[case::shell_object_id(r#"{"_id":ObjectId("507f1f77bcf86cd799439011")}"#, SHELL)]
@@ -73,7 +77,7 @@ fn what_is_no_json_is_refused(#[case] text: &str, #[case] why: &str) {
 #[case::in_a_name(b"{\"\xc3\":1}")]
 #[case::encoded_surrogate(b"{\"_id\":\"\xed\xa0\x80\"}")]
 fn broken_utf8_is_refused(#[case] text: &[u8]) {
-    assert_eq!(reason(text), "invalid unicode code point");
+    assert_eq!(reason(text), "this is not UTF-8: convert the file to UTF-8");
 }
 
 #[rstest]

@@ -3,7 +3,7 @@
 #![allow(dead_code)]
 
 use std::collections::BTreeSet;
-use std::fmt::{Debug, Write};
+use std::fmt::Debug;
 use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 
 use percent_encoding::percent_decode_str;
@@ -48,7 +48,7 @@ impl Visit for Line {
             "request_id" => self.request_id = format!("{value:?}").trim_matches('"').to_owned(),
             // A client chooses the first one for the log. The others are numbers of the response.
             "trace_id" | "status" | "duration_ms" => {}
-            name => drop(write!(self.text, "{name}={value:?} ")),
+            name => self.text += &format!("{name}={value:?} "),
         }
     }
 }
