@@ -152,7 +152,8 @@ pub fn prepare(uri: &str) -> Result<Prepared, String> {
             }
         }
     }
-    let decode = |(name, value): &(&'static str, &'_ str)| (*name, percent_decode_str(value).decode_utf8_lossy().into_owned());
+    let decode =
+        |(name, value): &(&'static str, &'_ str)| (*name, percent_decode_str(value).decode_utf8_lossy().into_owned());
     let decoded: Vec<(&'static str, String)> = pairs.iter().map(decode).collect();
     contradictions(before, &decoded)?;
     let mut seen = HashSet::new();
@@ -214,7 +215,9 @@ fn ignored(name: &str, value: &str, kind: Values) -> Result<Option<String>, Stri
         OneOf(values) => match values.iter().any(|known| known.eq_ignore_ascii_case(value)) {
             true => Ok(None),
             // Ignoring one of these could return other data than wanted.
-            false if matches!(name, "readPreference" | "readConcernLevel") => Err(format!("{name} must be one of {}", values.join(", "))),
+            false if matches!(name, "readPreference" | "readConcernLevel") => {
+                Err(format!("{name} must be one of {}", values.join(", ")))
+            }
             false => wrong(&format!("one of {}", values.join(", "))),
         },
         Pairs => match value.split(',').all(|pair| pair.contains(':')) {
@@ -368,7 +371,10 @@ mod tests {
                 "mongodb://u:p@a/?authMechanism=MONGODB-AWS",
                 "the mechanism in authMechanism is not supported: use one of SCRAM-SHA-256, SCRAM-SHA-1, MONGODB-X509, PLAIN, or leave it out",
             ),
-            ("mongodb://a/?tls=true&ssl=%66alse", "tls (or ssl) as true and as false contradict each other: leave one out"),
+            (
+                "mongodb://a/?tls=true&ssl=%66alse",
+                "tls (or ssl) as true and as false contradict each other: leave one out",
+            ),
             (
                 "mongodb://a/?readConcernLevel=most",
                 "readConcernLevel must be one of local, available, majority, linearizable, snapshot",
