@@ -24,7 +24,8 @@ cases! {
     stuck_under_load_no_request_fails,
     killed_under_load_a_replica_fails_no_request,
     killed_under_load_without_a_fallback_every_answer_is_503,
-    a_step_down_under_load_fails_no_request,
+    a_step_down_under_load_fails_no_request_in_standby_mode,
+    a_step_down_under_load_fails_no_request_in_replica_mode,
     over_http_a_copy_says_so,
 }
 
@@ -272,45 +273,50 @@ async fn killed_under_load_without_a_fallback_every_answer_is_503() {
     is_soon(back);
 }
 
-async fn a_step_down_under_load_fails_no_request() {
-    for mode in [Mode::Standby, Mode::Replica] {
-        let set = Mongod::start_set_of(3).expect("a replica set");
-        let url = set[0].url();
-        // A majority write, which an election cannot roll back.
-        let primary = open(&format!("{url}&w=majority")).await;
-        until("a majority", async || primary.upsert(numbered(0..100)).await.is_ok()).await;
-        let store = over(&url, settings(mode)).await;
-        ready(&*store).await;
-        let address = serve(store.clone()).await;
-        let load = Load::on(address);
-        tokio::time::sleep(Duration::from_secs(2)).await;
-        let mut before = load.end().await;
-        before.tell("before");
-        before.has_no_failure();
-        let load = Load::on(address);
-        let begin = Instant::now();
-        // For longer than an election takes under load, so that another member is elected.
-        let step_down =
-            [element(0x10, "replSetStepDown", &60_i32.to_le_bytes()), element(0x08, "force", &[1])].concat();
-        set[0].command("admin", &step_down).expect("a reply");
-        until("another primary", async || set[1..].iter().any(|member| member.is_primary().unwrap_or(false))).await;
-        eprintln!("another primary after {:?}", begin.elapsed());
-        // The replica follows the new primary.
-        let new = set[1..].iter().find(|member| member.is_primary().unwrap_or(false)).expect("a primary");
-        set_n(new, 1, 7);
-        if mode == Mode::Replica {
-            until("a change", async || json(&get(&*store, "1").await).contains(r#""n":7"#)).await;
-            eprintln!("a change at the new primary is visible after {:?}", begin.elapsed());
-        } else {
-            until("the primary", async || get(&*store, "1").await.staleness.is_none()).await;
-            eprintln!("reads are back after {:?}", begin.elapsed());
-        }
-        let mut seen = load.end().await;
-        seen.tell("step down");
-        seen.has_no_failure();
-        let metrics = metrics(&*store);
-        assert!(metrics.contains("fallback_replica_snapshots_total 1\n"), "it was copied again:\n{metrics}");
+async fn a_step_down_under_load_fails_no_request_in_standby_mode() {
+    step_down_under_load(Mode::Standby).await;
+}
+
+async fn a_step_down_under_load_fails_no_request_in_replica_mode() {
+    step_down_under_load(Mode::Replica).await;
+}
+
+async fn step_down_under_load(mode: Mode) {
+    let set = Mongod::start_set_of(3).expect("a replica set");
+    let url = set[0].url();
+    // A majority write, which an election cannot roll back.
+    let primary = open(&format!("{url}&w=majority")).await;
+    until("a majority", async || primary.upsert(numbered(0..100)).await.is_ok()).await;
+    let store = over(&url, settings(mode)).await;
+    ready(&*store).await;
+    let address = serve(store.clone()).await;
+    let load = Load::on(address);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let mut before = load.end().await;
+    before.tell("before");
+    before.has_no_failure();
+    let load = Load::on(address);
+    let begin = Instant::now();
+    // For longer than an election takes under load, so that another member is elected.
+    let step_down = [element(0x10, "replSetStepDown", &60_i32.to_le_bytes()), element(0x08, "force", &[1])].concat();
+    set[0].command("admin", &step_down).expect("a reply");
+    until("another primary", async || set[1..].iter().any(|member| member.is_primary().unwrap_or(false))).await;
+    eprintln!("another primary after {:?}", begin.elapsed());
+    // The replica follows the new primary.
+    let new = set[1..].iter().find(|member| member.is_primary().unwrap_or(false)).expect("a primary");
+    set_n(new, 1, 7);
+    if mode == Mode::Replica {
+        until("a change", async || json(&get(&*store, "1").await).contains(r#""n":7"#)).await;
+        eprintln!("a change at the new primary is visible after {:?}", begin.elapsed());
+    } else {
+        until("the primary", async || get(&*store, "1").await.staleness.is_none()).await;
+        eprintln!("reads are back after {:?}", begin.elapsed());
     }
+    let mut seen = load.end().await;
+    seen.tell("step down");
+    seen.has_no_failure();
+    let metrics = metrics(&*store);
+    assert!(metrics.contains("fallback_replica_snapshots_total 1\n"), "it was copied again:\n{metrics}");
 }
 
 async fn over_http_a_copy_says_so() {

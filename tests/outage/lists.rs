@@ -15,7 +15,7 @@ const LIST: &str = "/api/v1/records";
 const CLIENTS: usize = 10;
 
 /// The default number of lists that are cut; `OUTAGE_CUTS` overrides it.
-const CUTS: usize = 200;
+const CUTS: usize = 100;
 
 /// Returns the share of a list after which it is cut: the fractional part of a multiple of the golden ratio, which spreads evenly.
 fn share(number: usize) -> f64 {
