@@ -148,7 +148,8 @@ async fn instances_that_start_together_cost_mongodb_one_scan() {
     let services = together(&directory, &server, 5);
     all_ready(&services).await;
     let sent = server_metric(&server, DOCUMENTS_SENT) - before;
-    assert!((5_000..10_000).contains(&sent), "{sent}");
+    let logs = || services.iter().map(Service::log).collect::<Vec<_>>().join("\n");
+    assert!((5_000..10_000).contains(&sent), "{sent} documents were sent:\n{}", logs());
     let total = |name| services.iter().map(|service| metric(service, name)).sum::<u64>();
     assert_eq!((total("snapshots"), total("bootstraps")), (1, 4));
     server.kill();
