@@ -18,7 +18,7 @@ use super::Settings;
 use super::replica::{Replica, Snapshot};
 use super::replica_dir::ReplicaDir;
 use super::replica_stream::{Item, Origin, Reader, Reason, Trailer};
-use super::scan_turn::{Phase, ScanState, TurnGuard};
+use super::scan_turn::{Phase, ScanState, Step, TurnGuard};
 use super::source::{self, Arriving, Source};
 use super::writes::{CHUNK, WriteError, write};
 
@@ -92,20 +92,25 @@ impl Bootstrap {
         let own = &self.replica.scan_turn.clone();
         let (mut records, mut progressed) = (0, Instant::now());
         loop {
-            let Siblings { mut scans, is_recent } = self.take(directory, not_before).await?;
-            scans.retain(|scan| own.belongs_to(scan));
+            let Siblings { scans, is_recent } = self.take(directory, not_before).await?;
             let copied = scans.iter().map(|scan| scan.records).sum();
             if std::mem::replace(&mut records, copied) != copied {
                 progressed = Instant::now();
             }
-            let is_stuck = progressed.elapsed() > SIBLING_TIMEOUT;
-            if (is_recent || !scans.is_empty()) && !is_stuck {
-                own.set(Some(Phase::Waiting));
-                sleep(SIBLING_POLL).await;
-            } else if own.set(Some(Phase::Scanning)) == Some(Phase::Scanning) || is_stuck {
-                // The siblings were asked once more after they could see it: two do not begin at the same time.
+            if progressed.elapsed() > SIBLING_TIMEOUT {
+                own.set(Some(Phase::Scanning));
                 return ControlFlow::Continue(turn);
             }
+            if is_recent {
+                own.set(Some(Phase::Waiting));
+            } else {
+                match own.step(&scans) {
+                    Step::Scan => return ControlFlow::Continue(turn),
+                    Step::Confirm => continue,
+                    Step::Wait => {}
+                }
+            }
+            sleep(SIBLING_POLL).await;
         }
     }
 
