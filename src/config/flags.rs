@@ -372,7 +372,7 @@ pub struct HealthcheckArgs {
     /// The server's certificate, if --listen speaks HTTPS; it is not verified
     #[arg(long, env = "RECORDS_TLS_CERT", value_name = "FILE")]
     pub tls_cert: Option<PathBuf>,
-    /// Ask whether the server is alive, not whether it is ready
+    /// Ask if the server is alive, not if it is ready
     #[arg(long)]
     pub live: bool,
     /// Wait this long for the answer

@@ -6,8 +6,8 @@
 //!   failure. The programs are `podman`, `podman-compose`, `kubectl` and `git`.
 //! - `TEST_IMAGE_PROFILE=dev` builds the service's image by that cargo profile instead of `image`: in a fraction of the time, but
 //!   its size and its digest are not checked.
-//! - `TEST_OUTAGE_SECONDS=30` is the length of an outage, by default 8; `TEST_BACKUP_RECORDS=100000` also restores a backup of so
-//!   many records; `TEST_COLD_STARTS=20` starts the compose file so many times with empty volumes, instead of once.
+//! - `TEST_OUTAGE_SECONDS=30` is the length of an outage, by default 8; `TEST_BACKUP_RECORDS=100000` also restores a backup of that
+//!   many records; `TEST_COLD_STARTS=20` starts the compose file that many times with empty volumes, instead of once.
 //! - `TEST_KUBE_PLAY` names a program that runs a kustomization: `up [--publish SERVICE=PORT] FOLDER`, `down`.
 //! - `TEST_WOODPECKER_EXEC` names one that runs a Woodpecker file: `--event EVENT [--list] [--only STEP] FILE`. With
 //!   `TEST_WOODPECKER=full` every step runs, for every event, which takes an hour; without, the quick ones.

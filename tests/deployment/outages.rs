@@ -343,7 +343,7 @@ fn summed(clients: Vec<Seen>) -> Seen {
     sum
 }
 
-/// Returns the time within which so many percent of the requests were answered.
+/// Returns the time within which that percentage of the requests were answered.
 fn percentile(times: &[(Instant, Duration)], percent: usize) -> String {
     let mut times: Vec<_> = times.iter().map(|(_, took)| *took).collect();
     times.sort_unstable();
