@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::Outcome;
-use crate::compose::{is_whole, secret};
+use crate::compose::{HIT, LIST, MISS, is_whole, secret};
 use crate::http;
 use crate::images::MONGO;
 use crate::outages::{self, Deployment, Secrets};
@@ -61,12 +61,16 @@ pub fn whole_life() -> Outcome {
     let ready = begin.elapsed();
     is_whole(port)?;
     let (app, mongo) = (container("records-pod")?, container("records-mongo-pod")?);
-    // Podman ends the pod's sandbox with its only container, and starts another one with another address.
+    // Podman ends the pod's sandbox with its only container, and starts another one with another address. It must have ended, or its
+    // end would stop the new container.
     let replace = || {
         podman(["stop", "--time", "60", &mongo])?;
+        let pod = format!("pod={}", podman(["inspect", "--format", "{{.Pod}}", &mongo])?);
+        let ended = || podman(["ps", "--quiet", "--filter", &pod]).is_ok_and(|running| running.is_empty());
+        wait("the end of the pod's sandbox", Duration::from_secs(60), ended)?;
         podman(["start", &mongo]).map(drop)
     };
-    let found = outages::all(&Deployment {
+    let deployment = Deployment {
         port,
         app: &app,
         mongo: &mongo,
@@ -74,11 +78,14 @@ pub fn whole_life() -> Outcome {
         network: "kube-play",
         secrets: &secrets,
         replace: &replace,
-    })?;
-    let jobs = backs_up_and_restores(&overlay, &secrets, &mongo)?;
+    };
+    let found = outages::all(&deployment)?;
+    let rendered = run::exact(Command::new("kubectl").arg("kustomize").arg(&overlay), Stdio::null())?;
+    let jobs = backs_up_and_restores(&rendered, &secrets, &mongo)?;
+    let sibling = takes_the_replica_of_a_sibling(&rendered, &deployment)?;
     is_whole(port)?;
     run::output(play().arg("down").arg(&overlay))?;
-    Ok(format!("ready {:.1} s after it was applied{found}\n  {jobs}", ready.as_secs_f32()))
+    Ok(format!("ready {:.1} s after it was applied{found}\n  {jobs}; {sibling}", ready.as_secs_f32()))
 }
 
 /// Returns the container in `pod`. The rest of its name depends on the version of Podman.
@@ -88,19 +95,52 @@ fn container(pod: &str) -> Outcome {
     name.map(str::to_owned).ok_or_else(|| format!("no container of {pod} runs:\n{names}"))
 }
 
+/// Starts another instance with the settings of the manifests while MongoDB is away. The headless Service's name, which both have,
+/// leads it to the replica of the pod.
+fn takes_the_replica_of_a_sibling(rendered: &str, deployment: &Deployment) -> Outcome {
+    let settings = object(rendered, "ConfigMap", "records-")?;
+    let settings = settings.lines().filter_map(|line| line.strip_prefix("  RECORDS_")?.split_once(": "));
+    let settings: Vec<String> =
+        settings.map(|(name, value)| format!("RECORDS_{name}={}", value.trim_matches(['"', '\'']))).collect();
+    let mut flags = vec!["--network-alias", "records-siblings"];
+    flags.extend(settings.iter().flat_map(|setting| ["-e", setting]));
+    podman(["stop", "--time", "60", deployment.mongo])?;
+    let name = unique("records-sibling");
+    let _remove = Finally(|| drop(podman(["rm", "--force", &name])));
+    let begin = Instant::now();
+    let port = outages::start_instance(deployment, &name, &flags)?;
+    wait("200 from the replica of a sibling", Duration::from_secs(30), || http::status(port, HIT) == 200)?;
+    let after = begin.elapsed();
+    for path in [LIST, HIT, MISS] {
+        let (found, expected) = (http::get(port, path)?, http::get(deployment.port, path)?);
+        ensure(found.is_stale && found == expected, || format!("{path}: {found:?}"))?;
+    }
+    podman(["start", deployment.mongo])?;
+    is_whole(port)?;
+    Ok(format!(
+        "without MongoDB, another instance answers from the replica of the pod after {:.1} s",
+        after.as_secs_f32()
+    ))
+}
+
+/// Returns the first object whose name begins with `name`.
+fn object<'a>(rendered: &'a str, kind: &str, name: &str) -> Result<&'a str, String> {
+    let (kind, name) = (format!("kind: {kind}\n"), format!("\n  name: {name}"));
+    let mut objects = rendered.split("\n---\n");
+    objects
+        .find(|object| object.contains(&kind) && object.contains(&name))
+        .ok_or_else(|| format!("there is no {kind} {name}"))
+}
+
 /// Runs the scripts of the two CronJobs in containers on the pods' network, since there is no cluster.
-fn backs_up_and_restores(overlay: &Path, secrets: &Secrets, mongo: &str) -> Outcome {
-    let rendered = run::exact(Command::new("kubectl").arg("kustomize").arg(overlay), Stdio::null())?;
+fn backs_up_and_restores(rendered: &str, secrets: &Secrets, mongo: &str) -> Outcome {
     let volume = unique("records-backup");
     podman(["volume", "create", &volume])?;
     let _remove = Finally(|| drop(podman(["volume", "rm", "--force", &volume])));
     let (backup, passwords) =
         (format!("{volume}:/backup"), format!("{}:/run/secrets/mongo:ro", secrets.mongo.display()));
     let job = |name: &str, environment: &[&str]| {
-        let object = rendered
-            .split("\n---\n")
-            .find(|object| object.contains("kind: CronJob\n") && object.contains(&format!("\n  name: {name}\n")));
-        let object = object.ok_or_else(|| format!("there is no CronJob {name}"))?;
+        let object = object(rendered, "CronJob", name)?;
         let mut command = Command::new("podman");
         command.args(["run", "--rm", "--network", "kube-play", "--read-only", "--tmpfs", "/tmp", "--cap-drop", "all"]);
         command.args(["-v", &backup, "-v", &passwords, "-e", "RECORDS_MONGO_HOST=records-mongo"]);
