@@ -79,13 +79,13 @@ pub fn whole_life() -> Outcome {
         secrets: &secrets,
         replace: &replace,
     };
-    let found = outages::all(&deployment)?;
+    outages::all(&deployment)?;
     let rendered = run::exact(Command::new("kubectl").arg("kustomize").arg(&overlay), Stdio::null())?;
     let jobs = backs_up_and_restores(&rendered, &secrets, &mongo)?;
     let sibling = takes_the_replica_of_a_sibling(&rendered, &deployment)?;
     is_whole(port)?;
     run::output(play().arg("down").arg(&overlay))?;
-    Ok(format!("ready {:.1} s after it was applied{found}\n  {jobs}; {sibling}", ready.as_secs_f32()))
+    Ok(format!("ready {:.1} s after it was applied; {jobs}; {sibling}", ready.as_secs_f32()))
 }
 
 /// Returns the container in `pod`. The rest of its name depends on the version of Podman.

@@ -103,8 +103,8 @@ pub fn whole_life() -> Outcome {
         secrets: &secrets,
         replace: &replace,
     };
-    found += &outages::all(&deployment)?;
-    let _ = write!(found, "; {}", answers_from_the_file(&deployment, &project, &compose)?);
+    outages::all(&deployment)?;
+    let _ = write!(found, "{}", answers_from_the_file(&deployment, &project, &compose)?);
     let _ = write!(found, "; {}", start_early(&deployment)?);
     let _ = write!(found, "; {}", stop_under_load(&deployment)?);
     run::output(&mut compose(&["down", "--volumes"]))?;

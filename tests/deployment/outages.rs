@@ -11,7 +11,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::Outcome;
 use crate::compose::{HIT, LIST, MISS, secret};
 use crate::http::{self, Answer, Connection, Failure};
 use crate::images::RECORDS;
@@ -115,7 +114,8 @@ fn logged(container: &str, text: &str) -> usize {
     })
 }
 
-pub fn all(deployment: &Deployment) -> Outcome {
+/// Prints a line for each event at once, since all of them take minutes and a later one may fail.
+pub fn all(deployment: &Deployment) -> Result<(), String> {
     let Deployment { app, mongo, .. } = *deployment;
     let name = unique("records-without-replica");
     let _remove = Finally(|| drop(podman(["rm", "--force", &name])));
@@ -130,42 +130,42 @@ pub fn all(deployment: &Deployment) -> Outcome {
     let is_away = || thread::sleep(Duration::from_secs(outage));
     let podman = |arguments: &[&str]| run::output(Command::new("podman").args(arguments)).map(drop);
 
-    let mut found = load.during(&format!("killed for {outage} s"), Away::Long, || {
+    load.during(&format!("killed for {outage} s"), Away::Long, || {
         podman(&["kill", mongo])?;
         is_away();
         podman(&["start", mongo])
     })?;
-    found += &load.during(&format!("hung for {outage} s"), Away::Long, || {
+    load.during(&format!("hung for {outage} s"), Away::Long, || {
         podman(&["pause", mongo])?;
         is_away();
         podman(&["unpause", mongo])
     })?;
     // Stopped and started instead of restarted: a pod ends with its only container, and a restart would find no pod.
-    found += &load.during(&format!("stopped for {outage} s"), Away::Long, || {
+    load.during(&format!("stopped for {outage} s"), Away::Long, || {
         podman(&["stop", "--time", "60", mongo])?;
         is_away();
         podman(&["start", mongo])
     })?;
-    found += &load.during("replaced", Away::Briefly, deployment.replace)?;
-    found += &load.during("password rotated", Away::No, || rotate(deployment, &name))?;
+    load.during("replaced", Away::Briefly, deployment.replace)?;
+    load.during("password rotated", Away::No, || rotate(deployment, &name))?;
     // Connections outlive their password. After this event, all connections use the new one.
-    found += &load.during("replaced after the rotation", Away::Briefly, deployment.replace)?;
+    load.during("replaced after the rotation", Away::Briefly, deployment.replace)?;
     run::output(Command::new("podman").args(["exec", mongo, "records-mongo-healthcheck"]))?;
     let backup = run::exact(Command::new("podman").args(["exec", mongo, "records-mongo-backup"]), Stdio::null())?;
     if records > 0 {
         let paged = Load { expected: expected(deployment.port, PAGE)?, ..load };
-        let (backup, last) = enlarged(&backup, records);
+        let (larger, last) = enlarged(&backup, records);
         let mut whole = Duration::ZERO;
-        found += &paged.during(&format!("backup of {records} records restored"), Away::No, || {
-            restore(mongo, &backup)?;
+        paged.during(&format!("backup of {records} records restored"), Away::No, || {
+            restore(mongo, &larger)?;
             whole = wait("the replica of the backup", PATIENCE, || http::is_in_replica(paged.port, &last))?;
             Ok(())
         })?;
-        let _ = write!(found, ", the replica whole again after {:.1} s", whole.as_secs_f32());
+        println!("  the replica was whole again {:.1} s after the restore", whole.as_secs_f32());
+        restore(mongo, &backup)?;
     }
-    found += &load.during("backup restored", Away::No, || restore(mongo, &backup))?;
-    ensure(identity()? == started, || "the service was restarted".to_owned())?;
-    Ok(found)
+    load.during("backup restored", Away::No, || restore(mongo, &backup))?;
+    ensure(identity()? == started, || "the service was restarted".to_owned())
 }
 
 /// Returns a backup of `records` records, which are those of `backup` and copies of them, and the path of the last one. The ids of
@@ -241,7 +241,7 @@ struct Seen {
 
 impl Load {
     /// Runs the load before and during `event` and until MongoDB answers again, and checks every response.
-    fn during(&self, what: &str, away: Away, event: impl FnOnce() -> Result<(), String>) -> Outcome {
+    fn during(&self, what: &str, away: Away, event: impl FnOnce() -> Result<(), String>) -> Result<(), String> {
         let stop = &AtomicBool::new(false);
         let (happened, with, without) = thread::scope(|scope| {
             let clients = |count, port, may_refuse| {
@@ -276,7 +276,7 @@ impl Load {
         }
         ensure(without.from_replica == 0, || format!("{what}: without a replica something was said to be of it"))?;
         let mut line =
-            format!("\n  {what}: 0 of {} requests failed, {} answered by the replica", with.answers, with.from_replica);
+            format!("  {what}: 0 of {} requests failed, {} answered by the replica", with.answers, with.from_replica);
         let (before, since): (Vec<_>, Vec<_>) = with.times.iter().partition(|(at, _)| *at < begun);
         let _ = write!(
             line,
@@ -288,7 +288,8 @@ impl Load {
         let _ = write!(line, ", MongoDB's answers back after {:.1} s", back.as_secs_f32());
         let _ =
             write!(line, "; without a replica {} of {} were 503", without.refused, without.answers + without.refused);
-        Ok(line)
+        println!("{line}");
+        Ok(())
     }
 
     /// Every eighth client reads lists. If all did, they would be more than --max-streams while lists wait for MongoDB.
