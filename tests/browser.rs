@@ -1,19 +1,24 @@
 //! The pages in a real browser: the content after the page's script has run, no errors in the console, such as violations of the
 //! page's security policy, and no violation that [axe](https://github.com/dequelabs/axe-core) finds.
 //!
-//! Ignored where `TEST_CHROMIUM` names no executable. Tests for axe are ignored where `TEST_AXE` names no `axe.min.js`.
+//! Ignored where `TEST_CHROMIUM` names no executable. Tests for axe are ignored where `TEST_AXE` names no `axe.min.js`, and the one
+//! that stops a MongoDB where `TEST_MONGOD` names none.
 
 #[path = "support/chromium.rs"]
 mod chromium;
+#[path = "support/mongod.rs"]
+mod mongod;
 #[path = "cli/support.rs"]
 #[allow(dead_code)]
 mod process;
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 use chromium::Chromium;
 use libtest_mimic::{Arguments, Failed, Trial};
+use mongod::Mongod;
 use process::Serving;
 use records::store::BACKENDS;
 use serde_json::json;
@@ -41,6 +46,7 @@ const CASES: &[Case] = &[
     ("the_page_is_accessible", the_page_is_accessible),
     ("the_page_is_accessible_without_records", the_page_is_accessible_without_records),
     ("the_status_page_is_accessible", the_status_page_is_accessible),
+    ("a_banner_while_mongodb_is_away_is_accessible_and_goes", a_banner_while_mongodb_is_away_is_accessible_and_goes),
 ];
 
 fn main() -> ExitCode {
@@ -58,17 +64,25 @@ fn main() -> ExitCode {
     // The status page is in every build; a store that may be away is not.
     let is_in_build = |(name, _): &&Case| match *name {
         "the_status_page_tells_that_all_is_well" => true,
-        name if name.starts_with("the_status_page") => BACKENDS.iter().any(|backend| backend.name == "mongodb"),
+        name if name.starts_with("the_status_page") => has_mongodb(),
+        name if name.contains("mongodb") => has_mongodb() && cfg!(feature = "pages"),
         _ => cfg!(feature = "pages"),
     };
     let trials = CASES.iter().filter(is_in_build).map(trial);
-    let is_ignored = |name: &str| program.is_none() || (name.contains("accessible") && setting("TEST_AXE").is_none());
+    let lacks = |name: &str, word, variable| name.contains(word) && setting(variable).is_none();
+    let is_ignored = |name: &str| {
+        program.is_none() || lacks(name, "accessible", "TEST_AXE") || lacks(name, "mongodb", "TEST_MONGOD")
+    };
     let with_flag = |trial: Trial| {
         let is_ignored = is_ignored(trial.name());
         trial.with_ignored_flag(is_ignored)
     };
     let trials = trials.map(with_flag).collect();
     libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+fn has_mongodb() -> bool {
+    BACKENDS.iter().any(|backend| backend.name == "mongodb")
 }
 
 fn setting(name: &str) -> Option<String> {
@@ -372,4 +386,46 @@ fn the_status_page_is_accessible(browser: &Browser) {
         );
         browser.assert_accessible(service.admin(), "/status");
     }
+}
+
+fn wait_until(what: &str, is_so: impl Fn() -> bool) {
+    let begin = Instant::now();
+    while !is_so() {
+        assert!(begin.elapsed() < Duration::from_secs(60), "{what}: not after a minute");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+fn a_banner_while_mongodb_is_away_is_accessible_and_goes(browser: &Browser) {
+    let mut mongod = Mongod::start_replica_set().expect("a mongod");
+    let store = mongod.url().replace("/?", "/records?");
+    let imported = process::run(&browser.profile, &["import", "--store", &store, "seed.jsonl"], "");
+    assert!(imported.status.success(), "{}", process::stderr(&imported));
+    let arguments =
+        ["--store", &store, "--fallback", "memory:", "--admin-listen", "127.0.0.1:0", "--log-format", "text"];
+    let mut service = Serving::start(&browser.profile, &[&["serve"], &arguments[..]].concat());
+    service.read_log();
+    let is_usable = || service.get_at(service.admin(), "/metrics").1.contains("\nrecords_fallback_replica_usable 1");
+    wait_until("the replica is usable", is_usable);
+    let hidden = "<p id=\"banner\" role=\"status\" hidden";
+    let page = browser.open_at(service.address, "/?limit=5");
+    assert!(page.contains("Answered by the store") && page.contains(hidden), "{page}");
+
+    mongod.stop();
+    let age = || {
+        let head = service.head("/api/v1/records?limit=1");
+        head.lines().find_map(|line| line.strip_prefix("age: ")?.parse::<u64>().ok())
+    };
+    wait_until("the replica is older than an outage that passes by itself", || age().is_some_and(|age| age > 10));
+    browser.assert_accessible(service.address, "/?limit=5");
+    let page = browser.page.document();
+    assert!(page.contains("Answered by the replica, ") && !page.contains(hidden), "{page}");
+    assert!(page.contains("The database is away. The replica answers; it was last known to be current "), "{page}");
+    assert_eq!(ids(&page).len(), 5);
+
+    mongod.run().expect("the mongod again");
+    wait_until("MongoDB answers", || age().is_none());
+    browser.page.run("0");
+    let page = browser.page.document();
+    assert!(page.contains("Answered by the store") && page.contains(hidden), "{page}");
 }
