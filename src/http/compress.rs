@@ -18,9 +18,6 @@ use crate::store::MemoryPool;
 /// A smaller body gains nothing: it fits into one packet with its head, and the codings have heads of their own.
 const MIN_BYTES: u64 = 1024;
 
-/// The request headers that the media type and the coding depend on.
-pub const VARY: &str = "accept, accept-encoding";
-
 /// In ascending order of preference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Coding {

@@ -8,7 +8,6 @@ use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::Response;
 
 use super::accept::MediaType;
-use super::compress;
 use super::settings::Settings;
 use crate::store::ClusterTime;
 
@@ -21,6 +20,10 @@ pub const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 /// (`fwd`), even if MongoDB was asked first.
 const FROM_REPLICA: HeaderValue = HeaderValue::from_static("records; hit; detail=replica");
 
+/// The request headers that the media type, the coding and the state of a response depend on. A response without a bound is not
+/// as new as a token asks for, so a cache must not answer with it.
+const VARY_BY: HeaderValue = HeaderValue::from_static("accept, accept-encoding, records-not-before");
+
 /// Room for the headers of a response with records, so that the map need not grow.
 const HEADERS: usize = 11;
 
@@ -29,7 +32,7 @@ pub fn record_response(settings: &Settings, media_type: MediaType, body: impl In
     let headers = response.headers_mut();
     headers.reserve(HEADERS);
     headers.insert(CONTENT_TYPE, media_type.header_value());
-    headers.insert(VARY, HeaderValue::from_static(compress::VARY));
+    headers.insert(VARY, VARY_BY);
     if let Some(value) = &settings.cache_control {
         headers.insert(CACHE_CONTROL, value.clone());
     }

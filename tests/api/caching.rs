@@ -1,6 +1,7 @@
 //! Entity tags and conditional requests (RFC 9110, sections 8.8 and 13).
 
 use records::document::extended_json;
+use records::http::Settings;
 use rstest::rstest;
 
 use crate::support::{Server, memory};
@@ -148,4 +149,29 @@ async fn cache_control_is_a_setting() {
     }
     let server = Server::start_with(memory(LINES).await, |settings| settings.cache_control = None).await;
     assert_eq!(server.get("/api/v1/records/Au").await.header("cache-control"), None);
+}
+
+/// Returns true if a cache may answer a request with the headers `new` by a stored response to one with the headers `old` (RFC 9111,
+/// section 4.1).
+fn selects(vary: &str, old: &[(&str, &str)], new: &[(&str, &str)]) -> bool {
+    let value = |headers: &[(&str, &str)], name: &str| {
+        let found = headers.iter().find(|(header, _)| header.eq_ignore_ascii_case(name));
+        found.map(|(_, value)| (*value).to_owned())
+    };
+    vary.split(',').map(str::trim).all(|name| name != "*" && value(old, name) == value(new, name))
+}
+
+#[tokio::test]
+async fn a_cache_does_not_answer_a_request_with_a_token_by_another_response() {
+    let set = |settings: &mut Settings| settings.cache_control = "public, max-age=60".parse().ok();
+    let server = Server::start_with(memory(LINES).await, set).await;
+    let (none, first, second) = ([], [("Records-Not-Before", "1.1")], [("Records-Not-Before", "1.2")]);
+    for path in ["/api/v1/records", "/api/v1/records?limit=1", "/api/v1/records/Au"] {
+        let answer = server.get(path).await;
+        let vary = answer.header("vary").unwrap();
+        assert!(selects(vary, &none, &none), "{vary}");
+        assert!(selects(vary, &none, &[("Cache-Control", "max-age=5")]), "{vary}");
+        assert!(selects(vary, &first, &first), "{vary}");
+        assert!(!selects(vary, &none, &first) && !selects(vary, &first, &second), "{vary}");
+    }
 }
