@@ -18,6 +18,7 @@ cases! {
     a_writer_that_names_its_write_reads_it,
     a_writer_reads_its_write_in_lists_too,
     a_transaction_is_read_whole,
+    a_transaction_that_does_not_fit_into_one_reply_is_read_whole,
     answers_of_mongodb_tell_their_time_once_there_is_a_change_stream,
     a_time_that_is_still_to_come_is_refused_and_is_no_failure_of_mongodb,
     a_server_alone_has_no_time,
@@ -137,6 +138,30 @@ async fn a_transaction_is_read_whole() {
                 assert!(row.contains(&format!(r#""n":{n}"#)), "{name}: {row}");
             }
         }
+    }
+}
+
+/// The event of the second write is nearly as large as a reply, so that the first one arrives alone.
+async fn a_transaction_that_does_not_fit_into_one_reply_is_read_whole() {
+    let server = filled_set().await;
+    let writer = Writer::new(&server).await;
+    let store = over(&server.url(), settings(Mode::Replica)).await;
+    ready(&*store).await;
+    let long = "long ".repeat(3_355_000);
+    for n in 1..6 {
+        let mut session = writer.client.start_session().await.expect("a session");
+        session.start_transaction().write_concern(WriteConcern::majority()).await.expect("a transaction");
+        let small = writer.records.update_one(doc! { "_id": 1 }, doc! { "$set": { "n": n } });
+        small.session(&mut session).await.expect("a write");
+        let large = writer.records.replace_one(doc! { "_id": 2 }, doc! { "_id": 2, "n": n, "text": &long });
+        large.session(&mut session).await.expect("a write");
+        session.commit_transaction().await.expect("a commit");
+        let time = cluster_time(session.operation_time().expect("a time"));
+        for id in [1, 2] {
+            let found = get_after(&*store, id, time).await.expect("an answer");
+            assert!(json(&found).contains(&format!(r#""n":{n}"#)), "{id} is from before {time}");
+        }
+        until("the large record", async || json(&get(&*store, "2").await).contains(&format!(r#""n":{n}"#))).await;
     }
 }
 

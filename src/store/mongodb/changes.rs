@@ -69,11 +69,15 @@ const CATCH_UP_BYTES: usize = 64 * 1024 * 1024;
 /// The memory of such a change in addition to the bytes of its document and key: the map entry and the change itself.
 const CATCH_UP_ENTRY: usize = 150;
 
-/// After a smaller reply, the next event fits as well, unless it is nearly as large as an event can be.
+/// After a smaller reply, the next event fits as well, unless it is nearly as large as an event can be. That one may be of the same
+/// transaction, which an event tells; the writes of one command that share a time have 16 MiB together.
 const SMALL_REPLY_BYTES: usize = 1024 * 1024;
 
 /// The size of a document that is left out of an event, in bytes. The rest of 16 MiB is for the `_id`.
 const LARGE_DOCUMENT: i32 = 14 * 1024 * 1024;
+
+/// Events of a transaction have this field.
+const TRANSACTION: &str = "txnNumber";
 
 /// Tells that the document was left out of an event.
 const IS_LARGE: &str = "isLarge";
@@ -201,7 +205,7 @@ async fn open_cursor(
     if let Some(after) = after {
         stream.insert("resumeAfter", after.clone());
     }
-    let mut fields = doc! { "operationType": 1, "documentKey": 1, "fullDocument": 1 };
+    let mut fields = doc! { "operationType": 1, "documentKey": 1, "fullDocument": 1, TRANSACTION: 1 };
     if form == Form::Single {
         // `$bsonSize` of what is missing is null.
         let is_large = doc! { "$gt": [{ "$bsonSize": "$fullDocument" }, LARGE_DOCUMENT] };
@@ -555,11 +559,12 @@ impl<'a> Events<'a> {
         let seen = self.inner.seen.fetch_max(majority, Ordering::Relaxed).max(majority);
         let target = *self.target.get_or_insert(seen);
 
-        let (mut changes, mut events) = (Vec::new(), 0);
+        let (mut changes, mut events, mut ends_in_transaction) = (Vec::new(), 0, false);
         for event in reply.doc_slices().map_err(unreadable)? {
             let event = event.map_err(unreadable)?;
             let event = event.as_document().ok_or_else(|| unreadable("an event is no document"))?;
             events += 1;
+            ends_in_transaction = event.get(TRANSACTION).ok().flatten().is_some();
             self.event(event, lookup.as_ref(), position, majority, &mut changes)?;
         }
         self.looked_up.retain(|_, looked_up| {
@@ -607,14 +612,17 @@ impl<'a> Events<'a> {
 
         self.take_answer()?;
         let has_caught_up = self.catch_up.is_none();
-        let reached = position.saturating_sub(u64::from(is_at_first && !self.resumes));
+        // Writes of one transaction have one time. A reply ends between two of them only where the next event does not fit into
+        // it, which has 16 MiB; the first reply of a cursor, after [`FIRST_REPLY_EVENTS`]; and that of several shards anywhere. The
+        // next reply, at the latest after [`AWAIT`], tells that there are no more.
+        let is_cut = events >= FIRST_REPLY_EVENTS
+            || ends_in_transaction
+            || (events > 0 && whole.as_bytes().len() > SMALL_REPLY_BYTES);
+        let reached = position.saturating_sub(u64::from(is_cut || (is_at_first && !self.resumes)));
         let reached = has_caught_up.then(|| self.goal.take_if(|(goal, _)| *goal <= reached)).flatten();
         let current = reached.map(|(_, asked)| asked);
         // A stream that resumes with this token does not repeat held events.
         let is_complete = has_caught_up && self.looked_up.values().all(|looked_up| looked_up.held.is_none());
-        // Writes of one transaction have one time. A reply ends between two of them only where the next event does not fit into
-        // it, which has 16 MiB; the first reply of a cursor, after [`FIRST_REPLY_EVENTS`]; and that of several shards anywhere.
-        let is_cut = events >= FIRST_REPLY_EVENTS || (events > 0 && whole.as_bytes().len() > SMALL_REPLY_BYTES);
         let may_lack_events = is_at_first || self.one_set.is_none() || is_cut;
         let as_of = ClusterTime::new(position.saturating_sub(u64::from(may_lack_events))).filter(|_| has_caught_up);
         let token = token.filter(|_| is_complete).and_then(|token| encode_token(token, &self.identity));
