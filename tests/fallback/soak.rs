@@ -108,10 +108,6 @@ async fn write(
     until: Instant,
 ) -> (Seen, u64, u64) {
     let (mut seen, mut done, mut unknown) = (Seen::default(), 0, 0);
-    let mut clients = Vec::new();
-    for service in services {
-        clients.push(Client::connect(service).await);
-    }
     for (n, id) in (1_i64..).zip((first..RECORDS).step_by(WRITERS).cycle()) {
         if Instant::now() > until {
             break;
@@ -121,10 +117,12 @@ async fn write(
             Ok(time) => {
                 ledger.acknowledge(id, n, time);
                 done += 1;
-                for client in &mut clients {
+                for service in services {
+                    // The service closes a connection that is idle while the writer waits for MongoDB.
+                    let mut client = Client::connect(service).await;
                     let asked = Instant::now();
                     let bounds = Bounds { not_before: Some(time), ..Bounds::default() };
-                    ask(client, &ledger, id..id + 1, bounds, &mut seen).await;
+                    ask(&mut client, &ledger, id..id + 1, bounds, &mut seen).await;
                     seen.own.push(asked.elapsed());
                 }
             }
