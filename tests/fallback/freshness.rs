@@ -147,7 +147,7 @@ async fn a_transaction_that_does_not_fit_into_one_reply_is_read_whole() {
     let writer = Writer::new(&server).await;
     let store = over(&server.url(), settings(Mode::Replica)).await;
     ready(&*store).await;
-    let long = "long ".repeat(3_355_000);
+    let long = "x".repeat(16_777_000);
     for n in 1..6 {
         let mut session = writer.client.start_session().await.expect("a session");
         session.start_transaction().write_concern(WriteConcern::majority()).await.expect("a transaction");
@@ -161,7 +161,7 @@ async fn a_transaction_that_does_not_fit_into_one_reply_is_read_whole() {
             let found = get_after(&*store, id, time).await.expect("an answer");
             let document = found.document.as_ref().expect("a record");
             let found = RawDocument::from_bytes(document.bson()).and_then(|document| document.get_i32("n"));
-            assert_eq!(found.expect("a number"), n, "{id} is from before {time}");
+            assert_eq!(found.ok(), Some(n), "{id} is from before {time}");
         }
     }
 }
