@@ -62,7 +62,7 @@ const OPTIONS: &[(&str, Values)] = &[
     ("proxyPassword", Ignored(NO_PROXY)),
     ("proxyPort", Ignored(NO_PROXY)),
     ("proxyUsername", Ignored(NO_PROXY)),
-    ("readConcernLevel", OneOf(&["local", "available", "majority", "linearizable", "snapshot"])),
+    ("readConcernLevel", Any),
     ("readPreference", OneOf(&["primary", "primaryPreferred", "secondary", "secondaryPreferred", "nearest"])),
     ("readPreferenceTags", Pairs),
     ("replicaSet", Any),
@@ -214,10 +214,8 @@ fn ignored(name: &str, value: &str, kind: Values) -> Result<Option<String>, Stri
         },
         OneOf(values) => match values.iter().any(|known| known.eq_ignore_ascii_case(value)) {
             true => Ok(None),
-            // Ignoring one of these could return other data than wanted.
-            false if matches!(name, "readPreference" | "readConcernLevel") => {
-                Err(format!("{name} must be one of {}", values.join(", ")))
-            }
+            // Ignoring a read preference could return old data from another server.
+            false if name == "readPreference" => Err(format!("{name} must be one of {}", values.join(", "))),
             false => wrong(&format!("one of {}", values.join(", "))),
         },
         Pairs => match value.split(',').all(|pair| pair.contains(':')) {
@@ -343,7 +341,8 @@ mod tests {
                 "",
             ),
             ("readPreferenceTags=dc%3Aa&maxPoolSize=%31%30", "?readPreferenceTags=dc%3Aa&maxPoolSize=%31%30", ""),
-            ("readConcernLevel=Major%69ty&tls=%74rue", "?readConcernLevel=majority&tls=%74rue", ""),
+            ("readPreference=Second%61ry&tls=%74rue", "?readPreference=secondary&tls=%74rue", ""),
+            ("readConcernLevel=AsTheServerKnows", "?readConcernLevel=AsTheServerKnows", ""),
             ("authMechanismProperties=", "", "authMechanismProperties is ignored: it has no value"),
         ] {
             assert_eq!(warnings(options), why);
@@ -374,10 +373,6 @@ mod tests {
             (
                 "mongodb://a/?tls=true&ssl=%66alse",
                 "tls (or ssl) as true and as false contradict each other: leave one out",
-            ),
-            (
-                "mongodb://a/?readConcernLevel=most",
-                "readConcernLevel must be one of local, available, majority, linearizable, snapshot",
             ),
             ("mongodb://a/?tls=yes", "tls must be true or false"),
             ("mongodb://u:p?w@a/x", "option 1 has no value: write NAME=VALUE"),
