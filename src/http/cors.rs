@@ -2,11 +2,14 @@
 
 use std::time::Duration;
 
-use axum::http::header::{AGE, ALLOW, ETAG, LINK, ORIGIN, RETRY_AFTER};
-use axum::http::{HeaderName, Method};
+use axum::http::header::{ACCESS_CONTROL_ALLOW_METHODS, AGE, ALLOW, ETAG, LINK, ORIGIN, RETRY_AFTER};
+use axum::http::{HeaderName, HeaderValue, Method};
+use axum::response::Response;
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
+use tower_http::set_header::SetResponseHeaderLayer;
 
 use super::count::{PREFERENCE_APPLIED, RECORDS_COUNT};
+use super::problem::ALLOWED_METHODS;
 use super::rate_limit::{RATE_LIMIT, RATE_LIMIT_POLICY};
 use super::request_id::REQUEST_ID;
 use super::response::{CACHE_STATUS, RECORDS_AS_OF};
@@ -16,10 +19,12 @@ use super::timing::SERVER_TIMING;
 /// The time that a browser may keep the answer to a preflight: the longest that any browser does.
 const MAX_AGE: Duration = Duration::from_secs(2 * 60 * 60);
 
+pub type AllowLayer = SetResponseHeaderLayer<fn(&Response) -> Option<HeaderValue>>;
+
 /// Answers preflights, and tells browsers which origins may read the responses. `None` when no origin may.
 ///
 /// Without `Access-Control-Allow-Credentials`: the service has no cookies, and pages send `Authorization` themselves.
-pub fn layer(settings: &Settings) -> Option<CorsLayer> {
+pub fn layer(settings: &Settings) -> Option<(AllowLayer, CorsLayer)> {
     let origins = &settings.cors_origins;
     if origins.is_empty() {
         return None;
@@ -53,5 +58,10 @@ pub fn layer(settings: &Settings) -> Option<CorsLayer> {
         ])
         .max_age(MAX_AGE)
         .vary(vary.to_vec());
-    Some(layer)
+    Some((SetResponseHeaderLayer::if_not_present(ALLOW, allowed_methods), layer))
+}
+
+/// tower-http answers every `OPTIONS` as a preflight. Others than browsers read `Allow`.
+fn allowed_methods(response: &Response) -> Option<HeaderValue> {
+    response.headers().contains_key(ACCESS_CONTROL_ALLOW_METHODS).then_some(ALLOWED_METHODS)
 }

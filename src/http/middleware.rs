@@ -19,6 +19,7 @@ use tower_http::set_header::SetResponseHeaderLayer;
 
 use super::access_log::RequestContext;
 use super::authorize::{Credentials, require_scope};
+use super::cors::AllowLayer;
 use super::layered::Layered;
 use super::metrics::RouteMetrics;
 use super::problem::Problem;
@@ -38,7 +39,7 @@ pub type HttpService = MapResponse<Router, fn(Response) -> Response>;
 pub struct Routes {
     app: App,
     router: Router<App>,
-    cors: Option<CorsLayer>,
+    cors: Option<(AllowLayer, CorsLayer)>,
     rate_limiter: Option<Arc<RateLimiter>>,
 }
 

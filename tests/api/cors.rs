@@ -155,3 +155,20 @@ fn a_header_that_no_page_can_send_is_refused(#[values("a b", "x:y", "", "é")] n
     let settings = records::http::Settings::from(Duration::from_secs(1));
     assert!(settings.cors_headers(["accept", name]).unwrap_err().contains("X-Tenant"));
 }
+
+#[rstest]
+#[case(&[])]
+#[case(&["*"])]
+#[case(&["https://app.example"])]
+#[tokio::test]
+async fn options_names_the_methods_that_are_allowed(
+    #[case] origins: &'static [&'static str],
+    #[values("*", "/api/v1/records", "/api/v1/records/1", "/livez")] path: &str,
+    #[values("", "Origin: https://app.example\r\n", PREFLIGHT)] headers: &str,
+) {
+    let server = server(origins).await;
+    let answer = server.request("OPTIONS", path, headers).await;
+    assert_eq!(answer.header("allow"), Some("GET, HEAD"), "{answer:?}");
+    let is_answered = path == "*" || !origins.is_empty();
+    assert_eq!(answer.status, if is_answered { 200 } else { 405 });
+}
