@@ -15,7 +15,6 @@ use tower::layer::layer_fn;
 use tower::util::MapResponse;
 use tower::{ServiceBuilder, service_fn};
 use tower_http::cors::CorsLayer;
-use tower_http::set_header::SetResponseHeaderLayer;
 
 use super::access_log::RequestContext;
 use super::authorize::{Credentials, require_scope};
@@ -106,7 +105,6 @@ impl Routes {
             layer_fn(move |inner| require_scope(credentials.clone(), scope, limiter.clone(), inner))
         });
         ServiceBuilder::new()
-            .layer(SetResponseHeaderLayer::overriding(X_CONTENT_TYPE_OPTIONS, NOSNIFF))
             .layer(layer_fn(move |inner| observe(app.clone(), route.clone(), inner)))
             .option_layer(self.cors.clone())
             .option_layer(by_address)
@@ -150,6 +148,7 @@ fn finish(app: &App, mut context: RequestContext, store_time: Option<StoreTime>,
         context.set_caller(caller);
     }
     response.headers_mut().insert(REQUEST_ID, context.id().value().clone());
+    response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, NOSNIFF);
     if app.draining.has_begun() {
         // A client that keeps its connection would lose it at the end of the drain, perhaps with a request on it.
         response.headers_mut().insert(CONNECTION, CLOSE);

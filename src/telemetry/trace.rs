@@ -1,6 +1,6 @@
 //! The spans of requests, and the trace that a request is part of.
 
-use hyper::HeaderMap;
+use hyper::header::{HeaderMap, HeaderName};
 use tracing::Span;
 use tracing::field::Empty;
 
@@ -9,6 +9,8 @@ pub const CAN_EXPORT: bool = cfg!(feature = "otlp");
 
 /// The target of every span: the exporter takes them all, and the log none.
 pub const TARGET: &str = "records::trace";
+
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// Starts the span of a request, in the trace that the request's headers name or in a new one. Disabled unless spans are
 /// exported.
@@ -61,7 +63,7 @@ pub fn trace_id(span: &Span, headers: &HeaderMap) -> Option<String> {
     if let Some(id) = super::otlp::trace_id(span) {
         return Some(id);
     }
-    parent_trace_id(headers.get("traceparent")?.to_str().ok()?).map(str::to_owned)
+    parent_trace_id(headers.get(TRACEPARENT)?.to_str().ok()?).map(str::to_owned)
 }
 
 /// Returns the trace id in a `traceparent`, if that is valid ([W3C](https://www.w3.org/TR/trace-context/#traceparent-header)).
