@@ -11,11 +11,11 @@ use axum::extract::State;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::IntoResponse;
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, MetricEncoder, NoLabelSet, text};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, MetricEncoder, NoLabelSet, text};
 use prometheus_client::metrics::MetricType;
-use prometheus_client::metrics::counter::{ConstCounter, Counter};
+use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
@@ -104,14 +104,6 @@ impl Metrics {
         if let Some(connections) = &settings.connections {
             connections.register(&mut registry);
         }
-        let (limit, files) = (settings.process_memory_limit, settings.reloaded.clone());
-        registry.register_collector(Box::new(Current { responses: memory.clone(), limit, files }));
-        if let Some(dropped) = &settings.dropped_lines {
-            registry.register_collector(Box::new(DroppedLines(dropped.clone())));
-        }
-        if let Some(tokens) = &settings.tokens {
-            registry.register_collector(Box::new(TokenKeys(tokens.clone())));
-        }
         let health_check = Gauge::default();
         registry.register_with_unit(
             "store_health_check_duration",
@@ -119,7 +111,14 @@ impl Metrics {
             Unit::Seconds,
             health_check.clone(),
         );
-        registry.register_collector(Box::new(StoreMetrics(store)));
+        registry.register_collector(Box::new(Current {
+            store,
+            responses: memory.clone(),
+            memory_limit: settings.process_memory_limit,
+            files: settings.reloaded.clone(),
+            tokens: settings.tokens.clone(),
+            dropped_lines: settings.dropped_lines.clone(),
+        }));
         Self { registry, requests, seconds, rejected, by_key, in_flight, streams, aborted, health_check }
     }
 
@@ -153,90 +152,67 @@ impl Metrics {
     }
 }
 
-/// Counted by the writer of the log.
-#[derive(Debug)]
-struct DroppedLines(ErrorCounter);
-
-impl Collector for DroppedLines {
-    fn encode(&self, mut encoder: DescriptorEncoder) -> std::fmt::Result {
-        let lines = ConstCounter::new(self.0.dropped_lines() as u64);
-        let help = "Lines of the log that came faster than they could be written";
-        lines.encode(encoder.encode_descriptor("log_lines_lost", help, None, lines.metric_type())?)
-    }
-}
-
 /// Read at each scrape.
 #[derive(Debug)]
 struct Current {
+    store: Arc<dyn Store>,
     responses: MemoryPool,
     /// The memory that the process may use, in bytes.
-    limit: Option<u64>,
+    memory_limit: Option<u64>,
     files: Vec<Arc<dyn Reload>>,
+    tokens: Option<Arc<Tokens>>,
+    /// Counted by the writer of the log.
+    dropped_lines: Option<ErrorCounter>,
+}
+
+impl Current {
+    fn metrics(&self) -> Vec<Metric> {
+        let gauge = |name, help, unit, value| Metric { name, help, unit, value: MetricValue::Gauge(value) };
+        let bytes = |name, help, bytes: Option<u64>| Some(gauge(name, help, Some("bytes"), bytes? as f64));
+        let stale = self.files.iter().filter(|file| file.degraded().is_some()).count();
+        let keys_age = self.tokens.as_ref().and_then(|tokens| tokens.age());
+        let lost = |lines: &ErrorCounter| Metric {
+            name: "log_lines_lost",
+            help: "Lines of the log that came faster than they could be written",
+            unit: None,
+            value: MetricValue::Counter(lines.dropped_lines() as u64),
+        };
+        let own = [
+            bytes(
+                "http_response_memory",
+                "Memory reserved for responses until they are sent",
+                Some(self.responses.reserved() as u64),
+            ),
+            bytes(
+                "http_response_memory_limit",
+                "Memory that may be reserved for responses",
+                Some(self.responses.capacity() as u64),
+            ),
+            bytes("process_resident_memory", "Memory of the process that is in RAM", resident_memory()),
+            bytes(
+                "process_memory_limit",
+                "Memory that the process may use: the limit of its cgroup, or that of the machine",
+                self.memory_limit,
+            ),
+            Some(gauge(
+                "config_files_stale",
+                "Files that have changed and cannot be used, so that their last contents stay in effect",
+                None,
+                stale as f64,
+            )),
+            keys_age.map(|age| {
+                let help = "Time since the keys of tokens were fetched, or since the start";
+                gauge("jwt_keys_age", help, Some("seconds"), age.as_secs_f64())
+            }),
+            self.dropped_lines.as_ref().map(lost),
+        ];
+        own.into_iter().flatten().chain(self.store.metrics()).collect()
+    }
 }
 
 impl Collector for Current {
     fn encode(&self, mut encoder: DescriptorEncoder) -> std::fmt::Result {
-        let bytes = Some(&Unit::Bytes);
-        let stale = self.files.iter().filter(|file| file.degraded().is_some()).count();
-        for (name, help, unit, value) in [
-            (
-                "http_response_memory",
-                "Memory reserved for responses until they are sent",
-                bytes,
-                Some(self.responses.reserved() as f64),
-            ),
-            (
-                "http_response_memory_limit",
-                "Memory that may be reserved for responses",
-                bytes,
-                Some(self.responses.capacity() as f64),
-            ),
-            (
-                "process_resident_memory",
-                "Memory of the process that is in RAM",
-                bytes,
-                resident_memory().map(|bytes| bytes as f64),
-            ),
-            (
-                "process_memory_limit",
-                "Memory that the process may use: the limit of its cgroup, or that of the machine",
-                bytes,
-                self.limit.map(|bytes| bytes as f64),
-            ),
-            (
-                "config_files_stale",
-                "Files that have changed and cannot be used, so that their last contents stay in effect",
-                None,
-                Some(stale as f64),
-            ),
-        ] {
-            let Some(metric) = value.map(ConstGauge::new) else { continue };
-            metric.encode(encoder.encode_descriptor(name, help, unit, metric.metric_type())?)?;
-        }
-        Ok(())
-    }
-}
-
-/// Known to what fetches the keys.
-#[derive(Debug)]
-struct TokenKeys(Arc<Tokens>);
-
-impl Collector for TokenKeys {
-    fn encode(&self, mut encoder: DescriptorEncoder) -> std::fmt::Result {
-        let Some(age) = self.0.age() else { return Ok(()) };
-        let (metric, help) =
-            (ConstGauge::new(age.as_secs_f64()), "Time since the keys of tokens were fetched, or since the start");
-        metric.encode(encoder.encode_descriptor("jwt_keys_age", help, Some(&Unit::Seconds), metric.metric_type())?)
-    }
-}
-
-/// Read from the store at each scrape.
-#[derive(Debug)]
-struct StoreMetrics(Arc<dyn Store>);
-
-impl Collector for StoreMetrics {
-    fn encode(&self, mut encoder: DescriptorEncoder) -> std::fmt::Result {
-        for Metric { name, help, unit, value } in self.0.metrics() {
+        for Metric { name, help, unit, value } in self.metrics() {
             let unit = unit.map(|unit| match unit {
                 "seconds" => Unit::Seconds,
                 "bytes" => Unit::Bytes,
