@@ -8,7 +8,6 @@ mod connection;
 mod http2;
 mod open_files;
 mod per_address;
-mod transport;
 mod unacknowledged;
 mod usage;
 

@@ -17,17 +17,17 @@ use hyper_util::service::TowerToHyperService;
 use tokio::io::{self, AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
+use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::{Service, ServiceExt};
 
 use super::client_stream::ClientStream;
 use super::http2::{ResponseBody, StreamExecutor};
-use super::transport::Transport;
 use super::usage::Usage;
 use super::{DRAIN_GRACE, Limits};
 use crate::client::PeerAddress;
-use crate::tls::Acceptor;
+use crate::tls::{Acceptor, Stream};
 
 /// The longest head of a request (request line and headers), in bytes; a longer one is a 431. Enough for an id of several
 /// kilobytes and for the cookies of other services on the same host.
@@ -71,8 +71,9 @@ pub async fn serve<S, B>(
     // hyper would at once close a connection on which it has read nothing yet, and lose a request that has arrived.
     let grace_over = || draining.clone().cancelled_owned().then(|()| sleep(DRAIN_GRACE));
     let stream = ClientStream::new(stream, limits.write_timeout, usage.clone(), limits.connections.clone());
+    // A single type for both, so that hyper's generic code is compiled only once.
     let stream = match &limits.tls {
-        None => Transport::Plain(stream),
+        None => Either::Left(stream),
         Some(acceptor) => {
             let handshake = timeout(limits.header_timeout, handshake(acceptor, stream));
             let result = tokio::select! {
@@ -80,7 +81,7 @@ pub async fn serve<S, B>(
                 () = grace_over() => return,
             };
             match result {
-                Ok(stream) => stream,
+                Ok(stream) => Either::Right(stream),
                 Err(error) => {
                     limits.connections.count_failed_handshake();
                     tracing::debug!(%error, "TLS handshake failed");
@@ -130,7 +131,7 @@ pub async fn serve<S, B>(
 
 /// Begins TLS on `stream`. A client that speaks HTTP without TLS is told so: every method begins with an upper-case letter, and no
 /// TLS record does.
-async fn handshake(acceptor: &Acceptor, mut stream: ClientStream) -> io::Result<Transport> {
+async fn handshake(acceptor: &Acceptor, mut stream: ClientStream) -> io::Result<Box<dyn Stream>> {
     if stream.peek().await?.is_some_and(|byte| byte.is_ascii_uppercase()) {
         stream.write_all(USE_HTTPS).await?;
         stream.shutdown().await?;
@@ -138,7 +139,7 @@ async fn handshake(acceptor: &Acceptor, mut stream: ClientStream) -> io::Result<
         io::copy(&mut stream.take(HEAD_MAX_BYTES as u64), &mut io::sink()).await?;
         return Err(io::Error::new(io::ErrorKind::InvalidData, "the client speaks HTTP without TLS"));
     }
-    acceptor.accept(stream).await.map(Transport::Tls)
+    acceptor.accept(stream).await
 }
 
 fn builder(limits: &Limits, streams: TaskTracker) -> auto::Builder<StreamExecutor> {
