@@ -63,7 +63,7 @@ const AHEAD_PAUSE: Duration = Duration::from_millis(50);
 const UNSORTABLE_SEARCHED: i64 = 20;
 
 /// A `find` command.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 struct Find {
     clauses: Vec<Bdoc>,
     /// `None` for a scan, whose order does not matter.
@@ -210,15 +210,11 @@ impl MongoDb {
         let as_of = self.inner.client.as_of().max(Some(time));
         let find = Find {
             clauses: vec![filter_by_keys(keys)],
-            sort: None,
             projection: self.inner.exposed_fields(),
-            limit: None,
             batch: FIRST_BATCH_DOCUMENTS,
-            by_bytes: false,
-            settled: false,
             not_before: Some(time),
             is_timed: true,
-            is_resumable: false,
+            ..Find::default()
         };
         let found = || {
             let find = find.clone();
@@ -305,15 +301,10 @@ impl MongoDb {
         let sort = pushdown::order(&request.sort).filter(|_| !has_other_collation && !has_array_ids);
         let scan = Find {
             clauses: if has_other_collation { Vec::new() } else { clauses },
-            sort: None,
-            projection: None,
-            limit: None,
             batch: self.batch_documents(&namespace, None),
             by_bytes: namespace.collation != Collation::ByBytes && !has_other_collation,
-            settled: false,
             not_before: request.freshness.not_before,
-            is_timed: false,
-            is_resumable: false,
+            ..Find::default()
         };
         let Some(sort) = sort else { return self.execute(scan, request).await };
         let all = ListRequest { freshness: request.freshness, ..ListRequest::default() };
@@ -418,17 +409,12 @@ impl MongoDb {
             let namespace = self.namespace().await?;
             let is_in_order = namespace.has_ids_in_key_order();
             let mut find = Find {
-                clauses: Vec::new(),
                 // The index of `_id` gives this order, whatever its collation. The server would have to sort a view.
                 sort: (namespace.kind == Kind::Collection).then(|| doc! { "_id": 1 }),
                 projection: self.inner.exposed_fields(),
-                limit: None,
                 batch: self.snapshot_batch(&namespace),
-                by_bytes: false,
                 settled: true,
-                not_before: None,
-                is_timed: false,
-                is_resumable: false,
+                ..Find::default()
             };
             if let Some(after) = after {
                 if !is_in_order {
