@@ -122,14 +122,13 @@ async fn a_directory_of_the_version_before_is_taken_over() {
         let path = directory.path().join("copy");
         let server = filled_set().await;
         with_copy(scheme, &path, &server).await;
-        // The previous version had other file names and another layout.
-        fs::write(path.join("LOCK"), "records, copies of a store\n").expect("a file");
-        fs::rename(path.join("replica.json"), path.join("copy.json")).expect("a state");
+        let state = fs::read_to_string(path.join("replica.json")).expect("a state");
+        let (before_it, after) = state.split_once("\"format\":4").expect("the version");
+        fs::write(path.join("replica.json"), format!("{before_it}\"format\":3{after}")).expect("a state");
         let before = generations(&path);
         let store = over(&server.url(), settings_in(scheme, &path)).await;
         ready(&*store).await;
         assert_eq!(generations(&path).len(), 1);
-        assert!(!path.join("copy.json").exists());
         let metrics = metrics(&*store);
         assert!(metrics.contains("fallback_replica_snapshots_total 1\n"), "{before:?} was used:\n{metrics}");
     }

@@ -36,10 +36,6 @@ const STATE_NEW: &str = "replica.json.new";
 /// The text of the lock file, which distinguishes it from a foreign file of that name.
 const MARK: &str = "records, fallback replica\n";
 
-/// The mark and the state files of earlier versions, whose directories are reused.
-const OLD_MARK: &str = "records, copies of a store\n";
-const OLD_STATES: [&str; 2] = ["copy.json", "copy.json.new"];
-
 /// The layout of the directory and of the stores in it.
 const FORMAT: u32 = 4;
 
@@ -339,9 +335,6 @@ impl Directory {
         let mut last = 0;
         for entry in fs::read_dir(&self.path).map_err(cannot)? {
             let entry = entry.map_err(cannot)?;
-            if OLD_STATES.iter().any(|state| entry.file_name() == *state) {
-                fs::remove_file(entry.path()).map_err(cannot)?;
-            }
             let Some(number) = SnapshotDir::number_of(&entry).map_err(cannot)? else { continue };
             last = last.max(number);
             if Some(number) != kept {
@@ -359,7 +352,7 @@ fn foreign_entry(path: &Path) -> io::Result<Option<String>> {
         Err(error) if [ErrorKind::NotFound, ErrorKind::IsADirectory].contains(&error.kind()) => Ok(false),
         Err(error) => Err(error),
     };
-    let is_marked = is(LOCK, |text| [MARK, OLD_MARK].iter().any(|mark| text == mark.as_bytes()))?;
+    let is_marked = is(LOCK, |text| text == MARK.as_bytes())?;
     // The lock is empty if the process was killed before it wrote the mark.
     let is_lock = is_marked || is(LOCK, <[u8]>::is_empty)?;
     for entry in fs::read_dir(path)? {
@@ -367,7 +360,7 @@ fn foreign_entry(path: &Path) -> io::Result<Option<String>> {
         let name = entry.file_name();
         let is_known = if name == LOCK {
             is_lock
-        } else if [STATE, STATE_NEW].iter().chain(&OLD_STATES).any(|state| name == *state) {
+        } else if name == STATE || name == STATE_NEW {
             is_marked && entry.file_type()?.is_file()
         } else {
             is_marked && SnapshotDir::number_of(&entry)?.is_some()
