@@ -14,7 +14,7 @@ use super::limits::StreamPermit;
 use super::request_id::RequestId;
 use crate::query::Path;
 use crate::record::{Document, Malformed};
-use crate::store::{self, Error, MemoryPool, MemoryReservation, RowStream, UNCOUNTED_BYTES};
+use crate::store::{self, MemoryPool, MemoryReservation, RowStream, UNCOUNTED_BYTES};
 use crate::wire;
 
 /// The size of a chunk, if the store has enough records ready: large enough that the cost per chunk does not matter, and small
@@ -85,17 +85,13 @@ pub fn encode(
     // JSON is about as long as BSON; small documents of numbers and dates take half as much again.
     reservation.try_grow(2 * bson_bytes)?;
     let mut json = Vec::with_capacity(bson_bytes + bson_bytes / 2);
-    write(&mut json).map_err(malformed)?;
+    write(&mut json)?;
     if json.capacity() > UNCOUNTED_BYTES {
         json.shrink_to_fit();
         reservation.try_grow(json.len())?;
     }
     reservation.shrink_to(json.len());
     Ok(Bytes::from_owner(Reserved { bytes: json, _reservation: reservation }))
-}
-
-pub fn malformed(error: Malformed) -> Error {
-    Error::broken("a stored document cannot be read").with_source(error)
 }
 
 /// Bytes until they are sent, or given up.
@@ -178,7 +174,7 @@ impl RecordBody {
             if self.chunk.capacity() == 0 {
                 self.chunk.reserve(CHUNK_BYTES + CHUNK_BYTES / 4);
             }
-            self.encoder.push(&mut self.chunk, &row.document).map_err(malformed)?;
+            self.encoder.push(&mut self.chunk, &row.document)?;
             if self.chunk.len() > 2 * CHUNK_BYTES {
                 self.chunk.shrink_to_fit();
                 // The document stays counted: what the store has read ahead may be as large.

@@ -33,7 +33,7 @@ pub async fn record(State(app): State<App>, request: Request) -> Result<Response
     let found = StoreTime::of(&head.extensions, app.get(&id, freshness.as_ref())).await?;
     let Some(mut document) = found.document else { return absent(&head.headers, &found) };
     if let Some(projection) = &projection {
-        document = projection.apply(&document).map_err(body::malformed)?;
+        document = projection.apply(&document).map_err(store::Error::from)?;
     }
 
     let bson = document.bson();

@@ -4,7 +4,7 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::record::Document;
+use crate::record::{Document, Malformed};
 
 /// Each kind is a decision of the caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -177,6 +177,13 @@ impl fmt::Display for Report<'_> {
             source = error.source();
         }
         Ok(())
+    }
+}
+
+/// For what this process has stored or checked. Bytes from elsewhere are not its fault.
+impl From<Malformed> for Error {
+    fn from(error: Malformed) -> Self {
+        Self::broken("a stored document cannot be read").with_source(error)
     }
 }
 

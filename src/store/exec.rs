@@ -9,7 +9,7 @@ use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use super::page::PAGE_BYTES;
 use super::{Error, ListRequest, ListResult, Result, Row, RowStream};
 use crate::query::{Cursor, Filter, Position, Projection, Sort, SortError};
-use crate::record::{Document, Key, Malformed};
+use crate::record::{Document, Key};
 
 /// The size of a chunk of a scan: the work on one is some hundred microseconds to a few milliseconds, after which other tasks
 /// run.
@@ -37,7 +37,7 @@ pub async fn execute(chunks: Chunks, request: ListRequest) -> Result<ListResult>
     let ListRequest { filter, sort, after, projection, limit, .. } = request;
     let rows = {
         let key = match &after {
-            Some(after) => Some(after.position.split(&sort).map_err(malformed)?.1),
+            Some(after) => Some(after.position.split(&sort)?.1),
             None => None,
         };
         let expected = limit.filter(|_| filter.is_empty());
@@ -71,13 +71,9 @@ pub async fn peek(mut rows: RowStream) -> Result<ListResult> {
     })
 }
 
-fn malformed(error: Malformed) -> Error {
-    Error::broken("a stored document cannot be read").with_source(error)
-}
-
 fn project(document: Document, position: Option<Position>, projection: Option<&Projection>) -> Result<Row> {
     let document = match projection {
-        Some(projection) => projection.apply(&document).map_err(malformed)?,
+        Some(projection) => projection.apply(&document)?,
         None => document,
     };
     Ok(Row { document, position })
@@ -110,7 +106,7 @@ async fn matching(chunk: Vec<Document>, filter: &Filter) -> Result<Vec<Document>
             bytes = 0;
             tokio::task::yield_now().await;
         }
-        if filter.matches(document.bson()).map_err(malformed)? {
+        if filter.matches(document.bson())? {
             matching.push(document);
         }
     }
@@ -219,7 +215,7 @@ impl TopK {
 /// Converts the error: a client can change its `sort`, while malformed BSON is the store's fault.
 pub fn sort_error(error: SortError) -> Error {
     match error {
-        SortError::Malformed(error) => malformed(error),
+        SortError::Malformed(error) => error.into(),
         SortError::ParallelArrays(..) | SortError::Ambiguous(_) => Error::rejected(
             "sort",
             format!("The records cannot be sorted: {error}. Sort by one of them, or filter such records out."),

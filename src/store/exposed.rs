@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
-use super::{CountResult, Error, GetResult, Health, ListRequest, ListResult, Metric, Precision, Result, Store};
+use super::{CountResult, GetResult, Health, ListRequest, ListResult, Metric, Precision, Result, Store};
 use crate::query::Exposure;
 use crate::record::{Document, RecordId};
 
@@ -24,8 +24,7 @@ impl Exposed {
     fn show(&self, found: Result<GetResult>) -> Result<GetResult> {
         let found = found?;
         let document = found.document.map(|document| self.exposure.show(document)).transpose();
-        let malformed = |error| Error::broken("a stored document cannot be read").with_source(error);
-        Ok(GetResult { document: document.map_err(malformed)?.flatten(), ..found })
+        Ok(GetResult { document: document?.flatten(), ..found })
     }
 }
 
