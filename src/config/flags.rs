@@ -152,7 +152,7 @@ pub struct ServeArgs {
     #[command(flatten)]
     pub log: LogArgs,
     /// Log these requests
-    #[arg(long, env = "RECORDS_ACCESS_LOG", value_name = "WHICH", default_value = "all", help_heading = "Log")]
+    #[arg(long, env = "RECORDS_ACCESS_LOG", value_name = "WHICH", default_value = "errors", help_heading = "Log")]
     pub access_log: AccessLog,
     /// Send traces to this OTLP collector, by HTTP; other variables of OpenTelemetry apply too [default: no traces]
     #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_name = "URL", value_parser = Text::new(), help_heading = "Log")]

@@ -41,9 +41,10 @@ pub const CORS_HEADERS: &[&str] = &[
 /// The requests that have a line in the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum AccessLog {
-    #[default]
+    /// Every request.
     All,
     /// Requests with a status of 500 or more, and those that took longer than a second.
+    #[default]
     Errors,
     Off,
 }

@@ -17,7 +17,8 @@ const SEED: &str = r#"{"_id": "a-private-id", "name": "a private name"}"#;
 fn log_of(arguments: &[&str], paths: &[&str]) -> Vec<String> {
     let directory = directory();
     std::fs::write(directory.path().join("seed"), SEED).unwrap();
-    let serving = Serving::start(&directory, &[&["--store", "memory:", "--seed", "seed"], arguments].concat());
+    let all = ["--store", "memory:", "--seed", "seed", "--access-log", "all"];
+    let serving = Serving::start(&directory, &[&all, arguments].concat());
     for path in paths {
         serving.get(path);
     }
@@ -72,7 +73,8 @@ fn a_request_is_one_line() {
 
 #[test]
 fn a_line_names_the_trace_that_its_request_is_part_of() {
-    let serving = Serving::start(&directory(), &["--store", "memory:", "--log-format", "json", "--server-timing"]);
+    let arguments = ["--store", "memory:", "--log-format", "json", "--access-log", "all", "--server-timing"];
+    let serving = Serving::start(&directory(), &arguments);
     let mut answer = String::new();
     let mut stream = TcpStream::connect(serving.address).unwrap();
     let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
@@ -99,7 +101,8 @@ fn health_and_metrics_are_quiet(#[case] filter: &str, #[case] count: usize) {
 #[rstest]
 #[case::every_request(&["--access-log", "all"], 2)]
 #[case::failures(&["--access-log", "errors"], 1)]
-#[case::failures_by_a_filter(&["--log", "info,records::http::access_log=error"], 1)]
+#[case::failures_by_default(&[], 1)]
+#[case::failures_by_a_filter(&["--access-log", "all", "--log", "info,records::http::access_log=error"], 1)]
 #[case::none(&["--access-log", "off"], 0)]
 fn the_access_log_has_the_requests_that_the_operator_wants(#[case] setting: &[&str], #[case] count: usize) {
     let directory = directory();
@@ -162,7 +165,8 @@ fn a_full_server_is_logged_and_not_for_each_connection() {
 fn nothing_of_a_record_a_query_or_a_header_is_ever_logged(#[values("text", "json")] format: &str) {
     let directory = directory();
     std::fs::write(directory.path().join("seed"), SEED).unwrap();
-    let arguments = ["--store", "memory:", "--seed", "seed", "--log", "trace", "--log-format", format];
+    let arguments =
+        ["--store", "memory:", "--seed", "seed", "--log", "trace", "--access-log", "all", "--log-format", format];
     let serving = Serving::start(&directory, &arguments);
     let mut answers = String::new();
     for path in [
@@ -240,7 +244,8 @@ fn text_is_the_default_and_has_the_same_fields() {
 
 #[rstest]
 fn a_clients_request_id_does_not_look_like_more_fields(#[values("text", "json")] format: &str) {
-    let serving = Serving::start(&directory(), &["--store", "memory:", "--log-format", format]);
+    let arguments = ["--store", "memory:", "--access-log", "all", "--log-format", format];
+    let serving = Serving::start(&directory(), &arguments);
     let mut answer = String::new();
     let mut stream = TcpStream::connect(serving.address).unwrap();
     write!(stream, "GET /api/v1/records/x HTTP/1.0\r\nx-request-id: a\"b\\\r\n\r\n").unwrap();
@@ -285,7 +290,7 @@ fn a_stuck_standard_error_costs_lines_and_delays_no_request_and_no_exit() {
     const REQUESTS: usize = 10_000;
     let directory = directory();
     let mut command = records(&directory, &["--store", "memory:", "--seed", "none", "--listen", "127.0.0.1:0"]);
-    command.env("RECORDS_LOG_FORMAT", "json");
+    command.env("RECORDS_LOG_FORMAT", "json").env("RECORDS_ACCESS_LOG", "all");
     // Standard error is a pipe that the test does not read once the server listens.
     let serving = Serving::spawn(command);
     let stream = TcpStream::connect(serving.address).unwrap();
