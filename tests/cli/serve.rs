@@ -41,6 +41,14 @@ fn the_verb_serve_may_be_left_out() {
     assert_eq!(serving.get("/api/v1/records"), (200, "[]".to_owned()));
 }
 
+#[rstest]
+#[cfg_attr(not(feature = "mongodb"), ignore = "other stores have no collections")]
+fn a_name_that_mongodb_gives_no_collection_is_refused(#[values(".x", "a$b")] name: &str) {
+    let output = run(&directory(), &["--store", "mongodb://127.0.0.1:1/x", "--collection", name], "");
+    let message = format!("--collection {name:?} cannot be a collection: ");
+    assert!(code(&output) == 1 && stderr(&output).contains(&message), "{}", stderr(&output));
+}
+
 #[cfg(target_os = "linux")]
 #[rstest]
 #[case::unless_set(&[], std::thread::available_parallelism().unwrap().get())]

@@ -110,6 +110,7 @@ struct Inner {
 
 /// Reads the URI without connecting.
 pub async fn open(url: String, options: Options) -> Result<Opened> {
+    check_collection(&options.collection)?;
     let uri = parse_and_warn(&url).await?;
     let pool = uri.max_pool_size.filter(|size| *size > 0).unwrap_or(DEFAULT_POOL_SIZE);
     let database = database_of(&uri);
@@ -120,6 +121,15 @@ pub async fn open(url: String, options: Options) -> Result<Opened> {
 pub async fn check(url: String) -> Result<Vec<String>> {
     let (_, warnings) = parse(&url).await?;
     Ok(warnings.into_iter().map(|warning| format!("{URI_WARNING}: {warning}")).collect())
+}
+
+/// Refuses the names with which MongoDB answers every command with `InvalidNamespace`.
+fn check_collection(name: &str) -> Result<()> {
+    if name.starts_with('.') || name.contains(['$', '\0']) {
+        let rule = "in MongoDB, a name does not begin with `.` and has no `$`";
+        return Err(Error::invalid(format!("--collection {name:?} cannot be a collection: {rule}")));
+    }
+    Ok(())
 }
 
 fn database_of(uri: &ConnectionString) -> String {
