@@ -1,5 +1,6 @@
 //! Reads a MongoDB URI by [its specification](https://github.com/mongodb/specifications/blob/master/source/uri-options/uri-options.md):
-//! an option that is unknown, unsupported or has an invalid value is ignored with a warning. The driver refuses such a URI.
+//! an option that is unknown, unsupported or has an invalid value is ignored with a warning, and options that contradict each
+//! other are errors. The driver is stricter.
 
 use std::collections::HashSet;
 
@@ -35,6 +36,7 @@ use Values::{Any, AtLeast, Boolean, Ignored, OneOf, Pairs, Safety};
 const NO_COMPRESSION: &str = "this build talks to MongoDB without compression";
 const TIMEOUT: &str = "--store-timeout bounds every call";
 const NO_PROXY: &str = "this build uses no SOCKS5 proxy";
+const PROXY: [&str; 4] = ["proxyHost", "proxyPort", "proxyUsername", "proxyPassword"];
 
 /// The options of the specification.
 const OPTIONS: &[(&str, Values)] = &[
@@ -97,11 +99,26 @@ const OLD_NAMES: &[(&str, &str)] =
 /// The mechanisms of authentication that the build has.
 const MECHANISMS: [&str; 4] = ["SCRAM-SHA-256", "SCRAM-SHA-1", "MONGODB-X509", "PLAIN"];
 
+/// Groups of options that exclude each other, whatever their values.
+const EXCLUSIVE: &[(&str, &[&str])] = &[
+    (
+        "tlsInsecure",
+        &[
+            "tlsAllowInvalidCertificates",
+            "tlsAllowInvalidHostnames",
+            "tlsDisableCertificateRevocationCheck",
+            "tlsDisableOCSPEndpointCheck",
+        ],
+    ),
+    ("tlsAllowInvalidCertificates", &["tlsDisableCertificateRevocationCheck", "tlsDisableOCSPEndpointCheck"]),
+    ("tlsDisableCertificateRevocationCheck", &["tlsDisableOCSPEndpointCheck"]),
+];
+
 /// Removes the ignored options from `uri`.
 ///
 /// # Errors
 ///
-/// When `tls` contradicts `ssl`, or a required option is not supported. The text repeats no value of the URI.
+/// When two parts of the URI contradict each other, or a required option is not supported. The text repeats no value of the URI.
 pub fn prepare(uri: &str) -> Result<Prepared, String> {
     let Some((before, options)) = uri.split_once('?') else {
         return Ok(Prepared { uri: uri.to_owned(), warnings: Vec::new() });
@@ -208,15 +225,64 @@ fn ignored(name: &str, value: &str, kind: Values) -> Result<Option<String>, Stri
     }
 }
 
-/// Finds the contradictions that the driver does not report: options that are left out here, or that it checks late.
 fn contradictions(before: &str, pairs: &[(&'static str, String)]) -> Result<(), String> {
-    let is_tls = |(name, _): &&(&str, String)| matches!(*name, "tls" | "ssl");
-    let tls: HashSet<_> = pairs.iter().filter(is_tls).map(|(_, value)| value).collect();
+    let values =
+        |name: &str| pairs.iter().filter(|(found, _)| *found == name).map(|(_, value)| &**value).collect::<Vec<_>>();
+    let has = |name: &str| !values(name).is_empty();
+    let is_true = |name: &str| values(name).first() == Some(&"true");
+    let both = |one: &str, other: &str| Err(format!("{one} and {other} contradict each other: leave one out"));
+    let tls: HashSet<_> = values("tls").into_iter().chain(values("ssl")).collect();
     if tls.len() > 1 {
-        return Err("tls (or ssl) has two values: leave one out".into());
+        return both("tls (or ssl) as true", "as false");
     }
-    if before.starts_with("mongodb+srv:") && pairs.contains(&("directConnection", "true".to_owned())) {
-        return Err("directConnection=true is for mongodb://, not for mongodb+srv://".into());
+    for (one, others) in EXCLUSIVE {
+        if let Some(other) = others.iter().find(|other| has(one) && has(other)) {
+            return both(one, other);
+        }
+    }
+    let is_srv = before.starts_with("mongodb+srv:");
+    let hosts = before.rsplit_once('@').map_or(before, |(_, hosts)| hosts);
+    if !is_srv && hosts.contains(',') {
+        for option in ["directConnection", "loadBalanced"] {
+            if is_true(option) {
+                return Err(format!("{option}=true is for one host, and the URI names several"));
+            }
+        }
+    }
+    if is_true("loadBalanced") {
+        if has("replicaSet") {
+            return both("loadBalanced=true", "replicaSet");
+        }
+        if is_true("directConnection") {
+            return both("loadBalanced=true", "directConnection=true");
+        }
+    }
+    if is_srv && is_true("directConnection") {
+        return both("mongodb+srv://", "directConnection=true");
+    }
+    for option in ["srvServiceName", "srvMaxHosts"] {
+        if !is_srv && has(option) {
+            return Err(format!("{option} is for mongodb+srv:// alone"));
+        }
+    }
+    if values("srvMaxHosts").first().and_then(|count| count.parse().ok()).is_some_and(|count: u32| count > 0) {
+        if has("replicaSet") {
+            return both("srvMaxHosts", "replicaSet");
+        }
+        if is_true("loadBalanced") {
+            return both("srvMaxHosts", "loadBalanced=true");
+        }
+    }
+    for option in PROXY {
+        if values(option).len() > 1 {
+            return Err(format!("{option} stands there several times"));
+        }
+        if has(option) && !has("proxyHost") {
+            return Err(format!("{option} needs proxyHost"));
+        }
+    }
+    if has("proxyUsername") != has("proxyPassword") {
+        return Err("proxyUsername and proxyPassword need each other".into());
     }
     Ok(())
 }
@@ -289,10 +355,17 @@ mod tests {
     fn a_contradiction_is_named_without_a_value() {
         for (uri, why) in [
             (
-                "mongodb+srv://a/x?directConnection=true",
-                "directConnection=true is for mongodb://, not for mongodb+srv://",
+                "mongodb://a,b/x?directConnection=true",
+                "directConnection=true is for one host, and the URI names several",
             ),
-            ("mongodb://a/?tls=true&ssl=false", "tls (or ssl) has two values: leave one out"),
+            (
+                "mongodb://a/x?loadBalanced=true&replicaSet=rs0",
+                "loadBalanced=true and replicaSet contradict each other: leave one out",
+            ),
+            (
+                "mongodb://a/?tls=true&ssl=false",
+                "tls (or ssl) as true and as false contradict each other: leave one out",
+            ),
             (
                 "mongodb://u:p@a/?authMechanism=MONGODB-AWS",
                 "the mechanism in authMechanism is not supported: use one of SCRAM-SHA-256, SCRAM-SHA-1, MONGODB-X509, PLAIN, or leave it out",
