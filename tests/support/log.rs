@@ -157,6 +157,8 @@ fn values(head: &str) -> Vec<String> {
     let mut lines = head.lines();
     let target = lines.next().and_then(|line| line.split(' ').nth(1)).unwrap_or_default();
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    // The absolute form begins with a scheme and a host.
+    let path = path.split_once("://").map_or(path, |(_, rest)| rest.split_once('/').map_or("", |(_, path)| path));
     let parameters = query.split('&').flat_map(|parameter| {
         let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
         [name, value].into_iter().chain(value.split(['(', ')', ',', '=']))
