@@ -168,7 +168,6 @@ pub struct FallbackArgs {
     #[arg(long, env = "RECORDS_FALLBACK", value_name = "URL", value_parser = Text::new())]
     pub fallback: Option<String>,
     /// Prefer answers from MongoDB, or from the replica
-
     #[arg(long, env = "RECORDS_FALLBACK_MODE", value_name = "MODE", default_value = "standby")]
     pub fallback_mode: fallback::Mode,
     /// Answer a lookup from the replica when MongoDB takes longer than this; a list may take four times as long to begin
@@ -208,7 +207,8 @@ pub struct FallbackArgs {
 pub struct ServerArgs {
     /// Listen on this address
     ///
-    /// Without HOST, as in :8080, on all addresses of this machine. HOST is an IP address, as in 0.0.0.0:80 or [::1]:80, or the name of an address of this machine.
+    /// Without HOST, as in :8080, on all addresses of this machine. HOST is an IP address, as in 0.0.0.0:80 or [::1]:80, or the
+    /// name of an address of this machine.
     #[arg(long, env = "RECORDS_LISTEN", value_name = "HOST:PORT", default_value = LISTEN)]
     pub listen: ListenAddress,
     /// Serve health and metrics on this address [default: with the API]
