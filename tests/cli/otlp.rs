@@ -75,8 +75,8 @@ fn ask(serving: &Serving, path: &str, headers: &str) -> String {
 
 fn exporting(endpoint: &str, variables: &[(&str, &str)]) -> Serving {
     let directory = directory();
-    let arguments = ["--store", "memory:", "--seed", "none", "--listen", "127.0.0.1:0", "--log-format", "json"];
-    let mut command = records(&directory, &arguments);
+    let arguments = ["--store", "memory:", "--seed", "none", "--listen", "127.0.0.1:0"];
+    let mut command = records(&directory, &[&arguments[..], &["--log-format", "json", "--access-log", "all"]].concat());
     command.env("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint).envs(variables.iter().copied());
     Serving::spawn(command)
 }

@@ -53,7 +53,8 @@ fn settings_that_cannot_be_used_are_refused(#[case] flags: &[&str], #[case] stat
 fn the_log_has_the_subject_and_never_the_token(#[case] subject: &str, #[case] logged: &str) {
     let issuer = Issuer::new();
     let directory = with_keys(&issuer);
-    let serving = Serving::start(&directory, &[&["--store", "memory:", "--seed", "none"], &TOKENS[..]].concat());
+    let arguments = ["--store", "memory:", "--seed", "none", "--access-log", "all"];
+    let serving = Serving::start(&directory, &[&arguments[..], &TOKENS[..]].concat());
     let token = |name: &str, value: Value| {
         let mut claims = claims();
         claims[name] = value;

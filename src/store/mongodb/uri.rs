@@ -370,7 +370,10 @@ mod tests {
                 "mongodb://u:p@a/?authMechanism=MONGODB-AWS",
                 "the mechanism in authMechanism is not supported: use one of SCRAM-SHA-256, SCRAM-SHA-1, MONGODB-X509, PLAIN, or leave it out",
             ),
-            ("mongodb://a/?tls=true&ssl=%66alse", "tls (or ssl) has two values: leave one out"),
+            (
+                "mongodb://a/?tls=true&ssl=%66alse",
+                "tls (or ssl) as true and as false contradict each other: leave one out",
+            ),
             ("mongodb://a/?tls=yes", "tls must be true or false"),
             ("mongodb://u:p?w@a/x", "option 1 has no value: write NAME=VALUE"),
             (
