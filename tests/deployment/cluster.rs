@@ -104,12 +104,17 @@ fn takes_the_replica_of_a_sibling(rendered: &str, deployment: &Deployment) -> Ou
         settings.map(|(name, value)| format!("RECORDS_{name}={}", value.trim_matches(['"', '\'']))).collect();
     let mut flags = vec!["--network-alias", "records-siblings"];
     flags.extend(settings.iter().flat_map(|setting| ["-e", setting]));
+    // The backup has just replaced the records.
+    let is_in_replica = || http::is_in_replica(deployment.port, HIT);
+    wait("the restored records in the replica of the pod", Duration::from_secs(60), is_in_replica)?;
     podman(["stop", "--time", "60", deployment.mongo])?;
     let name = unique("records-sibling");
     let _remove = Finally(|| drop(podman(["rm", "--force", &name])));
     let begin = Instant::now();
     let port = outages::start_instance(deployment, &name, &flags)?;
-    wait("200 from the replica of a sibling", Duration::from_secs(30), || http::status(port, HIT) == 200)?;
+    let answered =
+        wait("200 from the replica of a sibling", Duration::from_secs(30), || http::status(port, HIT) == 200);
+    answered.map_err(|error| format!("{error}: {}", outages::log(&name)))?;
     let after = begin.elapsed();
     for path in [LIST, HIT, MISS] {
         let (found, expected) = (http::get(port, path)?, http::get(deployment.port, path)?);

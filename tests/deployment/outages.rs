@@ -107,11 +107,15 @@ pub fn replica_follows(app: &str, within: Duration) -> Result<Duration, String> 
 }
 
 fn logged(container: &str, text: &str) -> usize {
+    log(container).matches(text).count()
+}
+
+pub fn log(container: &str) -> String {
     let output = Command::new("podman").args(["logs", container]).output();
-    output.map_or(0, |output| {
-        let count = |bytes: &[u8]| String::from_utf8_lossy(bytes).matches(text).count();
-        count(&output.stdout) + count(&output.stderr)
-    })
+    output.map_or_else(
+        |error| error.to_string(),
+        |output| String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned(),
+    )
 }
 
 /// Prints a line for each event at once, since all of them take minutes and a later one may fail.
