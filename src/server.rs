@@ -271,11 +271,11 @@ where
         set_notsent_lowat(&stream);
         let open = self.limits.connections.open();
         let peer = self.limits.with_peer_address.then_some(PeerAddress(peer));
-        let connection =
-            connection::serve(stream, peer, self.service.clone(), self.limits.clone(), self.draining.clone());
+        let (service, limits, draining) = (self.service.clone(), self.limits.clone(), self.draining.clone());
         self.connections.spawn(async move {
             let _held = (permit, open, address_permit);
-            connection.await;
+            // The future is made here: one that was moved in would take its 4 KB twice.
+            connection::serve(stream, peer, service, limits, draining).await;
         });
     }
 

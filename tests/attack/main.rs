@@ -105,7 +105,7 @@ fn main() -> ExitCode {
             floods::wrong_keys(1_000_000)
         }),
         trial("readers::many_slow_readers_of_a_hundred_thousand_records_take_bounded_memory", || {
-            many_slow_readers(Victim::with_records(100_000, 100, &readers::STREAMS))
+            many_slow_readers(Victim::with_records(100_000, 100, &readers::STREAMS), readers::READER_MAX_KIB)
         }),
         trial("readers::pages_that_nobody_reads_take_bounded_memory", || {
             pages_that_nobody_reads(Victim::with_records(OF_8_MB.0, OF_8_MB.1, &[]), 1)
@@ -120,7 +120,8 @@ fn main() -> ExitCode {
     // A remote store reads ahead of slow clients, which takes memory in this process.
     for backend in BACKENDS.iter().filter(|backend| backend.kind == BackendKind::Remote) {
         let readers_of = |what: &str, count, size| {
-            let case = move || many_slow_readers(Victim::with_records_in(backend, count, size, &readers::STREAMS));
+            let victim = move || Victim::with_records_in(backend, count, size, &readers::STREAMS);
+            let case = move || many_slow_readers(victim(), readers::REMOTE_READER_MAX_KIB);
             trial(&format!("readers::many_slow_readers_of_{what}_in_{}_take_bounded_memory", backend.name), case)
         };
         let pages =
