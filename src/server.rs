@@ -8,6 +8,7 @@ mod connection;
 mod http2;
 mod open_files;
 mod per_address;
+mod small_frames;
 mod unacknowledged;
 mod usage;
 

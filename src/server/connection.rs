@@ -2,9 +2,10 @@
 
 use std::convert::Infallible;
 use std::error::Error;
-use std::future::pending;
+use std::future::{pending, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -24,6 +25,7 @@ use tower::{Service, ServiceExt};
 
 use super::client_stream::ClientStream;
 use super::http2::{ResponseBody, StreamExecutor};
+use super::small_frames::SmallFrames;
 use super::usage::Usage;
 use super::{DRAIN_GRACE, Limits};
 use crate::client::PeerAddress;
@@ -106,10 +108,21 @@ pub async fn serve<S, B>(
     // `TaskTracker::wait` returns only if the tracker is closed.
     streams.close();
     let http = builder(&limits, streams.clone());
-    let mut connection = pin!(http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service)));
+    let mut connection =
+        pin!(http.serve_connection(TokioIo::new(SmallFrames::new(stream)), TowerToHyperService::new(service)));
+    // Lets the streams that are ready run first, so that one write carries their responses.
+    let mut has_yielded = false;
+    let after_streams = poll_fn(|context| {
+        has_yielded = !has_yielded && !streams.is_empty();
+        if has_yielded {
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        connection.as_mut().poll(context)
+    });
     let result = tokio::select! {
         biased;
-        result = connection.as_mut() => result,
+        result = after_streams => result,
         () = grace_over() => {
             connection.as_mut().graceful_shutdown();
             connection.await
