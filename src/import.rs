@@ -56,8 +56,8 @@ pub enum Error {
          one that is mounted for it; or import a file by its name, which needs none"
     )]
     Temporary(#[source] io::Error),
-    #[error("{0}. Nothing was stored")]
-    Format(String),
+    #[error("{reason}. {}", if *stored == 0 { "Nothing was stored".to_owned() } else { format!("{stored} documents were stored before") })]
+    Format { reason: String, stored: u64 },
     #[error("{0} of {1} documents are wrong, so nothing was stored. Correct them")]
     Invalid(u64, u64),
     #[error("the file was changed while it was read, at {1}. {0} documents were stored: import it again")]
@@ -201,7 +201,7 @@ async fn storing(
         Ok(skipped) => Ok(ImportSummary { stored, skipped }),
         Err(ReadError::Input(error)) => Err(Error::Input(error)),
         Err(ReadError::Temporary(error)) => Err(Error::Temporary(error)),
-        Err(ReadError::Format(reason)) => Err(Error::Format(reason)),
+        Err(ReadError::Format(reason)) => Err(Error::Format { reason, stored }),
         Err(ReadError::Invalid { bad, all }) => Err(Error::Invalid(bad, all)),
         Err(ReadError::Changed(bad)) => Err(Error::Changed(stored, bad)),
     }
@@ -247,7 +247,7 @@ enum Step {
 enum ReadError {
     Input(io::Error),
     Temporary(io::Error),
-    /// The importer does not read files of this kind.
+    /// The file is of a kind that is not read, or is damaged.
     Format(String),
     Invalid {
         bad: u64,
@@ -360,13 +360,14 @@ fn load(
     let mut documents = Documents::with_missing_id(input, missing_id);
     let mut batch = Vec::new();
     let (mut size, mut skipped) = (0, 0);
+    let mut outcome = Ok(());
     while let Some(document) = documents.next() {
         match document.map_err(ReadError::Input)? {
             Ok(document) => {
                 size += document.bson().len();
                 batch.push(document);
             }
-            Err(bad) if bad.place == Place::File => return Err(ReadError::Format(bad.reason)),
+            Err(bad) if bad.place == Place::File => outcome = Err(ReadError::Format(bad.reason)),
             Err(bad) if skip_invalid => {
                 skipped += 1;
                 progress.bad(&bad);
@@ -389,7 +390,7 @@ fn load(
         let _ = steps.blocking_send(Step::Batch { documents: batch, has_generated_ids });
     }
     progress.end();
-    Ok(skipped)
+    outcome.map(|()| skipped)
 }
 
 /// Reads a stream and keeps a copy. Reports errors of the copy separately from read errors: the remedies differ.

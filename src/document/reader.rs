@@ -7,9 +7,10 @@ use std::fmt;
 use std::io::{self, Cursor, Read};
 use std::rc::Rc;
 
+use super::decompress::{self, Damage};
 use super::extended_json::{self, Error as JsonError};
 use super::format::{Format, HEAD_BYTES, MAX_BSON_BYTES, Utf16Reader};
-use super::{MissingId, ValidationError, decompress, validate_bson};
+use super::{MissingId, ValidationError, validate_bson};
 use crate::record::Document;
 
 /// The longest text of one document, in bytes. Canonical Extended JSON of a document of 16 MiB fits; a file that is one
@@ -65,6 +66,8 @@ pub struct Documents<'a> {
     has_documents: bool,
     /// True once a document had several lines, so that the end of a line is not the end of a document.
     has_long_documents: bool,
+    /// The number of documents until now, with the invalid ones.
+    count: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -103,6 +106,7 @@ impl<'a> Documents<'a> {
             missing_id,
             has_documents: false,
             has_long_documents: false,
+            count: 0,
         }
     }
 
@@ -129,6 +133,10 @@ impl<'a> Documents<'a> {
                 _ => decompress::missing_feature(format).map(str::to_owned),
             };
             if let Some(what) = unsupported {
+                // Damaged data may look like anything.
+                if let Some(failure) = self.window.failure.take() {
+                    return Err(failure);
+                }
                 self.form = Form::Ended;
                 let of = if is_compressed { "what is compressed in it" } else { "this" };
                 return Ok(Some(InvalidDocument { place: Place::File, reason: format!("{of} is {what}") }));
@@ -156,6 +164,19 @@ impl<'a> Documents<'a> {
             self.form = if format == Format::Bson { Form::Bson } else { Form::Documents };
             return Ok(None);
         }
+    }
+
+    /// Returns an error of compressed data as one of the file, with the place.
+    fn explain(&self, error: io::Error) -> io::Result<InvalidDocument> {
+        let Some(Damage { format, problem, remedy }) = error.get_ref().and_then(|inner| inner.downcast_ref()) else {
+            return Err(error);
+        };
+        let bytes = self.window.bytes + self.window.rest().len() as u64;
+        let reason = format!(
+            "the {format} data is {problem} after {} documents ({bytes} bytes decompressed): {remedy}",
+            self.count
+        );
+        Ok(InvalidDocument { place: Place::File, reason })
     }
 
     fn next_document(&mut self) -> io::Result<Option<Outcome>> {
@@ -344,25 +365,22 @@ impl Iterator for Documents<'_> {
     type Item = io::Result<Outcome>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.form == Form::Unknown {
-            match self.start() {
-                Ok(None) => {}
-                Ok(Some(unsupported)) => return Some(Ok(Err(unsupported))),
-                Err(error) => {
-                    self.form = Form::Ended;
-                    return Some(Err(error));
-                }
-            }
-        }
         let item = match self.form {
-            Form::Unknown | Form::Ended => Ok(None),
+            Form::Unknown => match self.start() {
+                Ok(None) => return self.next(),
+                Ok(Some(unsupported)) => Ok(Some(Err(unsupported))),
+                Err(error) => Err(error),
+            },
+            Form::Ended => Ok(None),
             Form::Documents => self.next_document(),
             Form::Array { first } => self.next_element(first),
             Form::Bson => self.next_bson(),
         };
-        if item.is_err() {
+        let item = item.or_else(|error| {
             self.form = Form::Ended;
-        }
+            self.explain(error).map(|invalid| Some(Err(invalid)))
+        });
+        self.count += 1;
         item.transpose()
     }
 }

@@ -146,6 +146,32 @@ fn a_compressed_file_is_stored_whatever_its_name(#[values("file", "-")] from: &s
     }
 }
 
+#[cfg(feature = "compression")]
+#[test]
+fn a_truncated_file_is_refused_with_the_place_or_stored_up_to_it() {
+    for store in persistent_stores() {
+        let directory = directory();
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::none());
+        let lines: String = (0..5_000).map(|id| format!("{{\"_id\":{id}}}\n")).collect();
+        encoder.write_all(lines.as_bytes()).unwrap();
+        let compressed = encoder.finish().unwrap();
+        std::fs::write(directory.path().join("cut.gz"), &compressed[..compressed.len() - 100]).unwrap();
+        let import = |arguments: &[&str]| {
+            let output = run(&directory, &[&["import", "cut.gz", "--store", &store], arguments].concat(), "");
+            assert_eq!(code(&output), 1);
+            stderr(&output)
+        };
+        let errors = import(&[]);
+        let (_, place) = errors.split_once("cut.gz: the gzip data is truncated after ").expect("a place");
+        assert!(place.contains("the file ends early, so get the whole file. Nothing was stored"), "{errors}");
+        assert_eq!(list(&directory, &store), "[]");
+        let count = place.split(' ').next().unwrap();
+        let errors = import(&["--skip-invalid"]);
+        assert!(errors.contains(&format!("get the whole file. {count} documents were stored before")), "{errors}");
+        assert_eq!(list(&directory, &store).matches("_id").count().to_string(), count);
+    }
+}
+
 #[rstest]
 #[case::missing("nothing", "cannot read nothing")]
 #[case::directory(".", "directory")]

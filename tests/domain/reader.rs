@@ -447,11 +447,119 @@ mod compressed {
         assert_eq!(outcomes_of(&compress(b"PK\x03\x04\x14\0\0\0")), [archive]);
     }
 
+    /// Returns the number of documents before the last outcome, and that outcome.
+    fn end_of(file: &[u8]) -> (usize, String) {
+        let outcomes: Vec<_> = Documents::new(file).map(|read| read.unwrap()).collect();
+        (outcomes.len() - 1, outcomes.last().unwrap().as_ref().unwrap_err().to_string())
+    }
+
+    const LINES: u64 = 1_000;
+
+    fn lines() -> Vec<u8> {
+        let line = |id| format!("{{\"_id\":{id},\"n\":{}}}\n", id * 7_919 % 10_007);
+        (0..LINES).map(line).collect::<String>().into_bytes()
+    }
+
     #[rstest]
-    fn a_damaged_file_is_an_error_of_the_input(#[values(gzip, zstd)] compress: fn(&[u8]) -> Vec<u8>) {
-        let mut file = compress(&"{\"_id\":1}\n".repeat(1_000).into_bytes());
-        file.truncate(file.len() - 5);
-        assert!(Documents::new(&*file).any(|read| read.is_err()));
+    #[case(gzip, "gzip")]
+    #[case(zstd, "Zstandard")]
+    fn a_truncated_file_says_so_and_after_how_many_documents(
+        #[case] compress: fn(&[u8]) -> Vec<u8>,
+        #[case] name: &str,
+    ) {
+        let says = |(documents, error): (usize, String)| {
+            let begin = format!("the file: the {name} data is truncated after {documents} documents (");
+            assert!(error.starts_with(&begin), "{error} after {documents}");
+            assert!(error.ends_with(" bytes decompressed): the file ends early, so get the whole file"), "{error}");
+            documents
+        };
+        let whole = compress(&lines());
+        // In the header, in the data, and in the checksum.
+        for length in [4, 5, 9, 12, 20, whole.len() / 2, whole.len() - 8, whole.len() - 5, whole.len() - 1] {
+            says(end_of(&whole[..length]));
+        }
+        let bson = bson::doc! { "_id": 1 }.to_vec().unwrap();
+        for form in [b"[{\"_id\":1},\n{\"_id\":2}]", &*utf16("{\"_id\":1}\n", u16::to_le_bytes), &bson] {
+            let file = compress(form);
+            says(end_of(&file[..file.len() - 3]));
+        }
+        // In the second member, at its first byte, and at its last.
+        let two = [whole.clone(), whole.clone()].concat();
+        for length in [whole.len() + 1, whole.len() + 7, two.len() - 1] {
+            assert!(says(end_of(&two[..length])) >= LINES as usize);
+        }
+        assert_eq!(outcomes_of(&two).len(), 2 * LINES as usize);
+    }
+
+    #[rstest]
+    #[case(gzip, "gzip")]
+    #[case(zstd, "Zstandard")]
+    fn a_corrupted_file_says_so_and_after_how_many_documents(
+        #[case] compress: fn(&[u8]) -> Vec<u8>,
+        #[case] name: &str,
+    ) {
+        let whole = compress(&lines());
+        let mut files: Vec<Vec<u8>> = Vec::new();
+        // A method that does not exist, a reserved bit.
+        let header = if name == "gzip" { (2, 0x07) } else { (4, 0x08) };
+        files.push(whole.clone());
+        files[0][header.0] = header.1;
+        // The middle is garbage, or zero.
+        let middle = whole.len() / 2;
+        files.push([&whole[..middle], &[0xff; 300], &whole[middle + 300..]].concat());
+        files.push([&whole[..middle], &[0; 300], &whole[middle + 300..]].concat());
+        // The second member is damaged.
+        files.push([&*whole, &files[0]].concat());
+        for file in files {
+            let (documents, error) = end_of(&file);
+            let begin = format!("the file: the {name} data is corrupted after {documents} documents (");
+            assert!(error.starts_with(&begin) && error.ends_with("): get another copy of the file"), "{error}");
+        }
+    }
+
+    #[rstest]
+    #[case(gzip, "gzip")]
+    #[case(zstd, "Zstandard")]
+    fn bytes_after_the_end_of_compressed_data_are_named(#[case] compress: fn(&[u8]) -> Vec<u8>, #[case] name: &str) {
+        for garbage in [&b"\n"[..], b"\0\0\0\0\0\0\0\0", b"{\"_id\":1}\n", b"some more text"] {
+            let (documents, error) = end_of(&[&*compress(&lines()), garbage].concat());
+            assert_eq!(documents, LINES as usize);
+            let begin = format!("the file: the {name} data is followed by other bytes after 1000 documents (");
+            assert!(error.starts_with(&begin) && error.ends_with("): remove them"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_checksum_or_length_is_corruption() {
+        let compressed = gzip(&lines());
+        let mut checked = zstd::Encoder::new(Vec::new(), 1).unwrap();
+        checked.include_checksum(true).unwrap();
+        checked.write_all(&lines()).unwrap();
+        for (mut file, at) in [(compressed.clone(), 8), (compressed, 4), (checked.finish().unwrap(), 4)] {
+            let at = file.len() - at;
+            file[at] ^= 1;
+            let (_, error) = end_of(&file);
+            assert!(error.contains("data is corrupted after"), "{error}");
+        }
+    }
+
+    #[test]
+    fn data_that_needs_another_decoder_is_told_apart_from_damage() {
+        let mut long = zstd::Encoder::new(Vec::new(), 1).unwrap();
+        long.window_log(28).unwrap();
+        long.write_all(&lines()).unwrap();
+        // A frame that names the dictionary 7, with one block of one byte.
+        let with_dictionary = b"\x28\xb5\x2f\xfd\x21\x07\x01\x09\0\0{";
+        for (file, says) in [
+            (
+                long.finish().unwrap(),
+                "a window of more than 128 MiB after 0 documents (0 bytes decompressed): decompress",
+            ),
+            (with_dictionary.to_vec(), "a dictionary after 0 documents (0 bytes decompressed): decompress it first"),
+        ] {
+            let (_, error) = end_of(&file);
+            assert!(error.contains(says), "{error}");
+        }
     }
 
     #[rstest]
