@@ -345,6 +345,7 @@ fn the_status_page_names_what_is_wrong(browser: &Browser) {
     let store = "mongodb://127.0.0.1:1/?serverSelectionTimeoutMS=100";
     let page = open_status(browser, &["--store", store]);
     assert!(verdict(&page).starts_with("<h2>Not ready</h2><ul><li>"), "{page}");
+    assert!(!page.contains("<dt>Health check</dt>"), "the time of a check that failed is shown: {page}");
     let page = open_status(browser, &["--store", store, "--fallback", "memory:"]);
     assert!(verdict(&page).contains("There is no usable replica."), "{page}");
     assert!(page.contains("<h2>Replica</h2><dl><dt>State</dt><dd>interrupted</dd>"), "{page}");

@@ -34,7 +34,8 @@ pub async fn ready(State(app): State<App>) -> Result<impl IntoResponse, Problem>
     }
     let begun = Instant::now();
     let health = app.store.health().await;
-    app.metrics.set_health_check_duration(begun.elapsed());
+    let has_answered = health.as_ref().is_ok_and(|health| !health.is_from_replica);
+    app.metrics.set_health_check_duration(has_answered.then(|| begun.elapsed()));
     let degraded = health?.degraded;
     let degraded = degraded.or_else(|| app.settings.reloaded.iter().find_map(|value| value.degraded()));
     let body = match degraded {

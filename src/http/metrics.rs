@@ -3,8 +3,7 @@
 //!
 //! No id, record, text of a request or secret is part of it. Every label has few values.
 
-use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::extract::State;
@@ -63,7 +62,7 @@ pub struct Metrics {
     in_flight: Gauge,
     streams: Gauge,
     aborted: Counter,
-    health_check: Gauge<f64, AtomicU64>,
+    health_check: Arc<Mutex<Option<Duration>>>,
 }
 
 impl Metrics {
@@ -104,15 +103,10 @@ impl Metrics {
         if let Some(connections) = &settings.connections {
             connections.register(&mut registry);
         }
-        let health_check = Gauge::default();
-        registry.register_with_unit(
-            "store_health_check_duration",
-            "Time that the last check of readiness waited for the store; short while the circuit breaker is open",
-            Unit::Seconds,
-            health_check.clone(),
-        );
+        let health_check = Arc::default();
         registry.register_collector(Box::new(Current {
             store,
+            health_check: Arc::clone(&health_check),
             responses: memory.clone(),
             memory_limit: settings.process_memory_limit,
             files: settings.reloaded.clone(),
@@ -132,8 +126,9 @@ impl Metrics {
         self.rejected.get_or_create(&Rejected { reason }).inc();
     }
 
-    pub fn set_health_check_duration(&self, duration: Duration) {
-        self.health_check.set(duration.as_secs_f64());
+    /// `None` if the store did not answer the check.
+    pub fn set_health_check_duration(&self, duration: Option<Duration>) {
+        *self.health_check.lock().unwrap_or_else(PoisonError::into_inner) = duration;
     }
 
     pub fn count_caller(&self, caller: &Caller) {
@@ -156,6 +151,7 @@ impl Metrics {
 #[derive(Debug)]
 struct Current {
     store: Arc<dyn Store>,
+    health_check: Arc<Mutex<Option<Duration>>>,
     responses: MemoryPool,
     /// The memory that the process may use, in bytes.
     memory_limit: Option<u64>,
@@ -170,6 +166,7 @@ impl Current {
         let gauge = |name, help, unit, value| Metric { name, help, unit, value: MetricValue::Gauge(value) };
         let bytes = |name, help, bytes: Option<u64>| Some(gauge(name, help, Some("bytes"), bytes? as f64));
         let stale = self.files.iter().filter(|file| file.degraded().is_some()).count();
+        let health_check = *self.health_check.lock().unwrap_or_else(PoisonError::into_inner);
         let keys_age = self.tokens.as_ref().and_then(|tokens| tokens.age());
         let lost = |lines: &ErrorCounter| Metric {
             name: "log_lines_lost",
@@ -200,6 +197,10 @@ impl Current {
                 None,
                 stale as f64,
             )),
+            health_check.map(|duration| {
+                let help = "Time of the last check of readiness, if the store answered it";
+                gauge("store_health_check_duration", help, Some("seconds"), duration.as_secs_f64())
+            }),
             keys_age.map(|age| {
                 let help = "Time since the keys of tokens were fetched, or since the start";
                 gauge("jwt_keys_age", help, Some("seconds"), age.as_secs_f64())

@@ -46,6 +46,8 @@ use crate::record::{Document, Key, RecordId};
 pub struct Health {
     /// A warning for the operator although requests are answered. Quotes no text of the backend.
     pub degraded: Option<String>,
+    /// True if a replica answers because the primary does not: the time of the check is no latency of the primary.
+    pub is_from_replica: bool,
 }
 
 /// A store of records. A server holds one as `Arc<dyn Store>`, chosen at run time.

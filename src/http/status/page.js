@@ -126,11 +126,9 @@ const findings = (now, at) => {
 };
 const judge = (kind, text, reasons) => {
   const items = reasons.map((reason) => create("li", reason));
-  const verdict = create("p", create("h2", text), create("ul", ...items));
+  const { innerHTML } = create("p", create("h2", text), create("ul", ...items));
   // Screen readers read what changes.
-  if ($("verdict").innerHTML === verdict.innerHTML) return;
-  $("verdict").innerHTML = verdict.innerHTML;
-  $("verdict").className = kind;
+  if ($("verdict").innerHTML !== innerHTML) Object.assign($("verdict"), { innerHTML, className: kind });
 };
 
 const ask = async () => {

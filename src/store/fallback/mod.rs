@@ -409,7 +409,7 @@ impl Inner {
                     reason.into_iter().fold(unusable, Error::with_reason)
                 })?;
                 let warning = format!("MongoDB answers, but {unusable}");
-                return Ok(Health { degraded: join([health.degraded, Some(warning)]) });
+                return Ok(Health { degraded: join([health.degraded, Some(warning)]), is_from_replica: false });
             }
         };
         let primary = match self.breaker.is_closed() {
@@ -418,7 +418,7 @@ impl Inner {
         };
         let Some(health) = primary else {
             let degraded = format!("MongoDB is unreachable; the fallback replica from {age} s ago answers");
-            return Ok(Health { degraded: Some(degraded) });
+            return Ok(Health { degraded: Some(degraded), is_from_replica: true });
         };
         let is_stale = !self.replica.is_in_sync();
         let warning = is_stale.then(|| format!("the fallback replica is from {age} s ago and is not updated"));
@@ -428,7 +428,7 @@ impl Inner {
                 "{differences} records of the fallback replica differ from MongoDB, and a new replica is being made"
             )
         });
-        Ok(Health { degraded: join([health.degraded, differs.or(warning)]) })
+        Ok(Health { degraded: join([health.degraded, differs.or(warning)]), is_from_replica: false })
     }
 }
 

@@ -544,7 +544,7 @@ impl Store for MongoDb {
                 let is_so = self.inner.has_missing_ids.load(Ordering::Relaxed);
                 is_so.then(|| "some records have no `_id`: they are listed, and have no pages".to_owned())
             };
-            Ok(Health { degraded: missing.or_else(without_id) })
+            Ok(Health { degraded: missing.or_else(without_id), is_from_replica: false })
         })
     }
 
