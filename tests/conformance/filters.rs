@@ -109,7 +109,7 @@ async fn pages_by_a_prefix_are_full(store: Arc<dyn Store>) {
     with_values(&*store, &values.collect::<Vec<_>>()).await;
     let matching: Vec<String> = (0..60).filter(|n| n % 3 > 0).map(|n| n.to_string()).collect();
     let prefix = [("v.starts", "Ab")];
-    for also in [&[][..], &[("sort", "v")], &[("sort", "-v")], &[("sort", "nothing"), ("fields", "nothing")]] {
+    for also in [&[][..], &[("sort", "v")], &[("sort", "-v")], &[("sort", "absent"), ("fields", "absent")]] {
         let all = pages(&*store, &request(&[&prefix, also].concat()), 7).await;
         let (last, full) = all.split_last().expect("pages");
         assert!(full.iter().all(|page| page.len() == 7) && last.len() == 5, "{also:?}: {all:?}");
@@ -140,7 +140,7 @@ async fn one_filter_of_an_or_is_enough(store: Arc<dyn Store>) {
             (&[("or", "(b.lt=1,b.gt=1)")], &[1, 2]),
             (&[("or", r"(a\.b.eq=7,a.eq=2)")], &[1, 3]),
             (&[("or", r"(a\.b.eq=7,a.starts=o)")], &[3, 4]),
-            (&[("or", "(nothing.eq=1,nothing.gt=5)")], &[]),
+            (&[("or", "(absent.eq=1,absent.gt=5)")], &[]),
         ],
     )
     .await;
@@ -169,7 +169,7 @@ async fn texts_in_an_or_may_have_any_character(store: Arc<dyn Store>) {
         let id = [id.to_string()];
         let or = format!("(v.eq={json},x.eq=1)");
         assert_eq!(ids(&*store, &[("or", &or)]).await, id, "{or}");
-        let or = format!("(x.eq=1,v.in=(nothing,{json}))");
+        let or = format!("(x.eq=1,v.in=(unequal,{json}))");
         assert_eq!(ids(&*store, &[("or", &or)]).await, id, "{or}");
         if !value.starts_with('"') {
             let special = |character: char| ",()\\\"".contains(character);
@@ -241,7 +241,7 @@ async fn a_filter_finds_every_value_that_its_text_denotes(store: Arc<dyn Store>)
         .collect();
     upsert_texts(&*store, &texts).await;
     for (id, (value, text)) in DENOTED.iter().enumerate() {
-        let choice = format!("nothing,{}", text.replace(',', "\\,"));
+        let choice = format!("unequal,{}", text.replace(',', "\\,"));
         for filter in [("v.eq", *text), ("in.list.eq", *text), ("v.in", &choice)] {
             assert!(ids(&*store, &[filter]).await.contains(&id.to_string()), "{filter:?} must find {value}");
         }

@@ -1,6 +1,6 @@
 //! The cases, and the empty store for each of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -8,6 +8,7 @@ use std::time::Duration;
 use bson::{Bson, doc};
 use futures::TryStreamExt;
 use futures::future::BoxFuture;
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use proptest::strategy::Strategy;
 use proptest::test_runner::{Config, TestRunner};
 use records::document::{extended_json, validate};
@@ -389,7 +390,23 @@ pub async fn upsert_texts(store: &dyn Store, texts: &[impl AsRef<str>]) {
     upsert(store, texts.iter().map(|text| document(text.as_ref())).collect()).await;
 }
 
+/// The heads of the requests that would ask for the same over HTTP.
+static REQUESTS: std::sync::Mutex<BTreeSet<String>> = std::sync::Mutex::new(BTreeSet::new());
+
+fn keep_request(path: &str, parameters: &[(&str, &str)]) {
+    const SPECIAL: &AsciiSet = &CONTROLS.add(b' ').add(b'%').add(b'&').add(b'/').add(b'=').add(b'?');
+    let encode = |text| utf8_percent_encode(text, SPECIAL);
+    let parameters = parameters.iter().map(|(name, value)| format!("{}={}&", encode(name), encode(value)));
+    let request = format!("GET /{}?{} HTTP/1.1\r\n\r\n", encode(path), parameters.collect::<String>());
+    REQUESTS.lock().expect("requests").insert(request);
+}
+
+pub fn requests() -> String {
+    REQUESTS.lock().expect("requests").iter().cloned().collect()
+}
+
 pub async fn get(store: &dyn Store, id: &str) -> Option<Document> {
+    keep_request(id, &[]);
     let result = store.get(&id.into()).await;
     result.unwrap_or_else(|error| panic!("get of {id:?}: {}", error.report())).document
 }
@@ -431,6 +448,7 @@ pub fn after_key(key: &Key) -> ListRequest {
 
 /// Parses the parameters of a URL into a request.
 pub fn request(parameters: &[(&str, &str)]) -> ListRequest {
+    keep_request("", parameters);
     let owned: Vec<_> = parameters.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     let selection = Selection::parse(&owned).unwrap_or_else(|error| panic!("{parameters:?}: {error:?}"));
     let after = match selection.after {

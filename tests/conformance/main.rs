@@ -4,6 +4,8 @@
 //! in trials named `BACKEND-standby::CASE` and `BACKEND-replica::CASE`: there the replica answers all reads, in standby mode
 //! because the primary refuses them. A backend in a server needs one: see `tests/support/servers.rs` for the environment
 //! variables that name it. Without them its trials are shown as ignored; with its name in `TEST_REQUIRE` that is a failure.
+//!
+//! After the trials, the log is searched for the ids and the operands that they asked for.
 
 mod addresses;
 mod concurrency;
@@ -29,6 +31,8 @@ mod writes;
 mod documents;
 #[path = "../support/elsewhere.rs"]
 mod elsewhere;
+#[path = "../support/log.rs"]
+mod log;
 #[path = "../support/servers.rs"]
 mod servers;
 
@@ -82,8 +86,11 @@ fn main() -> ExitCode {
             trials.extend(cases.map(|case| trial(backend, mode, is_exposed, case, runtime.handle().clone())));
         }
     }
+    let mut requests = log::Requests::new();
     let conclusion = libtest_mimic::run(&arguments, trials);
     servers::stop_all();
+    requests.push(&harness::requests());
+    drop(requests);
     // `Conclusion::exit` would end the process without removing the temporary directories.
     conclusion.exit_code()
 }

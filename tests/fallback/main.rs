@@ -22,6 +22,8 @@ mod sharded;
 mod soak;
 mod support;
 
+#[path = "../support/log.rs"]
+mod log;
 #[cfg(feature = "mongodb")]
 #[path = "../support/mongos.rs"]
 mod mongos;

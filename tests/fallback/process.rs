@@ -1,15 +1,18 @@
 //! A service process that is killed, with a replica that outlives it.
 
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use records::store::{BACKENDS, BackendKind};
 use tempfile::TempDir;
 
 use crate::cases;
+use crate::log::assert_logs_no_value;
 use crate::proxy::Proxy;
 use crate::support::*;
 
@@ -19,6 +22,7 @@ cases! {
     a_disk_that_takes_no_more_leaves_the_answers_to_the_server_and_says_so,
     a_copy_whose_disk_was_full_for_a_while_is_kept_again,
     without_a_usable_replica_it_is_ready_as_long_as_slow_lookups_are_answered,
+    the_time_of_the_health_check_is_shown_while_the_server_answers,
 }
 
 pub struct Service {
@@ -27,6 +31,9 @@ pub struct Service {
     /// Health and metrics, where they have an address of their own.
     pub admin: Option<SocketAddr>,
     log: Arc<Mutex<String>>,
+    reader: Option<JoinHandle<()>>,
+    /// The heads of the requests, whose values are not in the log.
+    requests: Mutex<BTreeSet<String>>,
 }
 
 impl Service {
@@ -72,7 +79,7 @@ impl Service {
             "2s",
         ]);
         // Logs the replication without each request.
-        command.args(["--log", "info,records::http=error"]);
+        command.args(["--log", "info,records::store=debug,records::http=error"]);
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("it starts");
         let mut log = BufReader::new(child.stderr.take().expect("a log"));
         let mut text = String::new();
@@ -92,20 +99,33 @@ impl Service {
         // A thread reads the log, so that the process never waits for a full pipe.
         let lines = Arc::new(Mutex::new(text));
         let kept = lines.clone();
-        std::thread::spawn(move || {
-            log.lines().map_while(std::io::Result::ok).for_each(|line| kept.lock().expect("a log").push_str(&line))
+        let reader = std::thread::spawn(move || {
+            let lines = log.lines().map_while(std::io::Result::ok);
+            lines.for_each(|line| kept.lock().expect("a log").push_str(&(line + "\n")));
         });
-        Self { child, address, admin, log: lines }
+        Self { child, address, admin, log: lines, reader: Some(reader), requests: Mutex::default() }
     }
 
     /// Returns the head and the body of a response.
     pub fn get(&self, path: &str) -> (String, String) {
-        let (head, body) = get_bytes(self.address, path);
+        let (head, body) = self.get_bytes(self.address, path);
         (head, String::from_utf8(body).expect("UTF-8"))
     }
 
     pub fn admin(&self, path: &str) -> (String, Vec<u8>) {
-        get_bytes(self.admin.expect("an admin address"), path)
+        self.get_bytes(self.admin.expect("an admin address"), path)
+    }
+
+    fn get_bytes(&self, address: SocketAddr, path: &str) -> (String, Vec<u8>) {
+        let request = format!("GET {path} HTTP/1.0\r\n\r\n");
+        let mut stream = TcpStream::connect(address).expect("a connection");
+        stream.write_all(request.as_bytes()).expect("a request");
+        self.requests.lock().expect("requests").insert(request);
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).expect("an answer");
+        let head = answer.windows(4).position(|part| part == b"\r\n\r\n").expect("an answer");
+        let body = answer.split_off(head + 4);
+        (String::from_utf8(answer).expect("a head").to_lowercase(), body)
     }
 
     pub fn log(&self) -> String {
@@ -133,9 +153,8 @@ impl Service {
     }
 
     /// Kills the process without warning, like a power cut.
-    pub fn kill(mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+    pub fn kill(self) {
+        drop(self);
     }
 }
 
@@ -143,17 +162,13 @@ impl Drop for Service {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        let read = self.reader.take().map(JoinHandle::join);
+        if !std::thread::panicking() {
+            assert!(read.is_none_or(|read| read.is_ok()), "the log cannot be read");
+            let requests = self.requests.lock().expect("requests").iter().cloned().collect::<String>();
+            assert_logs_no_value(&self.log(), &requests);
+        }
     }
-}
-
-fn get_bytes(address: SocketAddr, path: &str) -> (String, Vec<u8>) {
-    let mut stream = TcpStream::connect(address).expect("a connection");
-    write!(stream, "GET {path} HTTP/1.0\r\n\r\n").expect("a request");
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).expect("an answer");
-    let head = answer.windows(4).position(|part| part == b"\r\n\r\n").expect("an answer");
-    let body = answer.split_off(head + 4);
-    (String::from_utf8(answer).expect("a head").to_lowercase(), body)
 }
 
 fn copy_in(directory: &TempDir, scheme: &str) -> String {
@@ -333,4 +348,20 @@ async fn without_a_usable_replica_it_is_ready_as_long_as_slow_lookups_are_answer
         assert_eq!((service.status("/api/v1/records/1"), service.status("/readyz")), (503, 503), "{limit}");
         server.run().expect("a server");
     }
+}
+
+async fn the_time_of_the_health_check_is_shown_while_the_server_answers() {
+    let mut server = filled().await;
+    let directory = tempfile::tempdir().expect("a directory");
+    let service = Service::with(&directory, &server.url(), &[]);
+    let is_shown = || service.get("/metrics").1.contains("\nrecords_store_health_check_duration_seconds ");
+    assert!(!is_shown(), "before the first check");
+    until("a whole copy", async || service.is_ready()).await;
+    assert!(is_shown());
+    server.kill();
+    until("a check that the replica answers", async || service.get("/readyz").1.contains("unreachable")).await;
+    assert!(!is_shown());
+    server.run().expect("a server");
+    until("a ready service", async || service.is_ready()).await;
+    assert!(is_shown());
 }

@@ -91,8 +91,9 @@ impl Drop for Requests {
             let lines = lines()[self.since..].to_vec();
             // Requests of other tests also have lines, whose words may be the same as a short value.
             let own: Vec<&Line> = lines.iter().filter(|line| self.ids.contains(&line.request_id)).collect();
+            let text: String = lines.iter().map(|line| line.text.as_str()).collect();
             let has = |value: &str| match is_long(value) {
-                true => lines.iter().any(|line| has_word(&line.text, value)),
+                true => has_word(&text, value),
                 false => own.iter().any(|line| has_word(&line.text, value)),
             };
             assert_none(&self.sent, has, &lines);
@@ -111,11 +112,10 @@ fn is_long(value: &str) -> bool {
 }
 
 fn assert_none(requests: &str, has: impl Fn(&str) -> bool, log: &dyn Debug) {
-    for request in requests.split("\r\n\r\n").collect::<BTreeSet<_>>() {
-        for value in values(request) {
-            assert!(!has(&value), "the log has {value:?} of {request:?}: {log:#?}");
-        }
-    }
+    let requests: BTreeSet<_> = requests.split("\r\n\r\n").collect();
+    let values = requests.iter().flat_map(|request| values(request).into_iter().map(move |value| (value, request)));
+    let found: Vec<_> = values.filter(|(value, _)| has(value)).collect();
+    assert!(found.is_empty(), "the log has values of requests: {found:#?} in {log:#?}");
 }
 
 fn has_word(text: &str, word: &str) -> bool {
