@@ -7,8 +7,9 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
+use prometheus_client::metrics::counter::Counter;
 use sha2::{Digest, Sha256};
 
 use crate::reload::Reloaded;
@@ -69,10 +70,19 @@ impl FromIterator<Scope> for Scopes {
 }
 
 /// A client that may send requests, as its key or token names it.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Caller {
     pub id: CallerId,
     pub scopes: Scopes,
+    /// Counts the requests; set by the first one. A look-up by name would cost each request an allocation and a lock that all
+    /// threads share.
+    pub requests: OnceLock<Counter>,
+}
+
+impl Caller {
+    pub const fn new(id: CallerId, scopes: Scopes) -> Self {
+        Self { id, scopes, requests: OnceLock::new() }
+    }
 }
 
 /// The identity of a caller. A token's subject may have the name of a key.
@@ -153,7 +163,7 @@ fn parse_line(line: &str) -> Result<(KeyDigest, Caller), String> {
         None => Scopes::from_iter([Scope::RecordsRead]),
         Some(scopes) => scopes.split(',').map(|scope| parse_scope(scope.trim())).collect::<Result<_, _>>()?,
     };
-    Ok((digest, Caller { id: CallerId { credential: Credential::Key, name: name.to_owned() }, scopes }))
+    Ok((digest, Caller::new(CallerId { credential: Credential::Key, name: name.to_owned() }, scopes)))
 }
 
 /// Checks the name of a key, which is a label in metrics and a field in the log.

@@ -12,6 +12,7 @@ use tower::service_fn;
 use super::layered::Layered;
 use super::problem::Problem;
 use super::rate_limit::{Client, RateLimiter, Remaining};
+use super::response::VARY_BY_CALLER;
 use super::settings::Settings;
 use crate::auth::{Caller, KEY_PREFIX, KeyFile, Scope};
 use crate::jwt::{Rejection, Tokens};
@@ -27,7 +28,7 @@ impl Credentials {
     /// Returns `None` if requests need no credentials.
     pub fn new(settings: &Settings) -> Option<Self> {
         let (keys, tokens) = (settings.api_keys.clone(), settings.tokens.clone());
-        (keys.is_some() || tokens.is_some()).then_some(Self { keys, tokens })
+        settings.needs_credentials().then_some(Self { keys, tokens })
     }
 
     /// Returns the caller that `bearer` is the key or the token of. Where both are accepted, a key is known by its prefix.
@@ -68,7 +69,9 @@ pub fn require_scope(
                 let response = inner.call(request);
                 Either::Left(async move {
                     let mut response = response.await?;
-                    response.headers_mut().append(VARY, HeaderValue::from_static("authorization"));
+                    if response.headers().get(VARY) != Some(&VARY_BY_CALLER) {
+                        response.headers_mut().append(VARY, HeaderValue::from_static("authorization"));
+                    }
                     response.extensions_mut().insert(caller);
                     add(remaining, &mut response);
                     Ok(response)

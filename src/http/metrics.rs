@@ -137,7 +137,7 @@ impl Metrics {
             // All tokens together: there is no bound on their subjects. No key has this name.
             Credential::Token => "(token)",
         };
-        self.by_key.get_or_create_owned(&OfKey { key: key.to_owned() }).inc();
+        caller.requests.get_or_init(|| self.by_key.get_or_create_owned(&OfKey { key: key.to_owned() })).inc();
     }
 
     /// Counts a streamed list until the result is dropped.

@@ -44,7 +44,6 @@ pub use settings::{AccessLog, RATE_MAX, RateLimit, Settings};
 
 use crate::auth::Scope;
 use crate::store::{MemoryPool, Store};
-use authorize::Credentials;
 use metrics::Metrics;
 pub use middleware::HttpService;
 use middleware::Routes;
@@ -118,9 +117,7 @@ pub fn services(
 impl AppState {
     fn new(store: Arc<dyn Store>, mut settings: Settings, draining: Draining, separate_admin: bool) -> App {
         // A shared cache must not give one client's response to a client without credentials.
-        if Credentials::new(&settings).is_some()
-            && settings.cache_control.as_ref().is_some_and(|value| value == "no-cache")
-        {
+        if settings.needs_credentials() && settings.cache_control.as_ref().is_some_and(|value| value == "no-cache") {
             settings.cache_control = Some(HeaderValue::from_static("private, no-cache"));
         }
         let request_permits = Semaphore::new(settings.max_requests.min(Semaphore::MAX_PERMITS));

@@ -24,6 +24,10 @@ const FROM_REPLICA: HeaderValue = HeaderValue::from_static("records; hit; detail
 /// as new as a token asks for, so a cache must not answer with it.
 const VARY_BY: HeaderValue = HeaderValue::from_static("accept, accept-encoding, records-not-before");
 
+/// [`VARY_BY`] where requests need credentials: in one value, since a second one costs each request an allocation.
+pub const VARY_BY_CALLER: HeaderValue =
+    HeaderValue::from_static("accept, accept-encoding, records-not-before, authorization");
+
 /// Room for the headers of a response with records, so that the map need not grow.
 const HEADERS: usize = 11;
 
@@ -32,7 +36,7 @@ pub fn record_response(settings: &Settings, media_type: MediaType, body: impl In
     let headers = response.headers_mut();
     headers.reserve(HEADERS);
     headers.insert(CONTENT_TYPE, media_type.header_value());
-    headers.insert(VARY, VARY_BY);
+    headers.insert(VARY, if settings.needs_credentials() { VARY_BY_CALLER } else { VARY_BY });
     if let Some(value) = &settings.cache_control {
         headers.insert(CACHE_CONTROL, value.clone());
     }

@@ -142,6 +142,11 @@ const MAX_STREAMS: usize = 48;
 const RESPONSE_MEMORY_LIMIT: usize = 64 * 1024 * 1024;
 
 impl Settings {
+    /// Returns true if requests need an API key or a token.
+    pub const fn needs_credentials(&self) -> bool {
+        self.api_keys.is_some() || self.tokens.is_some()
+    }
+
     /// Sets the `Cache-Control`; an empty text omits the header.
     ///
     /// # Errors

@@ -175,13 +175,9 @@ impl Tokens {
         let validation = Validation { algorithms: vec![key.algorithm], ..self.validation.clone() };
         let claims = decode::<Claims>(token, &key.decoding, &validation).map_err(|error| rejection(&error))?.claims;
         let names = claims.scope.iter().chain(&claims.scp).flat_map(ScopeClaim::names);
-        let caller = Arc::new(Caller {
-            id: CallerId {
-                credential: Credential::Token,
-                name: claims.sub.unwrap_or_default().chars().take(MAX_SUBJECT_CHARS).collect(),
-            },
-            scopes: names.filter_map(Scope::parse).collect(),
-        });
+        let scopes = names.filter_map(Scope::parse).collect();
+        let name = claims.sub.unwrap_or_default().chars().take(MAX_SUBJECT_CHARS).collect();
+        let caller = Arc::new(Caller::new(CallerId { credential: Credential::Token, name }, scopes));
         // Saturates: a token may be valid for longer than a number of seconds can say.
         keys.remember(digest, Arc::clone(&caller), (claims.exp as u64).saturating_add(LEEWAY), now);
         Ok(caller)
