@@ -29,6 +29,8 @@ pub fn count(store: &dyn Store, outcome: &str) -> u64 {
 struct World {
     records: BTreeMap<Key, Document>,
     changes: Vec<Change>,
+    /// The time between two batches of changes.
+    lag: Duration,
     /// The largest number of records that one list has read.
     longest: usize,
     scans: usize,
@@ -42,19 +44,21 @@ fn record(id: i64, n: i64) -> Document {
 }
 
 impl Primary {
-    fn with_records(count: i64) -> Self {
+    fn with_records(count: i64, lag: Duration) -> Self {
         let primary = Self::default();
+        primary.0.lock().unwrap().lag = lag;
         (0..count).for_each(|id| primary.put(id, 0, Feed::Told));
         primary.0.lock().unwrap().changes.clear();
         primary
     }
 
     fn put(&self, id: i64, n: i64, feed: Feed) {
+        let document = record(id, n);
         let mut world = self.0.lock().unwrap();
-        world.records.insert(Key::int64(id), record(id, n));
         if feed == Feed::Told {
-            world.changes.push(Change::Put(record(id, n)));
+            world.changes.push(Change::Put(document.clone()));
         }
+        world.records.insert(Key::int64(id), document);
     }
 
     fn remove(&self, id: i64, feed: Feed) {
@@ -132,7 +136,8 @@ impl Store for Primary {
 
     fn changes(&self, _: Option<ResumeToken>) -> ChangeStream {
         let batches = stream::unfold(self.clone(), |primary| async move {
-            sleep(Duration::from_millis(20)).await;
+            let lag = primary.0.lock().unwrap().lag;
+            sleep(lag).await;
             let changes = std::mem::take(&mut primary.0.lock().unwrap().changes);
             let token = Some(ResumeToken([1].into()));
             Some((Ok(ChangeBatch { changes, token, current: Some(Instant::now()), as_of: None }), primary))
@@ -151,6 +156,11 @@ async fn degraded(store: &dyn Store) -> Option<String> {
     store.health().await.expect("health").degraded
 }
 
+/// Short, so that audits and changes overtake each other.
+const SHORT_LAG: Duration = Duration::from_millis(20);
+/// Long, so that hours without changes take few batches.
+const LONG_LAG: Duration = Duration::from_secs(1);
+
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(60 * 60);
 
@@ -163,7 +173,7 @@ async fn a_planted_difference_is_found_within_the_hour_and_the_replica_is_replac
         |primary| primary.remove(0, Feed::Forgotten),
     ];
     for plant in plants {
-        let primary = Primary::with_records(7_000);
+        let primary = Primary::with_records(7_000, LONG_LAG);
         let store = primary.over(Mode::Replica, MINUTE).await;
         plant(&primary);
         let begun = Instant::now();
@@ -191,7 +201,7 @@ async fn a_planted_difference_is_found_within_the_hour_and_the_replica_is_replac
 /// It would go on giving wrong answers otherwise, while the new replica is made.
 #[tokio::test(start_paused = true)]
 async fn a_replica_that_differs_does_not_answer_where_the_primary_does() {
-    let primary = Primary::with_records(50);
+    let primary = Primary::with_records(50, SHORT_LAG);
     let store = primary.over(Mode::Replica, Duration::from_secs(1)).await;
     primary.put(7, 1, Feed::Forgotten);
     assert_eq!(store.get(&"7".into()).await.unwrap().document, Some(record(7, 0)));
@@ -205,7 +215,7 @@ async fn a_replica_that_differs_does_not_answer_where_the_primary_does() {
 
 #[tokio::test(start_paused = true)]
 async fn what_changes_during_an_audit_is_no_difference() {
-    let primary = Primary::with_records(500);
+    let primary = Primary::with_records(500, SHORT_LAG);
     let store = primary.over(Mode::Replica, Duration::from_millis(200)).await;
     let end = Instant::now() + MINUTE * 2;
     let mut random = fastrand::Rng::with_seed(7);
@@ -223,7 +233,7 @@ async fn what_changes_during_an_audit_is_no_difference() {
 
 #[tokio::test(start_paused = true)]
 async fn an_audit_reads_a_sixtieth_of_the_records_a_minute() {
-    let primary = Primary::with_records(12_000);
+    let primary = Primary::with_records(12_000, LONG_LAG);
     let store = primary.over(Mode::Standby, MINUTE).await;
     sleep(HOUR).await;
     let equal = count(&*store, "equal");
@@ -233,7 +243,7 @@ async fn an_audit_reads_a_sixtieth_of_the_records_a_minute() {
 
 #[tokio::test(start_paused = true)]
 async fn audits_can_be_switched_off() {
-    let primary = Primary::with_records(100);
+    let primary = Primary::with_records(100, LONG_LAG);
     let store = primary.over(Mode::Standby, Duration::ZERO).await;
     primary.put(1, 1, Feed::Forgotten);
     sleep(HOUR * 3).await;
