@@ -52,7 +52,7 @@ fn may_denote_more(text: &str, is_object_id: bool) -> bool {
         // Only these hex digits can occur in a number.
         digits if is_object_id => digits.iter().all(|digit| digit.is_ascii_digit() || matches!(digit, b'e' | b'E')),
         [b'0'..=b'9' | b'-' | b'+', ..] | b"true" | b"false" => true,
-        text => text.len() == 36,
+        bytes => bytes.len() == 36 || text::is_beyond_json(text),
     }
 }
 

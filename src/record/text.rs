@@ -159,6 +159,11 @@ fn two_digits(tens: u8, ones: u8, end: i64) -> Option<i64> {
     Some(digit(tens)? * 10 + digit(ones)?).filter(|number| *number < end)
 }
 
+/// Returns true for the texts that records show for a Decimal128 without a number.
+pub fn is_beyond_json(text: &str) -> bool {
+    matches!(text, "NaN" | "Infinity" | "-Infinity")
+}
+
 /// Every value that `text` can denote besides the string. A date alone denotes a range, and is not among them.
 pub fn typed(text: &str) -> Vec<Bson> {
     let mut values: Vec<Bson> = object_id(text).into_iter().collect();
@@ -167,6 +172,9 @@ pub fn typed(text: &str) -> Vec<Bson> {
         Some(Number { lower, upper: Some(upper @ Bson::Decimal128(_)) }) => values.extend([upper, lower]),
         Some(Number { lower, upper }) => values.extend(std::iter::once(lower).chain(upper)),
         None => {}
+    }
+    if is_beyond_json(text) {
+        values.extend(Decimal128::from_str(text).ok().map(Bson::Decimal128));
     }
     if let Some(Time::Instant(millis)) = time(text) {
         values.push(Bson::DateTime(DateTime::from_millis(millis)));

@@ -7,7 +7,7 @@ use bson::oid::ObjectId;
 use records::record::{Key, RecordId};
 use records::store::Store;
 
-use crate::harness::{cases, document, get, get_json, large, list_keys, upsert, upsert_texts, with_id};
+use crate::harness::{cases, document, get, get_json, ids, large, list_keys, upsert, upsert_texts, with_id};
 
 cases! {
     Any by store {
@@ -18,6 +18,7 @@ cases! {
         get_finds_by_int64,
         get_finds_by_double,
         get_finds_by_decimal,
+        what_is_no_number_is_found_by_its_text,
         get_finds_by_uuid,
         get_finds_by_bool,
         get_finds_by_date,
@@ -98,6 +99,18 @@ async fn get_finds_by_decimal(store: Arc<dyn Store>) {
     assert_found(store.clone(), r#"{"$numberDecimal":"0.1"}"#, "0.1").await;
     assert_found(store.clone(), r#"{"$numberDecimal":"1E+6000"}"#, "1E+6000").await;
     assert_found(store, r#"{"$numberDecimal":"-1E-6000"}"#, "-1E-6000").await;
+}
+
+async fn what_is_no_number_is_found_by_its_text(store: Arc<dyn Store>) {
+    for text in ["NaN", "Infinity", "-Infinity"] {
+        let decimal = format!(r#"{{"$numberDecimal":"{text}"}}"#);
+        assert_found(store.clone(), &decimal, text).await;
+        assert_eq!(ids(&*store, &[("_id.eq", text)]).await, [format!("\"{text}\"")]);
+    }
+    // The typed `_id` shadows the string.
+    upsert_texts(&*store, &[r#"{"_id":"NaN","s":1}"#, r#"{"_id":"Infinities"}"#]).await;
+    assert_eq!(get_json(&*store, "NaN").await.as_deref(), Some(r#"{"_id":"NaN","a":1}"#));
+    assert_eq!(ids(&*store, &[("_id.in", "NaN,Infinities")]).await, [r#""NaN""#, r#""Infinities""#, r#""NaN""#]);
 }
 
 async fn get_finds_by_uuid(store: Arc<dyn Store>) {
