@@ -71,7 +71,8 @@ impl MediaType {
         };
         let is_named = || name.eq_ignore_ascii_case(self.name()) || other_name;
         match (self, range.parameter("header")) {
-            _ if name == "*/*" => Some(1),
+            // Older clients, such as Java's own one, write `*` for `*/*`.
+            _ if name == "*/*" || name == "*" => Some(1),
             _ if is_type() => Some(2),
             _ if !is_named() => None,
             (Self::Csv { has_header }, Some(header)) if header.eq_ignore_ascii_case("present") => {
@@ -173,6 +174,9 @@ mod tests {
     #[case(&["application/*"], Some(MediaType::Json))]
     #[case(&["text/html,application/xhtml+xml,*/*;q=0.8"], Some(MediaType::Json))]
     #[case(&["text/html, image/gif, image/jpeg, *; q=.2, */*; q=.2"], Some(MediaType::Json))]
+    #[case(&["*"], Some(MediaType::Json))]
+    #[case(&["text/html, image/gif, *; q=.2"], Some(MediaType::Json))]
+    #[case(&["*;q=0"], None)]
     #[case(&["application/x-ndjson, */*"], Some(MediaType::Json))]
     #[case(&["application/x-ndjson, */*;q=0.9"], Some(MediaType::Ndjson))]
     #[case(&["application/x-ndjson;q=0.5, application/json;q=0.4"], Some(MediaType::Ndjson))]

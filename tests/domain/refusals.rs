@@ -14,6 +14,7 @@ const SHELL: &str =
     "this is the notation of the MongoDB shell, not JSON: write the file by mongoexport or EJSON.stringify";
 const JAVASCRIPT: &str =
     "this is JavaScript, not JSON: field names have double quotes there, and JSON has no `undefined`";
+const HALF: &str = r"`\u` is half of a surrogate pair: write both halves";
 const QUOTES: &str = "this is Python or JavaScript, not JSON: strings have double quotes";
 const TYPOGRAPHY: &str = "JSON has straight quotation marks and plain spaces: these are those of a text processor";
 const DECIMAL: &str = "`$numberDecimal` must be a decimal number in quotes of at most 34 digits with an exponent between \
@@ -45,9 +46,9 @@ fn reason(text: impl AsRef<[u8]>) -> String {
     "control character (\\u0000-\\u001F) found while parsing a string"
 )]
 #[case::unknown_escape(r#"{"_id":"\x41"}"#, "invalid escape")]
-#[case::lone_leading_surrogate(r#"{"_id":"\ud800"}"#, "unexpected end of hex escape")]
-#[case::two_leading_surrogates(r#"{"_id":"\ud800\ud800"}"#, "lone leading surrogate in hex escape")]
-#[case::lone_trailing_surrogate(r#"{"_id":"\udc00"}"#, "lone leading surrogate in hex escape")]
+#[case::lone_leading_surrogate(r#"{"_id":"\ud800"}"#, HALF)]
+#[case::two_leading_surrogates(r#"{"_id":"\ud800\ud800"}"#, HALF)]
+#[case::lone_trailing_surrogate(r#"{"_id":"\udc00"}"#, HALF)]
 #[case::too_large_a_number(r#"{"_id":1,"v":1e400}"#, "number out of range")]
 #[case::too_large_a_negative_number(r#"{"_id":1,"v":-1e400}"#, "number out of range")]
 #[case::leading_zero(r#"{"_id":05}"#, NUMBER)]

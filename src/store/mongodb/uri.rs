@@ -180,7 +180,8 @@ pub fn prepare(uri: &str) -> Result<Prepared, String> {
 }
 
 fn is_name(name: &str) -> bool {
-    name.starts_with(|first: char| first.is_ascii_alphabetic()) && name.bytes().all(|byte| byte.is_ascii_alphanumeric())
+    name.starts_with(|first: char| first.is_ascii_alphabetic())
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
 }
 
 fn similar(name: &str) -> String {
@@ -335,6 +336,8 @@ mod tests {
             ("wtimeout=5", "?wTimeoutMS=5", "wtimeout is an old name of wTimeoutMS"),
             ("autSource=admin", "", "autSource is ignored: there is no such option (is it authSource?)"),
             ("colour=red", "", "colour is ignored: there is no such option"),
+            // A name of another driver.
+            ("ssl_cert_reqs=CERT_NONE", "", "ssl_cert_reqs is ignored: there is no such option"),
             (
                 "readPreference=secondary&readPreferenceTags=dc:a&readPreferenceTags=dc:b&readPreferenceTags=",
                 "?readPreference=secondary&readPreferenceTags=dc:a&readPreferenceTags=dc:b&readPreferenceTags=",
