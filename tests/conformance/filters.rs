@@ -213,6 +213,10 @@ const DENOTED: &[(&str, &str)] = &[
     ("false", "false"),
     ("null", "null"),
     (r#"{"$numberDecimal":"1.50"}"#, "1.5"),
+    (r#"{"$numberDouble":"NaN"}"#, "NaN"),
+    (r#"{"$numberDouble":"-Infinity"}"#, "-Infinity"),
+    (r#"{"$numberDecimal":"NaN"}"#, "NaN"),
+    (r#"{"$numberDecimal":"Infinity"}"#, "Infinity"),
     (r#"{"$oid":"507f1f77bcf86cd799439011"}"#, "507f1f77bcf86cd799439011"),
     (r#"{"$oid":"507f1f77bcf86cd799439011"}"#, "507F1F77BCF86CD799439011"),
     (r#"{"$uuid":"3b241101-e2bb-4255-8caf-4136c566a962"}"#, "3b241101-e2bb-4255-8caf-4136c566a962"),
@@ -222,9 +226,6 @@ const DENOTED: &[(&str, &str)] = &[
 
 /// Values that no text denotes, with the text that a record shows.
 const UNTOLD: &[(&str, &str)] = &[
-    (r#"{"$numberDouble":"NaN"}"#, "NaN"),
-    (r#"{"$numberDouble":"-Infinity"}"#, "-Infinity"),
-    (r#"{"$numberDecimal":"NaN"}"#, "NaN"),
     (r#"{"$binary":{"base64":"AQID","subType":"80"}}"#, "AQID"),
     (r#"{"$regularExpression":{"pattern":"^a","options":"i"}}"#, "/^a/i"),
     (r#"{"$code":"x"}"#, "x"),
