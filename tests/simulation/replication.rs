@@ -14,7 +14,8 @@ use records::store::{
     Change, ChangeBatch, ChangeStream, ChangeStreamError, Error, GetResult, ListRequest, ListResult, MetricValue,
     Options, Result, ResumeToken, SnapshotRows, Store,
 };
-use tokio::time::{Instant, sleep};
+use rstest::rstest;
+use tokio::time::{Instant, sleep, timeout};
 
 const AFTER: Duration = Duration::from_millis(250);
 const RECORDS: i64 = 5_000;
@@ -216,6 +217,23 @@ async fn a_primary_that_is_slow_is_ready_as_long_as_lookups_are_answered() {
     set(&primary.faults().is_away, true);
     assert!(get(&*store).await.is_err());
     assert!(store.health().await.is_err());
+}
+
+#[rstest]
+#[tokio::test(start_paused = true)]
+async fn a_lookup_that_waits_for_the_primary_is_answered_by_a_replica_that_is_made_meanwhile(
+    #[values(Mode::Standby, Mode::Replica)] mode: Mode,
+) {
+    let primary = Primary::default();
+    set(&primary.faults().stalls, true);
+    set(&primary.faults().is_away, true);
+    let store = primary.over(mode, u64::MAX).await;
+    let id = RecordId::from("1");
+    let mut lookup = store.get(&id);
+    assert!(timeout(Duration::from_secs(5), &mut lookup).await.is_err());
+    set(&primary.faults().is_away, false);
+    let answer = timeout(Duration::from_secs(60), lookup).await.expect("an answer in time").expect("an answer");
+    assert!(answer.document.is_some() && answer.staleness.is_some(), "{answer:?}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -319,12 +319,23 @@ impl Inner {
         let on_error = Conditions { only_healthy: false, ..self.conditions(freshness, true) };
         let mut call = ask_primary();
         let answer = match self.race_primary(&mut call, within, on_timeout).await {
-            Raced::Answered(Err(error)) if error.is_unavailable() => ask_replica(on_error).await.unwrap_or(Err(error)),
             Raced::Answered(answer) => answer,
-            Raced::StillPending => match ask_replica(on_error).await {
-                Some(answer) => answer,
-                None => call.await,
+            Raced::StillPending => loop {
+                let progressed = self.replica.progressed();
+                if let Some(answer) = ask_replica(on_error).await {
+                    break answer;
+                }
+                tokio::select! {
+                    biased;
+                    answer = &mut call => break answer,
+                    // A replica that was not usable, or too stale, may be usable now.
+                    () = progressed => {}
+                }
             },
+        };
+        let answer = match answer {
+            Err(error) if error.is_unavailable() => ask_replica(on_error).await.unwrap_or(Err(error)),
+            answer => answer,
         };
         answer.map_err(|error| match is_bounded && error.is_unavailable() && error.refusal().is_none() {
             true => too_stale("MongoDB did not answer, and the replica is too stale for the reader").with_source(error),

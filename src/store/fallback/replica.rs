@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::stream::StreamExt;
 use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 use tokio::time::Instant;
 
 use super::super::{
@@ -350,10 +351,15 @@ impl Replica {
         }
     }
 
+    /// Returns a future that ends when another snapshot is served, or the served one has newer writes, after this call.
+    pub fn progressed(&self) -> Notified<'_> {
+        self.progressed.notified()
+    }
+
     /// Waits until the served snapshot has every write up to `time`.
     pub async fn wait_for(&self, time: ClusterTime) {
         loop {
-            let progressed = self.progressed.notified();
+            let progressed = self.progressed();
             if self.served().is_ok_and(|served| served.as_of() >= Some(time)) {
                 return;
             }
