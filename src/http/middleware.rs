@@ -123,7 +123,10 @@ fn observe(app: App, route: Arc<RouteMetrics>, mut inner: impl Layered) -> impl 
         let in_flight = route.begin();
         let id = RequestId::from_headers(request.headers());
         let context = RequestContext::new(&request, id, route.pattern, in_flight, app.settings.access_log);
-        request.extensions_mut().insert(context.id().clone());
+        if route.pattern == path::LIST {
+            // For the log line of a list that fails after the head of its response.
+            request.extensions_mut().insert(context.id().clone());
+        }
         let is_timed = app.settings.server_timing || !context.span().is_disabled();
         let store_time = is_timed.then(|| StoreTime::new(context.span().clone()));
         if let Some(time) = &store_time {

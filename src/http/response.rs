@@ -46,12 +46,12 @@ pub fn record_response(settings: &Settings, media_type: MediaType, body: impl In
 /// Adds `Records-As-Of`, and `Age` and `Cache-Status` to a response from the replica. Whole seconds, rounded up: less would
 /// promise too much.
 pub fn set_staleness_headers(response: &mut Response, staleness: Option<Duration>, as_of: Option<ClusterTime>) {
-    if let Some(value) = as_of.and_then(|time| HeaderValue::try_from(time.to_string()).ok()) {
+    if let Some(value) = as_of.and_then(|time| HeaderValue::try_from(time.to_text()).ok()) {
         response.headers_mut().insert(RECORDS_AS_OF, value);
     }
     let Some(staleness) = staleness else { return };
     let seconds = staleness.as_secs() + u64::from(staleness.subsec_nanos() > 0);
-    response.headers_mut().insert(AGE, seconds.into());
+    response.headers_mut().extend(HeaderValue::from_str(itoa::Buffer::new().format(seconds)).map(|value| (AGE, value)));
     response.headers_mut().insert(CACHE_STATUS, FROM_REPLICA);
 }
 

@@ -66,11 +66,17 @@ impl ClusterTime {
     pub fn bits(self) -> u64 {
         self.0.get()
     }
+
+    /// `SECONDS.INCREMENT`, without a formatter: each response from a replica has this text.
+    pub fn to_text(self) -> String {
+        let (mut seconds, mut increment) = (itoa::Buffer::new(), itoa::Buffer::new());
+        [seconds.format(self.bits() >> 32), ".", increment.format(self.bits() as u32)].concat()
+    }
 }
 
 impl fmt::Display for ClusterTime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}", self.bits() >> 32, self.bits() as u32)
+        f.write_str(&self.to_text())
     }
 }
 
