@@ -91,7 +91,8 @@ impl Drop for Requests {
             let lines = lines()[self.since..].to_vec();
             // Requests of other tests also have lines, whose words may be the same as a short value.
             let own: Vec<&Line> = lines.iter().filter(|line| self.ids.contains(&line.request_id)).collect();
-            let text: String = lines.iter().map(|line| line.text.as_str()).collect();
+            let text: Vec<_> = lines.iter().map(|line| line.text.as_str()).collect();
+            let text = text.join("\n");
             let has = |value: &str| match is_long(value) {
                 true => has_word(&text, value),
                 false => own.iter().any(|line| has_word(&line.text, value)),
