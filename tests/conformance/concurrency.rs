@@ -3,11 +3,13 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use futures::StreamExt;
 use futures::future::{FutureExt, join_all};
 use records::record::Key;
 use records::store::{ListRequest, Store};
+use tokio::time::sleep;
 
 use crate::harness::{cases, document, get, get_json, list_keys, numbered, request, rows, upsert};
 

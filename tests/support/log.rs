@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 
+use memchr::memmem;
 use percent_encoding::percent_decode_str;
 use records::telemetry::parse_filter;
 use tracing::field::{Field, Visit};
@@ -120,7 +121,8 @@ fn assert_none(requests: &str, has: impl Fn(&str) -> bool, log: &dyn Debug) {
 }
 
 fn has_word(text: &str, word: &str) -> bool {
-    text.match_indices(word).any(|(at, _)| {
+    // In a debug build far faster than `str::match_indices`.
+    memmem::find_iter(text.as_bytes(), word).any(|at| {
         let (before, after) = (&text[..at], &text[at + word.len()..]);
         !before.ends_with(char::is_alphanumeric) && !after.starts_with(char::is_alphanumeric)
     })
