@@ -13,6 +13,11 @@ fuzz_target!(|text: &str| {
     for key in &keys {
         assert_eq!(Key::from_bytes(key.as_bytes()).as_ref(), Ok(key));
         let address = address(key);
+        // JSON has no NaN and no infinity; only the text of a Decimal128 denotes them.
+        if address == "null" && *key != Key::string("null") {
+            assert!(matches!(text, "NaN" | "Infinity" | "-Infinity"), "{text:?} denotes {key:?}");
+            continue;
+        }
         let found = RecordId::from(address.as_str()).keys();
         assert!(found.contains(key), "{key:?} is not among the keys of {address:?}: {found:?}");
         let cursor = Cursor { position: Position::of_key(key), no_arrays: false };
