@@ -106,7 +106,7 @@ pub async fn ten_thousand_wrong_keys_from_a_thousand_addresses_take_bounded_memo
     wrong_keys(10_000, 1_000, 4 * 1024).await;
 }
 
-/// Sends `count` requests with wrong keys from so many addresses, and some with valid ones between them.
+/// Sends `count` requests with wrong keys from `addresses` addresses, and some with valid ones between them.
 pub async fn wrong_keys(count: usize, addresses: usize, max_kib: u64) {
     const BURST: usize = 3;
     const BATCH: usize = 100;

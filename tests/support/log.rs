@@ -94,7 +94,7 @@ impl Drop for Requests {
             let own: Vec<&Line> = lines.iter().filter(|line| self.ids.contains(&line.request_id)).collect();
             let text: Vec<_> = lines.iter().map(|line| line.text.as_str()).collect();
             let text = text.join("\n");
-            let has = |value: &str| match is_long(value) {
+            let has = |value: &str| match is_distinctive(value) {
                 true => has_word(&text, value),
                 false => own.iter().any(|line| has_word(&line.text, value)),
             };
@@ -105,11 +105,11 @@ impl Drop for Requests {
 
 /// Panics if a value of one of the requests is a word of the log of another process.
 pub fn assert_logs_no_value(log: &str, requests: &str) {
-    assert_none(requests, |value| is_long(value) && has_word(log, value), &log);
+    assert_none(requests, |value| is_distinctive(value) && has_word(log, value), &log);
 }
 
-/// A short value, and a number such as a generated one, may be the same as a number of a line or of a frame.
-fn is_long(value: &str) -> bool {
+/// Returns false for a short value and for a number such as a generated one, which a line or a frame may have by chance.
+fn is_distinctive(value: &str) -> bool {
     value.len() > if value.parse::<f64>().is_ok() { 10 } else { 3 }
 }
 
