@@ -10,7 +10,7 @@
 //!   many records; `TEST_COLD_STARTS=20` starts the compose file that many times with empty volumes, instead of once.
 //! - `TEST_KUBE_PLAY` names a program that runs a kustomization: `up [--publish SERVICE=PORT] FOLDER`, `down`.
 //! - `TEST_WOODPECKER_EXEC` names one that runs a Woodpecker file: `--event EVENT [--list] [--only STEP] FILE`. With
-//!   `TEST_WOODPECKER=full` every step runs, for every event, which takes an hour; without, the quick ones.
+//!   `TEST_WOODPECKER=full` the steps of a push run, in each line of the matrix whose images are here; without, the quick ones.
 //! - `TEST_TAKEOVER_FROM` names the commit that is upgraded from: the one before unless set, and with `image` alone.
 //!
 //! The trials depend on each other, and run in order, one at a time. They stop everything that they start, even when they fail.
