@@ -1,20 +1,22 @@
 //! Replication from a primary that is slow, away, cut off or silent.
 
 use std::fmt;
+use std::fs;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::future::{BoxFuture, join_all, pending};
-use futures::stream::{self, StreamExt};
+use futures::stream::{self, StreamExt, TryStreamExt};
 use records::document::extended_json;
 use records::record::{Document, Key, RecordId};
-use records::store::fallback::{self, Mode, Settings};
+use records::store::fallback::{self, Mode, Settings, Source};
 use records::store::{
     Change, ChangeBatch, ChangeStream, ChangeStreamError, Error, GetResult, ListRequest, ListResult, MetricValue,
     Options, Result, ResumeToken, SnapshotRows, Store,
 };
 use rstest::rstest;
+use tempfile::NamedTempFile;
 use tokio::time::{Instant, sleep, timeout};
 
 const AFTER: Duration = Duration::from_millis(250);
@@ -47,6 +49,7 @@ struct World {
     scans: Mutex<Vec<Instant>>,
     rows: AtomicU64,
     lookups: AtomicU64,
+    identities: AtomicU64,
 }
 
 #[derive(Clone, Default)]
@@ -64,24 +67,31 @@ fn set(fault: &AtomicBool, is_on: bool) {
     fault.store(is_on, Ordering::Relaxed);
 }
 
+fn settings(mode: Mode, size_limit: u64) -> Settings {
+    Settings {
+        url: "memory:".to_owned(),
+        source: "simulation".to_owned(),
+        scope: String::new(),
+        mode,
+        timeout: AFTER,
+        max_age: None,
+        first_snapshot_within: Duration::ZERO,
+        snapshot_interval: Duration::from_secs(60),
+        audit_interval: Duration::ZERO,
+        size_limit,
+        from: Vec::new(),
+        save: None,
+        options: Options::default(),
+    }
+}
+
 impl Primary {
     async fn over(&self, mode: Mode, size_limit: u64) -> Arc<dyn Store> {
+        self.over_with(settings(mode, size_limit)).await
+    }
+
+    async fn over_with(&self, settings: Settings) -> Arc<dyn Store> {
         fastrand::seed(7);
-        let settings = Settings {
-            url: "memory:".to_owned(),
-            source: "simulation".to_owned(),
-            scope: String::new(),
-            mode,
-            timeout: AFTER,
-            max_age: None,
-            first_snapshot_within: Duration::ZERO,
-            snapshot_interval: Duration::from_secs(60),
-            audit_interval: Duration::ZERO,
-            size_limit,
-            from: Vec::new(),
-            save: None,
-            options: Options::default(),
-        };
         fallback::over(Arc::new(self.clone()), settings).await.expect("a fallback")
     }
 
@@ -125,6 +135,11 @@ impl Store for Primary {
 
     fn ping(&self) -> BoxFuture<'_, Result<()>> {
         Box::pin(self.call())
+    }
+
+    fn identity(&self) -> BoxFuture<'_, Result<Option<String>>> {
+        self.0.identities.fetch_add(1, Ordering::Relaxed);
+        Box::pin(async { Ok(Some("the collection".to_owned())) })
     }
 
     fn snapshot(&self, after: Option<Key>) -> BoxFuture<'_, Result<SnapshotRows>> {
@@ -234,6 +249,59 @@ async fn a_lookup_that_waits_for_the_primary_is_answered_by_a_replica_that_is_ma
     set(&primary.faults().is_away, false);
     let answer = timeout(Duration::from_secs(60), lookup).await.expect("an answer in time").expect("an answer");
     assert!(answer.document.is_some() && answer.staleness.is_some(), "{answer:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lookup_that_waits_is_answered_by_a_replica_that_is_no_longer_too_old() {
+    let primary = Primary::default();
+    let max_age = Some(Duration::from_secs(5));
+    let store = primary.over_with(Settings { max_age, ..settings(Mode::Standby, u64::MAX) }).await;
+    until_ready(&*store).await;
+    set(&primary.faults().stalls, true);
+    set(&primary.faults().is_away, true);
+    sleep(Duration::from_secs(60)).await;
+    let id = RecordId::from("1");
+    let mut lookup = store.get(&id);
+    assert!(timeout(Duration::from_secs(5), &mut lookup).await.is_err());
+    // The link is back, and nothing was written meanwhile.
+    set(&primary.faults().is_away, false);
+    let answer = timeout(Duration::from_secs(5), lookup).await.expect("an answer in time").expect("an answer");
+    assert!(answer.staleness.is_some(), "{answer:?}");
+}
+
+/// A file with the replica of a primary that `settings` name.
+async fn file_of(settings: Settings) -> NamedTempFile {
+    let store = Primary::default().over_with(settings).await;
+    until_ready(&*store).await;
+    let stream = store.replica().expect("a fallback").body.expect("a replica");
+    let bytes: Vec<_> = stream.try_collect().await.expect("a whole stream");
+    let file = NamedTempFile::new().expect("a file");
+    fs::write(file.path(), bytes.concat()).expect("a file");
+    file
+}
+
+/// Otherwise each of many instances would cost the primary a question at every poll, and for every sibling.
+#[tokio::test(start_paused = true)]
+async fn a_source_that_cannot_be_used_costs_the_primary_nothing() {
+    let primary = Primary::default();
+    let settings = settings(Mode::Replica, u64::MAX);
+    let file = file_of(settings.clone()).await;
+    let from = vec![Source::File(file.path().to_owned())];
+    let identities = || primary.0.identities.swap(0, Ordering::Relaxed);
+    let others = Settings { source: "another".to_owned(), from: from.clone(), ..settings.clone() };
+    let store = primary.over_with(others).await;
+    until_ready(&*store).await;
+    assert_eq!((identities(), primary.scans_within(Duration::from_secs(60))), (1, 1));
+    drop(store);
+    let store = primary.over_with(Settings { from, ..settings }).await;
+    until_ready(&*store).await;
+    assert_eq!((identities(), primary.scans_within(Duration::from_secs(60))), (1, 1));
+    // A scan is needed, and the file is too old.
+    set(&primary.faults().loses_history, true);
+    sleep(Duration::from_millis(200)).await;
+    set(&primary.faults().loses_history, false);
+    until_ready(&*store).await;
+    assert_eq!((identities(), primary.scans_within(Duration::from_secs(60))), (1, 2));
 }
 
 #[tokio::test(start_paused = true)]

@@ -23,7 +23,7 @@ use super::source::{self, Arriving, Source};
 use super::writes::{CHUNK, WriteError, write};
 
 /// The time that MongoDB may take to tell the identity of the collection while a replica is available.
-pub const IDENTITY_TIMEOUT: Duration = Duration::from_millis(500);
+pub const VERIFY_TIMEOUT: Duration = Duration::from_millis(500);
 
 pub const ANOTHER_COLLECTION: &str = "the collection was created, dropped or replaced since";
 
@@ -198,8 +198,6 @@ impl Bootstrap {
         not_before: Option<Instant>,
     ) -> Result<Received, Reason> {
         let Arriving { from, chunks, asked, modified } = arriving;
-        // Asked while the replica arrives.
-        let identity = ask_identity(&self.primary);
         let (mut reader, header) = Reader::open(chunks).await?;
         if header.origin.source != self.origin.source {
             return Err(format!("it is of another store or collection: {}", header.origin.source));
@@ -211,6 +209,8 @@ impl Bootstrap {
         if not_before.is_some_and(|moment| age >= asked.saturating_duration_since(moment)) {
             return Ok(Received::TooOld(age));
         }
+        // Asked while the records arrive, and not for a replica that is refused at each poll.
+        let identity = ask_identity(&self.primary);
         let cannot_be_written = |error: Error| format!("it cannot be written: {}", error.report());
         let begun = Instant::now();
         let (snapshot, number) = directory.create_snapshot().await.map_err(cannot_be_written)?;
@@ -222,7 +222,7 @@ impl Bootstrap {
                 return Err(why);
             }
         };
-        let remaining = IDENTITY_TIMEOUT.saturating_sub(asked.elapsed());
+        let remaining = VERIFY_TIMEOUT.saturating_sub(asked.elapsed());
         let known = timeout(remaining, identity).await.ok().and_then(|joined| joined.ok()?.ok());
         if let (Some(Some(known)), Some(identity)) = (&known, &header.identity)
             && known != identity

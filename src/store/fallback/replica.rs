@@ -114,7 +114,7 @@ pub struct Replica {
     served: RwLock<std::result::Result<Arc<Snapshot>, Unusable>>,
     sync_state: AtomicU8,
     is_too_old: AtomicBool,
-    /// The served snapshot has writes up to a later time than before.
+    /// The served snapshot is current as of a later time, or has writes up to a later one, than before.
     progressed: Notify,
     pub answers: AtomicU64,
     pub snapshots: AtomicU64,
@@ -341,7 +341,10 @@ impl Replica {
 
     /// Notes that `snapshot` is at least as new as the primary was at `current`.
     pub fn mark_current(&self, snapshot: &Snapshot, current: Instant) {
-        snapshot.current.fetch_max(self.millis(current), Ordering::Relaxed);
+        let current = self.millis(current);
+        if snapshot.current.fetch_max(current, Ordering::Relaxed) < current {
+            self.progressed.notify_waiters();
+        }
     }
 
     /// Notes that `snapshot` has every write up to `time`.
@@ -351,7 +354,8 @@ impl Replica {
         }
     }
 
-    /// Returns a future that ends when another snapshot is served, or the served one has newer writes, after this call.
+    /// Returns a future that ends when another snapshot is served, or the served one is younger or has newer writes, after this
+    /// call.
     pub fn progressed(&self) -> Notified<'_> {
         self.progressed.notified()
     }
@@ -402,10 +406,12 @@ impl Replica {
         self.audits.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The age of `snapshot`.
+    /// The age of `snapshot`, never too low.
     pub fn age_of(&self, snapshot: &Snapshot) -> Duration {
         let current = snapshot.current.load(Ordering::Relaxed);
-        Duration::from_millis(u64::try_from(self.millis(Instant::now()).saturating_sub(current)).unwrap_or_default())
+        let age = u64::try_from(self.millis(Instant::now()).saturating_sub(current)).unwrap_or_default();
+        // Both times are rounded down.
+        Duration::from_millis(age + 1)
     }
 
     /// Replaces the snapshot that is read.
@@ -638,6 +644,18 @@ mod tests {
 
         fn is_empty(&self) -> Result<bool> {
             full()
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_age_is_never_too_low() {
+        let replica = Replica::new(None);
+        let snapshot = Snapshot::new(memory().await, None);
+        let current = Instant::now();
+        replica.mark_current(&snapshot, current);
+        for _ in 0..10 {
+            tokio::time::advance(Duration::from_micros(1_900)).await;
+            assert!(replica.age_of(&snapshot) >= current.elapsed(), "{:?}", current.elapsed());
         }
     }
 

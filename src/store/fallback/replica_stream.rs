@@ -30,7 +30,7 @@ type Result<T, E = Error> = std::result::Result<T, E>;
 const FORMAT: i32 = 1;
 
 /// The bytes that are gathered before they are sent.
-const CHUNK_BYTES: usize = 64 * 1024;
+const STREAM_CHUNK_BYTES: usize = 64 * 1024;
 
 /// The longest time of one stream. Its snapshot stays in memory until then, also when a newer one has taken its place.
 const DURATION_MAX: Duration = Duration::from_secs(10 * 60);
@@ -132,7 +132,7 @@ impl Writer {
             return Err(Error::unavailable("the fallback replica was not taken in time"));
         }
         let mut chunk = std::mem::take(&mut self.head);
-        while chunk.len() < CHUNK_BYTES {
+        while chunk.len() < STREAM_CHUNK_BYTES {
             let Some(document) = documents.try_next().await? else {
                 self.documents = None;
                 self.hash.update(&chunk);
@@ -166,7 +166,7 @@ impl Header {
     /// A sibling states it. The age of a file is known by two clocks: the writer's, and that of the file system, which shows
     /// in `modified`.
     pub fn age(&self, modified: Option<SystemTime>) -> Duration {
-        // An age in milliseconds is rounded down.
+        // The time between two moments in milliseconds may be one too low.
         let age = self.age.saturating_add(Duration::from_millis(1));
         let Some(modified) = modified else { return age };
         let since =

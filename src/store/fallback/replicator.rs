@@ -330,8 +330,14 @@ impl Replicator {
             snapshot.set_token(Some(token.clone()));
             self.token = Some(token);
         }
-        if let Some(time) = batch.as_of.filter(|_| self.pending.is_none()) {
-            self.replica.mark_as_of(&snapshot, time);
+        if self.pending.is_none() {
+            // A reader that waits for either finds both.
+            if let Some(current) = batch.current {
+                self.replica.mark_current(&snapshot, current);
+            }
+            if let Some(time) = batch.as_of {
+                self.replica.mark_as_of(&snapshot, time);
+            }
         }
         let Some(current) = batch.current else { return Ok(false) };
         // The collection is the one that the token is of.
@@ -345,7 +351,6 @@ impl Replicator {
         } else if self.pending.is_some() {
             return Ok(false);
         }
-        self.replica.mark_current(&snapshot, current);
         if self.set_sync_state(SyncState::Following) {
             tracing::info!("fallback replica follows every change");
         }
@@ -443,7 +448,7 @@ impl Replicator {
         if !self.is_unverified {
             return;
         }
-        let Some(known) = bootstrap::identity(&self.primary, bootstrap::IDENTITY_TIMEOUT).await else { return };
+        let Some(known) = bootstrap::identity(&self.primary, bootstrap::VERIFY_TIMEOUT).await else { return };
         self.is_unverified = false;
         let taken = self.replica.served().ok().and_then(|served| served.origin().identity);
         if taken.is_some_and(|taken| taken != known) {
