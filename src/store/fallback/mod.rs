@@ -78,9 +78,9 @@ pub use source::Source;
 /// The time that a list may take to begin, and a ping to be answered, in units of the time of a lookup.
 const PATIENCE: u32 = 4;
 
-/// The bounded reads that wait at once, for the replica or the primary, because the replica is too stale. More are refused, so
-/// that other requests have permits while the primary is slow.
-const PAST_REPLICA: usize = 256;
+/// The bounded reads in progress at once that the replica did not answer first; in standby mode, these are all bounded reads
+/// while MongoDB is healthy. More are refused, so that other requests have permits while the primary is slow.
+const MAX_BOUNDED_READS: usize = 256;
 
 const UNBOUNDED: Freshness =
     Freshness { max_staleness: None, max_staleness_on_error: None, only_replica: false, not_before: None };
@@ -173,7 +173,7 @@ struct Inner {
     breaker: Arc<CircuitBreaker>,
     mode: Mode,
     timeout: Duration,
-    past_replica: Semaphore,
+    bounded_read_permits: Semaphore,
     bounded: BoundedReads,
     /// For the metrics.
     size_limit: u64,
@@ -205,8 +205,9 @@ pub async fn over(primary: Arc<dyn Store>, settings: Settings) -> Result<Arc<dyn
     }
     let _tasks = tasks.into_iter().map(AbortOnDropHandle::new).collect();
     let Settings { mode, timeout, size_limit, .. } = settings;
-    let (past_replica, bounded) = (Semaphore::new(PAST_REPLICA), BoundedReads::default());
-    let inner = Inner { primary, replica, breaker, mode, timeout, past_replica, bounded, size_limit, origin, _tasks };
+    let (bounded_read_permits, bounded) = (Semaphore::new(MAX_BOUNDED_READS), BoundedReads::default());
+    let inner =
+        Inner { primary, replica, breaker, mode, timeout, bounded_read_permits, bounded, size_limit, origin, _tasks };
     Ok(Arc::new(Fallback { inner: Arc::new(inner) }))
 }
 
@@ -220,11 +221,6 @@ enum Raced<T> {
 impl Inner {
     fn prefers_replica(&self) -> bool {
         self.mode == Mode::Replica || !self.breaker.is_closed()
-    }
-
-    /// A replica that has failed is not read first where the primary may answer.
-    fn only_healthy(&self) -> bool {
-        self.breaker.is_closed()
     }
 
     /// Waits for the primary while that is useful, and records the outcome. `on_timeout` decides if a slow call is a failure.
@@ -246,9 +242,9 @@ impl Inner {
             biased;
             answer = call => {
                 match &answer {
-                    // A refusal is about the reader's bounds, and says nothing about the primary.
                     Err(error) if error.is_unavailable() && error.refusal().is_none() => self.breaker.record_failure(began, &error.report().to_string()),
-                    // Any other error is an answer too.
+                    // Any other error is an answer too. So is a refusal: the primary refuses a cluster time that it has not
+                    // reached only after it has answered.
                     _ => self.breaker.record_success(),
                 }
                 Raced::Answered(answer)
@@ -271,11 +267,17 @@ impl Inner {
         });
     }
 
-    /// The conditions under which the replica answers a reader with these bounds.
-    fn conditions(&self, freshness: &Freshness, has_primary_failed: bool) -> Conditions {
-        let Freshness { max_staleness, max_staleness_on_error, not_before, .. } = *freshness;
-        let max_staleness = if has_primary_failed { max_staleness_on_error } else { max_staleness };
-        Conditions { only_healthy: self.only_healthy(), max_staleness, not_before }
+    /// The conditions under which the replica answers before the primary is asked.
+    fn conditions(&self, freshness: &Freshness) -> Conditions {
+        match self.breaker.is_closed() {
+            // A replica that has failed is not read first where the primary may answer.
+            true => Conditions {
+                only_healthy: true,
+                max_staleness: freshness.max_staleness,
+                not_before: freshness.not_before,
+            },
+            false => conditions_on_error(freshness),
+        }
     }
 
     /// Reads from the half that answers, in the order of the mode. `within` is the time that the primary may take before the
@@ -292,7 +294,7 @@ impl Inner {
         ask_primary: impl FnOnce() -> BoxFuture<'a, Result<T>>,
     ) -> Result<T> {
         let is_for_replica = || self.prefers_replica() || freshness.only_replica;
-        let ask_first = || ask_replica(self.conditions(freshness, !self.breaker.is_closed()));
+        let ask_first = || ask_replica(self.conditions(freshness));
         if is_for_replica()
             && let Some(answer) = ask_first().await
         {
@@ -300,7 +302,7 @@ impl Inner {
         }
         let is_bounded = freshness.is_bounded();
         let too_stale = |why| Error::refused(Refusal::TooStale, why);
-        let permit = is_bounded.then(|| self.past_replica.try_acquire()).transpose();
+        let permit = is_bounded.then(|| self.bounded_read_permits.try_acquire()).transpose();
         let _permit = permit.map_err(|_| too_stale("too many reads with bounds wait"))?;
         if let Some(time) = freshness.not_before
             && is_for_replica()
@@ -316,7 +318,7 @@ impl Inner {
         if is_bounded && !self.breaker.is_closed() {
             return Err(too_stale("MongoDB is unreachable, and the replica too stale for the reader"));
         }
-        let on_error = Conditions { only_healthy: false, ..self.conditions(freshness, true) };
+        let on_error = conditions_on_error(freshness);
         let mut call = ask_primary();
         let answer = match self.race_primary(&mut call, within, on_timeout).await {
             Raced::Answered(answer) => answer,
@@ -344,7 +346,7 @@ impl Inner {
     }
 
     async fn get(&self, id: &RecordId, freshness: &Freshness) -> Result<GetResult> {
-        let past_replica = Freshness { not_before: freshness.not_before, ..UNBOUNDED };
+        let for_primary = Freshness { not_before: freshness.not_before, ..UNBOUNDED };
         let read = self.read(
             freshness,
             self.timeout,
@@ -354,9 +356,9 @@ impl Inner {
                 Some(_) => self.probe_primary(),
             },
             |conditions| ready(self.replica.get(id, conditions).map(Ok)),
-            || match past_replica.not_before {
+            || match for_primary.not_before {
                 None => self.primary.get(id),
-                Some(_) => self.primary.get_fresh(id, &past_replica),
+                Some(_) => self.primary.get_fresh(id, &for_primary),
             },
         );
         let answer = read.await;
@@ -367,13 +369,13 @@ impl Inner {
     /// The first row decides which half answers: from then on a list comes from that half, to its end.
     async fn list(&self, request: ListRequest) -> Result<ListResult> {
         let freshness = request.freshness;
-        let past_replica = Freshness { not_before: freshness.not_before, ..UNBOUNDED };
+        let for_primary = Freshness { not_before: freshness.not_before, ..UNBOUNDED };
         let read = self.read(
             &freshness,
             self.timeout * PATIENCE,
             |_| self.probe_primary(),
             |conditions| self.replica.list(request.clone(), conditions),
-            || self.primary.list(ListRequest { freshness: past_replica, ..request.clone() }),
+            || self.primary.list(ListRequest { freshness: for_primary, ..request.clone() }),
         );
         let answer = read.await;
         self.count(&freshness, &answer, |list| list.staleness);
@@ -396,13 +398,13 @@ impl Inner {
 
     /// Counts in the half that would answer a list.
     async fn count_documents(&self, request: ListRequest, precision: Precision) -> Result<Option<CountResult>> {
-        let past_replica = Freshness { not_before: request.freshness.not_before, ..UNBOUNDED };
+        let for_primary = Freshness { not_before: request.freshness.not_before, ..UNBOUNDED };
         let read = self.read(
             &request.freshness,
             self.timeout * PATIENCE,
             |_| self.probe_primary(),
             |conditions| self.replica.count(request.clone(), precision, conditions),
-            || self.primary.count(ListRequest { freshness: past_replica, ..request.clone() }, precision),
+            || self.primary.count(ListRequest { freshness: for_primary, ..request.clone() }, precision),
         );
         read.await
     }
@@ -443,6 +445,12 @@ impl Inner {
     }
 }
 
+/// The conditions under which the replica answers once the primary has failed to.
+fn conditions_on_error(freshness: &Freshness) -> Conditions {
+    let Freshness { max_staleness_on_error: max_staleness, not_before, .. } = *freshness;
+    Conditions { only_healthy: false, max_staleness, not_before }
+}
+
 fn join(warnings: [Option<String>; 2]) -> Option<String> {
     let warnings: Vec<_> = warnings.into_iter().flatten().collect();
     (!warnings.is_empty()).then(|| warnings.join("; "))
@@ -462,7 +470,7 @@ impl Store for Fallback {
 
     fn try_get(&self, id: &RecordId) -> Option<Result<GetResult>> {
         let inner = &self.inner;
-        if inner.prefers_replica() { inner.replica.get(id, inner.conditions(&UNBOUNDED, false)).map(Ok) } else { None }
+        if inner.prefers_replica() { inner.replica.get(id, inner.conditions(&UNBOUNDED)).map(Ok) } else { None }
     }
 
     fn list(&self, request: ListRequest) -> BoxFuture<'_, Result<ListResult>> {
