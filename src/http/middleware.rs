@@ -8,7 +8,7 @@ use axum::handler::Handler;
 use axum::http::header::{CONNECTION, CONTENT_LENGTH, HOST, X_CONTENT_TYPE_OPTIONS};
 use axum::http::{HeaderValue, StatusCode, Version};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get_service;
+use axum::routing::{any_service, get_service};
 use futures::TryFutureExt;
 use futures::future::{Either, ready};
 use tower::layer::layer_fn;
@@ -74,7 +74,9 @@ impl Routes {
     /// Serves every other path.
     pub fn fallback<T: 'static>(mut self, handler: impl Handler<T, App>) -> Self {
         let fallback = self.layered(path::NONE, None, handler);
-        self.router = self.router.fallback_service(fallback);
+        // A method router leaves the body out of a response to `HEAD`, which the router does not do for its fallback, nor hyper
+        // over HTTP/2.
+        self.router = self.router.fallback_service(any_service(fallback));
         self
     }
 
@@ -164,26 +166,38 @@ fn finish(app: &App, mut context: RequestContext, store_time: Option<StoreTime>,
     response
 }
 
-/// Refuses a request of HTTP/1.1 without a `Host`, with two, or with one that cannot be a host, which hyper lets pass
-/// ([RFC 9112, section 3.2](https://www.rfc-editor.org/rfc/rfc9112#section-3.2)).
+/// Refuses a request that does not name one host, or names something that cannot be a host, which hyper lets pass
+/// ([RFC 9112, section 3.2](https://www.rfc-editor.org/rfc/rfc9112#section-3.2), and
+/// [RFC 9113, section 8.3.1](https://www.rfc-editor.org/rfc/rfc9113#section-8.3.1)).
 fn require_host(mut inner: impl Layered) -> impl Layered {
     service_fn(move |request: Request| {
         if has_valid_host(&request) {
             return Either::Left(inner.call(request));
         }
-        let problem =
-            Problem::bad("Host", "Send one `Host` header, with the name of this server as the client knows it.");
-        Either::Right(ready(Ok(problem.into_response())))
+        let detail =
+            "Send one `Host` header, or `:authority` over HTTP/2, with the name of this server as the client knows it.";
+        Either::Right(ready(Ok(Problem::bad("Host", detail).into_response())))
     })
 }
 
 fn has_valid_host(request: &Request) -> bool {
+    let (version, uri) = (request.version(), request.uri());
     let mut hosts = request.headers().get_all(HOST).iter();
-    match (hosts.next(), hosts.next()) {
-        (Some(host), None) => host.as_bytes().iter().all(is_host_byte),
-        (None, _) => request.version() != Version::HTTP_11,
-        (Some(_), Some(_)) => false,
-    }
+    let host = match (hosts.next(), hosts.next()) {
+        (host, None) => host.map(HeaderValue::as_bytes),
+        (_, Some(_)) => return false,
+    };
+    let authority = uri.authority().map(|authority| authority.as_str().as_bytes());
+    let is_named = match (authority, host) {
+        // A target of HTTP/1.1 with an authority overrides `Host`, which is still required.
+        (Some(authority), Some(host)) => version < Version::HTTP_2 || authority.eq_ignore_ascii_case(host),
+        (Some(_), None) => version != Version::HTTP_11,
+        (None, Some(_)) => true,
+        (None, None) => version < Version::HTTP_11,
+    };
+    is_named
+        && matches!(uri.scheme_str(), None | Some("http" | "https"))
+        && [authority, host].into_iter().flatten().flatten().all(is_host_byte)
 }
 
 /// Says if the byte may stand in a host with its port ([RFC 3986, section 3.2.2](https://www.rfc-editor.org/rfc/rfc3986#section-3.2.2)).

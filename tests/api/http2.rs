@@ -6,8 +6,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::{StreamExt, stream};
 use h2::client::{Connection, SendRequest};
-use hyper::{Request, Response};
+use hyper::{Request, Response, Version};
+use records::http::Settings;
 use records::server::Limits;
+use rstest::rstest;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
@@ -92,6 +94,52 @@ async fn records_and_lists_are_as_over_http_1() {
             assert!(!over_2.headers().contains_key(name), "{path} has `{name}`, which HTTP/2 forbids");
         }
     }
+}
+
+#[tokio::test]
+async fn the_response_to_head_is_that_to_get_without_the_body() {
+    let mut settings = Settings::from(PATIENCE);
+    settings.rate_limit = Some("6/h".parse().unwrap());
+    let limits = Limits { with_peer_address: true, ..limits() };
+    let server = Server::start(memory(&[r#"{"_id":1}"#]).await, settings, limits).await;
+    let mut client = Client::connect(&server).await;
+    let mut statuses = Vec::new();
+    for path in ["/api/v1/records", "/api/v1/records/1", "/nothing", "/nothing"] {
+        let mut ask = async |method| {
+            let request = Request::builder().method(method).uri(format!("http://test{path}"));
+            let answer = client.send(request.header("x-request-id", "same").body(()).unwrap()).await;
+            let answer = timeout(PATIENCE, answer).await.expect("an answer").unwrap();
+            read_whole(answer).await.unwrap_or_else(|error| panic!("{path}: {error}"))
+        };
+        let (get, head) = (ask("GET").await, ask("HEAD").await);
+        assert!(!get.body().is_empty() && head.body().is_empty(), "{path}: {head:?}");
+        assert_eq!(head.headers().get("content-length"), get.headers().get("content-length"), "{path}");
+        statuses.push(head.status().as_u16());
+    }
+    assert_eq!(statuses, [200, 200, 404, 429]);
+}
+
+#[rstest]
+#[case::the_authority("http://test/livez", &[], 200)]
+#[case::the_same_in_both("http://test:80/livez", &["TEST:80"], 200)]
+#[case::the_field("/livez", &["test"], 200)]
+#[case::none("/livez", &[], 400)]
+#[case::two_fields("http://test/livez", &["test", "test"], 400)]
+#[case::another_field("http://test/livez", &["other"], 400)]
+#[case::user_information("http://user@test/livez", &[], 400)]
+#[case::another_scheme("ftp://test/livez", &[], 400)]
+#[case::another_path("http://user@test/nothing", &[], 400)]
+#[tokio::test]
+async fn a_request_names_one_host(#[case] uri: &str, #[case] hosts: &[&str], #[case] status: u16) {
+    let server = Server::over(memory(&[]).await).await;
+    let mut client = Client::connect(&server).await;
+    // h2 sends a request of HTTP/2 only with an authority.
+    let request = Request::get(uri).version(if uri.starts_with('/') { Version::HTTP_11 } else { Version::HTTP_2 });
+    let request = hosts.iter().fold(request, |request, host| request.header("host", *host));
+    let answer = client.send(request.body(()).unwrap()).await;
+    let answer = read_whole(timeout(PATIENCE, answer).await.expect("an answer").unwrap()).await.unwrap();
+    let text = String::from_utf8_lossy(answer.body());
+    assert_eq!((answer.status().as_u16(), text.contains(r#""parameter":"Host""#)), (status, status == 400), "{text}");
 }
 
 #[tokio::test]

@@ -199,6 +199,10 @@ async fn every_request_gets_an_id_of_its_own() {
 #[case("GET /api/v1/records/Au HTTP/1.1\r\nHost: [::1]:80\r\nConnection: close\r\n\r\n", 200)]
 #[case("GET /api/v1/records/Au HTTP/1.1\r\nHost:\r\nConnection: close\r\n\r\n", 200)]
 #[case("GET /api/v1/records/Au HTTP/1.0\r\n\r\n", 200)]
+#[case("GET http://a/api/v1/records/Au HTTP/1.1\r\nHost: b\r\nConnection: close\r\n\r\n", 200)]
+#[case("GET http://a/api/v1/records/Au HTTP/1.1\r\nConnection: close\r\n\r\n", 400)]
+#[case("GET http://user@a/api/v1/records/Au HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", 400)]
+#[case("GET ftp://a/api/v1/records/Au HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", 400)]
 #[tokio::test]
 async fn a_request_has_one_host(#[case] request: &str, #[case] status: u16) {
     let server = Server::over(memory(&[r#"{"_id": "Au"}"#]).await).await;

@@ -44,7 +44,8 @@ fn the_verb_serve_may_be_left_out() {
 #[rstest]
 #[cfg_attr(not(feature = "mongodb"), ignore = "other stores have no collections")]
 fn a_name_that_mongodb_gives_no_collection_is_refused(#[values(".x", "a$b")] name: &str) {
-    let output = run(&directory(), &["--store", "mongodb://127.0.0.1:1/x", "--collection", name], "");
+    let output =
+        run(&directory(), &["--store", "mongodb://127.0.0.1:1/x", "--collection", name, "--listen", "127.0.0.1:0"], "");
     let message = format!("--collection {name:?} cannot be a collection: ");
     assert!(code(&output) == 1 && stderr(&output).contains(&message), "{}", stderr(&output));
 }
