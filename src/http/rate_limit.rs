@@ -12,9 +12,9 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::extract::Request;
 use axum::http::header::RETRY_AFTER;
@@ -26,6 +26,7 @@ use governor::middleware::StateInformationMiddleware;
 use governor::nanos::Nanos;
 use governor::state::StateStore;
 use governor::{Quota, RateLimiter as Governor};
+use tokio::time::sleep;
 use tower::service_fn;
 
 use super::forwarded::client_address;
@@ -87,9 +88,10 @@ pub struct RateLimiter {
     policy: HeaderValue,
     /// The seconds until a client that has used its quota up may send another request.
     replenished_after: u64,
-    /// The requests that were refused since the log last said so, and when that was.
+    /// The requests that were refused since the previous warning.
     refused: AtomicU64,
-    warned: Mutex<Option<Instant>>,
+    /// True while a task logs warnings.
+    is_warning: AtomicBool,
 }
 
 /// The rest of a client's quota, for the headers of a response.
@@ -142,7 +144,7 @@ impl RateLimiter {
             policy: HeaderValue::try_from(policy).ok()?,
             replenished_after: whole_seconds(period),
             refused: AtomicU64::new(0),
-            warned: Mutex::new(None),
+            is_warning: AtomicBool::new(false),
         }))
     }
 
@@ -158,7 +160,7 @@ impl RateLimiter {
     /// # Errors
     ///
     /// When the quota of the client is used up: then the response is a 429.
-    pub fn count(&self, client: Client<'_>) -> Result<Remaining, Refused> {
+    pub fn count(self: &Arc<Self>, client: Client<'_>) -> Result<Remaining, Refused> {
         let decision = match client {
             Client::Caller(id) => self.callers.check_key(id),
             Client::Address(address) => self.addresses.check_key(&address.into()),
@@ -171,15 +173,26 @@ impl RateLimiter {
         })
     }
 
-    /// Logs the number of refused requests once a minute. A line for each request would let a client fill the log.
-    fn warn_of_refusals(&self) {
+    /// Logs the number of refused requests once a minute, as long as there are any. A line for each request would let a client fill
+    /// the log.
+    fn warn_of_refusals(self: &Arc<Self>) {
         self.refused.fetch_add(1, Ordering::Relaxed);
-        let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
-        if warned.is_none_or(|warned| warned.elapsed() >= WARNING_INTERVAL) {
-            *warned = Some(Instant::now());
-            let refused = self.refused.swap(0, Ordering::Relaxed);
-            tracing::warn!(refused, "--rate-limit reached: requests since the last of these lines were refused");
+        if self.is_warning.swap(true, Ordering::AcqRel) {
+            return;
         }
+        let limiter = Arc::clone(self);
+        tokio::spawn(async move {
+            loop {
+                let refused = limiter.refused.swap(0, Ordering::Relaxed);
+                if refused == 0 {
+                    break;
+                }
+                tracing::warn!(refused, "--rate-limit: requests were refused since the previous warning");
+                sleep(WARNING_INTERVAL).await;
+            }
+            // A request that is refused just now is in the next warning.
+            limiter.is_warning.store(false, Ordering::Release);
+        });
     }
 }
 

@@ -9,6 +9,7 @@ use records::http::AccessLog;
 use records::store::Error;
 use rstest::rstest;
 use tokio::sync::Notify;
+use tracing::subscriber::DefaultGuard;
 
 use crate::support::{Failing, PATIENCE, SECRET, Server, broken, limits, memory, record, request_at, unavailable};
 
@@ -68,7 +69,20 @@ async fn a_value_of_a_request_in_the_log_fails_the_test(#[case] path: &str, #[ca
 
 /// The log of one test, which runs on one thread.
 #[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
+pub struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    /// Writes the events of this thread without colours into the log, until the result is dropped.
+    pub fn capture(&self) -> DefaultGuard {
+        let writer = self.clone();
+        let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone());
+        tracing::subscriber::set_default(subscriber.finish())
+    }
+
+    pub fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+}
 
 impl Write for Log {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
@@ -82,12 +96,10 @@ impl Write for Log {
 #[tokio::test]
 async fn the_log_has_the_cause_once_under_the_request_id() {
     let log = Log::default();
-    let writer = log.clone();
-    let _guard =
-        tracing::subscriber::set_default(tracing_subscriber::fmt().with_writer(move || writer.clone()).finish());
+    let _guard = log.capture();
     let server = Server::over(Failing::with(unavailable)).await;
     let answer = server.get("/api/v1/records/Au").await;
-    let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let text = log.text();
     assert_eq!(text.matches(SECRET).count(), 1, "{text}");
     assert!(text.contains(answer.header("x-request-id").unwrap()), "{text}");
 }
@@ -95,9 +107,7 @@ async fn the_log_has_the_cause_once_under_the_request_id() {
 #[tokio::test]
 async fn an_access_log_of_errors_has_slow_requests_too() {
     let log = Log::default();
-    let writer = log.clone();
-    let _guard =
-        tracing::subscriber::set_default(tracing_subscriber::fmt().with_writer(move || writer.clone()).finish());
+    let _guard = log.capture();
     let delays = Mutex::new(vec![Duration::ZERO, Duration::from_millis(1_100)]);
     let store = Failing {
         get: Box::new(move || {
@@ -112,7 +122,7 @@ async fn an_access_log_of_errors_has_slow_requests_too() {
     let server = Server::start_with(Arc::new(store), |settings| settings.access_log = AccessLog::Errors).await;
     let slow = server.get("/api/v1/records/1").await;
     let fast = server.get("/api/v1/records/1").await;
-    let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let text = log.text();
     assert_eq!((slow.status, fast.status, text.matches("access_log").count()), (200, 200, 1), "{text}");
     assert!(text.contains(slow.header("x-request-id").unwrap()) && text.contains("INFO"), "{text}");
 }

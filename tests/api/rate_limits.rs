@@ -10,6 +10,7 @@ use records::http::{RateLimit, Settings};
 use records::server::Limits;
 use rstest::rstest;
 
+use crate::errors::Log;
 use crate::support::{Answer, PATIENCE, Server, limits, memory, request_at};
 
 const LINES: &[&str] = &[r#"{"_id":"Au","z":79}"#];
@@ -97,6 +98,29 @@ async fn health_has_no_limit_and_refusals_are_counted() {
         assert_eq!([server.get("/livez").await.status, server.get("/readyz").await.status], [200, 200]);
     }
     assert_eq!(server.get(RECORD).await.status, 200, "health was not counted");
+}
+
+/// The numbers of refused requests in the lines of `log`.
+fn logged_refusals(log: &Log) -> Vec<u32> {
+    let text = log.text();
+    let lines = text.lines().filter(|line| line.contains("--rate-limit: requests were refused"));
+    lines.map(|line| line.rsplit_once("refused=").unwrap().1.parse().unwrap()).collect()
+}
+
+#[tokio::test]
+async fn each_refused_request_is_in_the_log_after_a_minute_though_no_other_follows() {
+    let log = Log::default();
+    let _guard = log.capture();
+    let server = start(|settings| settings.rate_limit = at_once(1)).await;
+    assert_eq!(server.get(RECORD).await.status, 200);
+    for _ in 0..5 {
+        assert_eq!(server.get(RECORD).await.status, 429);
+    }
+    assert_eq!(logged_refusals(&log).len(), 1, "{}", log.text());
+    tokio::time::pause();
+    tokio::time::sleep(Duration::from_secs(200)).await;
+    let logged = logged_refusals(&log);
+    assert_eq!((logged.len(), logged.iter().sum()), (2, 5), "{}", log.text());
 }
 
 #[tokio::test]
