@@ -39,7 +39,9 @@ const rate = (metric, test) => (at) => {
   return seconds ? count / seconds : 0;
 };
 const isApi = ({ route }) => route?.startsWith("/api/");
-const isError = (labels) => isApi(labels) && labels.status >= "500";
+// As the alerts count: a client asks for a 504 by `only-if-cached`, and one beyond its rate limit is limited as intended.
+const isError = (labels) => isApi(labels) && labels.status >= "500" && labels.status !== "504";
+const isOverload = ({ reason }) => reason !== "rate_limit";
 // Interpolates in a bucket, like Prometheus.
 const quantile = (q) => (at) => {
   const metric = "http_request_duration_seconds_bucket";
@@ -113,7 +115,7 @@ const findings = (now, at) => {
   const nears = (metric, limit) => sum(now, metric) >= 0.9 * sum(now, limit);
   const count = (metric, test, samples = KEPT) => growth(at, samples, metric, test)[0];
   const age = sum(now, REPLICA + "age_seconds");
-  const failed = count("http_requests_total", isError), rejected = count("http_requests_rejected_total");
+  const failed = count("http_requests_total", isError), rejected = count("http_requests_rejected_total", isOverload);
   return [
     count("store_failures_total", undefined, 30) && "Calls to the store failed in the last minute.",
     failed && `${number(failed)} of ${number(count("http_requests_total", isApi))} requests failed.`,
