@@ -98,7 +98,7 @@ pub enum KeysCommand {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Store")]
 pub struct StoreArgs {
-    /// The store: memory:, sled:DIR or mongodb://…
+    /// The store: memory:, sled:DIR or mongodb://… [default: that of the build]
     #[arg(long, env = "RECORDS_STORE", value_name = "URL", value_parser = Text::new())]
     pub store: Option<String>,
     /// Read the store's URL from this file
@@ -312,7 +312,7 @@ pub struct ApiArgs {
     /// Show these fields alone, and `_id` [default: all]
     #[arg(long, env = "RECORDS_EXPOSE", value_name = "FIELD,…", value_delimiter = ',')]
     pub expose: Vec<String>,
-    /// Show all fields but these [default: all]
+    /// Show all fields but these [default: none]
     #[arg(long, env = "RECORDS_HIDE", value_name = "FIELD,…", value_delimiter = ',')]
     pub hide: Vec<String>,
     /// Show only the records that match these filters, as in public.eq=true&rating.gte=4 [default: all]
@@ -323,7 +323,7 @@ pub struct ApiArgs {
     /// A client is an API key, the subject of a token, or else an address. An IPv6 address counts with the others of its /64 network.
     #[arg(long, env = "RECORDS_RATE_LIMIT", value_name = "RATE")]
     pub rate_limit: Option<RateLimit>,
-    /// The requests that a client may send at once within its rate limit [default: those of one s, min or h]
+    /// The requests that a client may send at once within its rate limit [default: the number in --rate-limit]
     #[arg(long, env = "RECORDS_RATE_BURST", value_name = "NUMBER", value_parser = burst)]
     pub rate_burst: Option<NonZeroU32>,
     /// Answer at most this many requests for records at once; others get a 503

@@ -170,7 +170,7 @@ impl Current {
         let keys_age = self.tokens.as_ref().and_then(|tokens| tokens.age());
         let lost = |lines: &ErrorCounter| Metric {
             name: "log_lines_lost",
-            help: "Lines of the log that came faster than they could be written",
+            help: "Log lines dropped because standard error was too slow",
             unit: None,
             value: MetricValue::Counter(lines.dropped_lines() as u64),
         };

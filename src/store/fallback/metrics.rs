@@ -99,7 +99,7 @@ pub fn metrics(replica: &Replica, breaker: &CircuitBreaker, bounded: &BoundedRea
     let outcomes = [("mongodb", &bounded.primary), ("refused", &bounded.refused), ("replica", &bounded.replica)];
     metrics.push(Metric {
         name: "fallback_bounded_reads",
-        help: "Lookups and lists whose request bounds the staleness, by the half that answered; refused: neither could",
+        help: "Lookups and lists whose request bounds the staleness, by which side answered; refused: neither could",
         unit: None,
         value: MetricValue::Counters {
             label: "outcome",
