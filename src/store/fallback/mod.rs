@@ -313,10 +313,10 @@ impl Inner {
             return answer;
         }
         if freshness.only_replica {
-            return Err(Error::refused(Refusal::NotInReplica, "the replica has no answer that the reader accepts"));
+            return Err(Error::refused(Refusal::NotInReplica, "the replica has no answer that the request accepts"));
         }
         if is_bounded && !self.breaker.is_closed() {
-            return Err(too_stale("MongoDB is unreachable, and the replica too stale for the reader"));
+            return Err(too_stale("MongoDB is unreachable; the replica is too stale for the request"));
         }
         let on_error = conditions_on_error(freshness);
         let mut call = ask_primary();
@@ -340,7 +340,7 @@ impl Inner {
             answer => answer,
         };
         answer.map_err(|error| match is_bounded && error.is_unavailable() && error.refusal().is_none() {
-            true => too_stale("MongoDB did not answer, and the replica is too stale for the reader").with_source(error),
+            true => too_stale("MongoDB did not answer; the replica is too stale for the request").with_source(error),
             false => error,
         })
     }

@@ -245,7 +245,7 @@ impl MongoDb {
                 Err(error) if error::has_no_cluster_time(&error) => return Err(Error::no_cluster_time()),
                 Err(error) if !error::is_ahead_of_cluster(&error) => return Err(error),
                 Err(error) if begun.elapsed() >= self.inner.options.timeout / 2 => {
-                    let text = "MongoDB has not reached the cluster time that the reader names";
+                    let text = "MongoDB has not reached the cluster time that the request names";
                     return Err(Error::refused(Refusal::TooStale, text).with_source(error));
                 }
                 Err(_) => sleep(AHEAD_PAUSE).await,
