@@ -36,6 +36,8 @@ pub struct ChangeBatch {
     pub current: Option<Instant>,
     /// A replica with all changes up to here has every write up to this time. `None` when this batch does not tell.
     pub as_of: Option<ClusterTime>,
+    /// The stream has read changes that it holds back until it has caught up.
+    pub is_catching_up: bool,
 }
 
 /// Why a change stream ended.

@@ -19,6 +19,7 @@ cases! {
     what_no_majority_has_yet_when_the_copy_begins_is_not_lost,
     a_snapshot_takes_few_round_trips,
     the_copy_grows_older_while_no_majority_has_what_the_primary_has,
+    a_snapshot_has_every_write_that_came_before_it,
     a_write_that_failed_leaves_the_copy_as_young_as_it_was,
     a_copy_of_a_busy_set_stays_young,
     an_idle_feed_proves_again_and_again_that_the_copy_is_current,
@@ -131,7 +132,22 @@ async fn the_copy_grows_older_while_no_majority_has_what_the_primary_has() {
     is_renewed(&*store).await;
 }
 
-/// Checks that the staleness of the replica falls repeatedly, which only new proofs of currency can cause.
+async fn a_snapshot_has_every_write_that_came_before_it() {
+    let set = Mongod::start_set_of(3).expect("a replica set");
+    let url = set[0].url();
+    let primary = open(&format!("{url}&w=majority")).await;
+    until("a majority", async || primary.upsert(numbered(0..50)).await.is_ok()).await;
+    set[1..].iter().for_each(Mongod::pause);
+    open(&format!("{url}&w=1")).await.upsert(vec![parsed(r#"{"_id":"new"}"#)]).await.expect("an upsert");
+    let rows = async { primary.snapshot(None).await?.rows.try_collect::<Vec<_>>().await };
+    let resumed = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        set[1..].iter().for_each(Mongod::resume);
+    };
+    // A majority without the write would be 50 records.
+    assert_eq!(tokio::join!(rows, resumed).0.expect("rows").len(), 51);
+}
+
 async fn a_snapshot_takes_few_round_trips() {
     let server = filled_set().await;
     open(&server.url()).await.upsert(numbered(0..30_000)).await.expect("an upsert");
@@ -147,6 +163,7 @@ async fn a_snapshot_takes_few_round_trips() {
     assert!(taken < 5, "{taken} commands");
 }
 
+/// Checks that the staleness of the replica falls repeatedly, which only new proofs of currency can cause.
 async fn is_renewed(store: &dyn records::store::Store) {
     let (mut last, mut most, mut times) = (Duration::ZERO, Duration::ZERO, 0);
     until("a copy that is renewed ten times", async || {

@@ -3,15 +3,16 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures::TryStreamExt;
+use futures::{StreamExt, TryStreamExt};
 use mongodb::bson::{RawDocument, Timestamp, doc};
 use mongodb::options::WriteConcern;
 use mongodb::{Client, Collection};
 use records::store::fallback::Mode;
-use records::store::{ClusterTime, Freshness, GetResult, Kind, ListRequest, Refusal, Result, Store};
+use records::store::{ClusterTime, Freshness, GetResult, Kind, ListRequest, Options, Refusal, Result, Store};
 
 use crate::cases;
 use crate::servers::mongod::Mongod;
+use crate::soak::disturb;
 use crate::support::*;
 
 cases! {
@@ -22,6 +23,7 @@ cases! {
     answers_of_mongodb_tell_their_time_once_there_is_a_change_stream,
     a_time_that_is_still_to_come_is_refused_and_is_no_failure_of_mongodb,
     a_server_alone_has_no_time,
+    a_consumer_that_takes_its_time_ends_no_stream,
 }
 
 /// Another client of the server.
@@ -211,5 +213,23 @@ async fn a_server_alone_has_no_time() {
         assert_eq!(error.rejection().map(|(parameter, _)| parameter), Some("Records-Not-Before"), "{name}: {error:?}");
         let error = store.list(ListRequest { freshness: after(time), ..ListRequest::default() }).await;
         assert_eq!(error.expect_err("no time").kind(), Kind::Invalid, "{name}");
+    }
+}
+
+async fn a_consumer_that_takes_its_time_ends_no_stream() {
+    let server = filled_set().await;
+    let timeout = Duration::from_millis(500);
+    let primary = open_with(&server.url(), Options { timeout, ..Options::default() }).await;
+    let mut feed = primary.changes(None);
+    feed.next().await.expect("a feed").expect("a batch");
+    // The stream reads changes before the primary has answered, and has to wait with them.
+    let slow = doc! { "failCommands": ["ping"], "blockConnection": true, "blockTimeMS": 300 };
+    disturb(std::slice::from_ref(&server), "alwaysOn", slow).await;
+    for _ in 0..5 {
+        (0..20).for_each(|n| set_n(&server, 1, n));
+        tokio::time::sleep(2 * timeout).await;
+        for _ in 0..3 {
+            feed.next().await.expect("a feed").expect("a batch");
+        }
     }
 }

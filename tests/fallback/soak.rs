@@ -170,7 +170,7 @@ fn primary(set: &[Mongod]) -> Option<usize> {
 }
 
 /// Makes every member disturb the commands of the services: by `how`, until it is told to stop.
-async fn disturb(set: &[Mongod], mode: &str, how: Document) {
+pub async fn disturb(set: &[Mongod], mode: &str, how: Document) {
     let mut data = doc! { "failCommands": ["find", "aggregate", "getMore", "ping"], "appName": "records" };
     data.extend(how);
     for member in set {

@@ -140,7 +140,7 @@ impl Store for Primary {
             sleep(lag).await;
             let changes = std::mem::take(&mut primary.0.lock().unwrap().changes);
             let token = Some(ResumeToken([1].into()));
-            Some((Ok(ChangeBatch { changes, token, current: Some(Instant::now()), as_of: None }), primary))
+            Some((Ok(ChangeBatch { changes, token, current: Some(Instant::now()), ..ChangeBatch::default() }), primary))
         });
         batches.boxed()
     }

@@ -153,7 +153,7 @@ impl Store for Primary {
             };
             let token = Some(ResumeToken([1].into()));
             let as_of = current.filter(|_| primary.state() != State::Timeless).map(|_| primary.time());
-            Some((Ok(ChangeBatch { changes: Vec::new(), token, current, as_of }), Some(primary)))
+            Some((Ok(ChangeBatch { token, current, as_of, ..ChangeBatch::default() }), Some(primary)))
         });
         batches.boxed()
     }

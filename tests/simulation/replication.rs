@@ -36,10 +36,14 @@ struct Faults {
     panics: AtomicBool,
     /// The change stream is silent: it proves nothing.
     is_silent: AtomicBool,
+    /// A resumed change stream still reads what has happened meanwhile.
+    is_catching_up: AtomicBool,
     /// The change stream loses its history at once.
     loses_history: AtomicBool,
     /// The number of rows after which a snapshot fails; 0 for never.
     cut_after: AtomicU64,
+    /// A snapshot that goes on fails before its first row, the first time.
+    fails_to_go_on: AtomicBool,
 }
 
 #[derive(Default)]
@@ -145,6 +149,9 @@ impl Store for Primary {
     fn snapshot(&self, after: Option<Key>) -> BoxFuture<'_, Result<SnapshotRows>> {
         Box::pin(async move {
             self.call().await?;
+            if after.is_some() && self.faults().fails_to_go_on.swap(false, Ordering::Relaxed) {
+                return Err(Error::unavailable("too slow"));
+            }
             self.0.scans.lock().unwrap().push(Instant::now());
             let from = after.map_or(0, |after| (0..RECORDS).find(|id| Key::int64(*id) > after).unwrap_or(RECORDS));
             let (primary, cut) = (self.clone(), self.faults().cut_after.load(Ordering::Relaxed) as i64);
@@ -176,9 +183,10 @@ impl Store for Primary {
                 return Some((Err(ChangeStreamError::HistoryLost("a test".to_owned())), None));
             }
             let changes = if is_open { std::mem::take(&mut *primary.0.changes.lock().unwrap()) } else { Vec::new() };
-            let is_silent = !is_open || on(&faults.is_silent);
+            let is_catching_up = resumes && is_open && on(&faults.is_catching_up);
+            let is_silent = !is_open || is_catching_up || on(&faults.is_silent);
             let (token, current) = (Some(ResumeToken([1].into())), (!is_silent).then(Instant::now));
-            let batch = ChangeBatch { changes, token, current, as_of: None };
+            let batch = ChangeBatch { changes, token, current, is_catching_up, ..ChangeBatch::default() };
             Some((Ok(batch), Some((primary, true, resumes))))
         });
         batches.boxed()
@@ -340,9 +348,11 @@ async fn the_breaker_opens_if_half_of_the_round_trips_fail_and_closes_after_two_
     assert_eq!(state_of(&*store, "circuit_breaker_state"), "closed");
 }
 
+#[rstest]
 #[tokio::test(start_paused = true)]
-async fn a_snapshot_that_is_cut_off_goes_on_after_its_last_key() {
+async fn a_snapshot_that_is_cut_off_goes_on_after_its_last_key(#[values(false, true)] fails_to_go_on: bool) {
     let primary = Primary::default();
+    set(&primary.faults().fails_to_go_on, fails_to_go_on);
     primary.faults().cut_after.store(1_500, Ordering::Relaxed);
     let store = primary.over(Mode::Replica, u64::MAX).await;
     until_ready(&*store).await;
@@ -394,6 +404,22 @@ async fn a_change_stream_that_proves_nothing_leaves_a_replica_that_is_refreshed(
     set(&primary.faults().is_silent, false);
     sleep(Duration::from_secs(75)).await;
     assert_eq!(state_of(&*store, "fallback_replica_sync_state"), "following");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_catches_up_for_half_a_minute_needs_no_snapshot() {
+    let primary = Primary::default();
+    let store = primary.over(Mode::Replica, u64::MAX).await;
+    until_ready(&*store).await;
+    set(&primary.faults().is_away, true);
+    sleep(Duration::from_secs(60)).await;
+    set(&primary.faults().is_catching_up, true);
+    set(&primary.faults().is_away, false);
+    sleep(Duration::from_secs(30)).await;
+    set(&primary.faults().is_catching_up, false);
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(state_of(&*store, "fallback_replica_sync_state"), "following");
+    assert_eq!(primary.0.scans.lock().unwrap().len(), 1);
 }
 
 #[tokio::test(start_paused = true)]

@@ -344,7 +344,7 @@ impl Reader {
             // Some batches have no token, so a resumed stream repeats events.
             let token = (world.random.u8(0..5) > 0).then(|| token(position + events.len() as u64));
             let as_of = ClusterTime::new(self.position.unwrap_or_default());
-            Ok(ChangeBatch { changes, token, current, as_of })
+            Ok(ChangeBatch { changes, token, current, as_of, ..ChangeBatch::default() })
         })?;
         self.primary.way().await.map_err(ChangeStreamError::Unavailable)?;
         Ok(batch)

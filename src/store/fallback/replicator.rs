@@ -285,7 +285,7 @@ impl Replicator {
         let opened = Instant::now();
         let (mut proven, mut progressed) = (opened, opened);
         loop {
-            let has_changes = !batch.changes.is_empty();
+            let has_changes = !batch.changes.is_empty() || batch.is_catching_up;
             if self.apply(batch).await? {
                 (proven, progressed) = (Instant::now(), Instant::now());
             } else if has_changes {
@@ -478,7 +478,9 @@ impl Replicator {
 
     async fn copy_into(&self, pending: &mut PendingSnapshot) -> std::result::Result<(), End> {
         let scan = self.primary.snapshot(pending.last.clone()).await;
-        let scan = scan.inspect_err(|_| pending.last = None).map_err(End::Scan)?;
+        // A primary that is away may let it go on later.
+        let scan = scan.inspect_err(|error| pending.last = pending.last.take().filter(|_| error.is_unavailable()));
+        let scan = scan.map_err(End::Scan)?;
         let mut rows = scan.rows.ready_chunks(CHUNK);
         let mut read = 0;
         while let Some(chunk) = rows.next().await {

@@ -139,7 +139,10 @@ async fn read(inner: Arc<Inner>, after: Option<ResumeToken>, batches: mpsc::Send
     let is_one_set = inner.namespace().await.is_ok_and(|namespace| !namespace.ids_may_repeat);
     let mut events = Events::new(&inner, identity, resumes, is_one_set.then_some(client));
     loop {
-        events.ask_primary();
+        if let Err(why) = events.ask_primary() {
+            let _ = batches.send(Err(why)).await;
+            break;
+        }
         let next = match &mut cursor {
             Some(cursor) => cursor.next().await,
             None => None,
@@ -161,8 +164,7 @@ async fn read(inner: Arc<Inner>, after: Option<ResumeToken>, batches: mpsc::Send
             (None, None) => Err(ChangeStreamError::Unavailable(Error::unavailable("MongoDB ended the change stream"))),
         };
         let is_last = batch.is_err();
-        // Sending fails once the stream is dropped.
-        if batches.send(batch).await.is_err() || is_last {
+        if !events.send(batch, &batches).await || is_last {
             break;
         }
     }
@@ -249,8 +251,8 @@ struct Lookup {
     time: ServerTime,
 }
 
-/// Reads the events after `after` one by one, up to one whose document is large, which is looked up. Returns the batch with this
-/// event, the position after it, and a cursor from there.
+/// Reads the events after `after` one by one, up to one whose document is large, which is looked up, or until there are no more: a
+/// document may have become smaller meanwhile. Returns the last batch, the position after it, and a cursor from there.
 async fn read_large(
     inner: &Inner,
     after: mongodb::bson::Document,
@@ -261,19 +263,25 @@ async fn read_large(
     let cursor = open_cursor(inner, Some(&after), Form::Single).await?;
     let mut cursor = cursor.ok_or_else(|| unavailable("MongoDB did not open the change stream"))?;
     loop {
+        events.ask_primary()?;
         let reply = cursor.next().await.ok_or_else(|| unavailable("MongoDB ended the change stream"))?;
         let reply = reply.map_err(|error| classify(error, true))?;
         let event = reply.doc_slices().map_err(unreadable)?.into_iter().next().transpose().map_err(unreadable)?;
-        let event = event.and_then(|event| event.as_document());
-        let Some(event) = event.filter(|event| event.get_bool(IS_LARGE).unwrap_or(false)) else {
-            let batch = events.batch(&reply, Form::Single, None)?;
-            // Sending fails once the stream is dropped.
-            batches.send(Ok(batch)).await.map_err(|_| unavailable("the change stream was dropped"))?;
-            continue;
+        let lookup = match event.and_then(|event| event.as_document()) {
+            None => None,
+            Some(event) if event.get_bool(IS_LARGE).unwrap_or(false) => {
+                Some(look_up(inner, event.get_document("documentKey").map_err(unreadable)?).await?)
+            }
+            Some(_) => {
+                let batch = events.batch(&reply, Form::Single, None)?;
+                if !events.send(Ok(batch), batches).await {
+                    return Err(unavailable("the change stream was dropped"));
+                }
+                continue;
+            }
         };
-        let lookup = look_up(inner, event.get_document("documentKey").map_err(unreadable)?).await?;
         let after = token_of(&reply).ok_or_else(|| unavailable("MongoDB sent no resume token"))?;
-        let batch = events.batch(&reply, Form::Single, Some(lookup))?;
+        let batch = events.batch(&reply, Form::Single, lookup)?;
         let cursor = open_cursor(inner, Some(&after), Form::Batches).await?;
         return Ok((batch, after, cursor));
     }
@@ -318,6 +326,19 @@ enum Clock {
     Ping,
     /// Asks the primary of every shard.
     Find,
+}
+
+impl Clock {
+    fn of(is_one_set: bool) -> Self {
+        if is_one_set { Self::Ping } else { Self::Find }
+    }
+}
+
+/// Returns a time up to which a snapshot needs every write: that of the primary's last write, or where the server does not tell it,
+/// the beginning of the last change stream. A standalone server tells neither.
+pub async fn snapshot_time(inner: &Inner, is_one_set: bool) -> Result<Option<ServerTime>, Error> {
+    let (_, time) = observe(inner, Clock::of(is_one_set)).await.map_err(error::classify)?;
+    Ok(time.max(Some(inner.begun.load(Ordering::Relaxed))).filter(|time| *time > 0))
 }
 
 /// Asks the primary what the collection is, then for the time of its last write, which it may not tell yet.
@@ -470,24 +491,38 @@ impl<'a> Events<'a> {
         }
     }
 
+    /// Sends a batch. Returns false once the stream is dropped. The primary is not asked meanwhile, so a consumer that takes its time
+    /// does not count against the primary.
+    async fn send(&mut self, batch: Result<ChangeBatch>, batches: &mpsc::Sender<Result<ChangeBatch>>) -> bool {
+        let begun = Instant::now();
+        let is_sent = batches.send(batch).await.is_ok();
+        if let Some(since) = &mut self.unanswered_since {
+            *since += begun.elapsed();
+        }
+        is_sent
+    }
+
     /// Asks the primary for its last write and the collection's identity, unless that is known or was asked a short time ago.
     /// Changes do not wait for the answer.
-    fn ask_primary(&mut self) {
+    fn ask_primary(&mut self) -> Result<()> {
+        // The answer may have come while the consumer was busy.
+        self.take_answer()?;
         let is_recent = |(asked, _): &(Instant, _)| asked.elapsed() < self.inner.options.timeout;
         if self.goal.is_some() || self.question.as_ref().is_some_and(is_recent) {
-            return;
+            return Ok(());
         }
         let (sender, answer) = oneshot::channel();
         self.question = Some((Instant::now(), answer));
         self.unanswered_since.get_or_insert_with(Instant::now);
         let inner = self.inner.clone();
-        let clock = if self.one_set.is_some() { Clock::Ping } else { Clock::Find };
+        let clock = Clock::of(self.one_set.is_some());
         tokio::spawn(async move {
             // After a failure there is no answer, and the next batch asks again.
             if let Ok(observed) = observe(&inner, clock).await {
                 let _ = sender.send(observed);
             }
         });
+        Ok(())
     }
 
     /// Takes the primary's answer, if there is one.
@@ -611,7 +646,7 @@ impl<'a> Events<'a> {
         }
 
         self.take_answer()?;
-        let has_caught_up = self.catch_up.is_none();
+        let (has_caught_up, is_catching_up) = (self.catch_up.is_none(), self.catch_up.is_some() && events > 0);
         // Writes of one transaction have one time. A reply ends between two of them only where the next event does not fit into
         // it, which has 16 MiB; the first reply of a cursor, after [`FIRST_REPLY_EVENTS`]; and that of several shards anywhere. The
         // next reply, at the latest after [`AWAIT`], tells that there are no more.
@@ -626,7 +661,7 @@ impl<'a> Events<'a> {
         let may_lack_events = is_at_first || self.one_set.is_none() || is_cut;
         let as_of = ClusterTime::new(position.saturating_sub(u64::from(may_lack_events))).filter(|_| has_caught_up);
         let token = token.filter(|_| is_complete).and_then(|token| encode_token(token, &self.identity));
-        Ok(ChangeBatch { changes, token, current, as_of })
+        Ok(ChangeBatch { changes, token, current, as_of, is_catching_up })
     }
 
     /// `position` is the time of the stream after this batch, `majority` that of the members after all lookups of it.

@@ -76,7 +76,7 @@ struct Find {
     /// Reads only what a failover cannot roll back.
     settled: bool,
     /// Reads a state that has every write up to this time.
-    not_before: Option<ClusterTime>,
+    not_before: Option<ServerTime>,
     /// Limits the server to the time of one call.
     is_timed: bool,
     /// Another cursor may continue after the last key: the order is that of `_id`, and ids are unique.
@@ -141,23 +141,23 @@ impl Inner {
             let Some(time) = find.not_before else {
                 return command.batch().await.map(|batches| Cursor::of(&collection, batches));
             };
-            let mut session = self.session_after(time.bits()).await?;
+            let mut session = self.session_after(time).await?;
             let batches = command.session(&mut session).batch().await?;
             return Ok(Cursor::in_session(&collection, batches, session, false));
         }
         let command = command.read_concern(ReadConcern::majority());
-        match self.begun.load(Ordering::Relaxed) {
-            0 => {
+        match find.not_before {
+            None => {
                 let command = command.selection_criteria(ReadPreference::Primary.into());
                 command.batch().await.map(Cursor::of_primary)
             }
-            begun => {
+            Some(time) => {
                 // With this operation time, the server waits until it knows that a majority has everything up to it. So a
                 // secondary serves as well, unless it lags too far: after a failure, the next attempt reads from the primary.
                 let is_retry = self.snapshot_failures.load(Ordering::Relaxed) % 2 == 1;
                 let secondary = || ReadPreference::SecondaryPreferred { options: None };
                 let server = if is_retry { ReadPreference::Primary } else { secondary() };
-                let mut session = self.session_after(begun).await?;
+                let mut session = self.session_after(time).await?;
                 let command = command.selection_criteria(SelectionCriteria::ReadPreference(server));
                 let batches = command.session(&mut session).batch().await?;
                 Ok(Cursor::in_session(&collection, batches, session, true))
@@ -212,7 +212,7 @@ impl MongoDb {
             clauses: vec![filter_by_keys(keys)],
             projection: self.inner.exposed_fields(),
             batch: FIRST_BATCH_DOCUMENTS,
-            not_before: Some(time),
+            not_before: Some(time.bits()),
             is_timed: true,
             ..Find::default()
         };
@@ -303,7 +303,7 @@ impl MongoDb {
             clauses: if has_other_collation { Vec::new() } else { clauses },
             batch: self.batch_documents(&namespace, None),
             by_bytes: namespace.collation != Collation::ByBytes && !has_other_collation,
-            not_before: request.freshness.not_before,
+            not_before: request.freshness.not_before.map(ClusterTime::bits),
             ..Find::default()
         };
         let Some(sort) = sort else { return self.execute(scan, request).await };
@@ -408,17 +408,23 @@ impl MongoDb {
         Box::pin(async move {
             let namespace = self.namespace().await?;
             let is_in_order = namespace.has_ids_in_key_order();
+            // A replica that follows no changes claims to be as new as the moment before its snapshot, and one that does is never
+            // taken back by the next snapshot: both need the last write of now, also where a change stream began long ago.
+            let is_one_set = !namespace.ids_may_repeat;
+            let time = self.bounded(|inner| async move { changes::snapshot_time(&inner, is_one_set).await });
+            let not_before = time.await?;
             let mut find = Find {
                 // The index of `_id` gives this order, whatever its collation. The server would have to sort a view.
                 sort: (namespace.kind == Kind::Collection).then(|| doc! { "_id": 1 }),
                 projection: self.inner.exposed_fields(),
                 batch: self.snapshot_batch(&namespace),
                 settled: true,
+                not_before,
                 ..Find::default()
             };
             if let Some(after) = after {
                 if !is_in_order {
-                    return Err(Error::unavailable("the snapshot cannot go on: the collection has changed"));
+                    return Err(Error::invalid("the snapshot cannot go on: the collection has changed"));
                 }
                 find.resume_after(&after);
             }
