@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::fs;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -16,7 +17,7 @@ use records::store::{
     Options, Result, ResumeToken, SnapshotRows, Store,
 };
 use rstest::rstest;
-use tempfile::NamedTempFile;
+use tempfile::{NamedTempFile, TempDir};
 use tokio::time::{Instant, sleep, timeout};
 
 const AFTER: Duration = Duration::from_millis(250);
@@ -310,6 +311,65 @@ async fn a_source_that_cannot_be_used_costs_the_primary_nothing() {
     set(&primary.faults().loses_history, false);
     until_ready(&*store).await;
     assert_eq!((identities(), primary.scans_within(Duration::from_secs(60))), (1, 2));
+}
+
+/// Waits until no store uses the directory of a replica.
+async fn until_free(directory: &Path) {
+    let lock = fs::File::open(directory.join("LOCK")).expect("a lock");
+    while lock.try_lock().is_err() {
+        sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
+#[cfg_attr(not(feature = "sled"), ignore = "this build has no store on disk")]
+async fn a_replica_that_has_replaced_an_unreadable_one_outlives_a_scan_that_fails() {
+    let (primary, directory) = (Primary::default(), TempDir::new().expect("a directory"));
+    let file = file_of(settings(Mode::Replica, u64::MAX)).await;
+    let stored = Settings { url: format!("sled:{}", directory.path().display()), ..settings(Mode::Replica, u64::MAX) };
+    let store = primary.over_with(stored.clone()).await;
+    until_ready(&*store).await;
+    drop(store);
+    until_free(directory.path()).await;
+    fs::write(directory.path().join("1/FORMAT"), "damaged").expect("a file");
+    let from = vec![Source::File(file.path().to_owned())];
+    let store = primary.over_with(Settings { from, ..stored.clone() }).await;
+    until_ready(&*store).await;
+    assert!(!directory.path().join("1").exists());
+    // A scan becomes necessary, and fails.
+    let scans = || primary.0.scans.lock().unwrap().len();
+    assert_eq!(scans(), 1);
+    primary.faults().cut_after.store(1, Ordering::Relaxed);
+    set(&primary.faults().loses_history, true);
+    while scans() == 1 {
+        sleep(Duration::from_millis(5)).await;
+    }
+    drop(store);
+    until_free(directory.path()).await;
+    set(&primary.faults().is_away, true);
+    let store = primary.over_with(stored).await;
+    assert!(get(&*store).await.expect("the replica's answer").staleness.is_some());
+}
+
+#[tokio::test]
+#[cfg_attr(not(feature = "sled"), ignore = "this build has no store on disk")]
+async fn a_stored_replica_above_a_lowered_limit_is_dropped_without_a_write() {
+    let (primary, directory) = (Primary::default(), TempDir::new().expect("a directory"));
+    let stored = Settings { url: format!("sled:{}", directory.path().display()), ..settings(Mode::Replica, u64::MAX) };
+    let store = primary.over_with(stored.clone()).await;
+    until_ready(&*store).await;
+    drop(store);
+    until_free(directory.path()).await;
+    let store = primary.over_with(Settings { size_limit: 1_000, ..stored }).await;
+    assert!(get(&*store).await.expect("the replica's answer").staleness.is_some());
+    let state = || state_of(&*store, "fallback_replica_sync_state");
+    while state() == "interrupted" {
+        sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(state(), "too_large");
+    while get(&*store).await.expect("an answer").staleness.is_some() {
+        sleep(Duration::from_millis(5)).await;
+    }
 }
 
 #[tokio::test(start_paused = true)]

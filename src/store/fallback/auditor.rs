@@ -84,9 +84,9 @@ pub async fn run(primary: Arc<dyn Store>, replica: Arc<Replica>, interval: Durat
 }
 
 /// The key of a random record.
-async fn random_key(snapshot: &Snapshot) -> Option<Key> {
+async fn random_key(snapshot: &Arc<Snapshot>) -> Option<Key> {
     let skipped = fastrand::u64(0..snapshot.records().max(1)) as usize;
-    let rows = snapshot.store().ok()?.list(ListRequest::default()).await.ok()?.rows;
+    let rows = snapshot.list(ListRequest::default()).await.ok()?.rows;
     let row = rows.skip(skipped).next().await?.ok()?;
     Some(row.document.key().clone())
 }
@@ -140,7 +140,7 @@ async fn compare(
     if timeout(CATCH_UP_TIMEOUT, caught_up).await.is_err() || !is_served() {
         return Ok(None);
     }
-    let mut held = snapshot.store()?.list(list_after(range.after.as_ref())).await?.rows;
+    let mut held = snapshot.list(list_after(range.after.as_ref())).await?.rows;
     let mut different = Vec::new();
     let mut expected = range.documents.iter().peekable();
     while let Some(row) = held.next().await.transpose()? {
@@ -180,4 +180,20 @@ async fn read_range(mut rows: RowStream, after: Option<Key>, records: usize) -> 
     }
     let last = documents.last().map(|document| document.key().clone());
     Ok(Range { after, last, documents })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::replica::tests::{Full, memory};
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_replica_that_an_audit_cannot_read_is_marked_as_failed() {
+        let (primary, replica) = (memory().await, Replica::new(None));
+        let snapshot = Snapshot::new(Arc::new(Full), None);
+        replica.mark_current(&snapshot, Instant::now() + CATCH_UP_TIMEOUT);
+        replica.serve(Ok(snapshot.clone()));
+        assert!(audit(&*primary, &replica, &snapshot, None, 1).await.is_err());
+        assert!(snapshot.has_failed());
+    }
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::stream::StreamExt;
+use futures::stream::{StreamExt, TryStreamExt};
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 use tokio::time::Instant;
@@ -261,6 +261,19 @@ impl Snapshot {
         self.origin.lock().unwrap_or_else(PoisonError::into_inner).token = token;
     }
 
+    /// Lists records. An error of the store, then or among the rows, marks the snapshot as failed.
+    pub async fn list(self: &Arc<Self>, request: ListRequest) -> Result<ListResult> {
+        let list = self.store()?.list(request).await;
+        let list = list.inspect_err(|error| match error.kind() {
+            Kind::Invalid => {}
+            _ => self.record_read_error(error),
+        })?;
+        // The rows hold the snapshot, and so its directory. They drop the list first, so that the snapshot closes the store.
+        let snapshot = self.clone();
+        let rows = list.rows.inspect_err(move |error| snapshot.record_read_error(error));
+        Ok(ListResult { rows: rows.boxed(), ..list })
+    }
+
     /// Logs the first failure.
     pub fn record_read_error(&self, error: &Error) {
         if !self.has_failed.swap(true, Ordering::Relaxed) {
@@ -509,22 +522,13 @@ impl Replica {
         let snapshot = self.served().ok()?;
         let age = self.age_under(&snapshot, conditions)?;
         let as_of = snapshot.as_of();
-        let list = match snapshot.store().ok()?.list(ListRequest { freshness: Freshness::default(), ..request }).await {
+        let list = match snapshot.list(ListRequest { freshness: Freshness::default(), ..request }).await {
             Ok(list) => list,
             Err(error) if error.kind() == Kind::Invalid => return Some(Err(error)),
-            Err(error) => {
-                snapshot.record_read_error(&error);
-                return None;
-            }
+            Err(_) => return None,
         };
         self.answers.fetch_add(1, Ordering::Relaxed);
-        // The stream holds the snapshot, and so its directory. It drops the list first, so that the snapshot closes the store.
-        let rows = list.rows.inspect(move |row| {
-            if let Err(error) = row {
-                snapshot.record_read_error(error);
-            }
-        });
-        Some(Ok(ListResult { rows: rows.boxed(), staleness: Some(age), as_of, no_arrays: false }))
+        Some(Ok(ListResult { staleness: Some(age), as_of, no_arrays: false, ..list }))
     }
 
     /// Counts where [`list`](Self::list) would answer, and returns `None` where it does.
@@ -553,7 +557,7 @@ impl Replica {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use std::sync::mpsc;
 
     use futures::future::{BoxFuture, ready};
@@ -562,7 +566,7 @@ mod tests {
     use super::*;
     use crate::document::extended_json;
 
-    async fn memory() -> Arc<dyn EmbeddedStore> {
+    pub async fn memory() -> Arc<dyn EmbeddedStore> {
         match crate::store::open("memory:", Default::default()).await.expect("a store") {
             Opened::Embedded(store) => store,
             Opened::Remote(_) => panic!("it is in this process"),
@@ -601,7 +605,7 @@ mod tests {
 
     /// A store whose disk fails every call.
     #[derive(Debug)]
-    struct Full;
+    pub struct Full;
 
     fn full<T>() -> Result<T> {
         Err(Error::unavailable("the disk is full"))

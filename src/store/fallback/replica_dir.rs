@@ -116,7 +116,9 @@ impl ReplicaDir {
         let path = store::directory(&opened.url)?;
         let mut directory = Directory::lock(path, settings)?;
         let state = directory.read()?;
-        directory.last = directory.collect_garbage(state.as_ref().map(|state| state.snapshot))?;
+        let kept = state.as_ref().map(|state| state.snapshot);
+        // The number in the state is not given to another snapshot, also if its directory is missing.
+        directory.last = directory.collect_garbage(kept)?.max(kept.unwrap_or_default());
         opened.directory = Some(directory);
         let Some(state) = state else { return Ok((opened, None)) };
         match opened.reopen(&state, replica).await {
@@ -220,15 +222,16 @@ impl ReplicaDir {
         self.directory.is_some()
     }
 
-    /// Makes `snapshot` the one that a restart finds, after all of it is on the disk.
+    /// Makes `snapshot` the one that a restart finds, after all of it is on the disk. Removes a stored one that could not be
+    /// opened.
     pub async fn remember(
-        &self,
+        &mut self,
         snapshot: &Snapshot,
         number: u64,
         token: Option<&ResumeToken>,
         age: Duration,
     ) -> Result<()> {
-        let Some(directory) = &self.directory else { return Ok(()) };
+        let Some(directory) = &mut self.directory else { return Ok(()) };
         // Taken before the flush: the flushed records are at least as new.
         let (written, as_of) = (Moment::now(), snapshot.as_of().map_or(0, ClusterTime::bits));
         snapshot.store()?.flush().await?;
@@ -243,11 +246,19 @@ impl ReplicaDir {
             written,
             as_of,
         };
-        let path = directory.path.clone();
-        let written = tokio::task::spawn_blocking(move || write(&path, &state)).await;
+        let (path, unopened) = (directory.path.clone(), directory.unopened);
+        let written = tokio::task::spawn_blocking(move || {
+            write(&path, &state)?;
+            if let Some(unopened) = unopened {
+                SnapshotDir::new(&path, unopened).remove();
+            }
+            Ok(())
+        });
+        let written = written.await.unwrap_or_else(|panic| Err(io::Error::other(panic)));
         written
-            .unwrap_or_else(|panic| Err(io::Error::other(panic)))
-            .map_err(|error| Error::unavailable("cannot write the state of the fallback replica").with_source(error))
+            .map_err(|error| Error::unavailable("cannot write the state of the fallback replica").with_source(error))?;
+        directory.unopened = None;
+        Ok(())
     }
 
     /// Makes a restart find no replica.

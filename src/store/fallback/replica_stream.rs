@@ -93,9 +93,8 @@ pub fn write(replica: &Replica, origin: &Origin) -> Result<BoxStream<'static, Re
     let age = replica.age_of(&snapshot);
     let header = Header { origin: origin.clone(), identity, age, written: Moment::now() };
     let rows = stream::once(async move {
-        let rows = snapshot.store()?.list(ListRequest::default()).await?.rows;
-        // The stream holds the snapshot, and drops the list first, so that the snapshot closes the store.
-        Ok::<_, Error>(rows.inspect_err(move |error| snapshot.record_read_error(error)))
+        let list = snapshot.list(ListRequest::default()).await;
+        list.map(|list| list.rows)
     });
     let writer = Writer {
         head: header.encode()?,

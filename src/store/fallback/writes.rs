@@ -24,12 +24,15 @@ pub async fn write(snapshot: &Arc<Snapshot>, changes: Vec<Change>, size_limit: u
 }
 
 async fn write_chunks(snapshot: &Arc<Snapshot>, changes: Vec<Change>, size_limit: u64) -> Result<(), WriteError> {
+    let check_size =
+        move |snapshot: &Snapshot| if snapshot.size() > size_limit { Err(WriteError::TooLarge) } else { Ok(()) };
     if changes.is_empty() {
-        return Ok(());
+        // A stored replica may be larger than a limit that was lowered since.
+        return check_size(snapshot);
     }
     let write = move |snapshot: &Snapshot, changes: &[Change]| {
         snapshot.apply(changes).map_err(WriteError::Failed)?;
-        if snapshot.size() > size_limit { Err(WriteError::TooLarge) } else { Ok(()) }
+        check_size(snapshot)
     };
     if snapshot.directory().is_none() {
         for changes in chunks(&changes, CHUNK_BYTES) {
