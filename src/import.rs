@@ -390,6 +390,12 @@ fn load(
         let _ = steps.blocking_send(Step::Batch { documents: batch, has_generated_ids });
     }
     progress.end();
+    if documents.is_partial() {
+        tracing::warn!(
+            "the replica lacks the fields and records that its service did not show (--expose, --hide, --where), and so do \
+             the documents that were stored"
+        );
+    }
     outcome.map(|()| skipped)
 }
 

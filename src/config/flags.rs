@@ -44,9 +44,9 @@ Examples:
 
 const IMPORT_HELP: &str = "\
 FILE holds documents in MongoDB Extended JSON (v1 or v2, canonical or relaxed), one after another or in arrays, as
-mongoexport writes them; or in BSON, as mongodump writes them. It may be compressed by gzip or Zstandard, where this
-build reads that, and text may be UTF-16. A document replaces the one that has its `_id`, so importing twice changes
-nothing. A document without an `_id` gets a new ObjectId each time.
+mongoexport writes them; or in BSON, as mongodump and --fallback-save write them. It may be compressed by gzip or
+Zstandard, where this build reads that, and text may be UTF-16. A document replaces the one that has its `_id`, so
+importing twice changes nothing. A document without an `_id` gets a new ObjectId each time.
 
 The whole file is checked first, and nothing of it is stored if anything in it is invalid. With --skip-invalid, invalid
 documents are reported and left out, and the rest is stored.

@@ -9,6 +9,10 @@ use super::format::Format::{self, Gzip, Zstd};
 #[cfg(feature = "gzip")]
 const BUFFER_BYTES: usize = 256 * 1024;
 
+/// The remedies of damage.
+pub const GET_WHOLE: &str = "the file ends early, so get the whole file";
+pub const GET_ANOTHER: &str = "any value in it may be wrong, so get another copy of the file, and import that";
+
 /// The reason why compressed data cannot be read on.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("the {format} data is {problem}: {remedy}")]
@@ -127,7 +131,7 @@ fn damage(format: Format, error: io::Error) -> io::Error {
     let text = error.to_string();
     match error.kind() {
         _ if error.raw_os_error().is_some() => error,
-        io::ErrorKind::UnexpectedEof => damaged(format, "truncated", "the file ends early, so get the whole file"),
+        io::ErrorKind::UnexpectedEof => damaged(format, "truncated", GET_WHOLE),
         // The texts of the Zstandard library, which has no codes for them here.
         _ if text.contains("Dictionary") => {
             damaged(format, "compressed with a dictionary", "decompress it first (unzstd -D)")
@@ -135,7 +139,8 @@ fn damage(format: Format, error: io::Error) -> io::Error {
         _ if text.contains("too much memory") => {
             damaged(format, "compressed with a window of more than 128 MiB", "decompress it first (unzstd --long=31)")
         }
-        _ => damaged(format, "corrupted", "get another copy of the file"),
+        // The checksum is at the end, so that nothing before it is certain.
+        _ => damaged(format, "corrupted, which shows", GET_ANOTHER),
     }
 }
 

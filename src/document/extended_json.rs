@@ -100,7 +100,9 @@ impl Error {
         let line_start = if line > 1 { line_starts.nth(line - 2).unwrap_or(text.len()) } else { 0 };
         let offset = (line_start + column).saturating_sub(1);
         if let Some((reason, at)) = notation::explain(text, offset).filter(|_| error.is_syntax()) {
-            return Self::Syntax { reason: reason.to_owned(), offset: place(at), is_foreign: true };
+            // A comment may stand before documents that are JSON.
+            let is_foreign = reason != notation::COMMENT;
+            return Self::Syntax { reason: reason.to_owned(), offset: place(at), is_foreign };
         }
         let (reason, at) = match notation::invalid_utf8(text, offset).filter(|_| error.is_syntax()) {
             Some(at) => ("this is not UTF-8: convert the file to UTF-8", at),

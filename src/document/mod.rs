@@ -3,7 +3,7 @@
 //! - [`extended_json`] parses one JSON text into a document; `wrapper` knows the type wrappers in it, and `notation` explains
 //!   texts that are not JSON.
 //! - [`reader`] splits a file into such texts, and names the place of an invalid one; `format` recognises the kind of the file,
-//!   `decompress` unpacks it.
+//!   `decompress` unpacks it, and [`replica_file`] verifies a saved replica.
 //! - [`validate`] accepts a document that every store can hold.
 
 mod decompress;
@@ -11,6 +11,7 @@ pub mod extended_json;
 mod format;
 mod notation;
 pub mod reader;
+pub mod replica_file;
 mod wrapper;
 
 use bson::oid::ObjectId;

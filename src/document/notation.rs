@@ -74,7 +74,7 @@ const JAVASCRIPT: &str =
     "this is JavaScript, not JSON: field names have double quotes there, and JSON has no `undefined`";
 const QUOTES: &str = "this is Python or JavaScript, not JSON: strings have double quotes";
 const TYPOGRAPHY: &str = "JSON has straight quotation marks and plain spaces: these are those of a text processor";
-const COMMENT: &str = "JSON has no comments";
+pub const COMMENT: &str = "JSON has no comments";
 const NUMBER: &str = "a number begins with a digit or a minus sign in JSON, and has no leading zeros";
 
 /// The functions of the shell whose calls stand for values.

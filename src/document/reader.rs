@@ -1,6 +1,6 @@
 //! Splits a file into documents, in bounded memory: Extended JSON (documents on lines, over several lines or several on one
-//! line, and arrays of them), or BSON as `mongodump` writes it; in UTF-8 or UTF-16, plain or compressed. The first bytes
-//! decide: see `format`.
+//! line, and arrays of them), or BSON as `mongodump` or a fallback replica has it; in UTF-8 or UTF-16, plain or compressed.
+//! The first bytes decide: see `format`.
 
 use std::cell::Cell;
 use std::fmt;
@@ -10,6 +10,7 @@ use std::rc::Rc;
 use super::decompress::{self, Damage};
 use super::extended_json::{self, Error as JsonError};
 use super::format::{Format, HEAD_BYTES, MAX_BSON_BYTES, Utf16Reader};
+use super::replica_file::{Part, ReplicaCheck};
 use super::{MissingId, ValidationError, validate_bson};
 use crate::record::Document;
 
@@ -60,8 +61,11 @@ impl fmt::Display for InvalidDocument {
 /// one is a single invalid document. Reading goes on after it, if the next document is certain to be one.
 pub struct Documents<'a> {
     window: Window<'a>,
+    is_compressed: bool,
     form: Form,
     missing_id: MissingId,
+    /// Set in the stream of a replica, once its header was read.
+    replica: Option<ReplicaCheck>,
     /// True once a document was accepted.
     has_documents: bool,
     /// True once a document had several lines, so that the end of a line is not the end of a document.
@@ -91,6 +95,10 @@ enum Extent {
     TooLong,
 }
 
+/// The damage of a replica, and the remedy.
+const TRUNCATED: (&str, &str) = ("truncated", decompress::GET_WHOLE);
+const DAMAGED: (&str, &str) = ("corrupted, which shows", decompress::GET_ANOTHER);
+
 /// The outcome of one document.
 type Outcome = Result<Document, InvalidDocument>;
 
@@ -102,8 +110,10 @@ impl<'a> Documents<'a> {
     pub fn with_missing_id(input: impl Read + 'a, missing_id: MissingId) -> Self {
         Self {
             window: Window::new(input),
+            is_compressed: false,
             form: Form::Unknown,
             missing_id,
+            replica: None,
             has_documents: false,
             has_long_documents: false,
             count: 0,
@@ -120,16 +130,22 @@ impl<'a> Documents<'a> {
         matches!(self.missing_id, MissingId::Generate { count: 1.. })
     }
 
+    /// Returns true for a replica that lacks fields or records, which its service did not show.
+    pub fn is_partial(&self) -> bool {
+        self.replica.as_ref().is_some_and(|replica| replica.is_partial)
+    }
+
     /// Detects the format, and sets up its decoder.
     fn start(&mut self) -> io::Result<Option<InvalidDocument>> {
-        let mut is_compressed = false;
         loop {
             self.window.fill_head();
             let head = &self.window.rest()[..self.window.rest().len().min(HEAD_BYTES)];
             let format = Format::detect(head);
             let unsupported = match format {
                 Format::Unsupported(what) => Some(what.to_owned()),
-                Format::Gzip | Format::Zstd if is_compressed => Some("compressed twice: decompress it once".to_owned()),
+                Format::Gzip | Format::Zstd if self.is_compressed => {
+                    Some("compressed twice: decompress it once".to_owned())
+                }
                 _ => decompress::missing_feature(format).map(str::to_owned),
             };
             if let Some(what) = unsupported {
@@ -138,12 +154,12 @@ impl<'a> Documents<'a> {
                     return Err(failure);
                 }
                 self.form = Form::Ended;
-                let of = if is_compressed { "what is compressed in it" } else { "this" };
+                let of = if self.is_compressed { "what is compressed in it" } else { "this" };
                 return Ok(Some(InvalidDocument { place: Place::File, reason: format!("{of} is {what}") }));
             }
             match format {
                 Format::Gzip | Format::Zstd => {
-                    is_compressed = true;
+                    self.is_compressed = true;
                     self.window.decode(|input| decompress::decompress(format, input))?;
                     continue;
                 }
@@ -299,6 +315,7 @@ impl<'a> Documents<'a> {
         // A file that begins in another notation has hardly any JSON in it: one message is enough.
         if matches!(error, JsonError::Syntax { is_foreign: true, .. }) && !self.has_documents {
             self.form = Form::Ended;
+            return InvalidDocument { place, reason: format!("{error}. Nothing after it was read") };
         }
         InvalidDocument { place, reason: error.to_string() }
     }
@@ -335,6 +352,7 @@ impl<'a> Documents<'a> {
         };
         let Some(length) = self.window.rest().first_chunk().map(|bytes| i32::from_le_bytes(*bytes)) else {
             return match self.window.rest().len() {
+                _ if self.replica.is_some() => self.end_replica(TRUNCATED),
                 0 => {
                     self.form = Form::Ended;
                     Ok(None)
@@ -344,6 +362,7 @@ impl<'a> Documents<'a> {
         };
         let length = match usize::try_from(length) {
             Ok(length @ 5..=MAX_BSON_BYTES) => length,
+            _ if self.replica.is_some() => return self.end_replica(DAMAGED),
             _ => {
                 return last(
                     self,
@@ -353,11 +372,46 @@ impl<'a> Documents<'a> {
         };
         self.window.fill(length)?;
         let Some(bytes) = self.window.rest().get(..length).map(<[u8]>::to_vec) else {
-            return last(self, "the file ends in the middle of it".into());
+            return match self.replica {
+                Some(_) => self.end_replica(TRUNCATED),
+                None => last(self, "the file ends in the middle of it".into()),
+            };
         };
         self.window.skip(length);
+        match &mut self.replica {
+            None if self.count == 0 => match ReplicaCheck::begin(&bytes) {
+                Some(Ok(replica)) => {
+                    self.replica = Some(replica);
+                    return self.next_bson();
+                }
+                Some(Err(what)) => return self.end_file(format!("this is {what}")),
+                None => {}
+            },
+            None => {}
+            Some(replica) => {
+                if let Part::Trailer { is_valid } = replica.next(&bytes) {
+                    self.window.fill(1)?;
+                    if !is_valid || !self.window.rest().is_empty() {
+                        return self.end_replica(DAMAGED);
+                    }
+                    self.form = Form::Ended;
+                    return Ok(None);
+                }
+            }
+        }
         let document = validate_bson(bytes, &mut self.missing_id);
         Ok(Some(document.map_err(|error| InvalidDocument { place, reason: error.to_string() })))
+    }
+
+    /// Reports the damage of a replica: what it is, and the remedy.
+    fn end_replica(&mut self, (problem, remedy): (&str, &str)) -> io::Result<Option<Outcome>> {
+        self.end_file(format!("the fallback replica is {problem} after {} documents: {remedy}", self.count))
+    }
+
+    /// Reports an error of the file as a whole.
+    fn end_file(&mut self, reason: String) -> io::Result<Option<Outcome>> {
+        self.form = Form::Ended;
+        Ok(Some(Err(InvalidDocument { place: Place::File, reason })))
     }
 }
 
@@ -375,6 +429,12 @@ impl Iterator for Documents<'_> {
             Form::Documents => self.next_document(),
             Form::Array { first } => self.next_element(first),
             Form::Bson => self.next_bson(),
+        };
+        let ends_early = self.form == Form::Ended && matches!(item, Ok(Some(_)));
+        let item = match item {
+            // A document may be wrong because the compressed data is corrupted, which the checksum at its end tells.
+            Ok(_) if ends_early && self.is_compressed => self.window.skip_rest().and(item),
+            item => item,
         };
         let item = item.or_else(|error| {
             self.form = Form::Ended;
@@ -469,6 +529,16 @@ impl<'a> Window<'a> {
     fn fill(&mut self, count: usize) -> io::Result<()> {
         while self.rest().len() < count && self.grow()? {}
         Ok(())
+    }
+
+    /// Reads to the end of the input.
+    fn skip_rest(&mut self) -> io::Result<()> {
+        loop {
+            self.skip(self.rest().len());
+            if !self.grow()? {
+                return Ok(());
+            }
+        }
     }
 
     /// Reads the bytes that identify the format.

@@ -172,6 +172,46 @@ fn a_truncated_file_is_refused_with_the_place_or_stored_up_to_it() {
     }
 }
 
+#[cfg(feature = "compression")]
+#[test]
+fn a_corrupted_file_is_refused_and_with_skip_invalid_nothing_before_the_damage_is_vouched_for() {
+    for store in persistent_stores() {
+        let directory = directory();
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::none());
+        encoder.write_all(b"{\"_id\":1,\"price\":1001}\n{\"_id\":2}\n").unwrap();
+        let mut compressed = encoder.finish().unwrap();
+        let at = compressed.windows(4).position(|bytes| bytes == b"1001").unwrap();
+        compressed[at] = b'9';
+        std::fs::write(directory.path().join("bit.gz"), &compressed).unwrap();
+        for (arguments, stored) in
+            [(&[][..], "Nothing was stored"), (&["--skip-invalid"], "2 documents were stored before")]
+        {
+            let output = run(&directory, &[&["import", "bit.gz", "--store", &store], arguments].concat(), "");
+            let errors = stderr(&output);
+            assert_eq!(code(&output), 1, "{errors}");
+            assert!(errors.contains("the gzip data is corrupted, which shows after 2 documents"), "{errors}");
+            let says = "any value in it may be wrong, so get another copy of the file, and import that. ";
+            assert!(errors.contains(&format!("{says}{stored}")), "{errors}");
+        }
+    }
+}
+
+#[test]
+fn with_skip_invalid_a_comment_is_left_out_alone_and_another_notation_says_that_nothing_after_it_was_read() {
+    let import = |text| {
+        let output = run(&directory(), &["import", "-", "--store", "memory:", "--skip-invalid"], text);
+        assert_eq!(code(&output), 3);
+        stdout(&output) + &stderr(&output)
+    };
+    let said = import("// exported 2026\n{\"_id\":1}\n{\"_id\":2}\n");
+    assert!(
+        said.starts_with("2 documents stored in memory:, 1 skipped\nline 1, column 1: JSON has no comments"),
+        "{said}"
+    );
+    let said = import("{'_id': 1}\n{\"_id\":2}\n");
+    assert!(said.contains("0 documents stored") && said.ends_with(". Nothing after it was read\n"), "{said}");
+}
+
 #[rstest]
 #[case::missing("nothing", "cannot read nothing")]
 #[case::directory(".", "directory")]

@@ -173,7 +173,7 @@ proptest! {
     "line 4, column 1: EOF while parsing an object, and where the document ends is not certain: nothing after it was read",
 ])]
 #[case::python("{'_id': 1}\n{'_id': 2}\n", &[
-    "line 1, column 2: this is Python or JavaScript, not JSON: strings have double quotes",
+    "line 1, column 2: this is Python or JavaScript, not JSON: strings have double quotes. Nothing after it was read",
 ])]
 #[case::python_later("{\"_id\":1}\n{'_id': 2}\n{\"_id\":3}\n", &[
     "1",
@@ -453,6 +453,8 @@ mod compressed {
         (outcomes.len() - 1, outcomes.last().unwrap().as_ref().unwrap_err().to_string())
     }
 
+    const REMEDY: &str = "): any value in it may be wrong, so get another copy of the file, and import that";
+
     const LINES: u64 = 1_000;
 
     fn lines() -> Vec<u8> {
@@ -512,8 +514,8 @@ mod compressed {
         files.push([&*whole, &files[0]].concat());
         for file in files {
             let (documents, error) = end_of(&file);
-            let begin = format!("the file: the {name} data is corrupted after {documents} documents (");
-            assert!(error.starts_with(&begin) && error.ends_with("): get another copy of the file"), "{error}");
+            let begin = format!("the file: the {name} data is corrupted, which shows after {documents} documents (");
+            assert!(error.starts_with(&begin) && error.ends_with(REMEDY), "{error}");
         }
     }
 
@@ -539,7 +541,28 @@ mod compressed {
             let at = file.len() - at;
             file[at] ^= 1;
             let (_, error) = end_of(&file);
-            assert!(error.contains("data is corrupted after"), "{error}");
+            assert!(error.contains("data is corrupted, which shows after"), "{error}");
+        }
+    }
+
+    #[test]
+    fn where_reading_stops_early_corrupted_data_is_named_as_the_cause() {
+        let bson = [bson::doc! { "_id": 1 }.to_vec().unwrap(), b"\xff\xff\xff\x7f and more".to_vec()].concat();
+        let python = b"{'_id': 1}\n{\"_id\": 2}\n";
+        let array = b"[{\"_id\":1},\n{\"_id\":2}\n{\"_id\":3}]";
+        for (file, says) in
+            [(&bson[..], "its length cannot be"), (python, "strings have"), (array, "a comma is missing")]
+        {
+            let mut file = gzip(file);
+            let (_, error) = end_of(&file);
+            assert!(error.contains(says), "{error}");
+            let checksum = file.len() - 8;
+            file[checksum] ^= 1;
+            let (_, error) = end_of(&file);
+            assert!(
+                error.contains("the gzip data is corrupted, which shows after") && error.ends_with(REMEDY),
+                "{error}"
+            );
         }
     }
 
@@ -578,4 +601,83 @@ fn a_text_that_cannot_be_decoded_is_one_error_and_the_end() {
     let cut = [&b"\xfe\xff"[..], &[0, b'1', 0, b'\n', 0]].concat();
     let failures = Documents::new(&cut[..]).filter(Result::is_err).take(2).count();
     assert_eq!(failures, 1);
+}
+/// The stream of a fallback replica with two records.
+mod replica {
+    use bson::spec::BinarySubtype;
+    use bson::{Binary, doc};
+    use sha2::{Digest, Sha256};
+
+    use super::*;
+
+    /// Returns a replica whose trailer counts `count` records, and the length of its parts: header, two records, trailer.
+    fn replica_with(count: i64) -> (Vec<u8>, [usize; 4]) {
+        let header = doc! { "replica": 1, "source": "s", "scope": "", "age": 0_i64, "written": 1_i64 };
+        let digest = Binary { subtype: BinarySubtype::Generic, bytes: vec![0; 32] };
+        let trailer = doc! { "records": count, "token": null, "sha256": digest };
+        let parts = [header, doc! { "_id": 1, "price": 1000 }, doc! { "_id": 2, "price": 1001 }, trailer];
+        let parts = parts.map(|part| part.to_vec().unwrap());
+        let mut stream = parts.concat();
+        let at = stream.len() - 33;
+        let digest = Sha256::digest(&stream[..at]);
+        stream[at..at + 32].copy_from_slice(&digest);
+        (stream, parts.map(|part| part.len()))
+    }
+
+    const CORRUPTED: &str = "the file: the fallback replica is corrupted, which shows after 2 documents: any value in it may be \
+                             wrong, so get another copy of the file, and import that";
+
+    #[test]
+    fn its_records_are_read_without_its_header_and_its_trailer() {
+        assert_eq!(outcomes_of(&replica_with(2).0), [r#"{"_id":1,"price":1000}"#, r#"{"_id":2,"price":1001}"#]);
+    }
+
+    #[test]
+    fn a_changed_value_a_wrong_count_or_bytes_after_the_end_are_corruption() {
+        let (whole, [header, first, ..]) = replica_with(2);
+        // In a value, in the name of the source, and in the digest.
+        for at in [header + first - 2, 29, whole.len() - 2] {
+            let mut changed = whole.clone();
+            changed[at] ^= 1;
+            assert_eq!(outcomes_of(&changed).last().unwrap(), CORRUPTED, "byte {at}");
+        }
+        assert_eq!(outcomes_of(&replica_with(3).0)[2], CORRUPTED);
+        assert_eq!(outcomes_of(&[&*whole, b"\0"].concat())[2], CORRUPTED);
+    }
+
+    #[test]
+    fn a_truncated_one_says_so_wherever_it_ends() {
+        let (whole, [header, first, second, trailer]) = replica_with(2);
+        let ends = [(header, 0), (header + 7, 0), (header + first, 1), (header + first + second, 2)];
+        for (length, documents) in ends.into_iter().chain([(whole.len() - trailer + 5, 2), (whole.len() - 1, 2)]) {
+            let says = format!(
+                "the file: the fallback replica is truncated after {documents} documents: the file ends early, so get the whole \
+                 file"
+            );
+            assert_eq!(outcomes_of(&whole[..length]).last(), Some(&says), "{length} bytes");
+        }
+    }
+
+    #[test]
+    fn one_of_another_version_is_refused() {
+        let header = doc! { "replica": 2, "source": "s", "scope": "", "age": 0_i64, "written": 1_i64 };
+        let refused = outcomes_of(&header.to_vec().unwrap());
+        assert_eq!(refused.len(), 1);
+        assert!(refused[0].contains("a fallback replica in the format of another version"), "{refused:?}");
+    }
+
+    #[test]
+    fn a_document_without_an_id_that_is_no_header_stays_a_document() {
+        let file = doc! { "replica": 1, "name": "of a painting" }.to_vec().unwrap();
+        assert_eq!(outcomes_of(&file), ["the document at byte 0: it has no `_id`"]);
+    }
+}
+
+#[test]
+fn a_comment_before_the_documents_is_invalid_like_one_between_them() {
+    let comment = |line: u64| format!("line {line}, column 1: JSON has no comments");
+    let (one, two) = ("1".to_owned(), "2".to_owned());
+    assert_eq!(outcomes("// exported\n{\"_id\":1}\n{\"_id\":2}\n"), [comment(1), one.clone(), two.clone()]);
+    assert_eq!(outcomes("{\"_id\":1}\n// exported\n{\"_id\":2}\n"), [one.clone(), comment(2), two.clone()]);
+    assert_eq!(outcomes("# exported\n[{\"_id\":1},\n{\"_id\":2}]\n"), [comment(1), one, two]);
 }

@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, SystemTime};
 
@@ -24,6 +25,7 @@ cases! {
     a_replica_of_a_collection_that_was_replaced_is_dropped_when_mongodb_is_back,
     the_age_of_a_file_is_never_too_low,
     a_file_is_whole_at_every_moment,
+    a_saved_replica_is_imported_into_mongodb,
     an_instance_without_a_replica_answers_503,
     a_source_that_sends_nothing_is_left_for_the_next,
 }
@@ -355,6 +357,36 @@ async fn a_file_is_whole_at_every_moment() {
     until("a warning", async || service.logged("cannot save the fallback replica in no/such/directory/replica.bson"))
         .await;
     assert!(is_ready(&service));
+}
+
+async fn a_saved_replica_is_imported_into_mongodb() {
+    let (server, directory) = (filled_set().await, directory());
+    let service = complete(&directory, &server).await;
+    let path = directory.path().join("replica.bson");
+    fs::write(&path, replica_of(&service)).expect("a file");
+    let (host, query) =
+        server.url().split_once("/?").map(|(host, query)| (host.to_owned(), query.to_owned())).expect("a URL");
+    let store = format!("{host}/{DATABASE}?{query}");
+    let import = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_records"));
+        command.args(["import", path.to_str().expect("UTF-8"), "--store", &store, "--collection", "restored"]);
+        let output = command.output().expect("it runs");
+        (output.status.success(), [output.stdout, output.stderr].map(|text| String::from_utf8(text).expect("UTF-8")))
+    };
+    let (succeeded, [said, errors]) = import();
+    assert!(succeeded && said.starts_with("100 documents stored"), "{said}{errors}");
+    let restored = Service::with(&directory, &server.url(), &["--collection", "restored"]);
+    assert_eq!(restored.get("/api/v1/records").1, service.get("/api/v1/records").1);
+    // Damaged on the way: nothing is stored.
+    let mut bytes = fs::read(&path).expect("a file");
+    let at = bytes.len() / 2;
+    bytes[at] ^= 1;
+    fs::write(&path, bytes).expect("a file");
+    let (succeeded, [_, errors]) = import();
+    assert!(
+        !succeeded && errors.contains("the fallback replica is corrupted") && errors.contains("othing was stored"),
+        "{errors}"
+    );
 }
 
 async fn an_instance_without_a_replica_answers_503() {

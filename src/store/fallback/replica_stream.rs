@@ -22,12 +22,10 @@ use super::super::{ClusterTime, Error, ListRequest, ResumeToken};
 use super::moment::{Moment, Uptime};
 use super::replica::{Replica, SnapshotOrigin};
 use super::replica_dir::UNKNOWN_AGE;
+use crate::document::replica_file::{DIGEST_BYTES, FORMAT, has_valid_digest};
 use crate::record::{Document, Key, raw};
 
 type Result<T, E = Error> = std::result::Result<T, E>;
-
-/// The version of the format. It changes when an older version could not read the stream.
-const FORMAT: i32 = 1;
 
 /// The bytes that are gathered before they are sent.
 const STREAM_CHUNK_BYTES: usize = 64 * 1024;
@@ -37,9 +35,6 @@ const DURATION_MAX: Duration = Duration::from_secs(10 * 60);
 
 /// MongoDB's limit for a document, with the room that it leaves for its own fields.
 const DOCUMENT_BYTES: usize = (16 * 1024 + 16) * 1024;
-
-/// The digest at the end of the trailer, without the last byte of the document.
-const DIGEST_BYTES: usize = 32;
 
 /// The collection that a replica is of.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -209,13 +204,8 @@ impl Trailer {
     }
 
     /// `hash` is of every byte before.
-    fn decode(trailer: &mut [u8], mut hash: Sha256) -> Option<Self> {
-        let fields = BsonDocument::from_reader(&*trailer).ok()?;
-        let (before, digest) = split_digest(trailer)?;
-        hash.update(before);
-        if *digest != *hash.finalize() {
-            return None;
-        }
+    fn decode(trailer: &[u8], hash: Sha256) -> Option<Self> {
+        let fields = BsonDocument::from_reader(trailer).ok().filter(|_| has_valid_digest(trailer, hash))?;
         let token = fields.get_binary_generic("token").ok();
         let token = token.map(|token| ResumeToken(token.as_slice().into()));
         let as_of = fields.get_timestamp("clusterTime").ok();
@@ -277,7 +267,7 @@ impl<S: Stream<Item = io::Result<Bytes>> + Unpin> Reader<S> {
 
     /// Reads the next record, or the end.
     pub async fn next(&mut self) -> Result<Item, Reason> {
-        let mut document = self.document().await?;
+        let document = self.document().await?;
         if !matches!(raw::find(&document, b"_id"), Ok(None)) {
             self.hash.update(&document);
             let record = Document::new(document.freeze()).map_err(|error| format!("it is damaged: {error}"))?;
@@ -288,7 +278,7 @@ impl<S: Stream<Item = io::Result<Bytes>> + Unpin> Reader<S> {
             self.records += 1;
             return Ok(Item::Record(record));
         }
-        let trailer = Trailer::decode(&mut document, std::mem::take(&mut self.hash));
+        let trailer = Trailer::decode(&document, std::mem::take(&mut self.hash));
         let trailer = trailer.filter(|trailer| trailer.records == self.records);
         let trailer = trailer.ok_or("it is damaged: its checksum or its count is wrong")?;
         if !self.buffer.is_empty() || self.fill().await? {
