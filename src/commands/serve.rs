@@ -45,7 +45,7 @@ pub async fn check(settings: &Serve) -> Result<Vec<String>, CliError> {
     let url = settings.store.url.expose();
     let warnings = store::check(url).await.map_err(report)?;
     if let Some(fallback) = &settings.fallback {
-        store::fallback::check(&fallback.url).await.map_err(report)?;
+        store::fallback::check(fallback).await.map_err(report)?;
     }
     match &settings.seed {
         // Opening a pipe would wait for its writer, and take from `serve` the data that it writes.

@@ -195,6 +195,8 @@ pub struct FallbackArgs {
     #[arg(long, env = "RECORDS_FALLBACK_FROM", value_name = "URL|FILE", value_delimiter = ',', value_parser = Text::new())]
     pub fallback_from: Vec<String>,
     /// Save the replica in this file, for --fallback-from
+    ///
+    /// The file is new, empty, or was saved before; any other is refused and left as it is.
     #[arg(long, env = "RECORDS_FALLBACK_SAVE", value_name = "FILE", value_parser = Text::new())]
     pub fallback_save: Option<String>,
     /// Save the replica this often

@@ -1,5 +1,8 @@
 //! `--admin-listen`: health and metrics on another address, and the clients that find them there.
 
+use std::io::{Read, Write};
+use std::net::TcpListener;
+
 use rstest::rstest;
 
 use crate::support::{Serving, code, directory, finish, records, run, stderr};
@@ -66,4 +69,39 @@ fn a_wrong_address_is_named(#[case] address: &str, #[case] says: &str, #[values(
     let output = run(&directory(), &[verb, "--store", "memory:", "--admin-listen", address], "");
     assert_eq!(code(&output), 2);
     assert!(stderr(&output).contains(says), "{}", stderr(&output));
+}
+
+/// A sibling's answer 404 to a number of requests for its replica: its API port gives it.
+fn answer_404(sibling: &TcpListener, requests: usize) {
+    for _ in 0..requests {
+        let (mut stream, _) = sibling.accept().unwrap();
+        let mut request = [0; 1_024];
+        assert!(stream.read(&mut request).unwrap() > 0);
+        stream.write_all(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n").unwrap();
+    }
+}
+
+#[test]
+#[cfg_attr(not(feature = "mongodb"), ignore = "this build has no store that can be away")]
+fn a_source_without_a_replica_is_logged_once() {
+    let sibling = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = sibling.local_addr().unwrap();
+    let from = format!("missing.bson,http://127.0.0.1:1,http://{address}");
+    let store = ["--store", "mongodb://127.0.0.1:1", "--fallback", "memory:", "--fallback-from", &from];
+    let mut serving = Serving::start(&directory(), &store);
+    serving.read_log();
+    answer_404(&sibling, 3);
+    serving.signal("TERM");
+    // The request in progress ends with the connection.
+    drop(sibling);
+    let begin = serving.begin.clone();
+    let log = begin + &serving.wait().1;
+    for (level, line) in [
+        ("INFO", "no replica was found at missing.bson: No such file"),
+        ("INFO", "no replica was found at http://127.0.0.1:1: Connection refused"),
+        ("WARN", &format!("http://{address} answers 404 and gives no replica: check that it is the --admin-listen")),
+    ] {
+        let lines: Vec<_> = log.lines().filter(|text| text.contains(line)).collect();
+        assert!(lines.len() == 1 && lines[0].contains(level), "{line}: {log}");
+    }
 }

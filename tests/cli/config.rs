@@ -135,6 +135,58 @@ fn urls_are_checked_by_those_who_would_open_them() {
     }
 }
 
+/// The arguments of a store that is away, with a fallback that is saved.
+fn saved_in<'a>(verb: &'a str, file: &'a str) -> [&'a str; 7] {
+    [verb, "--store", "mongodb://127.0.0.1:1", "--fallback", "memory:", "--fallback-save", file]
+}
+
+#[rstest]
+#[case::of_a_person("letter.txt", "it is another file and would be overwritten")]
+#[case::no_file(".", "it is not a file")]
+#[case::in_no_directory("no/such/replica.bson", "No such file")]
+#[case::below_a_file("letter.txt/replica.bson", "Not a directory")]
+#[cfg_attr(not(feature = "mongodb"), ignore = "this build has no store that can be away")]
+fn a_replica_is_not_saved_where_something_else_is(#[case] file: &str, #[case] says: &str) {
+    let directory = directory();
+    let letter = directory.path().join("letter.txt");
+    fs::write(&letter, "Dear reader").unwrap();
+    for verb in ["serve", "config"] {
+        let output = run(&directory, &saved_in(verb, file), "");
+        let error = stderr(&output);
+        assert_eq!(code(&output), 1, "{error}");
+        assert!(
+            error.contains(&format!("cannot save the fallback replica in {file}: ")) && error.contains(says),
+            "{error}"
+        );
+    }
+    assert_eq!(fs::read_to_string(&letter).unwrap(), "Dear reader");
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+}
+
+#[test]
+#[cfg_attr(not(feature = "mongodb"), ignore = "this build has no store that can be away")]
+fn a_replica_is_saved_in_a_new_file_or_one_that_was_saved_before() {
+    let directory = directory();
+    fs::write(directory.path().join("empty.bson"), "").unwrap();
+    // The next format may begin like this.
+    fs::write(directory.path().join("saved.bson"), b"\x12\0\0\0\x10replica\0\x09\0\0\0\0 and so on").unwrap();
+    for file in ["new.bson", "empty.bson", "saved.bson"] {
+        let output = run(&directory, &saved_in("config", file), "");
+        assert_eq!(code(&output), 0, "{file}: {}", stderr(&output));
+    }
+}
+
+/// A user that may write everywhere may not write there.
+#[test]
+#[cfg(target_os = "linux")]
+#[cfg_attr(not(feature = "mongodb"), ignore = "this build has no store that can be away")]
+fn a_directory_in_which_no_replica_can_be_saved_is_refused_at_start() {
+    let output = run(&directory(), &saved_in("serve", "/proc/replica.bson"), "");
+    assert_eq!(code(&output), 1, "{}", stderr(&output));
+    let says = "cannot save the fallback replica in /proc/replica.bson: no file can be made in its directory";
+    assert!(stderr(&output).contains(says), "{}", stderr(&output));
+}
+
 #[test]
 fn config_makes_nothing_and_waits_for_nobody() {
     let directory = directory();

@@ -130,6 +130,7 @@ fn a_mistake_is_named_in_words_that_say_what_to_do(
 #[case::of_no_such_store(&["--fallback", "paper:"], 1, "there is no \"paper\" store")]
 #[case::a_name_for_memory(&["--fallback", "memory:mine"], 1, "memory:")]
 #[case::of_more_than_fits(&["--fallback", "memory:", "--fallback-size-limit", "1PiB"], 2, "2.25 × 1.0 PiB for the replica + ")]
+#[case::from_an_address(&["--fallback", "memory:", "--fallback-from", "127.0.0.1:9090"], 2, "write http://127.0.0.1:9090 for")]
 #[case::without_time_to_answer(&["--fallback", "memory:", "--fallback-timeout", "3s", "--request-timeout", "5s"], 2, "half")]
 fn a_mistake_about_the_fallback_is_named(#[case] arguments: &[&str], #[case] status: i32, #[case] says: &str) {
     // Only remote stores can have a fallback; the offline flavour has no such store.

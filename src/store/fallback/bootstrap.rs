@@ -2,8 +2,10 @@
 //!
 //! What arrives is refused whole if it is truncated, damaged, of another collection, or has another scope.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::io;
+use std::net::SocketAddr;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -68,8 +70,10 @@ pub struct Bootstrap {
     size_limit: u64,
     origin: Origin,
     sources: Vec<Source>,
-    /// The last refusal of each source, so that it is logged once; for a file, with its modification time.
-    refusals: Vec<(Reason, Option<SystemTime>)>,
+    /// The causes that were logged since a replica was taken, by the source: each is logged once.
+    logged: HashSet<(usize, Reason)>,
+    /// The modification times of the files that were refused.
+    refused: Vec<Option<SystemTime>>,
 }
 
 impl Bootstrap {
@@ -80,7 +84,8 @@ impl Bootstrap {
             size_limit: settings.size_limit,
             origin: settings.origin(),
             sources: settings.from.clone(),
-            refusals: vec![Default::default(); settings.from.len()],
+            logged: HashSet::new(),
+            refused: vec![None; settings.from.len()],
         }
     }
 
@@ -131,27 +136,33 @@ impl Bootstrap {
             match source {
                 Source::File(path) => match source::open(&path).await {
                     Ok(file) => drop(self.accept(index, file, directory, not_before).await?),
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                    Err(error) => self.refuse(index, &path.display(), format!("it cannot be read: {error}"), None),
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                        self.absent(index, &path.display(), &error)
+                    }
+                    Err(error) => self.refuse(index, &path.display(), format!("it cannot be read: {error}")),
                 },
-                Source::Siblings { host, port } => {
-                    let addresses = source::addresses(&host, port).await.unwrap_or_else(|error| {
-                        tracing::debug!(%error, "cannot find the siblings at {host}");
+                Source::Siblings { ref host, port } => {
+                    let addresses = source::addresses(host, port).await.unwrap_or_else(|error| {
+                        self.absent(index, &source, &error);
                         Vec::new()
                     });
                     for address in addresses {
                         let sibling = match source::ask(address).await {
                             Ok(sibling) => sibling,
                             Err(error) => {
-                                tracing::debug!(%error, "the sibling at {address} does not answer");
+                                self.absent(index, &format_args!("http://{address}"), &error);
                                 continue;
                             }
                         };
                         let is_self = sibling.scan.as_ref().is_some_and(|scan| self.replica.scan_turn.is_self(scan));
                         siblings.scans.extend(sibling.scan);
-                        if let Some(arriving) = sibling.replica.filter(|_| !is_self) {
-                            let accepted = self.accept(index, arriving, directory, not_before).await?;
-                            siblings.is_recent |= accepted;
+                        match sibling.replica {
+                            _ if is_self => {}
+                            Ok(arriving) => {
+                                let accepted = self.accept(index, arriving, directory, not_before).await?;
+                                siblings.is_recent |= accepted;
+                            }
+                            Err(status) => self.wrong_status(index, address, status),
                         }
                     }
                 }
@@ -170,24 +181,49 @@ impl Bootstrap {
         not_before: Option<Instant>,
     ) -> ControlFlow<Taken, bool> {
         let (from, modified) = (arriving.from.clone(), arriving.modified);
-        if modified.is_some() && self.refusals[index].1 == modified {
+        if modified.is_some() && self.refused[index] == modified {
             return ControlFlow::Continue(false);
         }
         match self.receive(arriving, directory, not_before).await {
-            Ok(Received::Complete(taken)) => ControlFlow::Break(taken),
+            Ok(Received::Complete(taken)) => {
+                self.logged.clear();
+                ControlFlow::Break(taken)
+            }
             Ok(Received::TooOld(age)) => ControlFlow::Continue(age < SIBLING_RECENT),
             Err(why) => {
-                self.refuse(index, &from, why, modified);
+                self.refuse(index, &from, why);
+                self.refused[index] = modified;
                 ControlFlow::Continue(false)
             }
         }
     }
 
-    fn refuse(&mut self, index: usize, from: &dyn fmt::Display, why: Reason, modified: Option<SystemTime>) {
-        if self.refusals[index].0 != why {
+    fn refuse(&mut self, index: usize, from: &dyn fmt::Display, why: Reason) {
+        if self.logged.insert((index, why.clone())) {
             tracing::warn!("the replica from {from} is refused: {why}");
         }
-        self.refusals[index] = (why, modified);
+    }
+
+    /// Logs that a source is not there, which is normal for the first instance that starts.
+    fn absent(&mut self, index: usize, from: &dyn fmt::Display, why: &io::Error) {
+        if self.logged.insert((index, why.to_string())) {
+            tracing::info!("no replica was found at {from}: {why}");
+        }
+    }
+
+    /// Logs an answer without a replica.
+    fn wrong_status(&mut self, index: usize, address: SocketAddr, status: u16) {
+        if !self.logged.insert((index, status.to_string())) {
+            return;
+        }
+        match status {
+            503 => tracing::debug!("the sibling at {address} has no replica to give yet"),
+            404 => tracing::warn!(
+                "http://{address} answers {status} and gives no replica: check that it is the --admin-listen address of an \
+                 instance that has a --fallback"
+            ),
+            _ => tracing::warn!("http://{address} answers {status} and gives no replica"),
+        }
     }
 
     /// Receives a replica, unless it is older than `not_before`.

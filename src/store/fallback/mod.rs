@@ -69,7 +69,6 @@ use circuit_breaker::CircuitBreaker;
 use metrics::BoundedReads;
 use replica::{Conditions, Replica, Unusable};
 use replica_dir::ReplicaDir;
-pub use replica_dir::check;
 use replica_stream::Origin;
 use replicator::Replicator;
 pub use scan_turn::SCAN_HEADER;
@@ -182,12 +181,29 @@ struct Inner {
     _tasks: Vec<AbortOnDropHandle<()>>,
 }
 
+/// Checks that the replica can be where `settings` say, and be saved, as far as that needs no new files.
+///
+/// # Errors
+///
+/// `Invalid`, with the reason.
+pub async fn check(settings: &Settings) -> Result<()> {
+    replica_dir::check(&settings.url).await?;
+    match &settings.save {
+        Some((path, _)) => save::check(path).await,
+        None => Ok(()),
+    }
+}
+
 /// Adds a replica to `primary`, and starts to replicate. Does not wait for the primary.
 ///
 /// # Errors
 ///
-/// When the replica's store is not an embedded one or cannot be opened. A damaged replica of an earlier run is replaced instead.
+/// When the replica's store is not an embedded one or cannot be opened, or the replica cannot be saved. A damaged replica of an earlier run is replaced instead.
 pub async fn over(primary: Arc<dyn Store>, settings: Settings) -> Result<Arc<dyn Store>> {
+    if let Some((path, _)) = &settings.save {
+        save::check(path).await?;
+        save::check_directory(path).await?;
+    }
     let replica = Arc::new(Replica::new(settings.max_age));
     let (directory, stored) = ReplicaDir::open(&settings, &replica).await?;
     let breaker = Arc::new(CircuitBreaker::default());

@@ -237,6 +237,13 @@ fn encode(document: &BsonDocument) -> Result<Vec<u8>> {
     document.to_vec().map_err(|error| Error::broken("cannot write the fallback replica").with_source(error))
 }
 
+/// Returns true if `chunks` begin as a replica does, in this format or another.
+pub async fn begins(chunks: impl Stream<Item = io::Result<Bytes>> + Unpin) -> bool {
+    let header = Reader::new(chunks).document().await.ok();
+    let header = header.and_then(|header| BsonDocument::from_reader(&*header).ok());
+    header.is_some_and(|header| header.get_i32("replica").is_ok())
+}
+
 /// Why a stream is refused, or could not be read.
 pub type Reason = String;
 
@@ -250,9 +257,13 @@ pub struct Reader<S> {
 }
 
 impl<S: Stream<Item = io::Result<Bytes>> + Unpin> Reader<S> {
+    fn new(chunks: S) -> Self {
+        Self { chunks, buffer: BytesMut::new(), hash: Sha256::new(), last: None, records: 0 }
+    }
+
     /// Reads the header.
     pub async fn open(chunks: S) -> Result<(Self, Header), Reason> {
-        let mut reader = Self { chunks, buffer: BytesMut::new(), hash: Sha256::new(), last: None, records: 0 };
+        let mut reader = Self::new(chunks);
         let header = reader.document().await?;
         reader.hash.update(&header);
         let fields = BsonDocument::from_reader(&*header).map_err(|_| "it is no replica")?;

@@ -1,6 +1,7 @@
 //! Writes the replica to a file from time to time, for a later start.
 
-use std::io;
+use std::fmt;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -11,8 +12,10 @@ use tokio::fs::{self, File};
 use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, sleep};
 
+use super::super::{Error, Result};
 use super::replica::Replica;
 use super::replica_stream::{self, Origin};
+use super::source;
 
 /// The interval between checks of a replica that cannot be saved yet.
 const POLL: Duration = Duration::from_millis(250);
@@ -36,11 +39,66 @@ pub async fn save(replica: Arc<Replica>, origin: Origin, path: PathBuf, interval
     }
 }
 
-/// Replaces the file in one step, once all of the new one is on the disk.
-async fn write(replica: &Replica, origin: &Origin, path: &Path) -> io::Result<u64> {
+/// Checks that the replica can be saved in `path`: a new file, an empty one, or one that was saved before. Changes nothing.
+///
+/// # Errors
+///
+/// `Invalid`, with the reason.
+pub async fn check(path: &Path) -> Result<()> {
+    let beginning = match fs::metadata(path).await {
+        Err(error) if error.kind() == ErrorKind::NotFound => match fs::metadata(directory(path)).await {
+            Ok(parent) if parent.is_dir() => return Ok(()),
+            Ok(_) => Err(io::Error::from(ErrorKind::NotADirectory)),
+            Err(error) => Err(error),
+        },
+        Err(error) => Err(error),
+        Ok(file) if file.is_file() && file.len() == 0 => return Ok(()),
+        Ok(_) => source::open(path).await,
+    };
+    let cannot = |why: &dyn fmt::Display| Error::invalid(cannot_save(path, why));
+    match replica_stream::begins(beginning.map_err(|error| cannot(&error))?.chunks).await {
+        true => Ok(()),
+        false => {
+            Err(cannot(&"it is another file and would be overwritten; name a new file, or one that was saved before"))
+        }
+    }
+}
+
+/// Checks that files can be made in the directory of `path`. A full disk is no error, since it may have room later.
+///
+/// # Errors
+///
+/// `Invalid`, with the reason.
+pub async fn check_directory(path: &Path) -> Result<()> {
+    let new = new_path(path);
+    let made = match File::options().write(true).create(true).truncate(false).open(&new).await {
+        Ok(_) => fs::remove_file(&new).await,
+        Err(error) if error.kind() == ErrorKind::StorageFull => Ok(()),
+        Err(error) => Err(error),
+    };
+    made.map_err(|error| {
+        Error::invalid(cannot_save(path, &format_args!("no file can be made in its directory: {error}")))
+    })
+}
+
+fn cannot_save(path: &Path, why: &dyn fmt::Display) -> String {
+    format!("cannot save the fallback replica in {}: {why}", path.display())
+}
+
+fn directory(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// The name of a file that is being written.
+fn new_path(path: &Path) -> PathBuf {
     let mut new = path.as_os_str().to_owned();
     new.push(".new");
-    let new = PathBuf::from(new);
+    new.into()
+}
+
+/// Replaces the file in one step, once all of the new one is on the disk.
+async fn write(replica: &Replica, origin: &Origin, path: &Path) -> io::Result<u64> {
+    let new = new_path(path);
     let written = async {
         let chunks = replica_stream::write(replica, origin).map_err(io::Error::other)?;
         // The records are for this service alone.
@@ -55,8 +113,7 @@ async fn write(replica: &Replica, origin: &Origin, path: &Path) -> io::Result<u6
         file.flush().await?;
         file.sync_all().await?;
         fs::rename(&new, path).await?;
-        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        File::open(directory).await?.sync_all().await?;
+        File::open(directory(path)).await?.sync_all().await?;
         Ok(bytes)
     };
     let written = written.await;

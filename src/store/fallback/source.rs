@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::{Duration, SystemTime};
 
@@ -14,7 +14,7 @@ use hyper::client::conn::http1;
 use hyper::header::HOST;
 use hyper::{Request, Response, Uri};
 use hyper_util::rt::TokioIo;
-use tokio::fs::File;
+use tokio::fs::{self, File};
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::{Instant, timeout};
@@ -62,7 +62,8 @@ pub struct Arriving {
 /// The answer of a sibling.
 pub struct Sibling {
     pub scan: Option<ScanState>,
-    pub replica: Option<Arriving>,
+    /// The replica, or the HTTP status of an answer without one.
+    pub replica: Result<Arriving, u16>,
 }
 
 impl FromStr for Source {
@@ -70,9 +71,13 @@ impl FromStr for Source {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let Some((scheme, _)) = text.split_once("://") else {
-            return match text.is_empty() {
-                true => Err("it must be a URL or a file".to_owned()),
-                false => Ok(Self::File(text.into())),
+            let is_address = |(host, port): (&str, &str)| !host.contains('/') && port.parse::<u16>().is_ok();
+            return match text {
+                "" => Err("it must be a URL or a file".to_owned()),
+                _ if text.rsplit_once(':').is_some_and(is_address) => {
+                    Err(format!("write http://{text} for the admin address of siblings, or ./{text} for a file"))
+                }
+                _ => Ok(Self::File(text.into())),
             };
         };
         let wrong =
@@ -120,12 +125,15 @@ pub async fn ask(address: SocketAddr) -> io::Result<Sibling> {
     };
     let (response, connection) = timeout(ANSWER_TIMEOUT, answer).await.map_err(|_| too_slow())??;
     let scan = response.headers().get(SCAN_HEADER).and_then(|value| value.to_str().ok()?.parse().ok());
-    let replica = response.status().is_success().then(|| Arriving {
-        from: format!("http://{address}"),
-        chunks: require_progress(body_chunks(response, connection)),
-        asked,
-        modified: None,
-    });
+    let replica = match response.status().as_u16() {
+        200 => Ok(Arriving {
+            from: format!("http://{address}"),
+            chunks: require_progress(body_chunks(response, connection)),
+            asked,
+            modified: None,
+        }),
+        status => Err(status),
+    };
     Ok(Sibling { scan, replica })
 }
 
@@ -146,13 +154,14 @@ fn body_chunks(response: Response<Incoming>, connection: AbortOnDropHandle<hyper
 }
 
 /// Opens a file.
-pub async fn open(path: &PathBuf) -> io::Result<Arriving> {
+pub async fn open(path: &Path) -> io::Result<Arriving> {
     let asked = Instant::now();
-    let file = File::open(path).await?;
-    let metadata = file.metadata().await?;
-    if !metadata.is_file() {
+    // Opening a pipe would wait for its writer.
+    if !fs::metadata(path).await?.is_file() {
         return Err(io::Error::other("it is not a file"));
     }
+    let file = File::open(path).await?;
+    let metadata = file.metadata().await?;
     let chunks = stream::try_unfold(file, async |mut file| {
         let mut chunk = BytesMut::with_capacity(FILE_CHUNK_BYTES);
         Ok((file.read_buf(&mut chunk).await? > 0).then(|| (chunk.freeze(), file)))
