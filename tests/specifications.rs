@@ -172,7 +172,7 @@ fn uris(content: &Value) -> (usize, Vec<String>) {
         let is_supported = !["GSSAPI", "MONGODB-OIDC"].iter().any(|mechanism| uri.contains(mechanism));
         let expected = case["valid"].as_bool().expect("a boolean") && is_supported;
         count += 1;
-        match runtime.block_on(records::store::check(uri)) {
+        match runtime.block_on(records::store::check(uri, &records::store::Options::default())) {
             Ok(_) if !expected => failures.push(format!("{uri} is taken")),
             Err(error) if expected => failures.push(format!("{uri}: {error}")),
             _ => {}

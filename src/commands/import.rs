@@ -24,7 +24,7 @@ pub fn run(settings: Import) -> Outcome {
 async fn import(mut settings: Import) -> Outcome {
     let name = settings.file.as_ref().map_or("standard input".into(), |file| file.display().to_string());
     let input =
-        Input::open(settings.file.as_deref()).map_err(|error| CliError(format!("cannot read {name}: {error}")))?;
+        Input::open(settings.file.as_deref()).map_err(|error| CliError::new(format!("cannot read {name}: {error}")))?;
     settings.store.options.cache_bytes = CACHE_BYTES;
     let store = open(&settings.store).await?;
     if let Opened::Embedded(store) = &store {
@@ -40,12 +40,12 @@ async fn import(mut settings: Import) -> Outcome {
     // The driver's tasks panic if the runtime ends while they talk to a server.
     store.close().await;
     let summary = imported.map_err(|error| match error {
-        import::Error::Invalid(..) => CliError(format!("{name}: {error}, or leave them out by --skip-invalid")),
-        error => CliError(format!("{name}: {error}")),
+        import::Error::Invalid(..) => CliError::new(format!("{name}: {error}, or leave them out by --skip-invalid")),
+        error => CliError::new(format!("{name}: {error}")),
     })?;
     let url = settings.store.url;
     let text = format!("{} documents stored in {url}, {} skipped", summary.stored, summary.skipped);
-    print(format!("{text}\n").as_bytes()).map_err(|CliError(error)| CliError(format!("{text}; but {error}")))?;
+    print(format!("{text}\n").as_bytes()).map_err(|error| CliError::new(format!("{text}; but {}", error.text)))?;
     Ok(if summary.skipped > 0 { ExitCode::from(SKIPPED) } else { ExitCode::SUCCESS })
 }
 

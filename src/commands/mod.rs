@@ -17,12 +17,35 @@ use tokio::runtime::{self, Runtime};
 /// The time that the process waits at its end for threads that are blocked by the disk or by a pipe.
 const BLOCKED_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// The exit status when a setting must be changed, which is also that of clap.
+const WRONG_SETTING: u8 = 2;
+
 /// The reason why a command failed, for the person who ran it.
-struct CliError(String);
+struct CliError {
+    text: String,
+    status: u8,
+}
+
+impl CliError {
+    fn new(text: String) -> Self {
+        Self { text, status: 1 }
+    }
+
+    /// An error of a setting, which no second try accepts.
+    fn setting(error: impl Display) -> Self {
+        Self { text: error.to_string(), status: WRONG_SETTING }
+    }
+
+    /// An error of the store while it is opened, when invalid input can only be a setting.
+    fn opening(error: &store::Error) -> Self {
+        let text = error.report().to_string();
+        if error.kind() == store::Kind::Invalid { Self::setting(text) } else { Self::new(text) }
+    }
+}
 
 impl<E: Display> From<E> for CliError {
     fn from(error: E) -> Self {
-        Self(error.to_string())
+        Self::new(error.to_string())
     }
 }
 
@@ -44,25 +67,25 @@ pub fn run(command: Command) -> ExitCode {
         Command::Completions(shell) => print(&config::completions(shell)),
         Command::Man => config::manual().map_err(CliError::from).and_then(|page| print(&page)),
     };
-    outcome.unwrap_or_else(|CliError(text)| {
+    outcome.unwrap_or_else(|CliError { text, status }| {
         telemetry::report_error(format, &text);
-        ExitCode::FAILURE
+        ExitCode::from(status)
     })
 }
 
 fn check_health(settings: &Healthcheck) -> Outcome {
     let path = if settings.live { "/livez" } else { "/readyz" };
-    let cannot = |error| CliError(format!("cannot find {}: {error}", settings.address));
+    let cannot = |error| CliError::new(format!("cannot find {}: {error}", settings.address));
     // A server that listens on all addresses of IPv6 also answers over IPv4.
     let address = settings.address.resolve().map_err(cannot)?.into_iter().min_by_key(|address| address.is_ipv6());
-    let address = address.ok_or_else(|| CliError(format!("{} has no address", settings.address)))?;
+    let address = address.ok_or_else(|| CliError::new(format!("{} has no address", settings.address)))?;
     healthcheck::check(address, settings.scheme, path, settings.timeout)?;
     Ok(ExitCode::SUCCESS)
 }
 
 /// Prints the settings, unless `serve` would refuse them.
 fn print_config(settings: &Serve) -> Outcome {
-    telemetry::parse_filter(&settings.args.log.log)?;
+    telemetry::parse_filter(&settings.args.log.log).map_err(CliError::setting)?;
     serve::http_settings(settings)?;
     serve::open_tls(settings)?;
     // The MongoDB driver needs a runtime to parse URLs.
@@ -75,7 +98,7 @@ fn print_config(settings: &Serve) -> Outcome {
 }
 
 fn print_new_key(name: &str) -> Outcome {
-    let auth::NewKey { secret, line } = auth::new_key(name)?;
+    let auth::NewKey { secret, line } = auth::new_key(name).map_err(CliError::setting)?;
     print(format!("key:  {secret}\nline: {line}\n").as_bytes())
 }
 
@@ -84,7 +107,7 @@ fn print(text: &[u8]) -> Outcome {
     let mut out = io::stdout().lock();
     match out.write_all(text).and_then(|()| out.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(CliError(format!("cannot write to standard output: {error}")))
+            Err(CliError::new(format!("cannot write to standard output: {error}")))
         }
         _ => Ok(ExitCode::SUCCESS),
     }
@@ -97,7 +120,7 @@ fn run_logged(
     threads: usize,
     command: impl FnOnce(&Runtime, &Telemetry) -> Outcome,
 ) -> Outcome {
-    let telemetry = telemetry::start(&log.log, log.log_format, otlp_endpoint)?;
+    let telemetry = telemetry::start(&log.log, log.log_format, otlp_endpoint).map_err(CliError::setting)?;
     let runtime = runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?;
     let outcome = command(&runtime, &telemetry);
     // Bounded, because a thread may wait for ever for a pipe that it reads. The log ends after this, so that it has the last
@@ -108,5 +131,5 @@ fn run_logged(
 
 async fn open(settings: &Store) -> Result<Opened, CliError> {
     let opened = store::open(settings.url.expose(), settings.options.clone()).await;
-    opened.map_err(|error| CliError(error.report().to_string()))
+    opened.map_err(|error| CliError::opening(&error))
 }

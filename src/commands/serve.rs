@@ -41,9 +41,9 @@ pub fn run(settings: Serve) -> Outcome {
 ///
 /// Returns what is ignored in them, and why.
 pub async fn check(settings: &Serve) -> Result<Vec<String>, CliError> {
-    let report = |error: store::Error| CliError(error.report().to_string());
+    let report = |error: store::Error| CliError::opening(&error);
     let url = settings.store.url.expose();
-    let warnings = store::check(url).await.map_err(report)?;
+    let warnings = store::check(url, &settings.store.options).await.map_err(report)?;
     if let Some(fallback) = &settings.fallback {
         store::fallback::check(fallback).await.map_err(report)?;
     }
@@ -58,7 +58,7 @@ pub async fn check(settings: &Serve) -> Result<Vec<String>, CliError> {
 }
 
 fn open_seed(path: &Path) -> Result<Input, CliError> {
-    let cannot = |error| CliError(format!("cannot read the seed {}: {error}", path.display()));
+    let cannot = |error| CliError::new(format!("cannot read the seed {}: {error}", path.display()));
     Input::open(Some(path)).map_err(cannot)
 }
 
@@ -144,7 +144,7 @@ async fn serve(mut settings: Serve, dropped_lines: ErrorCounter) -> Outcome {
             (Opened::Remote(store), None) => Ok(store),
             (Opened::Remote(store), Some(fallback)) => {
                 let over = store::fallback::over(store, *fallback).await;
-                over.map_err(|error| CliError(error.report().to_string()))
+                over.map_err(|error| CliError::opening(&error))
             }
         }
     };
@@ -240,14 +240,17 @@ impl Bound {
 }
 
 fn cannot_listen(name: &str, error: &io::Error) -> CliError {
-    CliError(format!("cannot listen on {name}: {error}"))
+    CliError::new(format!("cannot listen on {name}: {error}"))
 }
 
 /// Returns the settings of the HTTP service.
 pub fn http_settings(settings: &Serve) -> Result<http::Settings, CliError> {
     let api = &settings.args.api;
     let names = |texts: &[String]| texts.iter().filter(|text| !text.is_empty()).cloned().collect::<Vec<_>>();
-    let named = |flag, variable| move |error| CliError(format!("--{flag} ({variable}): {error}"));
+    let text = |flag, variable, error| format!("--{flag} ({variable}): {error}");
+    let named = |flag, variable| move |error: String| CliError::setting(text(flag, variable, error));
+    // The value may be right: the file is missing, or wrong.
+    let in_file = |flag, variable| move |error: String| CliError::new(text(flag, variable, error));
     let cache_control = if api.cache_control == "none" { "" } else { &api.cache_control };
     let mut http = http::Settings::from(settings.args.server.request_timeout)
         .cache_control(cache_control)
@@ -265,17 +268,17 @@ pub fn http_settings(settings: &Serve) -> Result<http::Settings, CliError> {
     if let Some(file) = &api.schema {
         let schema = std::fs::read(file).map_err(|error| error.to_string());
         let http_with = schema.and_then(|schema| http.record_schema(&schema));
-        let in_file = |error| format!("{}: {error}", file.display());
-        http = http_with.map_err(in_file).map_err(named("schema", "RECORDS_SCHEMA"))?;
+        let with_path = |error| format!("{}: {error}", file.display());
+        http = http_with.map_err(with_path).map_err(in_file("schema", "RECORDS_SCHEMA"))?;
     }
     if let Some(file) = &api.api_keys {
         let keys = KeyFile::open(file.clone());
-        let keys = Arc::new(keys.map_err(named("api-keys", "RECORDS_API_KEYS"))?);
+        let keys = Arc::new(keys.map_err(in_file("api-keys", "RECORDS_API_KEYS"))?);
         http.reloaded.push(keys.clone());
         http.api_keys = Some(keys);
     }
     if let Some(jwt) = &settings.jwt {
-        let tokens = Tokens::open(jwt.clone()).map_err(named("jwt-jwks", "RECORDS_JWT_JWKS"))?;
+        let tokens = Tokens::open(jwt.clone()).map_err(in_file("jwt-jwks", "RECORDS_JWT_JWKS"))?;
         http.reloaded.push(tokens.keys());
         http.tokens = Some(Arc::new(tokens));
     }
@@ -296,8 +299,9 @@ pub fn http_settings(settings: &Serve) -> Result<http::Settings, CliError> {
 
 /// Returns what begins TLS on connections, if they have it.
 pub fn open_tls(settings: &Serve) -> Result<Option<tls::Acceptor>, CliError> {
-    let open =
-        |files| tls::Acceptor::open(files).map_err(|error| CliError(format!("TLS (--tls-cert, --tls-key): {error}")));
+    let open = |files| {
+        tls::Acceptor::open(files).map_err(|error| CliError::new(format!("TLS (--tls-cert, --tls-key): {error}")))
+    };
     settings.tls.clone().map(open).transpose()
 }
 
@@ -338,6 +342,6 @@ async fn fill(store: &dyn EmbeddedStore, seed: &Seed) -> Result<(), CliError> {
             Ok(())
         }
         Err(part @ import::Error::Part(_)) => Err(part.into()),
-        Err(error) => Err(CliError(format!("the seed {shown}: {error}"))),
+        Err(error) => Err(CliError::new(format!("the seed {shown}: {error}"))),
     }
 }

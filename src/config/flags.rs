@@ -5,12 +5,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bytesize::ByteSize;
-use clap::builder::{BoolishValueParser, NonEmptyStringValueParser as Text};
+use clap::builder::NonEmptyStringValueParser as Text;
 use clap::{ArgAction, Args, Parser, Subcommand};
 use clap_complete::Shell;
 
 use super::memory;
-use super::values::{ListenAddress, burst, positive, processors, size, time, up_to};
+use super::values::{ListenAddress, burst, on_or_off, positive, processors, size, switch, time, up_to};
 use crate::client::Network;
 use crate::http::{AccessLog, RateLimit};
 use crate::store::fallback;
@@ -278,7 +278,7 @@ pub struct ApiArgs {
     ///
     /// With `off` the header is ignored, and the operator alone decides. A browser that reloads a page sends such a bound,
     /// which makes MongoDB answer.
-    #[arg(long, env = "RECORDS_REQUEST_DIRECTIVES", value_name = "on|off", default_value = "on", hide_possible_values = true, value_parser = BoolishValueParser::new(), action = ArgAction::Set)]
+    #[arg(long, env = "RECORDS_REQUEST_DIRECTIVES", value_name = "on|off", default_value = "on", value_parser = on_or_off, action = ArgAction::Set)]
     pub request_directives: bool,
     /// Let pages of these origins read responses; * is all
     #[arg(long, env = "RECORDS_CORS_ORIGIN", value_name = "ORIGIN,…", value_delimiter = ',')]
@@ -339,7 +339,7 @@ pub struct ApiArgs {
     #[arg(long, env = "RECORDS_RESPONSE_MEMORY_LIMIT", value_name = "SIZE", default_value_t = memory::response_default(), hide_default_value = true, value_parser = size)]
     pub response_memory_limit: ByteSize,
     /// Tell clients in a Server-Timing header how long a request took
-    #[arg(long, env = "RECORDS_SERVER_TIMING", action = ArgAction::SetTrue, value_parser = BoolishValueParser::new())]
+    #[arg(long, env = "RECORDS_SERVER_TIMING", action = ArgAction::SetTrue, value_parser = switch)]
     pub server_timing: bool,
 }
 

@@ -152,9 +152,12 @@ fn command(parsed: Subcommands, sources: &Sources) -> Result<Command, clap::Erro
 fn serve(args: ServeArgs, sources: &Sources) -> Result<Serve, clap::Error> {
     let name = |id| sources.name(id);
     let listen = &args.server.listen;
-    if args.server.admin_listen.as_ref() == Some(listen) && listen.port != 0 {
-        let (admin, both) = (name("admin_listen"), name("listen"));
-        return Err(invalid(format!("{admin} and {both} are both {listen}: leave {admin} out to have one port")));
+    if let Some(address) = args.server.admin_listen.as_ref().filter(|address| address.overlaps(listen)) {
+        let (admin, api) = (name("admin_listen"), name("listen"));
+        return Err(invalid(match address == listen {
+            true => format!("{admin} and {api} are both {listen}: leave {admin} out to have one port"),
+            false => format!("{admin} {address} and {api} {listen} overlap: give one of them another port"),
+        }));
     }
     if let (Some(default), Some(max)) = (args.api.default_limit, args.api.max_limit)
         && default > max
@@ -169,6 +172,15 @@ fn serve(args: ServeArgs, sources: &Sources) -> Result<Serve, clap::Error> {
         return Err(invalid("this build cannot export traces: rebuild with --features otlp".into()));
     }
     let mut store = store(&args.store, sources)?;
+    let is_remote = store::kind(store.url.expose()) == Some(BackendKind::Remote);
+    // A deployment may set the seed by a variable or a file for whatever store it has.
+    if is_remote && sources.source("seed") == Source::Flag && args.seed.as_deref() != Some("none") {
+        return Err(invalid(format!(
+            "{} has no effect with {}: only embedded stores are filled",
+            name("seed"),
+            store.url
+        )));
+    }
     store.options.exposure = Arc::new(exposure(&args.api, sources)?);
     let mut serve = Serve {
         tls: tls(&args.server, sources)?,

@@ -2,16 +2,14 @@
 
 use std::fmt;
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::num::{NonZero, NonZeroU32};
 use std::str::FromStr;
 use std::thread::available_parallelism;
 use std::time::Duration;
 
-use bytesize::ByteSize;
-use clap::builder::RangedU64ValueParser;
-
 use crate::http::RATE_MAX;
+use bytesize::ByteSize;
 
 /// A port, and the host name or the IP address of the interface to listen on. An empty host is every interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +19,27 @@ pub struct ListenAddress {
 }
 
 impl ListenAddress {
+    /// Returns true if no two sockets can listen on both, as far as that is known without DNS.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        let every = |mine: &Self, other: &Self| match (mine.ip(), other.ip()) {
+            // A socket of IPv6 takes IPv4 too.
+            (Some(IpAddr::V6(mine)), Some(_)) => mine.is_unspecified(),
+            (Some(IpAddr::V4(mine)), Some(IpAddr::V4(_))) => mine.is_unspecified(),
+            _ => false,
+        };
+        self.port == other.port
+            && self.port != 0
+            && (self.host == other.host || every(self, other) || every(other, self))
+    }
+
+    fn ip(&self) -> Option<IpAddr> {
+        match self.host.as_str() {
+            "" => Some(Ipv6Addr::UNSPECIFIED.into()),
+            "localhost" => Some(Ipv4Addr::LOCALHOST.into()),
+            host => host.parse().ok(),
+        }
+    }
+
     /// Returns the socket addresses to try, in order. If a name has several, IPv4 comes first.
     ///
     /// # Errors
@@ -86,8 +105,29 @@ pub fn size(text: &str) -> Result<ByteSize, &'static str> {
 }
 
 /// Accepts whole numbers from 1 to `max`.
-pub fn up_to(max: u64) -> RangedU64ValueParser<usize> {
-    RangedU64ValueParser::new().range(1..=max)
+pub fn up_to(max: usize) -> impl Fn(&str) -> Result<usize, String> + Clone {
+    move |text| {
+        let number = text.parse().ok().filter(|number| (1..=max).contains(number));
+        number.ok_or_else(|| format!("it must be a whole number from 1 to {max}"))
+    }
+}
+
+/// Accepts `on` and `off`.
+pub fn on_or_off(text: &str) -> Result<bool, &'static str> {
+    match text {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        _ => Err("it must be on or off"),
+    }
+}
+
+/// Accepts what clap takes for a boolean.
+pub fn switch(text: &str) -> Result<bool, &'static str> {
+    match text.to_ascii_lowercase().as_str() {
+        "true" | "t" | "yes" | "y" | "on" | "1" => Ok(true),
+        "false" | "f" | "no" | "n" | "off" | "0" => Ok(false),
+        _ => Err("it must be true or false"),
+    }
 }
 
 pub fn burst(text: &str) -> Result<NonZeroU32, String> {

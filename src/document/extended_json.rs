@@ -107,6 +107,10 @@ impl Error {
         let (reason, at) = match notation::invalid_utf8(text, offset).filter(|_| error.is_syntax()) {
             Some(at) => ("this is not UTF-8: convert the file to UTF-8", at),
             None if reason.ends_with("hex escape") => (r"`\u` is half of a surrogate pair: write both halves", offset),
+            None if reason == "expected ident" && !text.trim_ascii_start().starts_with(b"{") => {
+                ("a document begins with { in JSON", offset)
+            }
+            None if reason == "expected ident" => ("expected true, false or null; a string has double quotes", offset),
             None => (reason, offset),
         };
         Self::Syntax { reason: reason.to_owned(), offset: place(at), is_foreign: false }

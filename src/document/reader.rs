@@ -237,6 +237,10 @@ impl<'a> Documents<'a> {
             Some(_) => {}
         }
         self.form = Form::Array { first: false };
+        if self.window.skip_white_space()? == Some(b',') {
+            let reason = "an element is missing before this comma: leave the comma out".to_owned();
+            return Ok(Some(Err(InvalidDocument { place: self.window.place_at(0, true), reason })));
+        }
         self.read_object(true).map(Some)
     }
 

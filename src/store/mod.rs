@@ -271,7 +271,7 @@ pub struct Backend {
 }
 
 /// Returns warnings.
-type Check = fn(String) -> BoxFuture<'static, Result<Vec<String>>>;
+type Check = fn(String, Options) -> BoxFuture<'static, Result<Vec<String>>>;
 type Open = fn(String, Options) -> BoxFuture<'static, Result<Opened>>;
 
 /// Opens the store that `url` names.
@@ -286,14 +286,14 @@ pub async fn open(url: &str, options: Options) -> Result<Opened> {
     (backend(url)?.open)(url.to_owned(), options).await
 }
 
-/// Checks `url` as [`open`] does, as far as that is possible without opening, making or connecting to anything. Returns what
+/// Checks `url` and `options` as [`open`] does, as far as that is possible without opening, making or connecting to anything. Returns what
 /// is ignored in it, and why; [`open`] logs that.
 ///
 /// # Errors
 ///
 /// Those of [`open`].
-pub async fn check(url: &str) -> Result<Vec<String>> {
-    (backend(url)?.check)(url.to_owned()).await
+pub async fn check(url: &str, options: &Options) -> Result<Vec<String>> {
+    (backend(url)?.check)(url.to_owned(), options.clone()).await
 }
 
 fn backend(url: &str) -> Result<&'static Backend> {
@@ -358,14 +358,14 @@ macro_rules! backends {
                 name: "memory",
                 kind: BackendKind::InMemory,
                 open: |url, options| Box::pin(memory::open(url, options)),
-                check: |url| Box::pin(memory::check(url)),
+                check: |url, _| Box::pin(memory::check(url)),
             },
             $(#[cfg(feature = $name)]
             Backend {
                 name: $name,
                 kind: BackendKind::$kind,
                 open: |url, options| Box::pin($module::open(url, options)),
-                check: |url| Box::pin($module::check(url)),
+                check: |url, options| Box::pin($module::check(url, options)),
             },)*
         ];
 

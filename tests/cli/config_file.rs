@@ -82,7 +82,11 @@ fn a_server_and_its_health_check_take_their_settings_from_the_file() {
     "records.toml:2: invalid value '5' for '--request-timeout <TIME>'"
 )]
 #[case::no_choice("log-format = \"xml\"", "possible values: text, json")]
-#[case::too_many_threads("worker-threads = 9999", "9999 is not in 1..=1024")]
+#[case::too_many_threads(
+    "worker-threads = 9999",
+    "invalid value '9999' for '--worker-threads <NUMBER>': it must be a whole number from 1 to 1024"
+)]
+#[case::a_negative_limit("max-limit = -1", "it must be a whole number from 1 to 1000000000")]
 #[case::the_same_twice("store = \"memory:\"\nstore = \"memory:\"", "records.toml:2: duplicate key")]
 #[case::no_toml("store = \"memory:\"\nmax-limit: 10", "records.toml:2: ")]
 #[case::another_file("config = \"other.toml\"", "records.toml:1: there is no setting `config`")]

@@ -65,6 +65,9 @@ fn a_flag_of_any_verb_wins_over_its_variable(#[case] variable: &str, #[case] fla
 #[case("RECORDS_LISTEN", "localhost", "--listen", "a host and a port, as in 127.0.0.1:8080")]
 #[case("RECORDS_FALLBACK_MODE", "both", "--fallback-mode", "possible values: standby, replica")]
 #[case("RECORDS_STORE_TIMEOUT", "5", "--store-timeout", "500ms, 5s or 2m")]
+#[case("RECORDS_MAX_LIMIT", "many", "--max-limit", "it must be a whole number from 1 to 1000000000")]
+#[case("RECORDS_REQUEST_DIRECTIVES", "true", "--request-directives", "it must be on or off")]
+#[case("RECORDS_SERVER_TIMING", "maybe", "--server-timing", "it must be true or false")]
 #[case("RECORDS_MAX_LIMIT", "4", "--max-limit", "RECORDS_DEFAULT_LIMIT (--default-limit) is 5")]
 #[case("RECORDS_ADMIN_LISTEN", "127.0.0.1:8080", "--admin-listen", "and --listen are both")]
 fn a_variable_that_is_wrong_is_named(

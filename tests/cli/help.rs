@@ -87,21 +87,21 @@ fn completions_are_printed_for_every_shell(#[values("bash", "zsh", "fish", "elvi
 #[rstest]
 #[case::unknown_flag(&["--colour"], 2, "--colour")]
 #[case::unknown_verb(&["sing"], 2, "sing")]
-#[case::what_may_be_a_password(&["--store", "hunter2@host:27017"], 1, "a store is named by a URL")]
-#[case::of_another_kind(&["--store", "sled+file:x"], 1, "there is no \"sled+file\" store")]
-#[case::unknown_store(&["--store", "ftp://host/x"], 1, "there is no \"ftp\" store: use one of memory:")]
-#[case::no_url(&["--store", "somewhere"], 1, "a store is named by a URL")]
-#[case::quoted(&["--store", "'memory:'"], 1, "a store is named by a URL, without quotation marks around it")]
-#[case::a_name_for_memory(&["--store", "memory:mine"], 1, "memory:")]
+#[case::what_may_be_a_password(&["--store", "hunter2@host:27017"], 2, "a store is named by a URL")]
+#[case::of_another_kind(&["--store", "sled+file:x"], 2, "there is no \"sled+file\" store")]
+#[case::unknown_store(&["--store", "ftp://host/x"], 2, "there is no \"ftp\" store: use one of memory:")]
+#[case::no_url(&["--store", "somewhere"], 2, "a store is named by a URL")]
+#[case::quoted(&["--store", "'memory:'"], 2, "a store is named by a URL, without quotation marks around it")]
+#[case::a_name_for_memory(&["--store", "memory:mine"], 2, "memory:")]
 #[case::address_without_port(&["--listen", "127.0.0.1"], 2, "--listen")]
 #[case::time_without_unit(&["--request-timeout", "5"], 2, "500ms, 5s or 2m")]
 #[case::a_time_without_end(&["--fallback", "memory:", "--fallback-timeout", "10000000000000000000s"], 2, "a year at most")]
-#[case::a_limit_without_end(&["--max-limit", "18446744073709551615"], 2, "not in 1..=1000000000")]
+#[case::a_limit_without_end(&["--max-limit", "18446744073709551615"], 2, "from 1 to 1000000000")]
 #[case::no_time(&["--request-timeout", "0s"], 2, "longer than nothing")]
-#[case::no_connections(&["--max-connections", "0"], 2, "not in 1..=1000000")]
-#[case::no_threads(&["--worker-threads", "0"], 2, "not in 1..=1024")]
+#[case::no_connections(&["--max-connections", "0"], 2, "from 1 to 1000000")]
+#[case::no_threads(&["--worker-threads", "0"], 2, "from 1 to 1024")]
 #[case::requests_to_log(&["--access-log", "some"], 2, "possible values: all, errors, off")]
-#[case::log_filter(&["--store", "memory:", "--log", "records=loud"], 1, "log filter")]
+#[case::log_filter(&["--store", "memory:", "--log", "records=loud"], 2, "log filter")]
 #[case::seed_that_is_not_there(&["--store", "memory:", "--seed", "nothing.jsonl"], 1, "nothing.jsonl")]
 #[case::address_of_another_machine(&["--store", "memory:", "--listen", "192.0.2.1:1"], 1, "cannot listen on 192.0.2.1:1")]
 #[case::address_of_no_machine(&["--store", "memory:", "--listen", "nowhere.invalid:1"], 1, "cannot listen on nowhere.invalid:1 (--listen)")]
@@ -127,8 +127,8 @@ fn a_mistake_is_named_in_words_that_say_what_to_do(
 
 #[rstest]
 #[case::not_here(&["--fallback", "{url}"], 2, "must be in this process")]
-#[case::of_no_such_store(&["--fallback", "paper:"], 1, "there is no \"paper\" store")]
-#[case::a_name_for_memory(&["--fallback", "memory:mine"], 1, "memory:")]
+#[case::of_no_such_store(&["--fallback", "paper:"], 2, "there is no \"paper\" store")]
+#[case::a_name_for_memory(&["--fallback", "memory:mine"], 2, "memory:")]
 #[case::of_more_than_fits(&["--fallback", "memory:", "--fallback-size-limit", "1PiB"], 2, "2.25 × 1.0 PiB for the replica + ")]
 #[case::from_an_address(&["--fallback", "memory:", "--fallback-from", "127.0.0.1:9090"], 2, "write http://127.0.0.1:9090 for")]
 #[case::without_time_to_answer(&["--fallback", "memory:", "--fallback-timeout", "3s", "--request-timeout", "5s"], 2, "half")]
@@ -216,6 +216,25 @@ fn a_password_of_a_sibling_is_refused_and_not_printed() {
     assert_ne!(code(&output), 0);
     let error = stderr(&output);
     assert!(error.contains("--fallback-from: http://***@sibling:9090: it must be"), "{error}");
+}
+
+#[rstest]
+#[cfg_attr(not(feature = "mongodb"), ignore = "this build has no store that can be away")]
+#[case::without_a_port(
+    "http://sibling",
+    Some("it has no port: it must be the admin address of siblings, as in http://records-siblings:9090")
+)]
+#[case::in_capitals("HTTP://sibling:9090", None)]
+#[case::by_tls("HTTPS://sibling:9090", Some("the admin address has no TLS"))]
+fn the_url_of_a_sibling_is_checked(#[case] from: &str, #[case] says: Option<&str>) {
+    let store =
+        ["config", "--store", "mongodb://127.0.0.1:1/records", "--fallback", "memory:", "--fallback-from", from];
+    let output = run(&directory(), &store, "");
+    let error = stderr(&output);
+    match says {
+        None => assert_eq!(code(&output), 0, "{error}"),
+        Some(says) => assert!(code(&output) == 2 && error.contains(says), "{error}"),
+    }
 }
 
 #[test]

@@ -32,6 +32,6 @@ fn a_key_file_that_cannot_be_used_is_refused_at_the_start() {
 #[test]
 fn a_name_that_a_key_cannot_have_is_refused() {
     let output = run(&directory(), &["keys", "new", "two words"], "");
-    assert_eq!(code(&output), 1);
+    assert_eq!(code(&output), 2);
     assert!(stderr(&output).contains("letters, digits"), "{}", stderr(&output));
 }

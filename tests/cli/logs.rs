@@ -268,15 +268,15 @@ fn an_unknown_format_is_refused_with_the_known_ones() {
 }
 
 #[rstest]
-#[case::store(&["--store", "ftp://x"], "there is no \"ftp\" store")]
-#[case::seed(&["--store", "memory:", "--seed", "nothing"], "cannot read the seed nothing")]
-#[case::listen(&["--store", "memory:", "--listen", "192.0.2.1:1"], "cannot listen on 192.0.2.1:1")]
-#[case::filter(&["--store", "memory:", "--log", "records=loud"], "records=loud")]
-#[case::of_nothing(&["--store", "ftp://x", "--log", "off"], "there is no \"ftp\" store")]
-#[case::import(&["import", "nothing", "--store", "memory:"], "cannot read nothing")]
-fn why_it_does_not_start_is_an_object_too(#[case] arguments: &[&str], #[case] says: &str) {
+#[case::store(&["--store", "ftp://x"], 2, "there is no \"ftp\" store")]
+#[case::seed(&["--store", "memory:", "--seed", "nothing"], 1, "cannot read the seed nothing")]
+#[case::listen(&["--store", "memory:", "--listen", "192.0.2.1:1"], 1, "cannot listen on 192.0.2.1:1")]
+#[case::filter(&["--store", "memory:", "--log", "records=loud"], 2, "records=loud")]
+#[case::of_nothing(&["--store", "ftp://x", "--log", "off"], 2, "there is no \"ftp\" store")]
+#[case::import(&["import", "nothing", "--store", "memory:"], 1, "cannot read nothing")]
+fn why_it_does_not_start_is_an_object_too(#[case] arguments: &[&str], #[case] status: i32, #[case] says: &str) {
     let output = run(&directory(), &[arguments, &["--log-format", "json"]].concat(), "");
-    assert_eq!(code(&output), 1);
+    assert_eq!(code(&output), status);
     let lines = json(&stderr(&output).lines().map(str::to_owned).collect::<Vec<_>>());
     let last = lines.last().expect("a line");
     assert_eq!((&last["level"], &last["target"]), (&Value::from("ERROR"), &Value::from("records")), "{last}");
@@ -331,7 +331,7 @@ fn a_start_that_fails_ends_while_standard_error_is_stuck() {
         assert!(began.elapsed() < Duration::from_secs(30), "the process waits for standard error");
         std::thread::sleep(Duration::from_millis(50));
     };
-    assert_eq!(status.code(), Some(1));
+    assert_eq!(status.code(), Some(2));
 }
 
 #[rstest]

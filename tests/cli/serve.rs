@@ -47,7 +47,7 @@ fn a_name_that_mongodb_gives_no_collection_is_refused(#[values(".x", "a$b")] nam
     let output =
         run(&directory(), &["--store", "mongodb://127.0.0.1:1/x", "--collection", name, "--listen", "127.0.0.1:0"], "");
     let message = format!("--collection {name:?} cannot be a collection: ");
-    assert!(code(&output) == 1 && stderr(&output).contains(&message), "{}", stderr(&output));
+    assert!(code(&output) == 2 && stderr(&output).contains(&message), "{}", stderr(&output));
 }
 
 #[cfg(target_os = "linux")]
@@ -226,7 +226,7 @@ fn a_directory_of_something_else_is_refused_and_left_alone() {
         std::fs::create_dir(&data).unwrap();
         std::fs::write(data.join("letter.txt"), "Dear reader").unwrap();
         let output = run(&directory, &["--store", &store], "");
-        assert_eq!(code(&output), 1);
+        assert_eq!(code(&output), 2);
         assert!(stderr(&output).contains("is not a records store"), "{}", stderr(&output));
         assert_eq!(std::fs::read_dir(&data).unwrap().count(), 1);
         assert_eq!(std::fs::read_to_string(data.join("letter.txt")).unwrap(), "Dear reader");

@@ -218,10 +218,10 @@ fn lines_are_read_and_bad_ones_named(#[case] text: &str, #[case] expected: &[&st
 ])]
 #[case::two_commas(r#"[{"_id":1},,{"_id":2}]"#, &[
     "1",
-    "line 1, column 12: EOF while parsing a value",
+    "line 1, column 12: an element is missing before this comma: leave the comma out",
     "2",
 ])]
-#[case::comma_first(r#"[,{"_id":1}]"#, &["line 1, column 2: EOF while parsing a value", "1"])]
+#[case::comma_first(r#"[,{"_id":1}]"#, &["line 1, column 2: an element is missing before this comma: leave the comma out", "1"])]
 #[case::comma_last("[{\"_id\":1},\n]{\"_id\":2}", &[
     "1",
     "line 1, column 11: a comma stands before the end of the array: JSON has no trailing commas",

@@ -31,7 +31,8 @@ fn reason(text: impl AsRef<[u8]>) -> String {
 
 #[rstest]
 #[case::nothing("", "EOF while parsing a value")]
-#[case::no_json("name: x", "expected ident")]
+#[case::no_json("name: x", "a document begins with { in JSON")]
+#[case::no_word("{\"_id\":1,\"a\":nul}", "expected true, false or null; a string has double quotes")]
 #[case::array("[]", "it is not a JSON object")]
 #[case::number("5", "it is not a JSON object")]
 #[case::null("null", "it is not a JSON object")]

@@ -94,9 +94,9 @@ pub async fn check(url: &str) -> Result<()> {
     match store::kind(url) {
         Some(BackendKind::Remote) => Err(not_embedded()),
         // The directory is no store itself: it holds a store for each snapshot.
-        Some(BackendKind::Local) => store::directory(url).map(drop),
+        Some(BackendKind::Local) => refuse_foreign(&store::directory(url)?),
         // For an unknown store, the error says what is wrong with the name.
-        Some(BackendKind::InMemory) | None => store::check(url).await.map(drop),
+        Some(BackendKind::InMemory) | None => store::check(url, &Options::default()).await.map(drop),
     }
 }
 
@@ -285,11 +285,6 @@ impl Directory {
         let at = path.display().to_string();
         let cannot = |what: &str, error: io::Error| Error::broken(format!("cannot {what} {at}")).with_source(error);
         fs::create_dir_all(&path).map_err(|error| cannot("make the directory", error))?;
-        if let Some(foreign) = foreign_entry(&path).map_err(|error| cannot("read", error))? {
-            return Err(Error::invalid(format!(
-                "{at} holds {foreign:?}, which is no part of a fallback replica: name a new or an empty directory. Nothing in it was changed"
-            )));
-        }
         // The file is not truncated before it is locked: another process may use the directory.
         let lock = File::options().create(true).truncate(false).write(true).open(path.join(LOCK));
         let mut lock = lock.map_err(|error| cannot("write in", error))?;
@@ -353,6 +348,19 @@ impl Directory {
             }
         }
         Ok(last)
+    }
+}
+
+/// Refuses a directory that holds anything but a replica. A missing directory is accepted.
+fn refuse_foreign(path: &Path) -> Result<()> {
+    let at = path.display();
+    match foreign_entry(path) {
+        Ok(None) => Ok(()),
+        Ok(Some(foreign)) => Err(Error::invalid(format!(
+            "{at} holds {foreign:?}, which is no part of a fallback replica: name a new or an empty directory. Nothing in it was changed"
+        ))),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(Error::broken(format!("cannot read {at}")).with_source(error)),
     }
 }
 

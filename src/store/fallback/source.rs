@@ -82,13 +82,16 @@ impl FromStr for Source {
         };
         let wrong =
             || "it must be the admin address of siblings, as in http://records-siblings:9090, or a file".to_owned();
-        if scheme == "https" {
+        if scheme.eq_ignore_ascii_case("https") {
             return Err("the admin address has no TLS: write it as in http://records-siblings:9090".to_owned());
         }
         let url: Uri = text.parse().map_err(|_| wrong())?;
         let authority = url.authority().filter(|authority| !authority.as_str().contains('@')).ok_or_else(wrong)?;
         let is_bare = matches!(url.path(), "" | "/" | PATH) && url.query().is_none();
-        let port = authority.port_u16().filter(|_| scheme == "http" && is_bare).ok_or_else(wrong)?;
+        if !scheme.eq_ignore_ascii_case("http") || !is_bare {
+            return Err(wrong());
+        }
+        let port = authority.port_u16().ok_or_else(|| format!("it has no port: {}", wrong()))?;
         let host = authority.host().trim_start_matches('[').trim_end_matches(']');
         Ok(Self::Siblings { host: host.to_owned(), port })
     }

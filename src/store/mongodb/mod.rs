@@ -118,7 +118,8 @@ pub async fn open(url: String, options: Options) -> Result<Opened> {
     Ok(Opened::Remote(Arc::new(MongoDb::new(inner, pool))))
 }
 
-pub async fn check(url: String) -> Result<Vec<String>> {
+pub async fn check(url: String, options: Options) -> Result<Vec<String>> {
+    check_collection(&options.collection)?;
     let (_, warnings) = parse(&url).await?;
     Ok(warnings.into_iter().map(|warning| format!("{URI_WARNING}: {warning}")).collect())
 }

@@ -75,7 +75,7 @@ pub async fn open(url: String, options: Options) -> Result<Opened> {
 }
 
 /// Creates no directory and takes no lock.
-pub async fn check(url: String) -> Result<Vec<String>> {
+pub async fn check(url: String, _: Options) -> Result<Vec<String>> {
     directory::refuse_foreign(&super::directory(&url)?).map(|()| Vec::new())
 }
 
