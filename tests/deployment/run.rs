@@ -45,11 +45,13 @@ fn run(command: &mut Command, input: Stdio) -> Result<Output, String> {
 }
 
 fn said(output: &Output) -> String {
-    let text = [output.stdout.as_slice(), output.stderr.as_slice()].concat();
-    let text = String::from_utf8_lossy(&text).into_owned();
-    // Keeps the last lines, which show the reason.
-    let lines: Vec<&str> = text.lines().collect();
-    lines[lines.len().saturating_sub(60)..].join("\n")
+    // The last lines of each show the reason.
+    let last = |text: &[u8]| {
+        let text = String::from_utf8_lossy(text).into_owned();
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(60)..].join("\n")
+    };
+    format!("{}\n{}", last(&output.stdout), last(&output.stderr))
 }
 
 pub fn podman<const N: usize>(arguments: [&str; N]) -> Result<String, String> {
