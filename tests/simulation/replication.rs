@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::fs;
+use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -321,9 +322,14 @@ async fn until_free(directory: &Path) {
     }
 }
 
+#[rstest]
+#[case::damaged(|snapshot: &Path| fs::write(snapshot.join("FORMAT"), "damaged"))]
+#[case::missing(|snapshot: &Path| fs::remove_dir_all(snapshot))]
 #[tokio::test]
 #[cfg_attr(not(feature = "sled"), ignore = "this build has no store on disk")]
-async fn a_replica_that_has_replaced_an_unreadable_one_outlives_a_scan_that_fails() {
+async fn a_replica_that_has_replaced_an_unreadable_one_outlives_a_scan_that_fails(
+    #[case] damage: fn(&Path) -> io::Result<()>,
+) {
     let (primary, directory) = (Primary::default(), TempDir::new().expect("a directory"));
     let file = file_of(settings(Mode::Replica, u64::MAX)).await;
     let stored = Settings { url: format!("sled:{}", directory.path().display()), ..settings(Mode::Replica, u64::MAX) };
@@ -331,7 +337,7 @@ async fn a_replica_that_has_replaced_an_unreadable_one_outlives_a_scan_that_fail
     until_ready(&*store).await;
     drop(store);
     until_free(directory.path()).await;
-    fs::write(directory.path().join("1/FORMAT"), "damaged").expect("a file");
+    damage(&directory.path().join("1")).expect("a snapshot");
     let from = vec![Source::File(file.path().to_owned())];
     let store = primary.over_with(Settings { from, ..stored.clone() }).await;
     until_ready(&*store).await;
