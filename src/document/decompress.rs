@@ -10,7 +10,7 @@ use super::format::Format::{self, Gzip, Zstd};
 const BUFFER_BYTES: usize = 256 * 1024;
 
 /// The remedies of damage.
-pub const GET_WHOLE: &str = "the file ends early, so get the whole file";
+pub const GET_WHOLE: &str = "the file ends early, or is corrupted: get the whole file, and import that";
 pub const GET_ANOTHER: &str = "any value in it may be wrong, so get another copy of the file, and import that";
 
 /// The reason why compressed data cannot be read on.

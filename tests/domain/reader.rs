@@ -472,7 +472,12 @@ mod compressed {
         let says = |(documents, error): (usize, String)| {
             let begin = format!("the file: the {name} data is truncated after {documents} documents (");
             assert!(error.starts_with(&begin), "{error} after {documents}");
-            assert!(error.ends_with(" bytes decompressed): the file ends early, so get the whole file"), "{error}");
+            assert!(
+                error.ends_with(
+                    " bytes decompressed): the file ends early, or is corrupted: get the whole file, and import that"
+                ),
+                "{error}"
+            );
             documents
         };
         let whole = compress(&lines());
@@ -651,8 +656,8 @@ mod replica {
         let ends = [(header, 0), (header + 7, 0), (header + first, 1), (header + first + second, 2)];
         for (length, documents) in ends.into_iter().chain([(whole.len() - trailer + 5, 2), (whole.len() - 1, 2)]) {
             let says = format!(
-                "the file: the fallback replica is truncated after {documents} documents: the file ends early, so get the whole \
-                 file"
+                "the file: the fallback replica is truncated after {documents} documents: the file ends early, or is corrupted: \
+                 get the whole file, and import that"
             );
             assert_eq!(outcomes_of(&whole[..length]).last(), Some(&says), "{length} bytes");
         }
