@@ -50,9 +50,12 @@ impl ClientStream {
     /// Returns the result of a write, or a time-out if the write has waited too long.
     fn bound<T>(&mut self, context: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if written.is_ready() {
-            self.stall = None;
+            if self.stall.take().is_some() {
+                self.usage.set_write_blocked(false);
+            }
             return written;
         }
+        self.usage.set_write_blocked(true);
         let stall = self.stall.get_or_insert_with(|| Box::new(Stall::new(self.write_timeout)));
         ready!(stall.poll_timed_out(&self.stream, context));
         if !std::mem::replace(&mut self.has_timed_out, true) {

@@ -50,10 +50,6 @@ const STREAM_SEND_BUFFER_BYTES: usize = 64 * 1024;
 const MAX_PENDING_RESETS: usize = 20;
 const MAX_ERROR_RESETS: usize = 100;
 
-/// The interval of HTTP/2 keep-alive pings, and the time in which a client must answer one.
-const PING_INTERVAL: Duration = Duration::from_secs(30);
-const PING_TIMEOUT: Duration = Duration::from_secs(20);
-
 /// The response to a request without TLS on a port with TLS.
 const USE_HTTPS: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: application/problem+json\r\n\
     Connection: close\r\n\r\n{\"status\":400,\"title\":\"Bad Request\",\"detail\":\"This port speaks HTTPS: use https://.\"}";
@@ -107,7 +103,7 @@ pub async fn serve<S, B>(
     let streams = TaskTracker::new();
     // `TaskTracker::wait` returns only if the tracker is closed.
     streams.close();
-    let http = builder(&limits, streams.clone());
+    let http = builder(&limits, streams.clone(), usage.clone());
     let mut connection =
         pin!(http.serve_connection(TokioIo::new(SmallFrames::new(stream)), TowerToHyperService::new(service)));
     // Lets the streams that are ready run first, so that one write carries their responses.
@@ -129,9 +125,15 @@ pub async fn serve<S, B>(
         }
         () = idle(&usage, &streams, limits.header_timeout) => {
             connection.as_mut().graceful_shutdown();
+            // A client that has had a request may still be reading the response.
+            let lingering = async {
+                if usage.requests() > 0 {
+                    idle(&usage, &streams, limits.write_timeout).await;
+                }
+            };
             tokio::select! {
                 result = connection => result,
-                () = lingering(&usage, &streams, limits.write_timeout) => Ok(()),
+                () = lingering => Ok(()),
             }
         }
     };
@@ -155,9 +157,9 @@ async fn handshake(acceptor: &Acceptor, mut stream: ClientStream) -> io::Result<
     acceptor.accept(stream).await
 }
 
-fn builder(limits: &Limits, streams: TaskTracker) -> auto::Builder<StreamExecutor> {
-    let executor =
-        StreamExecutor { streams, write_timeout: limits.write_timeout, connections: limits.connections.clone() };
+fn builder(limits: &Limits, streams: TaskTracker, usage: Arc<Usage>) -> auto::Builder<StreamExecutor> {
+    let (write_timeout, connections) = (limits.write_timeout, limits.connections.clone());
+    let executor = StreamExecutor { streams, write_timeout, connections, usage };
     let mut builder = auto::Builder::new(executor);
     builder
         .http1()
@@ -175,37 +177,23 @@ fn builder(limits: &Limits, streams: TaskTracker) -> auto::Builder<StreamExecuto
         .initial_connection_window_size(RECEIVE_WINDOW_BYTES)
         .max_send_buf_size(STREAM_SEND_BUFFER_BYTES)
         .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
-        .max_local_error_reset_streams(MAX_ERROR_RESETS)
-        .keep_alive_interval(PING_INTERVAL)
-        .keep_alive_timeout(PING_TIMEOUT);
+        .max_local_error_reset_streams(MAX_ERROR_RESETS);
     builder
 }
 
-/// Returns once the connection had no request for `header_timeout`. Only for connections without any request yet, and for
-/// HTTP/2: hyper itself ends idle connections of HTTP/1.
-async fn idle(usage: &Usage, streams: &TaskTracker, header_timeout: Duration) {
+/// Returns once the connection had no request, and wrote nothing of a response, for `duration`. Only for connections without any
+/// request yet, and for HTTP/2: hyper itself ends idle connections of HTTP/1.
+async fn idle(usage: &Usage, streams: &TaskTracker, duration: Duration) {
     loop {
+        // The end of a response stays buffered after its stream has ended.
         streams.wait().await;
-        let requests = usage.requests();
-        sleep(header_timeout).await;
+        let before = (usage.requests(), usage.sent());
+        sleep(duration).await;
         if usage.is_http1() {
             return pending().await;
         }
-        if usage.requests() == requests {
+        if (usage.requests(), usage.sent()) == before && !usage.is_write_blocked() {
             return;
         }
     }
-}
-
-/// Returns when an idle connection that is shutting down must be cut: at once if it had no request, else after the write
-/// timeout, since a client of HTTP/2 may still be reading buffered responses.
-async fn lingering(usage: &Usage, streams: &TaskTracker, write_timeout: Duration) {
-    if usage.requests() == 0 {
-        return;
-    }
-    sleep(write_timeout).await;
-    if usage.is_http1() {
-        return pending().await;
-    }
-    streams.wait().await;
 }

@@ -1,15 +1,18 @@
-//! The protocol and the requests of a connection, which decide how it is ended.
+//! The protocol, the requests and the progress of a connection, which decide when and how it is ended.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use hyper::Version;
 
-/// The protocol and the number of requests of a connection.
+/// The protocol, the requests and the progress of a connection.
 #[derive(Default)]
 pub struct Usage {
     requests: AtomicUsize,
     is_http2: AtomicBool,
     is_close_delimited: AtomicBool,
+    /// The bytes of bodies that HTTP/2 has written.
+    sent: AtomicUsize,
+    is_write_blocked: AtomicBool,
 }
 
 impl Usage {
@@ -27,6 +30,23 @@ impl Usage {
 
     pub fn requests(&self) -> usize {
         self.requests.load(Ordering::Relaxed)
+    }
+
+    pub fn add_sent(&self, bytes: usize) {
+        self.sent.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub fn sent(&self) -> usize {
+        self.sent.load(Ordering::Relaxed)
+    }
+
+    pub fn set_write_blocked(&self, is_blocked: bool) {
+        self.is_write_blocked.store(is_blocked, Ordering::Relaxed);
+    }
+
+    /// Returns true while a write waits for the socket. [`ClientStream`](super::client_stream::ClientStream) limits that time.
+    pub fn is_write_blocked(&self) -> bool {
+        self.is_write_blocked.load(Ordering::Relaxed)
     }
 
     /// Returns true for a connection of HTTP/1 that has had a request. hyper's own time-outs apply only to those.

@@ -1,9 +1,12 @@
 //! HTTP/2 without TLS, by prior knowledge, on the port of HTTP/1.1.
 
+use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::future::select_all;
 use futures::{StreamExt, stream};
 use h2::client::{Connection, SendRequest};
 use hyper::{Request, Response, Version};
@@ -12,7 +15,7 @@ use records::server::Limits;
 use rstest::rstest;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::Notify;
+use tokio::sync::{Mutex, Notify};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
@@ -271,6 +274,84 @@ async fn a_stream_that_is_read_slowly_gets_everything() {
         body.flow_control().release_capacity(length).unwrap();
     }
     assert!(bytes > 1_000_000, "{bytes}");
+}
+
+#[tokio::test]
+async fn streams_that_share_a_slow_connection_are_not_reset() {
+    let limits = Limits { write_timeout: Duration::from_secs(1), ..limits() };
+    let record = format!(r#"{{"_id":1,"text":"{}"}}"#, "x".repeat(200_000));
+    let server = Server::start(memory(&[&record]).await, PATIENCE, limits).await;
+    let mut builder = h2::client::Builder::new();
+    builder.initial_window_size(1 << 20).initial_connection_window_size(65_535);
+    let mut client = Client::connect_with(&server, &mut builder).await;
+    let mut responses = Vec::new();
+    for _ in 0..50 {
+        responses.push(client.begin("/api/v1/records/1").await);
+    }
+    // The connection is slow, and each stream waits for the turns of the others for longer than the time-out.
+    let (unslept, left) = (Mutex::new(0), AtomicUsize::new(200_000));
+    let readers = responses.into_iter().map(async |response| {
+        let mut body = timeout(PATIENCE, response).await.unwrap().unwrap().into_body();
+        while left.load(Ordering::Relaxed) > 0 {
+            let length = timeout(PATIENCE, body.data()).await.unwrap().unwrap().unwrap().len();
+            let mut unslept = unslept.lock().await;
+            *unslept += length;
+            if *unslept >= 16_000 {
+                *unslept = 0;
+                tokio::time::sleep(Duration::from_millis(300)).await;
+            }
+            body.flow_control().release_capacity(length).unwrap();
+            let _ = left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| Some(left.saturating_sub(length)));
+        }
+    });
+    select_all(readers.map(Box::pin)).await;
+}
+
+#[tokio::test]
+async fn a_buffered_response_that_is_read_slowly_gets_out_before_the_connection_is_idle() {
+    let (header_timeout, write_timeout) = (Duration::from_millis(500), Duration::from_millis(1_000));
+    let limits = Limits { header_timeout, write_timeout, ..limits() };
+    let record = format!(r#"{{"_id":1,"text":"{}"}}"#, "x".repeat(4_000));
+    let server = Server::start(memory(&[&record]).await, PATIENCE, limits).await;
+    let mut builder = h2::client::Builder::new();
+    let mut client = Client::connect_with(&server, builder.initial_window_size(100)).await;
+    let response = timeout(PATIENCE, client.begin("/api/v1/records/1").await).await.unwrap().unwrap();
+    let (mut body, mut bytes) = (response.into_body(), 0);
+    while let Some(data) = timeout(PATIENCE, body.data()).await.unwrap() {
+        let length = data.unwrap().len();
+        bytes += length;
+        // 40 pauses, which add up to more than both time-outs.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        body.flow_control().release_capacity(length).unwrap();
+    }
+    assert_eq!(bytes, record.len());
+}
+
+#[tokio::test]
+async fn a_stream_whose_window_stays_closed_is_reset_although_others_are_read() {
+    let limits = Limits { write_timeout: Duration::from_millis(100), ..limits() };
+    let server = Server::start(memory(&[&long_record(), r#"{"_id":2}"#]).await, PATIENCE, limits).await;
+    let mut builder = h2::client::Builder::new();
+    let mut client = Client::connect_with(&server, builder.initial_window_size(16_000)).await;
+    let stalled = timeout(PATIENCE, client.begin("/api/v1/records/1").await).await.unwrap().unwrap();
+    let mut body = stalled.into_body();
+    let mut ended = pin!(async {
+        // The window is never opened again.
+        while let Some(data) = body.data().await {
+            data?;
+        }
+        Ok::<_, h2::Error>(())
+    });
+    let reads_others = async {
+        loop {
+            tokio::select! {
+                result = &mut ended => return result,
+                answer = client.get("/api/v1/records/2") => assert_eq!(answer.status(), 200),
+            }
+        }
+    };
+    let error = timeout(PATIENCE, reads_others).await.expect("the stream ends").expect_err("a reset");
+    assert!(error.is_reset() && error.is_remote(), "{error}");
 }
 
 #[tokio::test]

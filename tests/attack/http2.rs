@@ -41,6 +41,14 @@ fn request(stream: u32, path: &str) -> Vec<u8> {
     frame(HEADERS, END_HEADERS | END_STREAM, stream, &get(path))
 }
 
+/// Returns the begin of a connection whose windows are so large that only its socket holds the response up.
+pub fn request_without_flow_control(path: &str) -> Vec<u8> {
+    let window = 1_u32 << 30;
+    let large = [&[0, 4][..], &window.to_be_bytes()].concat();
+    let begin = [PREFACE.to_vec(), frame(SETTINGS, 0, 0, &large), frame(WINDOW_UPDATE, 0, 0, &window.to_be_bytes())];
+    [begin.concat(), request(1, path)].concat()
+}
+
 /// Opens a connection whose flow-control window lets the server send no byte of a body.
 async fn connect_without_window(victim: &Victim) -> TcpStream {
     let no_window = [&[0, 4][..], &0_u32.to_be_bytes()].concat();

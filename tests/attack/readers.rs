@@ -7,6 +7,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::sleep;
 
+use crate::http2;
 use crate::support::{PROMPT, Victim, read_to_end};
 
 pub const LIST: &str = "GET /api/v1/records HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n";
@@ -73,9 +74,13 @@ pub async fn a_reader_of_4_000_bytes_a_second_is_not_cut() {
     for reader in &mut readers {
         reader.write_all(LIST.as_bytes()).await.unwrap();
     }
+    let mut over_http2 = vec![victim.connect().await, victim.connect_narrow().await];
+    for reader in &mut over_http2 {
+        reader.write_all(&http2::request_without_flow_control("/api/v1/records")).await.unwrap();
+    }
     let begin = Instant::now();
     while begin.elapsed() < Duration::from_secs(100) {
-        for reader in &mut readers {
+        for reader in readers.iter_mut().chain(&mut over_http2) {
             reader.read_exact(&mut [0; 400]).await.unwrap();
         }
         sleep(Duration::from_millis(100)).await;
