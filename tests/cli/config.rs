@@ -56,7 +56,7 @@ fn a_secret_is_hidden_wherever_it_comes_from() {
         let output = finish(command, "");
         let text = stdout(&output);
         if !BACKENDS.iter().any(|backend| backend.name == "mongodb") {
-            assert!(!stderr(&output).contains("hunter2") && code(&output) == 1, "{}", stderr(&output));
+            assert!(!stderr(&output).contains("hunter2") && code(&output) == 2, "{}", stderr(&output));
             continue;
         }
         assert_eq!(setting(&text, "--store"), ("mongodb://***@127.0.0.1/shop".to_owned(), source.to_owned()));
@@ -169,7 +169,7 @@ fn a_replica_is_not_saved_where_something_else_is(#[case] file: &str, #[case] sa
     for verb in ["serve", "config"] {
         let output = run(&directory, &saved_in(verb, file), "");
         let error = stderr(&output);
-        assert_eq!(code(&output), 1, "{error}");
+        assert_eq!(code(&output), 2, "{error}");
         assert!(
             error.contains(&format!("cannot save the fallback replica in {file}: ")) && error.contains(says),
             "{error}"
@@ -198,7 +198,7 @@ fn a_replica_is_saved_in_a_new_file_or_one_that_was_saved_before() {
 #[cfg_attr(not(feature = "mongodb"), ignore = "this build has no store that can be away")]
 fn a_directory_in_which_no_replica_can_be_saved_is_refused_at_start() {
     let output = run(&directory(), &saved_in("serve", "/proc/replica.bson"), "");
-    assert_eq!(code(&output), 1, "{}", stderr(&output));
+    assert_eq!(code(&output), 2, "{}", stderr(&output));
     let says = "cannot save the fallback replica in /proc/replica.bson: no file can be made in its directory";
     assert!(stderr(&output).contains(says), "{}", stderr(&output));
 }

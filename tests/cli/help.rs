@@ -219,13 +219,13 @@ fn a_password_of_a_sibling_is_refused_and_not_printed() {
 }
 
 #[rstest]
-#[cfg_attr(not(feature = "mongodb"), ignore = "this build has no store that can be away")]
 #[case::without_a_port(
     "http://sibling",
     Some("it has no port: it must be the admin address of siblings, as in http://records-siblings:9090")
 )]
 #[case::in_capitals("HTTP://sibling:9090", None)]
 #[case::by_tls("HTTPS://sibling:9090", Some("the admin address has no TLS"))]
+#[cfg_attr(not(feature = "mongodb"), ignore = "this build has no store that can be away")]
 fn the_url_of_a_sibling_is_checked(#[case] from: &str, #[case] says: Option<&str>) {
     let store =
         ["config", "--store", "mongodb://127.0.0.1:1/records", "--fallback", "memory:", "--fallback-from", from];
