@@ -1,7 +1,8 @@
 "use strict";
-// Asks for /readyz and /metrics every two seconds, and keeps five minutes.
+// Asks /readyz and /metrics every two seconds, and keeps five minutes.
 const KEPT = 150;
 const REPLICA = "fallback_replica_";
+const REQUESTS = "http_requests_total";
 const samples = [];
 const $ = (id) => document.getElementById(id);
 const create = (name, ...children) => {
@@ -12,7 +13,7 @@ const create = (name, ...children) => {
 
 const number = (value) => (value >= 100 ? Math.round(value).toLocaleString("en") : String(+value.toPrecision(2)));
 const bytes = (value) => {
-  const unit = value < 1024 ? 0 : value < 2 ** 20 ? 1 : value < 2 ** 30 ? 2 : 3;
+  const unit = Math.min(3, Math.floor(Math.log2(value || 1) / 10));
   return `${number(value / 1024 ** unit)} ${["B", "KiB", "MiB", "GiB"][unit]}`;
 };
 const time = (seconds) =>
@@ -24,12 +25,12 @@ const parse = (text) => [...text.matchAll(/^records_(\w+)(?:\{(.*)\})? (\S+)$/gm
   Object.fromEntries([...(labels ?? "").matchAll(/(\w+)="((?:\\.|[^"\\])*)"/g)].map((label) => label.slice(1))),
   Number(value),
 ]);
-// The sum of a metric, or undefined without that metric.
+// The sum of a metric, undefined without it.
 const sum = (sample, metric, test = () => true) =>
   sample.series.filter(([name, labels]) => name === metric && test(labels)).reduce((total, [, , value]) => (total ?? 0) + value, undefined);
 const state = (sample, metric) =>
   sample.series.find(([name, , value]) => name === metric && value === 1)?.[1].state.replace("_", " ");
-// The growth of a counter in the `count` samples before `at`, and the seconds between them.
+// The growth of a counter in `count` samples up to `at`, and the seconds between them.
 const growth = (at, count, metric, test) => {
   const from = samples[Math.max(0, at - count)], to = samples[at];
   return [Math.max(0, (sum(to, metric, test) ?? 0) - (sum(from, metric, test) ?? 0)), (to.at - from.at) / 1000];
@@ -39,9 +40,8 @@ const rate = (metric, test) => (at) => {
   return seconds ? count / seconds : 0;
 };
 const isApi = ({ route }) => route?.startsWith("/api/");
-// As the alerts count: a client asks for a 504 by `only-if-cached`, and one beyond its rate limit is limited as intended.
+// As the alerts count: without what clients cause.
 const isError = (labels) => isApi(labels) && labels.status >= "500" && labels.status !== "504";
-const isOverload = ({ reason }) => reason !== "rate_limit";
 // Interpolates in a bucket, like Prometheus.
 const quantile = (q) => (at) => {
   const metric = "http_request_duration_seconds_bucket";
@@ -56,8 +56,8 @@ const quantile = (q) => (at) => {
 };
 
 const CHARTS = [
-  ["Requests a second", number, ["requests", rate("http_requests_total", isApi)]],
-  ["Errors a second", number, ["responses", rate("http_requests_total", isError)], ["calls to the store", rate("store_failures_total")]],
+  ["Requests a second", number, ["requests", rate(REQUESTS, isApi)]],
+  ["Errors a second", number, ["responses", rate(REQUESTS, isError)], ["calls to the store", rate("store_failures_total")]],
   ["Time until a response", time, ["median", quantile(0.5)], ["99 of 100", quantile(0.99)]],
 ];
 const svg = (name, attributes) => {
@@ -78,7 +78,7 @@ const chart = ([title, format, ...lines]) => {
   return create("figure", create("figcaption", title), picture, create("p", ...texts.map((text) => create("span", text)), most));
 };
 
-// A name, a metric, its format (a state has none), and the metric of its limit.
+// Name, metric, format (a state has none), and metric of the limit.
 const FACTS = {
   Store: [
     ["Circuit breaker", "circuit_breaker_state"],
@@ -115,10 +115,10 @@ const findings = (now, at) => {
   const nears = (metric, limit) => sum(now, metric) >= 0.9 * sum(now, limit);
   const count = (metric, test, samples = KEPT) => growth(at, samples, metric, test)[0];
   const age = sum(now, REPLICA + "age_seconds");
-  const failed = count("http_requests_total", isError), rejected = count("http_requests_rejected_total", isOverload);
+  const failed = count(REQUESTS, isError), rejected = count("http_requests_rejected_total", ({ reason }) => reason !== "rate_limit");
   return [
     count("store_failures_total", undefined, 30) && "Calls to the store failed in the last minute.",
-    failed && `${number(failed)} of ${number(count("http_requests_total", isApi))} requests failed.`,
+    failed && `${number(failed)} of ${number(count(REQUESTS, isApi))} requests failed.`,
     rejected && `${number(rejected)} requests exceeded a limit.`,
     sum(now, REPLICA + "usable") === 0 && "There is no usable replica.",
     age > 300 && `The replica is ${time(age)} old.`,
@@ -151,7 +151,7 @@ const ask = async () => {
     $("facts").replaceChildren(...Object.entries(FACTS).map((group) => facts(now, group)));
     $("charts").replaceChildren(...CHARTS.map(chart));
   } catch (error) {
-    judge("bad", "No answer", [`The service does not answer: ${error.message}`]);
+    judge("bad", "No answer", [error.message]);
   }
   setTimeout(ask, 2000);
 };
