@@ -153,7 +153,7 @@ pub async fn wrong_keys(count: usize, addresses: usize, max_kib: u64) {
     let lines = log.lines().count();
     println!("{count} requests: {lines} lines");
     assert!(lines < wrong + count / BATCH + 100, "{lines} lines for {count} requests");
-    assert!(log.contains("--rate-limit reached"), "{}", log.lines().take(5).collect::<String>());
+    assert!(log.contains("--rate-limit: requests were refused"), "{}", log.lines().take(5).collect::<String>());
     assert!(!log.contains("records_key_"));
 }
 
