@@ -243,7 +243,15 @@ fn any_request_over_undefined_finds_what_reading_every_document_finds(context: &
 fn any_values_are_in_their_order(context: &Context) {
     let sort = select(vec!["v", "v", "-v", "v.t", "v,w", "-v,w", "w,-v", "v,-_id", "-_id", "_id,v", "v.a,-v.b", "v.0"]);
     let filter = select(vec![None, None, Some(("v.exists", "true")), Some(("v.gte", "b")), Some(("w.ne", "1"))]);
-    let values = (documents::mixed(), prop_oneof![2 => Just(None), 1 => documents::mixed()]);
+    let is_pointer = |value: &Bson| matches!(value, Bson::DbPointer(_));
+    let has_pointer = move |value: &Bson| documents::contains(value, &is_pointer);
+    let value = move || {
+        let mixed = documents::mixed();
+        mixed.prop_filter("MongoDB's sort ignores a part of DBPointers", move |value| {
+            !value.as_ref().is_some_and(has_pointer)
+        })
+    };
+    let values = (value(), prop_oneof![2 => Just(None), 1 => value()]);
     let values = (vec(values, 1..40), vec((sort, filter, 1..8_usize), 1..6));
     context.check(160, &values, async |opened: Opened, (values, requests): (Vec<_>, Vec<_>)| {
         let store = opened.into_store();

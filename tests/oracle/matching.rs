@@ -7,9 +7,9 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use records::query::{Filter, Selection, decode};
 
-use crate::documents::{binary, date_of};
+use crate::documents::{binary, contains, date_of};
 use crate::server::{Server, check, number};
-use crate::values::{DAY, TEXTS, contains, numbered_documents, path, tree};
+use crate::values::{DAY, TEXTS, numbered_documents, path, tree};
 
 const MILLIS_PER_DAY: i64 = 86_400_000;
 

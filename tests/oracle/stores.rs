@@ -13,12 +13,12 @@ use records::record::Document;
 use records::store::{self, Backend, BackendKind, Kind, ListRequest, MemoryPool, Opened, Options, Store, page};
 use tempfile::TempDir;
 
-use crate::documents::{self, stored};
+use crate::documents::{self, contains, stored};
 use crate::matching::{self, Parameter};
 use crate::projection::projection;
 use crate::server::{Oracle, Server, check};
 use crate::sorting::{SortFields, flat_sort_fields, sort, sort_fields};
-use crate::values::{self, contains, is_id, path};
+use crate::values::{self, is_id, path};
 
 /// A request of a client.
 #[derive(Clone, Debug)]

@@ -247,14 +247,3 @@ pub fn is_id(value: &Bson) -> bool {
 pub fn path() -> impl Strategy<Value = Vec<&'static str>> {
     vec(select(NAMES), 1..4)
 }
-
-/// Returns true if `is` holds for the value or for a value inside it.
-pub fn contains(value: &Bson, is: &dyn Fn(&Bson) -> bool) -> bool {
-    is(value)
-        || match value {
-            Bson::Array(values) => values.iter().any(|value| contains(value, is)),
-            Bson::Document(fields) => fields.values().any(|value| contains(value, is)),
-            Bson::JavaScriptCodeWithScope(code) => code.scope.values().any(|value| contains(value, is)),
-            _ => false,
-        }
-}

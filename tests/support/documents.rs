@@ -61,6 +61,17 @@ pub fn id() -> impl Strategy<Value = Bson> {
     ]
 }
 
+/// Returns true if `is` holds for the value or for a value inside it.
+pub fn contains(value: &Bson, is: &dyn Fn(&Bson) -> bool) -> bool {
+    is(value)
+        || match value {
+            Bson::Array(values) => values.iter().any(|value| contains(value, is)),
+            Bson::Document(fields) => fields.values().any(|value| contains(value, is)),
+            Bson::JavaScriptCodeWithScope(code) => code.scope.values().any(|value| contains(value, is)),
+            _ => false,
+        }
+}
+
 /// Generates values for a field: of every type, similar to other types, equal ones, strings with long common prefixes; or no
 /// value.
 pub fn mixed() -> impl Strategy<Value = Option<Bson>> {
