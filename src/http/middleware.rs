@@ -197,12 +197,14 @@ fn has_valid_host(request: &Request) -> bool {
     };
     is_named
         && matches!(uri.scheme_str(), None | Some("http" | "https"))
-        && [authority, host].into_iter().flatten().flatten().all(is_host_byte)
+        && authority.is_none_or(is_host)
+        && host.is_none_or(is_host)
 }
 
-/// Says if the byte may stand in a host with its port ([RFC 3986, section 3.2.2](https://www.rfc-editor.org/rfc/rfc3986#section-3.2.2)).
-fn is_host_byte(byte: &u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"-._~%:[]!$&'()*+,;=".contains(byte)
+/// Returns true if all bytes may stand in a host with its port
+/// ([RFC 3986, section 3.2.2](https://www.rfc-editor.org/rfc/rfc3986#section-3.2.2)).
+fn is_host(bytes: &[u8]) -> bool {
+    bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-._~%:[]!$&'()*+,;=".contains(byte))
 }
 
 /// A 204 must not have a `Content-Length`, and that of a 304 would be the length of a body that is not sent
