@@ -19,7 +19,7 @@ pub struct ListenAddress {
 }
 
 impl ListenAddress {
-    /// Returns true if no two sockets can listen on both, as far as that is known without DNS.
+    /// Returns true if two sockets cannot listen on both, as far as that is known without DNS.
     pub fn overlaps(&self, other: &Self) -> bool {
         let every = |mine: &Self, other: &Self| match (mine.ip(), other.ip()) {
             // A socket of IPv6 takes IPv4 too.

@@ -58,5 +58,5 @@ pub enum ChangeStreamError {
 /// - While nothing happens, empty batches say so: their [`ChangeBatch::current`] advances, several times a second.
 /// - A batch may show a document as it became later than the changes around it, but never goes back: a replica that applies
 ///   the changes in their order, also after a resume, sees each document only become newer.
-/// - It ends after its first `Err`, and never without one. Memory is bounded: it reads as fast as it is read.
+/// - It ends after its first `Err`, and never without one. It reads as fast as it is read.
 pub type ChangeStream = BoxStream<'static, Result<ChangeBatch, ChangeStreamError>>;

@@ -198,7 +198,8 @@ pub async fn check(settings: &Settings) -> Result<()> {
 ///
 /// # Errors
 ///
-/// When the replica's store is not an embedded one or cannot be opened, or the replica cannot be saved. A damaged replica of an earlier run is replaced instead.
+/// When the replica's store is not an embedded one or cannot be opened, or the replica cannot be saved. A damaged replica of an
+/// earlier run is replaced instead.
 pub async fn over(primary: Arc<dyn Store>, settings: Settings) -> Result<Arc<dyn Store>> {
     if let Some((path, _)) = &settings.save {
         save::check(path).await?;

@@ -8,7 +8,7 @@
 //!
 //! - The document of a lookup is emitted at once. Until the stream has passed the time of the lookup, exact events of the same
 //!   document (inserts, replacements, deletions) are held, and the last of them is emitted then. A further lookup is newer and
-//!   replaces them.
+//!   replaces them. While a long backlog is read, this takes memory for each document that was updated in it.
 //! - Only the last state of each document in a reply is emitted.
 //! - A resumed stream begins with events that the replica may have seen. It emits nothing until it has caught up, and then the
 //!   last state of each document.
