@@ -16,7 +16,7 @@ pub fn whole_life() -> Outcome {
     let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
     run::output(Command::new("cp").arg("-R").arg(Path::new(ROOT).join("k8s")).arg(folder.path()))?;
     let overlay = folder.path().join("k8s/overlays/local");
-    // Keeps the files of a developer.
+    // The copy must not use a developer's secrets.
     for name in ["store.secret.env", "mongo.secret.env"] {
         let _ = std::fs::remove_file(overlay.join(name));
     }
@@ -61,8 +61,8 @@ pub fn whole_life() -> Outcome {
     let ready = begin.elapsed();
     is_whole(port)?;
     let (app, mongo) = (container("records-pod")?, container("records-mongo-pod")?);
-    // Podman ends the pod's sandbox with its only container, and starts another one with another address. It must have ended, or its
-    // end would stop the new container.
+    // Podman ends the pod's sandbox with its only container, and starts another one with another address. Waits for the end of the old
+    // one, which would stop the new container.
     let replace = || {
         podman(["stop", "--time", "60", &mongo])?;
         let pod = format!("pod={}", podman(["inspect", "--format", "{{.Pod}}", &mongo])?);

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::process::Command;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::Outcome;
@@ -14,6 +15,9 @@ const AGAIN: [&str; 2] = ["localhost/records-test:second", "localhost/records-mo
 const ONCE_MORE: &str = "localhost/records-test:third";
 
 const MAX_BYTES: u64 = 10_000_000;
+
+/// True once [`build`] has begun. Other runs, without this trial, must not remove its images.
+static BUILT: AtomicBool = AtomicBool::new(false);
 
 /// Layers of builds that are removed at the end.
 static LEFT_OVER: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
@@ -50,6 +54,7 @@ fn build_one(file: &str, image: &str, flags: &[&str]) -> Result<(), String> {
 }
 
 pub fn build() -> Outcome {
+    BUILT.store(true, Ordering::Relaxed);
     build_one("Containerfile", RECORDS, &[])?;
     build_one("Containerfile.mongo", MONGO, &[])?;
 
@@ -126,6 +131,9 @@ fn all_images() -> Result<BTreeSet<String>, String> {
 
 /// Removes the images, but keeps the layers of the first build, which speed up the next one.
 pub fn forget() {
+    if !BUILT.load(Ordering::Relaxed) {
+        return;
+    }
     for image in [RECORDS, MONGO, ONCE_MORE].into_iter().chain(AGAIN) {
         let _ = podman(["untag", image, image]);
     }

@@ -10,10 +10,11 @@
 //!   many records; `TEST_COLD_STARTS=20` starts the compose file that many times with empty volumes, instead of once.
 //! - `TEST_KUBE_PLAY` names a program that runs a kustomization: `up [--publish SERVICE=PORT] FOLDER`, `down`.
 //! - `TEST_WOODPECKER_EXEC` names one that runs a Woodpecker file: `--event EVENT [--list] [--only STEP] FILE`. With
-//!   `TEST_WOODPECKER=full` the steps of a push run, in each line of the matrix whose images are here; without, the quick ones.
-//! - `TEST_TAKEOVER_FROM` names the commit that is upgraded from: the one before unless set, and with `image` alone.
+//!   `TEST_WOODPECKER=full` most steps of a push run; without, the quick ones.
+//! - `TEST_TAKEOVER_FROM` names the commit that is upgraded from. The default is `HEAD~1`, for the profile `image` alone.
 //!
-//! The trials depend on each other, and run in order, one at a time. They stop everything that they start, even when they fail.
+//! The trials, except `woodpecker`, depend on each other, and run in order, one at a time. They stop everything that they start, even
+//! when they fail.
 
 mod backup;
 mod cluster;
@@ -47,7 +48,7 @@ const CHECKS: &[Check] = &[
     Check { name: "images", needs: &["podman"], run: images::build },
     Check { name: "database_that_was_not_loaded", needs: &["podman"], run: images::refuse },
     Check { name: "compose", needs: &["podman", "podman-compose"], run: compose::whole_life },
-    Check { name: "guides", needs: &["podman", "podman-compose", "curl"], run: documents::guides },
+    Check { name: "guides", needs: &["podman", "podman-compose", "curl", "openssl"], run: documents::guides },
     Check { name: "kubernetes", needs: &["podman", "kubectl", "TEST_KUBE_PLAY"], run: cluster::whole_life },
     Check {
         name: "takeover",
