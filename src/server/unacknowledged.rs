@@ -90,7 +90,11 @@ mod linux {
         #[tokio::test]
         async fn bytes_that_the_client_has_not_taken_are_counted_until_it_takes_them() {
             for address in ["127.0.0.1:0", "[::1]:0"] {
-                let Ok(listener) = TcpListener::bind(address).await else { continue };
+                let listener = match TcpListener::bind(address).await {
+                    // A machine without IPv6.
+                    Err(error) if error.kind() == std::io::ErrorKind::AddrNotAvailable && address.contains("::1") => continue,
+                    bound => bound.unwrap(),
+                };
                 let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
                 let (server, _) = listener.accept().await.unwrap();
                 assert_eq!(unacknowledged_bytes(&server), Some(0), "{address}");

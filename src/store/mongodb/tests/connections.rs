@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::super::*;
-use super::servers::{mongod, unused_name, url};
+use super::servers::{unused_name, url};
 use crate::store::MetricValue;
 
 /// Returns the value of a counter or a gauge: `name`, or `name{label}`.
@@ -21,7 +21,7 @@ pub fn value(store: &dyn Store, series: &str) -> u64 {
 pub async fn comes_to(store: &dyn Store, series: &str, expected: u64) {
     let begin = Instant::now();
     while value(store, series) != expected {
-        assert!(begin.elapsed() < Duration::from_secs(10), "{series} is {}, not {expected}", value(store, series));
+        assert!(begin.elapsed() < Duration::from_secs(60), "{series} is {}, not {expected}", value(store, series));
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
@@ -30,12 +30,7 @@ pub async fn comes_to(store: &dyn Store, series: &str, expected: u64) {
 #[ignore = "needs TEST_MONGOD or TEST_MONGODB_URL"]
 async fn the_connections_of_the_pool_are_counted_while_they_exist() {
     let database = unused_name("connections");
-    let server = mongod::program().map(|_| mongod::Mongod::start().expect("a server"));
-    let url = server.as_ref().map_or_else(
-        || url("mongodb", &database).expect("TEST_MONGODB_URL"),
-        |server| format!("{}/{database}", server.url()),
-    );
-    let store = open(url, Options::default()).await.expect("a store").into_store();
+    let store = open(url("mongodb", &database).expect("a server"), Options::default()).await.expect("a store").into_store();
     assert_eq!((value(&*store, "store_connections_open"), value(&*store, "store_connections_in_use")), (0, 0));
 
     futures::future::try_join_all((0..20).map(|_| store.ping())).await.expect("pings");
@@ -43,12 +38,4 @@ async fn the_connections_of_the_pool_are_counted_while_they_exist() {
     assert!((1..=10).contains(&opened), "{opened}");
     comes_to(&*store, "store_connections_in_use", 0).await;
     assert_eq!(value(&*store, "store_connection_failures"), 0);
-
-    if let Some(server) = server {
-        drop(server);
-        store.ping().await.expect_err("there is no server");
-        // The driver notices by a connection that breaks, and clears the pool.
-        comes_to(&*store, "store_connections_open", 0).await;
-        comes_to(&*store, "store_connections_in_use", 0).await;
-    }
 }

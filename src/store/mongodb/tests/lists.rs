@@ -1,8 +1,8 @@
-//! Lists of unusual collections, lists that are slow, and lists that are dropped.
+//! Lists of unusual collections, and lists that are slow.
 
 use std::time::Duration;
 
-use futures::{StreamExt, TryStreamExt};
+use futures::TryStreamExt;
 use mongodb::bson::Bson;
 use mongodb::options::Collation;
 use tokio::time::timeout;
@@ -137,44 +137,6 @@ async fn a_list_that_takes_long_in_all_has_time_for_each_step() {
     let expected: Vec<_> = (0..2_500).map(Key::int64).collect();
     // 2,500 calls of 4 ms take longer than one call may.
     assert_eq!(keys_of(&*store, request("n.eq=1")).await, expected);
-}
-
-#[tokio::test]
-#[ignore = "needs TEST_MONGOD"]
-async fn a_list_that_is_dropped_leaves_no_cursor_on_the_secondary_that_has_it() {
-    let set = mongod::Mongod::start_set_of(3).expect("a replica set, by TEST_MONGOD");
-    let plain = |server: &mongod::Mongod| format!("mongodb://127.0.0.1:{}/?directConnection=true", server.port());
-    let url = format!("mongodb://127.0.0.1:{}/cursors?replicaSet=rs0&w=3&readPreference=secondary", set[0].port());
-    let documents: Vec<_> = (0..10_000).map(|id| doc! { "_id": id, "n": 1 }).collect();
-    let client = Client::with_uri_str(&url).await.expect("a client");
-    client.database("cursors").collection("records").insert_many(documents).await.expect("documents");
-    let Opened::Remote(store) = open(url, Options::default()).await.expect("a store") else {
-        panic!("it is a server's")
-    };
-    let open_cursors = async || {
-        let mut open = 0;
-        for server in &set[1..] {
-            let client = Client::with_uri_str(plain(server)).await.expect("a client");
-            let status = client.database("admin").run_command(doc! { "serverStatus": 1 }).await.expect("a status");
-            let cursors = status.get_document("metrics").and_then(|metrics| metrics.get_document("cursor"));
-            open += cursors
-                .and_then(|cursors| cursors.get_document("open"))
-                .and_then(|open| open.get_i64("total"))
-                .expect("a number");
-        }
-        open
-    };
-    // Replication between the members uses cursors too, which are subtracted.
-    let before = open_cursors().await;
-    for request in [after(Key::int64(0)), request("n.eq=1")].iter().cycle().take(10) {
-        let mut list = store.list(request.clone()).await.expect("a list");
-        list.rows.next().await.expect("a row").expect("a record");
-    }
-    let begin = std::time::Instant::now();
-    while open_cursors().await > before {
-        assert!(begin.elapsed() < Duration::from_secs(20), "{} cursors are left", open_cursors().await - before);
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
 }
 
 #[tokio::test]
