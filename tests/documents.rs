@@ -11,6 +11,7 @@ mod servers;
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::ErrorKind;
 use std::net::{TcpListener, TcpStream};
 use std::path::{Component, Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
@@ -292,7 +293,10 @@ fn the_changelog_has_this_version() -> Outcome {
 fn words_are_plain() -> Outcome {
     let mut found = Vec::new();
     for path in files(PLAIN) {
-        let Ok(text) = fs::read_to_string(&path) else { continue };
+        let text = match fs::read_to_string(&path) {
+            Err(error) if error.kind() == ErrorKind::InvalidData => continue,
+            text => text.map_err(|error| format!("{}: {error}", path.display()))?,
+        };
         let name = path.strip_prefix(root()).unwrap().display().to_string();
         found.extend(unplain(&text, name.ends_with(".rs")).into_iter().map(|finding| format!("{name}:{finding}")));
     }

@@ -92,7 +92,9 @@ mod linux {
             for address in ["127.0.0.1:0", "[::1]:0"] {
                 let listener = match TcpListener::bind(address).await {
                     // A machine without IPv6.
-                    Err(error) if error.kind() == std::io::ErrorKind::AddrNotAvailable && address.contains("::1") => continue,
+                    Err(error) if error.kind() == std::io::ErrorKind::AddrNotAvailable && address.contains("::1") => {
+                        continue;
+                    }
                     bound => bound.unwrap(),
                 };
                 let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::stream::{self, StreamExt};
 use records::http::AccessLog;
@@ -121,9 +121,13 @@ async fn an_access_log_of_errors_has_slow_requests_too() {
     };
     let server = Server::start_with(Arc::new(store), |settings| settings.access_log = AccessLog::Errors).await;
     let slow = server.get("/api/v1/records/1").await;
+    let begun = Instant::now();
     let fast = server.get("/api/v1/records/1").await;
+    // On a busy machine this one may be slow, too.
+    let is_slow = begun.elapsed() >= Duration::from_secs(1);
     let text = log.text();
-    assert_eq!((slow.status, fast.status, text.matches("access_log").count()), (200, 200, 1), "{text}");
+    assert_eq!((slow.status, fast.status), (200, 200));
+    assert!(text.matches("access_log").count() == 1 || is_slow, "{text}");
     assert!(text.contains(slow.header("x-request-id").unwrap()) && text.contains("INFO"), "{text}");
 }
 

@@ -20,7 +20,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::support::log::Requests;
-use crate::support::{Failing, PATIENCE, Server, embedded, limits, memory, record, request_at, try_request_at};
+use crate::support::{Failing, LIMIT, PATIENCE, Server, embedded, limits, memory, record, request_at, try_request_at};
 
 /// A client and the task that drives its connection, which ends when the connection does.
 struct Client {
@@ -101,7 +101,7 @@ async fn records_and_lists_are_as_over_http_1() {
 
 #[tokio::test]
 async fn the_response_to_head_is_that_to_get_without_the_body() {
-    let mut settings = Settings::from(PATIENCE);
+    let mut settings = Settings::from(LIMIT);
     settings.rate_limit = Some("6/h".parse().unwrap());
     let limits = Limits { with_peer_address: true, ..limits() };
     let server = Server::start(memory(&[r#"{"_id":1}"#]).await, settings, limits).await;
@@ -192,7 +192,7 @@ async fn a_request_under_way_is_answered_before_the_server_stops() {
 #[tokio::test]
 async fn during_the_drain_delay_requests_are_served_without_a_header_that_http_2_forbids() {
     let limits = Limits { drain_delay: Duration::from_secs(3_600), ..limits() };
-    let server = Server::start(memory(&[r#"{"_id": 1}"#]).await, PATIENCE, limits).await;
+    let server = Server::start(memory(&[r#"{"_id": 1}"#]).await, LIMIT, limits).await;
     let mut client = Client::connect(&server).await;
     server.stop();
     timeout(PATIENCE, server.draining.notified()).await.unwrap();
@@ -209,7 +209,7 @@ async fn during_the_drain_delay_requests_are_served_without_a_header_that_http_2
 async fn an_idle_connection_is_closed_and_one_with_a_request_is_not() {
     let (go, asked) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let limits = Limits { header_timeout: Duration::from_secs(1), ..limits() };
-    let server = Server::start(Failing::until(go.clone(), asked.clone()), PATIENCE, limits).await;
+    let server = Server::start(Failing::until(go.clone(), asked.clone()), LIMIT, limits).await;
     let mut busy = Client::connect(&server).await;
     let answer = busy.begin("/api/v1/records/1").await;
     timeout(PATIENCE, asked.notified()).await.unwrap();
@@ -224,7 +224,7 @@ async fn an_idle_connection_is_closed_and_one_with_a_request_is_not() {
 #[tokio::test]
 async fn a_connection_that_never_begins_is_closed() {
     let limits = Limits { header_timeout: Duration::from_secs(1), ..limits() };
-    let server = Server::start(memory(&[]).await, PATIENCE, limits).await;
+    let server = Server::start(memory(&[]).await, LIMIT, limits).await;
     for begun in ["", "PRI * HT", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"] {
         let mut stream = TcpStream::connect(server.address).await.unwrap();
         stream.write_all(begun.as_bytes()).await.unwrap();
@@ -261,7 +261,7 @@ async fn a_stream_whose_client_reads_nothing_is_reset_while_others_are_served() 
 #[tokio::test]
 async fn a_stream_that_is_read_slowly_gets_everything() {
     let limits = Limits { write_timeout: Duration::from_millis(500), ..limits() };
-    let server = Server::start(memory(&[&long_record()]).await, PATIENCE, limits).await;
+    let server = Server::start(memory(&[&long_record()]).await, LIMIT, limits).await;
     let mut builder = h2::client::Builder::new();
     let mut client = Client::connect_with(&server, builder.initial_window_size(65_535)).await;
     let response = timeout(PATIENCE, client.begin("/api/v1/records").await).await.unwrap().unwrap();
@@ -280,7 +280,7 @@ async fn a_stream_that_is_read_slowly_gets_everything() {
 async fn streams_that_share_a_slow_connection_are_not_reset() {
     let limits = Limits { write_timeout: Duration::from_secs(1), ..limits() };
     let record = format!(r#"{{"_id":1,"text":"{}"}}"#, "x".repeat(200_000));
-    let server = Server::start(memory(&[&record]).await, PATIENCE, limits).await;
+    let server = Server::start(memory(&[&record]).await, LIMIT, limits).await;
     let mut builder = h2::client::Builder::new();
     builder.initial_window_size(1 << 20).initial_connection_window_size(65_535);
     let mut client = Client::connect_with(&server, &mut builder).await;
@@ -309,10 +309,10 @@ async fn streams_that_share_a_slow_connection_are_not_reset() {
 
 #[tokio::test]
 async fn a_buffered_response_that_is_read_slowly_gets_out_before_the_connection_is_idle() {
-    let (header_timeout, write_timeout) = (Duration::from_millis(500), Duration::from_millis(1_000));
+    let (header_timeout, write_timeout) = (Duration::from_secs(2), Duration::from_secs(2));
     let limits = Limits { header_timeout, write_timeout, ..limits() };
     let record = format!(r#"{{"_id":1,"text":"{}"}}"#, "x".repeat(4_000));
-    let server = Server::start(memory(&[&record]).await, PATIENCE, limits).await;
+    let server = Server::start(memory(&[&record]).await, LIMIT, limits).await;
     let mut builder = h2::client::Builder::new();
     let mut client = Client::connect_with(&server, builder.initial_window_size(100)).await;
     let response = timeout(PATIENCE, client.begin("/api/v1/records/1").await).await.unwrap().unwrap();
@@ -330,7 +330,7 @@ async fn a_buffered_response_that_is_read_slowly_gets_out_before_the_connection_
 #[tokio::test]
 async fn a_stream_whose_window_stays_closed_is_reset_although_others_are_read() {
     let limits = Limits { write_timeout: Duration::from_millis(100), ..limits() };
-    let server = Server::start(memory(&[&long_record(), r#"{"_id":2}"#]).await, PATIENCE, limits).await;
+    let server = Server::start(memory(&[&long_record(), r#"{"_id":2}"#]).await, LIMIT, limits).await;
     let mut builder = h2::client::Builder::new();
     let mut client = Client::connect_with(&server, builder.initial_window_size(16_000)).await;
     let stalled = timeout(PATIENCE, client.begin("/api/v1/records/1").await).await.unwrap().unwrap();
@@ -370,10 +370,13 @@ async fn a_list_that_waits_for_the_store_is_not_taken_for_a_client_that_reads_no
         }),
     };
     let limits = Limits { write_timeout: Duration::from_millis(100), ..limits() };
-    let server = Server::start(Arc::new(store), PATIENCE, limits).await;
+    let server = Server::start(Arc::new(store), LIMIT, limits).await;
     let mut client = Client::connect(&server).await;
     let response = timeout(PATIENCE, client.begin("/api/v1/records").await).await.unwrap().unwrap();
+    // A paused clock skips the wait.
+    tokio::time::pause();
     tokio::time::sleep(Duration::from_millis(500)).await;
+    tokio::time::resume();
     go.notify_one();
     assert_eq!(read_whole(response).await.unwrap().body().as_ref(), br#"[{"_id":1},{"_id":2}]"#);
 }

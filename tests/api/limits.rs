@@ -11,12 +11,12 @@ use records::server::Limits;
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
-use crate::support::{Failing, PATIENCE, Server, embedded, limits, memory, request_at};
+use crate::support::{Failing, LIMIT, PATIENCE, Server, embedded, limits, memory, request_at};
 
 #[tokio::test]
 async fn a_head_that_is_never_finished_is_cut() {
     let limits = Limits { header_timeout: Duration::from_millis(200), ..limits() };
-    let server = Server::start(memory(&[]).await, PATIENCE, limits).await;
+    let server = Server::start(memory(&[]).await, LIMIT, limits).await;
     let mut slow = server.connect().await;
     slow.send("GET /livez HTTP/1.1\r\nHost: te").await;
     // The read ends only because the server closes the connection.
@@ -26,7 +26,7 @@ async fn a_head_that_is_never_finished_is_cut() {
 #[tokio::test]
 async fn a_connection_that_stays_idle_is_closed() {
     let limits = Limits { header_timeout: Duration::from_secs(1), ..limits() };
-    let server = Server::start(memory(&[]).await, PATIENCE, limits).await;
+    let server = Server::start(memory(&[]).await, LIMIT, limits).await;
     let mut idle = server.connect().await;
     idle.send("GET /livez HTTP/1.1\r\nHost: test\r\n\r\n").await;
     assert!(idle.read_until("}").await.starts_with("HTTP/1.1 200"));

@@ -1,7 +1,6 @@
 //! The text of `/metrics`.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream;
@@ -84,9 +83,7 @@ async fn a_list_is_counted_while_it_is_streamed() {
     assert_eq!(streams().await, Some(1.0));
     drop(reader);
     let gone = async { while streams().await != Some(0.0) {} };
-    tokio::time::timeout(Duration::from_secs(10), gone)
-        .await
-        .expect("the stream of a client that has gone is still counted");
+    timeout(PATIENCE, gone).await.expect("the stream of a client that has gone is still counted");
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use records::server::Limits;
 use rstest::rstest;
 
 use crate::errors::Log;
-use crate::support::{Answer, PATIENCE, Server, limits, memory, request_at};
+use crate::support::{Answer, LIMIT, Server, limits, memory, request_at};
 
 const LINES: &[&str] = &[r#"{"_id":"Au","z":79}"#];
 const RECORD: &str = "/api/v1/records/Au";
@@ -28,7 +28,7 @@ fn behind_a_proxy(settings: &mut Settings) {
 }
 
 async fn start(set: impl FnOnce(&mut Settings)) -> Server {
-    let mut settings = Settings::from(PATIENCE);
+    let mut settings = Settings::from(LIMIT);
     set(&mut settings);
     Server::start(memory(LINES).await, settings, Limits { with_peer_address: true, ..limits() }).await
 }
@@ -80,7 +80,7 @@ async fn a_client_that_waits_is_served_again() {
 #[tokio::test]
 async fn health_has_no_limit_and_refusals_are_counted() {
     let (server, admin) = {
-        let mut settings = Settings::from(PATIENCE);
+        let mut settings = Settings::from(LIMIT);
         settings.rate_limit = at_once(1);
         Server::start_with_admin_and(memory(LINES).await, settings, Limits { with_peer_address: true, ..limits() })
             .await
@@ -241,7 +241,7 @@ async fn connections_of_one_address_beyond_its_limit_are_closed() {
     while refused(&server).await {}
 
     let trusted_proxies = TrustedProxies(vec!["127.0.0.0/8".parse().unwrap()]);
-    let server = Server::start(memory(LINES).await, PATIENCE, Limits { trusted_proxies, ..limits }).await;
+    let server = Server::start(memory(LINES).await, LIMIT, Limits { trusted_proxies, ..limits }).await;
     let _kept = [server.connect().await, server.connect().await, server.connect().await];
     assert!(!refused(&server).await, "a proxy has many clients");
 }

@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
-use crate::support::{Failing, PATIENCE, Server, limits, memory};
+use crate::support::{Failing, LIMIT, PATIENCE, Server, limits, memory};
 
 const REQUEST: &str = "GET /api/v1/records/1 HTTP/1.1\r\nHost: test\r\n\r\n";
 
@@ -42,7 +42,7 @@ async fn an_idle_connection_does_not_hold_the_stop() {
 async fn a_half_sent_head_does_not_hold_the_stop_beyond_the_drain_timeout() {
     let limits =
         Limits { drain_timeout: Duration::from_millis(200), header_timeout: Duration::from_secs(3_600), ..limits() };
-    let server = Server::start(memory(&[]).await, PATIENCE, limits).await;
+    let server = Server::start(memory(&[]).await, LIMIT, limits).await;
     let mut half = server.connect().await;
     half.send("GET /livez HTTP/1.1\r\nHo").await;
     // Once another connection is answered, the server has also read the incomplete request.
@@ -55,7 +55,7 @@ async fn a_half_sent_head_does_not_hold_the_stop_beyond_the_drain_timeout() {
 async fn a_request_that_never_ends_is_cut_at_the_drain_timeout() {
     let (go, asked) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let limits = Limits { drain_timeout: Duration::from_millis(200), ..limits() };
-    let server = Server::start(Failing::until(go, asked.clone()), PATIENCE, limits).await;
+    let server = Server::start(Failing::until(go, asked.clone()), LIMIT, limits).await;
     let mut connection = server.connect().await;
     connection.send(REQUEST).await;
     timeout(PATIENCE, asked.notified()).await.unwrap();
@@ -67,7 +67,7 @@ async fn a_request_that_never_ends_is_cut_at_the_drain_timeout() {
 async fn a_second_signal_ends_the_drain_at_once() {
     let (go, asked) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let limits = Limits { drain_timeout: Duration::from_secs(3_600), ..limits() };
-    let server = Server::start(Failing::until(go, asked.clone()), PATIENCE, limits).await;
+    let server = Server::start(Failing::until(go, asked.clone()), LIMIT, limits).await;
     let mut connection = server.connect().await;
     connection.send(REQUEST).await;
     timeout(PATIENCE, asked.notified()).await.unwrap();
@@ -80,7 +80,7 @@ async fn a_second_signal_ends_the_drain_at_once() {
 #[tokio::test]
 async fn during_the_delay_it_serves_but_is_not_ready_and_sends_clients_elsewhere() {
     let limits = Limits { drain_delay: Duration::from_secs(3_600), ..limits() };
-    let server = Server::start(memory(&[r#"{"_id": 1}"#]).await, PATIENCE, limits).await;
+    let server = Server::start(memory(&[r#"{"_id": 1}"#]).await, LIMIT, limits).await;
     let before = server.request("GET", "/api/v1/records/1", "").await;
     assert_eq!(before.status, 200);
     server.stop();

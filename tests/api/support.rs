@@ -26,7 +26,10 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 /// The longest wait of a test, so that a hang becomes a failure.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A time limit of a server that no test reaches: it would hide a hang if it were shorter than [`PATIENCE`].
+pub const LIMIT: Duration = Duration::from_secs(120);
 
 pub struct Server {
     pub address: SocketAddr,
@@ -38,26 +41,26 @@ pub struct Server {
 pub fn limits() -> Limits {
     Limits {
         tls: None,
-        header_timeout: PATIENCE,
-        write_timeout: PATIENCE,
+        header_timeout: LIMIT,
+        write_timeout: LIMIT,
         max_connections: 1_000,
         max_connections_per_address: None,
         trusted_proxies: Default::default(),
         with_peer_address: false,
         connections: Default::default(),
         drain_delay: Duration::ZERO,
-        drain_timeout: PATIENCE,
+        drain_timeout: LIMIT,
     }
 }
 
 impl Server {
     pub async fn over(store: Arc<dyn Store>) -> Self {
-        Self::start(store, PATIENCE, limits()).await
+        Self::start(store, LIMIT, limits()).await
     }
 
     /// Starts a server with settings that `set` changes.
     pub async fn start_with(store: Arc<dyn Store>, set: impl FnOnce(&mut Settings)) -> Self {
-        let mut settings = Settings::from(PATIENCE);
+        let mut settings = Settings::from(LIMIT);
         set(&mut settings);
         Self::start(store, settings, limits()).await
     }
@@ -85,7 +88,7 @@ impl Server {
 
     /// Starts the records on one address, and health and metrics on another, as the binary does.
     pub async fn start_with_admin(store: Arc<dyn Store>, limits: Limits) -> (Self, SocketAddr) {
-        Self::start_with_admin_and(store, Settings::from(PATIENCE), limits).await
+        Self::start_with_admin_and(store, Settings::from(LIMIT), limits).await
     }
 
     pub async fn start_with_admin_and(
@@ -305,7 +308,7 @@ pub async fn memory(lines: &[&str]) -> Arc<dyn Store> {
 }
 
 pub async fn embedded() -> Arc<dyn EmbeddedStore> {
-    let options = store::Options { collection: "records".into(), timeout: PATIENCE, ..Default::default() };
+    let options = store::Options { collection: "records".into(), timeout: LIMIT, ..Default::default() };
     match store::open("memory:", options).await {
         Ok(Opened::Embedded(store)) => store,
         other => panic!("{other:?}"),

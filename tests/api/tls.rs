@@ -19,7 +19,7 @@ use tokio_rustls::rustls::version::{TLS12, TLS13};
 use tokio_rustls::rustls::{ClientConfig, ProtocolVersion, SupportedProtocolVersion};
 
 use crate::support::log::Requests;
-use crate::support::{PATIENCE, Server, limits, memory};
+use crate::support::{LIMIT, PATIENCE, Server, limits, memory};
 use crate::tls_support::{Authority, write};
 
 const BOTH: &[&SupportedProtocolVersion] = &[&TLS13, &TLS12];
@@ -44,7 +44,7 @@ impl Https {
         set(&mut files, &authority);
         let acceptor = Acceptor::open(files).unwrap();
         let files = acceptor.files();
-        let mut settings = Settings::from(PATIENCE);
+        let mut settings = Settings::from(LIMIT);
         settings.reloaded.push(files.clone());
         let limits = Limits { tls: Some(acceptor), ..limits };
         Self { server: Server::start(memory(lines).await, settings, limits).await, authority, files, directory }

@@ -14,7 +14,7 @@ use crate::support::{PROMPT, Victim, files, keep, read_to_end};
 const HALF: &str = "GET /api/v1/records/1 HTTP/1.1\r\nHost: te";
 
 pub async fn a_thousand_half_sent_heads_are_let_go_while_others_are_served() {
-    let victim = Victim::with_records(1, 10, &["--header-timeout", "500ms"]);
+    let victim = Victim::with_records(1, 10, &["--header-timeout", "3s"]);
     let mut slow = join_all((0..1_000).map(|_| victim.send(HALF))).await;
     for _ in 0..20 {
         victim.assert_serves().await;
@@ -34,7 +34,7 @@ pub async fn more_clients_than_a_process_has_files_by_default_are_served() {
 }
 
 pub async fn fewer_files_than_connections_are_said_and_leave_room_for_the_store() {
-    let victim = Victim::with_files(64, true, &["--header-timeout", "500ms"]);
+    let victim = Victim::with_files(64, true, &["--header-timeout", "3s"]);
     // Connections beyond the limit wait in the system's queue until the first ones are closed.
     let idle = join_all((0..40).map(|_| victim.connect())).await;
     victim.assert_serves().await;

@@ -101,7 +101,7 @@ pub async fn http_without_tls_is_told_to_use_it() {
 }
 
 pub async fn half_a_handshake_is_cut_in_time_and_counted() {
-    let victim = Victim::start(&["--header-timeout", "1s", "--max-connections", "20"]);
+    let victim = Victim::start(&["--header-timeout", "3s", "--max-connections", "20"]);
     let hello = client_hello(&victim.client);
     let mut stalled = Vec::new();
     // These reach the connection limit: the next client waits until they are cut.

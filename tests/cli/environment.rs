@@ -129,8 +129,9 @@ fn a_verb_is_not_kept_from_its_work_by_variables_of_others() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "mongodb"), ignore = "only remote stores can have a fallback")]
 fn the_parts_of_a_fallback_are_variables_where_the_fallback_is_a_flag() {
-    let Some(store) = remote_url() else { return };
+    let store = remote_url().unwrap();
     let variables = [("RECORDS_FALLBACK_MODE", "replica"), ("RECORDS_FALLBACK_TIMEOUT", "100ms")];
     let (status, text) = run_with(&variables, &["config", "--store", &store, "--fallback", "memory:"]);
     assert_eq!(status, 0, "{text}");
@@ -145,8 +146,9 @@ fn the_parts_of_a_fallback_are_variables_where_the_fallback_is_a_flag() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "mongodb"), ignore = "only remote stores can have a fallback")]
 fn the_fallback_is_a_variable_where_a_part_of_it_is_a_flag() {
-    let Some(store) = remote_url() else { return };
+    let store = remote_url().unwrap();
     let variables = [("RECORDS_FALLBACK", "memory:"), ("RECORDS_STORE", &store), ("RECORDS_REQUEST_TIMEOUT", "wrong")];
     let (status, text) = run_with(&variables, &["config", "--fallback-mode", "replica", "--request-timeout", "9s"]);
     assert_eq!(status, 0, "{text}");
@@ -212,8 +214,9 @@ fn a_password_in_the_fallback_is_never_printed(#[case] url: &str) {
 }
 
 #[test]
+#[cfg_attr(not(feature = "mongodb"), ignore = "only remote stores can have a fallback")]
 fn a_fallback_that_serve_refuses_is_refused_by_config_too() {
-    let Some(store) = remote_url() else { return };
+    let store = remote_url().unwrap();
     for (store, copy, more, says) in [
         (&*store, &*store, "5s", "must be in this process"),
         ("memory:", "memory:", "5s", "leave --fallback out"),

@@ -1,6 +1,6 @@
 //! Texts for people: help, versions, and messages about mistakes. They never show a password.
 
-use records::store::{BACKENDS, BackendKind, DEFAULT_URL};
+use records::store::{BACKENDS, BackendKind};
 use records::telemetry::VERSION;
 use rstest::rstest;
 
@@ -132,8 +132,8 @@ fn a_mistake_is_named_in_words_that_say_what_to_do(
 #[case::of_more_than_fits(&["--fallback", "memory:", "--fallback-size-limit", "1PiB"], 2, "2.25 × 1.0 PiB for the replica + ")]
 #[case::from_an_address(&["--fallback", "memory:", "--fallback-from", "127.0.0.1:9090"], 2, "write http://127.0.0.1:9090 for")]
 #[case::without_time_to_answer(&["--fallback", "memory:", "--fallback-timeout", "3s", "--request-timeout", "5s"], 2, "half")]
+#[cfg_attr(not(feature = "mongodb"), ignore = "only remote stores can have a fallback")]
 fn a_mistake_about_the_fallback_is_named(#[case] arguments: &[&str], #[case] status: i32, #[case] says: &str) {
-    // Only remote stores can have a fallback; the offline flavour has no such store.
     for backend in BACKENDS.iter().filter(|backend| backend.kind == BackendKind::Remote) {
         let url = format!("{}://127.0.0.1:1", backend.name);
         let arguments: Vec<String> = arguments.iter().map(|argument| argument.replace("{url}", &url)).collect();
@@ -145,20 +145,19 @@ fn a_mistake_about_the_fallback_is_named(#[case] arguments: &[&str], #[case] sta
 }
 
 #[rstest]
-fn a_store_that_is_not_compiled_in_says_how_to_get_it(#[values("sled", "mongodb")] name: &str) {
-    if BACKENDS.iter().any(|backend| backend.name == name) {
-        return; // The store is compiled in.
-    }
+#[cfg_attr(feature = "sled", ignore = "this build has the store")]
+#[case::sled("sled")]
+#[cfg_attr(feature = "mongodb", ignore = "this build has the store")]
+#[case::mongodb("mongodb")]
+fn a_store_that_is_not_compiled_in_says_how_to_get_it(#[case] name: &str) {
     let output = run(&directory(), &["--store", &format!("{name}://x")], "");
     let expected = format!("this build has no {name} store: rebuild with --features {name}");
     assert!(stderr(&output).contains(&expected), "{}", stderr(&output));
 }
 
 #[test]
+#[cfg_attr(any(feature = "sled", not(feature = "mongodb")), ignore = "this build has a default store")]
 fn a_build_for_production_does_not_start_without_a_store() {
-    if DEFAULT_URL.is_some() {
-        return; // This build has a default store.
-    }
     let output = run(&directory(), &[], "");
     assert_eq!(code(&output), 2);
     assert!(stderr(&output).contains("RECORDS_STORE"), "{}", stderr(&output));

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use rstest::rstest;
 
-use crate::support::{Serving, code, directory, finish, persistent_stores, records, run, stderr, stdout};
+use crate::support::{PATIENCE, Serving, code, directory, finish, persistent_stores, records, run, stderr, stdout};
 
 const GOOD: &str = "{\"_id\": 1, \"a\": 5}\n{\"_id\": \"b\", \"a\": 5.0}\n";
 const BAD: &str = "{\"_id\": 1}\n{\"_id\": 2, \"a\": }\n\n{\"_id\": [3]}\n{\"_id\": 4}\n";
@@ -16,6 +16,7 @@ fn list(directory: &tempfile::TempDir, store: &str) -> String {
 }
 
 #[test]
+#[cfg_attr(not(feature = "sled"), ignore = "this build has no store on disk")]
 fn lines_from_standard_input_are_stored() {
     for store in persistent_stores() {
         let directory = directory();
@@ -30,6 +31,7 @@ fn lines_from_standard_input_are_stored() {
 #[case::lines(GOOD)]
 #[case::array("[{\"_id\": 1, \"a\": 5},\n{\"_id\": \"b\", \"a\": 5.0}]")]
 #[case::windows("{\"_id\": 1, \"a\": 5}\r\n\r\n{\"_id\": \"b\", \"a\": 5.0}")]
+#[cfg_attr(not(feature = "sled"), ignore = "this build has no store on disk")]
 fn a_file_is_stored_and_twice_is_as_good_as_once(#[case] text: &str) {
     for store in persistent_stores() {
         let directory = directory();
@@ -109,6 +111,7 @@ fn a_file_in_another_notation_is_named_once_with_the_place() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "sled"), ignore = "this build has no store on disk")]
 fn documents_without_an_id_get_one_unless_ids_are_required() {
     for store in persistent_stores() {
         let directory = directory();
@@ -131,6 +134,7 @@ fn documents_without_an_id_get_one_unless_ids_are_required() {
 
 #[cfg(feature = "compression")]
 #[rstest]
+#[cfg_attr(not(feature = "sled"), ignore = "this build has no store on disk")]
 fn a_compressed_file_is_stored_whatever_its_name(#[values("file", "-")] from: &str) {
     for store in persistent_stores() {
         let directory = directory();
@@ -148,6 +152,7 @@ fn a_compressed_file_is_stored_whatever_its_name(#[values("file", "-")] from: &s
 
 #[cfg(feature = "compression")]
 #[test]
+#[cfg_attr(not(feature = "sled"), ignore = "this build has no store on disk")]
 fn a_truncated_file_is_refused_with_the_place_or_stored_up_to_it() {
     for store in persistent_stores() {
         let directory = directory();
@@ -182,6 +187,7 @@ fn a_truncated_file_is_refused_with_the_place_or_stored_up_to_it() {
 
 #[cfg(feature = "compression")]
 #[test]
+#[cfg_attr(not(feature = "sled"), ignore = "this build has no store on disk")]
 fn a_corrupted_file_is_refused_and_with_skip_invalid_nothing_before_the_damage_is_vouched_for() {
     for store in persistent_stores() {
         let directory = directory();
@@ -250,6 +256,7 @@ fn a_named_pipe_is_read_once_and_checked_all_the_same() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "sled"), ignore = "this build has no store on disk")]
 fn a_store_in_use_says_so_and_is_not_harmed() {
     for store in persistent_stores() {
         let directory = directory();
@@ -300,7 +307,7 @@ fn a_store_that_is_away_is_told_of_while_the_input_goes_on() {
         std::io::Read::read_to_string(&mut errors, &mut text).unwrap();
         sender.send(text)
     });
-    let errors = receiver.recv_timeout(std::time::Duration::from_secs(20));
+    let errors = receiver.recv_timeout(PATIENCE);
     let _ = child.kill();
     let status = child.wait().unwrap();
     assert!(errors.as_ref().is_ok_and(|errors| errors.contains("MongoDB")), "{errors:?}");

@@ -9,7 +9,7 @@ use records::telemetry;
 use rstest::rstest;
 use serde_json::Value;
 
-use crate::support::{Serving, code, directory, finish, records, run, stderr};
+use crate::support::{PATIENCE, Serving, code, directory, finish, records, run, stderr};
 
 const SEED: &str = r#"{"_id": "a-private-id", "name": "a private name"}"#;
 
@@ -99,19 +99,26 @@ fn health_and_metrics_are_quiet(#[case] filter: &str, #[case] count: usize) {
 }
 
 #[rstest]
-#[case::every_request(&["--access-log", "all"], 2)]
-#[case::failures(&["--access-log", "errors"], 1)]
-#[case::failures_by_default(&[], 1)]
-#[case::failures_by_a_filter(&["--access-log", "all", "--log", "info,records::http::access_log=error"], 1)]
-#[case::none(&["--access-log", "off"], 0)]
-fn the_access_log_has_the_requests_that_the_operator_wants(#[case] setting: &[&str], #[case] count: usize) {
+#[case::every_request(&["--access-log", "all"], 1, 1)]
+#[case::failures(&["--access-log", "errors"], 0, 1)]
+#[case::failures_by_default(&[], 0, 1)]
+#[case::failures_by_a_filter(&["--access-log", "all", "--log", "info,records::http::access_log=error"], 0, 1)]
+#[case::none(&["--access-log", "off"], 0, 0)]
+fn the_access_log_has_the_requests_that_the_operator_wants(
+    #[case] setting: &[&str],
+    #[case] successes: usize,
+    #[case] failures: usize,
+) {
     let directory = directory();
     std::fs::write(directory.path().join("seed"), format!(r#"{{"_id": 1, "long": "{}"}}"#, "x".repeat(4_000_000)))
         .unwrap();
     let arguments = ["--store", "memory:", "--log-format", "json"];
     let few = ["--seed", "seed", "--max-streams", "1", "--drain-timeout", "1ms"];
     let serving = Serving::start(&directory, &[setting, &arguments, &few].concat());
+    let begun = Instant::now();
     assert_eq!(serving.get("/api/v1/records/x").0, 204);
+    // The log of failures has slow requests, too.
+    let is_slow = begun.elapsed() >= Duration::from_secs(1);
     // An unread list keeps its permit, so that a second list is refused.
     let mut first = TcpStream::connect(serving.address).unwrap();
     write!(first, "GET /api/v1/records HTTP/1.0\r\n\r\n").unwrap();
@@ -122,10 +129,12 @@ fn the_access_log_has_the_requests_that_the_operator_wants(#[case] setting: &[&s
     let lines = json(&log.lines().map(str::to_owned).collect::<Vec<_>>());
     let lines = requests(&lines);
     // The unread list was answered, so it also has a line.
-    let lines: Vec<_> = lines.into_iter().filter(|line| line["status"] != 200).collect();
-    assert_eq!(lines.len(), count, "{log}");
-    if let Some(failure) = lines.last() {
-        assert_eq!((&failure["level"], &failure["status"]), (&Value::from("ERROR"), &Value::from(503)), "{log}");
+    let (failed, others): (Vec<_>, Vec<_>) =
+        lines.into_iter().filter(|line| line["status"] != 200).partition(|line| line["status"] == 503);
+    assert_eq!(failed.len(), failures, "{log}");
+    assert!(others.len() == successes || is_slow, "{log}");
+    if let Some(failure) = failed.last() {
+        assert_eq!(failure["level"], "ERROR", "{log}");
         assert_eq!(failure["error"], "--max-streams reached", "{log}");
     }
 }
@@ -312,7 +321,7 @@ fn a_stuck_standard_error_costs_lines_and_delays_no_request_and_no_exit() {
     serving.signal("TERM");
     let began = Instant::now();
     assert_eq!(serving.wait_unread().code(), Some(0));
-    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+    assert!(began.elapsed() < PATIENCE, "{:?}", began.elapsed());
 }
 
 #[test]
@@ -328,7 +337,7 @@ fn a_start_that_fails_ends_while_standard_error_is_stuck() {
         if let Some(status) = child.try_wait().unwrap() {
             break status;
         }
-        assert!(began.elapsed() < Duration::from_secs(30), "the process waits for standard error");
+        assert!(began.elapsed() < PATIENCE, "the process waits for standard error");
         std::thread::sleep(Duration::from_millis(50));
     };
     assert_eq!(status.code(), Some(2));

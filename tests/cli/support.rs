@@ -12,9 +12,11 @@ use std::time::Duration;
 use log::assert_logs_no_value;
 use records::store::{BACKENDS, BackendKind};
 use tempfile::TempDir;
+#[cfg(target_os = "linux")]
+use tokio::signal::unix::SignalKind;
 
 /// The longest wait of a test, so that a hang becomes a failure.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Returns the program's command in `directory`, without settings from the environment.
 pub fn records(directory: &TempDir, arguments: &[&str]) -> Command {
@@ -48,6 +50,15 @@ pub fn finish(mut command: Command, input: &str) -> Output {
 pub fn signal(process: u32, name: &str) {
     let sent = Command::new("sh").args(["-c", &format!("kill -{name} {process}")]).status().unwrap();
     assert!(sent.success());
+}
+
+/// Returns true if a signal is in a mask of the process, such as `SigIgn`.
+#[cfg(target_os = "linux")]
+#[allow(dead_code)]
+pub fn mask_has(process: u32, mask: &str, signal: SignalKind) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+    let bits = status.lines().find_map(|line| line.strip_prefix(mask)?.strip_prefix(':')).unwrap().trim();
+    u64::from_str_radix(bits, 16).unwrap() & (1 << (signal.as_raw_value() - 1)) != 0
 }
 
 pub fn stdout(output: &Output) -> String {

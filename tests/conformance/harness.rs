@@ -189,7 +189,7 @@ impl Context {
             (None, BackendKind::Remote) => cases / 8,
         };
         let config = Config { failure_persistence: None, ..Config::default() };
-        let config = Config { cases: cases * config.cases / 256, ..config };
+        let config = Config { cases: (cases * config.cases / 256).max(1), ..config };
         let checked = TestRunner::new(config).run(strategy, |value| {
             self.block_on(async { check(self.fresh().await, value).await });
             Ok(())
@@ -235,7 +235,7 @@ impl Context {
         let begin = Instant::now();
         let mut opened = records::store::open(&url, options.clone()).await;
         // Between fork and exec, a process that another trial starts also holds the lock of the directory.
-        while opened.as_ref().is_err_and(|error| error.is_unavailable()) && begin.elapsed() < Duration::from_secs(5) {
+        while opened.as_ref().is_err_and(|error| error.is_unavailable()) && begin.elapsed() < Duration::from_secs(60) {
             sleep(Duration::from_millis(10)).await;
             opened = records::store::open(&url, options.clone()).await;
         }

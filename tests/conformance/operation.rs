@@ -186,6 +186,6 @@ async fn a_server_that_is_away_is_unavailable_in_time(context: &Context) {
         let error = error.unwrap_or_else(|| panic!("{index}: without a server nothing is known"));
         assert!(error.is_unavailable() && error.rejection().is_none(), "{index}: {}", error.report());
     }
-    // The calls take two time-outs; the factor of 10 is for a busy machine.
-    assert!(begin.elapsed() < timeout * 10, "{:?}", begin.elapsed());
+    // The calls take two time-outs; the rest is for a busy machine.
+    assert!(begin.elapsed() < timeout * 60, "{:?}", begin.elapsed());
 }

@@ -5,7 +5,8 @@ use std::cmp::Ordering;
 use bson::spec::BinarySubtype;
 use bson::{Binary, Bson, DateTime, Timestamp, doc};
 use proptest::prelude::*;
-use records::record::{Key, raw};
+use proptest::sample::Index;
+use records::record::{Key, ValueRef, raw};
 use rstest::rstest;
 
 use crate::documents;
@@ -30,15 +31,26 @@ proptest! {
     fn a_value_with_the_key_comes_back_from_its_bytes(value in documents::value()) {
         let key = key(value);
         let (kind, bytes) = key.to_value().unwrap();
-        let back = Key::new(records::record::ValueRef { kind, bytes: &bytes }).unwrap();
+        let back = Key::new(ValueRef { kind, bytes: &bytes }).unwrap();
         prop_assert_eq!(&back, &key);
         prop_assert_eq!(Key::from_bytes(key.as_bytes()).unwrap(), key);
     }
 
     #[test]
-    fn bytes_that_are_no_key_are_refused(bytes in proptest::collection::vec(any::<u8>(), 1..40)) {
-        if let Ok(key) = Key::from_bytes(&bytes) {
-            prop_assert!(key.to_value().is_ok());
+    fn bytes_that_are_no_key_are_refused(
+        bytes in proptest::collection::vec(any::<u8>(), 1..40),
+        value in documents::value(),
+        at: Index,
+        byte: u8,
+    ) {
+        let mut changed = key(value).as_bytes().to_vec();
+        *at.get_mut(&mut changed) = byte;
+        for bytes in [bytes, changed] {
+            if let Ok(key) = Key::from_bytes(&bytes) {
+                let (kind, value) = key.to_value().unwrap();
+                let again = Key::new(ValueRef { kind, bytes: &value }).unwrap();
+                prop_assert_eq!(again.as_bytes(), &bytes);
+            }
         }
     }
 

@@ -146,10 +146,10 @@ async fn all_ready(services: &[Service]) {
 async fn instances_that_start_together_cost_mongodb_one_scan() {
     let (mut server, directory) = (filled_set().await, directory());
     insert(&server, "records", &(100..5_000).map(|id| integer("_id", id)).collect::<Vec<_>>());
-    let before = server_metric(&server, DOCUMENTS_SENT);
+    let before = server.metric(DOCUMENTS_SENT);
     let services = together(&directory, &server, 5);
     all_ready(&services).await;
-    let sent = server_metric(&server, DOCUMENTS_SENT) - before;
+    let sent = server.metric(DOCUMENTS_SENT) - before;
     let logs = || services.iter().map(Service::log).collect::<Vec<_>>().join("\n");
     assert!((5_000..10_000).contains(&sent), "{sent} documents were sent:\n{}", logs());
     let total = |name| services.iter().map(|service| metric(service, name)).sum::<u64>();
@@ -167,7 +167,7 @@ async fn a_collection_that_is_replaced_costs_many_instances_one_scan() {
     all_ready(&services).await;
     let new: Vec<_> = (0..5_000).map(|id| integer("_id", id + 10_000)).collect();
     insert(&server, "others", &new);
-    let before = server_metric(&server, DOCUMENTS_SENT);
+    let before = server.metric(DOCUMENTS_SENT);
     // In one step: an instance that saw the time without a collection would begin a scan of it, and then another.
     let name = |collection: &str| text(&format!("{DATABASE}.{collection}"));
     let rename = [element(0x02, "renameCollection", &name("others")), element(0x02, "to", &name("records"))].concat();
@@ -179,7 +179,7 @@ async fn a_collection_that_is_replaced_costs_many_instances_one_scan() {
     for service in &services {
         until("the new records", async || has_new(service) && is_ready(service)).await;
     }
-    let sent = server_metric(&server, DOCUMENTS_SENT) - before;
+    let sent = server.metric(DOCUMENTS_SENT) - before;
     eprintln!("{sent} documents were sent to five instances, of a collection of 5000");
     assert!((5_000..10_000).contains(&sent), "{sent}");
     server.kill();

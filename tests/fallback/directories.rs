@@ -12,10 +12,12 @@ use crate::servers::mongod::Mongod;
 use crate::support::*;
 
 cases! {
-    what_is_no_part_of_a_copy_is_left_as_it_was,
-    a_directory_of_the_version_before_is_taken_over,
-    a_copy_that_cannot_be_opened_stays_until_there_can_be_a_new_one,
-    a_clock_that_was_set_back_makes_no_stored_copy_younger,
+    Local {
+        what_is_no_part_of_a_copy_is_left_as_it_was,
+        a_directory_of_the_version_before_is_taken_over,
+        a_copy_that_cannot_be_opened_stays_until_there_can_be_a_new_one,
+        a_clock_that_was_set_back_makes_no_stored_copy_younger,
+    }
 }
 
 fn persistent_schemes() -> impl Iterator<Item = &'static str> {
@@ -42,7 +44,7 @@ fn files(path: &Path) -> Vec<PathBuf> {
 
 async fn is_refused(scheme: &str, path: &Path) {
     let before = files(path);
-    let primary = open(&Mongod::stopped().expect("a port").url()).await;
+    let primary = open_within(&Mongod::stopped().expect("a port").url(), TIMEOUT).await;
     let error = fallback::over(primary, settings_in(scheme, path)).await.expect_err("a foreign directory was accepted");
     assert_eq!(error.kind(), Kind::Invalid, "{}", error.report());
     assert!(error.to_string().ends_with("Nothing in it was changed"), "{error}");
@@ -79,7 +81,7 @@ async fn what_is_no_part_of_a_copy_is_left_as_it_was() {
 
         // A foreign store in the directory of an existing replica.
         let copies = home.path().join("copies");
-        let primary = open(&Mongod::stopped().expect("a port").url()).await;
+        let primary = open_within(&Mongod::stopped().expect("a port").url(), TIMEOUT).await;
         drop(fallback::over(primary, settings_in(scheme, &copies)).await.expect("a directory of its own"));
         for name in ["2024", "007", "+7"] {
             fs::create_dir(copies.join(name)).expect("a directory");
@@ -92,7 +94,7 @@ async fn what_is_no_part_of_a_copy_is_left_as_it_was() {
         fs::create_dir_all(copies.join("4")).expect("a directory");
         fs::write(copies.join("4/FORMAT.new"), "").expect("a file");
         until("a directory of its own", async || {
-            let primary = open(&Mongod::stopped().expect("a port").url()).await;
+            let primary = open_within(&Mongod::stopped().expect("a port").url(), TIMEOUT).await;
             fallback::over(primary, settings_in(scheme, &copies)).await.is_ok()
         })
         .await;
@@ -171,7 +173,7 @@ async fn a_clock_that_was_set_back_makes_no_stored_copy_younger() {
             let settings = Settings { mode: Mode::Replica, max_age, ..settings_in(scheme, &path) };
             let mut store = None;
             until("a free directory", async || {
-                store = fallback::over(open(&server.url()).await, settings.clone()).await.ok();
+                store = fallback::over(open_within(&server.url(), TIMEOUT).await, settings.clone()).await.ok();
                 store.is_some()
             })
             .await;

@@ -170,8 +170,12 @@ async fn pages_of_the_server_and_of_the_copy_follow_one_another() {
     let expected = walk(&*primary, ListRequest::default()).await;
     let store = over(&server.url(), settings(Mode::Standby)).await;
     ready(&*store).await;
-    let first = read_page(&*store, &ListRequest::default()).await;
-    assert_eq!(first.staleness, None);
+    let mut first = read_page(&*store, &ListRequest::default()).await;
+    until("a page of MongoDB", async || {
+        first = read_page(&*store, &ListRequest::default()).await;
+        first.staleness.is_none()
+    })
+    .await;
     let next = ListRequest { after: first.next, ..ListRequest::default() };
     server.kill();
     let second = read_page(&*store, &next).await;

@@ -25,7 +25,7 @@ cases! { soak, }
 
 /// Returns the length of the soak test, if it is enabled.
 pub fn time() -> Option<Duration> {
-    std::env::var("TEST_SOAK_SECONDS").ok()?.parse().ok().map(Duration::from_secs)
+    number("TEST_SOAK_SECONDS").map(Duration::from_secs)
 }
 
 const RECORDS: usize = 400;

@@ -16,22 +16,29 @@ pub const NAME: &str = "mongodb";
 
 pub const DATABASE: &str = "fallback";
 
-/// The time-out of the stores: far longer than an answer of the replica may take.
+/// The time-out of the stores whose server fails: far longer than an answer of the replica may take.
 pub const TIMEOUT: Duration = Duration::from_secs(4);
 
 /// The longest wait of a test.
-pub const PATIENCE: Duration = Duration::from_secs(40);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Returns true if `TEST_TIMES` is set: times are checked only on a quiet machine.
 pub fn times_are_asked_for() -> bool {
     std::env::var_os("TEST_TIMES").is_some()
 }
 
-pub async fn open(url: &str) -> Arc<dyn Store> {
-    open_within(url, TIMEOUT).await
+/// Returns the number in the environment variable `name`, if it is set.
+pub fn number(name: &str) -> Option<u64> {
+    let value = std::env::var(name).ok()?;
+    Some(value.parse().unwrap_or_else(|_| panic!("{name} must be a number, and is {value:?}")))
 }
 
-async fn open_within(url: &str, timeout: Duration) -> Arc<dyn Store> {
+/// Opens a store whose server answers: a busy machine may need long.
+pub async fn open(url: &str) -> Arc<dyn Store> {
+    open_within(url, PATIENCE).await
+}
+
+pub async fn open_within(url: &str, timeout: Duration) -> Arc<dyn Store> {
     open_with(url, Options { timeout, ..Default::default() }).await
 }
 
@@ -61,7 +68,7 @@ pub fn settings(mode: Mode) -> Settings {
 }
 
 pub async fn over(url: &str, settings: Settings) -> Arc<dyn Store> {
-    fallback::over(open(url).await, settings).await.expect("a store with a replica")
+    fallback::over(open_within(url, TIMEOUT).await, settings).await.expect("a store with a replica")
 }
 
 /// Opens a store like [`over`]. The time-out of its primary is longer than any test, so an answer cannot have waited for it.
@@ -146,17 +153,6 @@ fn sent_to(server: &Mongod, database: &str, elements: &[Vec<u8>]) {
     let said = String::from_utf8_lossy(&reply).into_owned();
     assert!(reply.windows(ok.len()).any(|part| part == ok), "{said}");
     assert!(!reply.windows(refused.len()).any(|part| part == refused), "{said}");
-}
-
-/// Returns one of the `metrics` in the status of a server.
-pub fn server_metric(server: &Mongod, path: &[&str]) -> i64 {
-    let reply = server.command("admin", &integer("serverStatus", 1)).expect("a reply");
-    // After the rest of the header, the flags and the kind of the section.
-    let status = bson::Document::from_reader(&reply[17..]).expect("BSON");
-    let (last, path) = path.split_last().expect("a path");
-    let metrics = status.get_document("metrics").expect("metrics");
-    let metrics = path.iter().try_fold(metrics, |metrics, name| metrics.get_document(name));
-    metrics.and_then(|metrics| metrics.get_i64(last)).unwrap_or_else(|error| panic!("{path:?}: {error}"))
 }
 
 /// Sets the field `n` of the record `id`: an update, not a replacement.

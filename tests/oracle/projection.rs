@@ -25,6 +25,7 @@ pub fn fields_are_kept_as_a_find_keeps_them(server: &Server) {
         for paths in projections {
             let (projection, tree) = projection(&paths);
             let found = collection.find(doc! {}, doc! { "_id": 1 }, Some(tree.clone())).expect("a find");
+            prop_assert_eq!(found.len(), documents.len());
             for (document, found) in documents.iter().zip(found) {
                 let ours = projection.apply(document).expect("BSON");
                 prop_assert_eq!(&ours, &found, "{} of {:?}", tree, document);

@@ -149,7 +149,7 @@ pub fn number(document: &Document) -> i32 {
 pub fn check<T: std::fmt::Debug>(cases: u32, strategy: &impl Strategy<Value = T>, check: impl Fn(T) -> TestCaseResult) {
     let config =
         Config { failure_persistence: None, max_shrink_time: 30_000, max_local_rejects: u32::MAX, ..Config::default() };
-    let cases = cases * config.cases / 256;
+    let cases = (cases * config.cases / 256).max(1);
     if let Err(error) = TestRunner::new(Config { cases, ..config }).run(strategy, check) {
         panic!("{error}");
     }

@@ -5,6 +5,7 @@
 #[path = "../api/support.rs"]
 #[allow(dead_code)]
 mod api;
+mod connections;
 mod lists;
 #[path = "../support/proxy.rs"]
 mod proxy;
@@ -17,6 +18,10 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use connections::{
+    a_list_that_is_dropped_leaves_no_cursor_on_the_secondary_that_has_it,
+    the_connections_to_a_killed_server_are_counted_as_closed,
+};
 use futures::future::join_all;
 use futures::{StreamExt, TryStreamExt};
 use libtest_mimic::{Arguments, Trial};
@@ -42,7 +47,7 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 fn margin() -> Duration {
     Duration::from_secs(if std::env::var_os("TEST_TIMES").is_some() { 2 } else { 30 })
 }
-/// The time in which a store must notice that its server is back.
+/// The time in which a store must notice that its server is back or away.
 const RECOVERY: Duration = Duration::from_secs(60);
 
 /// The number of records. Concurrent lookups of all of them need more batches than there are connections.
@@ -76,6 +81,8 @@ cases! {
     no_value_of_a_refused_request_is_logged,
     a_view_whose_pipeline_fails_is_not_ready_and_says_so_without_values,
     an_import_that_is_refused_in_part_says_what_was_stored,
+    the_connections_to_a_killed_server_are_counted_as_closed,
+    a_list_that_is_dropped_leaves_no_cursor_on_the_secondary_that_has_it,
 }
 
 fn main() -> ExitCode {
@@ -311,13 +318,15 @@ async fn a_server_that_scans_no_collection_lists_what_a_filter_finds_and_in_any_
     let parameters =
         [mongod::element(0x10, "setParameter", &1_i32.to_le_bytes()), mongod::element(0x08, "notablescan", &[1])];
     server.command("admin", &parameters.concat()).expect("a parameter");
-    let request = |name: &str, value: &str| {
-        let selection = Selection::parse(&[(name.to_owned(), value.to_owned())]).expect("a parameter");
-        ListRequest { filter: selection.filter, sort: selection.sort, limit: Some(200), ..ListRequest::default() }
-    };
     assert!(read(&*store, request("colour.eq", "red")).await.expect("a list").is_empty());
     // The server refuses to sort without an index.
     assert_eq!(read(&*store, request("sort", "colour")).await.expect("a list").len(), 100);
+}
+
+/// Returns a request for a list with one query parameter.
+fn request(name: &str, value: &str) -> ListRequest {
+    let selection = Selection::parse(&[(name.to_owned(), value.to_owned())]).expect("a parameter");
+    ListRequest { filter: selection.filter, sort: selection.sort, limit: Some(200), ..ListRequest::default() }
 }
 
 async fn read(store: &dyn Store, request: ListRequest) -> Result<Vec<Row>> {
@@ -378,20 +387,26 @@ async fn a_list_ends_with_an_error_when_the_server_is_stuck() {
 }
 
 async fn an_upsert_that_failed_can_be_made_again() {
-    let (mut server, store) = running().await;
+    let (mut server, network, store) = behind_a_network().await;
+    // The server has stored a part, and its reply does not arrive.
+    network.reset_after(1);
+    let received = network.received();
     let upsert = tokio::spawn({
         let store = store.clone();
         async move { store.upsert(numbered(0..50_000)).await }
     });
-    tokio::time::sleep(Duration::from_millis(100)).await;
-    server.kill();
-    let cut = upsert.await.expect("an upsert");
-    server.run().expect("a server");
-    // On a fast machine the upsert may be complete before the cut.
-    if cut.is_err() {
-        is_unavailable("upsert", &cut);
+    while network.received() == received && !upsert.is_finished() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    answers_again(&*store).await;
+    server.kill();
+    is_unavailable("upsert", &upsert.await.expect("an upsert"));
+    server.run().expect("a server");
+    network.mend();
+    let begin = Instant::now();
+    while let error @ Err(_) = store.ping().await {
+        is_unavailable("ping", &error);
+        assert!(begin.elapsed() < RECOVERY, "the store does not find its server again");
+    }
     store.upsert(numbered(0..50_000)).await.expect("the same upsert again");
     assert_eq!(read(&*store, ListRequest::default()).await.expect("a list").len(), 50_000);
 }

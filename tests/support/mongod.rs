@@ -256,6 +256,17 @@ impl Mongod {
         Ok(reply.windows(primary.len()).any(|part| part == primary))
     }
 
+    /// Returns one of the `metrics` in the server's status.
+    pub fn metric(&self, path: &[&str]) -> i64 {
+        let reply = self.command("admin", &element(0x10, "serverStatus", &[1, 0, 0, 0])).expect("a reply");
+        // After the rest of the header, the flags and the kind of the section.
+        let status = bson::Document::from_reader(&reply[17..]).expect("BSON");
+        let (last, path) = path.split_last().expect("a path");
+        let metrics = status.get_document("metrics").expect("metrics");
+        let metrics = path.iter().try_fold(metrics, |metrics, name| metrics.get_document(name));
+        metrics.and_then(|metrics| metrics.get_i64(last)).unwrap_or_else(|error| panic!("{path:?}: {error}"))
+    }
+
     /// Sends one command to `database`, as an OP_MSG, and returns the reply's bytes.
     pub fn command(&self, database: &str, elements: &[u8]) -> Result<Vec<u8>> {
         const OP_MSG: u32 = 2013;
