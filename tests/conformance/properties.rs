@@ -131,8 +131,13 @@ fn text_of(value: &Bson) -> String {
     }
 }
 
+/// Returns the text, or another one if it would be refused: text in quotes must be a JSON string.
+fn accepted(text: &str) -> &str {
+    if text.starts_with('"') && serde_json::from_str::<String>(text).is_err() { "a" } else { text }
+}
+
 fn choice(text: &str) -> String {
-    text.replace('\\', "\\\\").replace(',', "\\,")
+    accepted(text).replace('\\', "\\\\").replace(',', "\\,")
 }
 
 fn parameters(asked: &Asked, paths: &[(String, String)]) -> Vec<(String, String)> {
@@ -150,9 +155,8 @@ fn parameters(asked: &Asked, paths: &[(String, String)]) -> Vec<(String, String)
             (_, 4) => serde_json::to_string(text).expect("text is JSON"),
             _ => other.get(paths).1.clone(),
         };
-        // Text in quotes must be a JSON string.
-        let is_refused = text.starts_with('"') && serde_json::from_str::<String>(&text).is_err();
-        parameters.push((format!("{path}.{operator}"), if is_refused { "a".to_owned() } else { text }));
+        let text = if *operator == "in" { &*text } else { accepted(&text) };
+        parameters.push((format!("{path}.{operator}"), text.to_owned()));
     }
     let mut sorted: Vec<(&str, bool)> = Vec::new();
     for (at, descending) in &asked.sort {

@@ -30,7 +30,8 @@ pub async fn comes_to(store: &dyn Store, series: &str, expected: u64) {
 #[ignore = "needs TEST_MONGOD or TEST_MONGODB_URL"]
 async fn the_connections_of_the_pool_are_counted_while_they_exist() {
     let database = unused_name("connections");
-    let store = open(url("mongodb", &database).expect("a server"), Options::default()).await.expect("a store").into_store();
+    let store =
+        open(url("mongodb", &database).expect("a server"), Options::default()).await.expect("a store").into_store();
     assert_eq!((value(&*store, "store_connections_open"), value(&*store, "store_connections_in_use")), (0, 0));
 
     futures::future::try_join_all((0..20).map(|_| store.ping())).await.expect("pings");
