@@ -18,7 +18,9 @@ async fn open_as(server: &str, database: &str, collection: &str) -> Arc<dyn Stor
 async fn a_collection_or_database_that_does_not_exist_is_named_with_similar_names() {
     let (server, store, database) = stored("shop").await;
     let name = database.name().to_owned();
-    assert_eq!(degraded(&*store).await, Some(format!("there is no collection records in the database {name}")));
+    let said = degraded(&*store).await.expect("a reason");
+    // A shared server may have databases with similar names.
+    assert!(said.starts_with(&format!("there is no collection records in the database {name}")), "{said}");
     database.collection("orders").insert_one(doc! { "_id": 1 }).await.expect("a document");
     let url = super::lookups::server_url(&server);
     let typo = open_as(&url, &name, "ordes").await;
@@ -36,8 +38,11 @@ async fn a_collection_or_database_that_does_not_exist_is_named_with_similar_name
     // It is noticed when it is created, or looks empty.
     database.collection("records").insert_one(doc! { "_id": 1 }).await.expect("a document");
     store.list(ListRequest::default()).await.expect("a list");
-    tokio::time::sleep(std::time::Duration::from_secs(6)).await;
-    assert_eq!(degraded(&*store).await, None);
+    let begin = std::time::Instant::now();
+    while let Some(said) = degraded(&*store).await {
+        assert!(begin.elapsed() < std::time::Duration::from_secs(60), "{said}");
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
 }
 
 #[tokio::test]
