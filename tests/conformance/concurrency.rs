@@ -2,13 +2,14 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures::StreamExt;
 use futures::future::{FutureExt, join_all};
 use records::record::Key;
 use records::store::{ListRequest, Store};
+use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
 use crate::harness::{cases, document, get, get_json, list_keys, numbered, request, rows, upsert};
@@ -101,32 +102,46 @@ async fn a_record_is_read_whole_while_it_is_replaced(store: Arc<dyn Store>) {
         .collect();
     let whole = versions.clone();
     upsert(&*store, versions[..1].to_vec()).await;
+    let reads = Arc::new(AtomicUsize::new(0));
     let writer = tokio::spawn({
-        let store = store.clone();
+        let (store, reads) = (store.clone(), reads.clone());
         async move {
-            for n in 0..100 {
+            for n in 0.. {
+                if n >= 100 && reads.load(Ordering::Relaxed) > 0 {
+                    break;
+                }
                 upsert(&*store, vec![versions[n % 2].clone()]).await;
+                tokio::task::yield_now().await;
             }
         }
     });
-    for reads in 0.. {
-        if writer.is_finished() {
-            break;
-        }
+    while !writer.is_finished() {
         let read = get(&*store, "1").await.expect("it is there all the while");
         assert!(whole.contains(&read), "half of a record was read");
         // A fallback waits for its replica after each write.
-        if reads > 1_000 {
+        if reads.fetch_add(1, Ordering::Relaxed) > 1_000 {
             sleep(Duration::from_millis(1)).await;
         }
     }
     writer.await.expect("the writer");
 }
 
+/// Calls `list` at least `times` times, and until `writer` has written meanwhile. `written` is the number of its writes.
+async fn list_while_written(writer: &JoinHandle<()>, written: &AtomicUsize, times: usize, list: impl AsyncFn()) {
+    while written.load(Ordering::Relaxed) == 0 && !writer.is_finished() {
+        sleep(Duration::from_millis(1)).await;
+    }
+    let (mut lists, before) = (0, written.load(Ordering::Relaxed));
+    while (lists < times || written.load(Ordering::Relaxed) == before) && !writer.is_finished() {
+        list().await;
+        lists += 1;
+    }
+}
+
 const EVEN: i64 = 3_000;
 
 /// Writes documents between those with an even `_id`, and replaces the latter by larger ones, until `ended`.
-async fn write_between(store: Arc<dyn Store>, ended: Arc<AtomicBool>) {
+async fn write_between(store: Arc<dyn Store>, written: Arc<AtomicUsize>, ended: Arc<AtomicBool>) {
     for n in (0..EVEN).cycle().step_by(7) {
         if ended.load(Ordering::Relaxed) {
             break;
@@ -134,14 +149,17 @@ async fn write_between(store: Arc<dyn Store>, ended: Arc<AtomicBool>) {
         let between = document(&format!(r#"{{"_id":{}}}"#, n * 2 + 1));
         let again = document(&format!(r#"{{"_id":{},"text":"{}"}}"#, n * 2, "x".repeat(500)));
         upsert(&*store, vec![between, again]).await;
+        written.fetch_add(1, Ordering::Relaxed);
+        // A store in memory never waits, and two such writers would keep every thread of the runtime from its timers.
+        tokio::task::yield_now().await;
     }
 }
 
 async fn a_record_that_is_there_all_the_while_is_listed_exactly_once(store: Arc<dyn Store>) {
     upsert(&*store, numbered((0..EVEN).map(|n| n * 2))).await;
-    let ended = Arc::new(AtomicBool::new(false));
-    let writer = tokio::spawn(write_between(store.clone(), ended.clone()));
-    for _ in 0..3 {
+    let (written, ended) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+    let writer = tokio::spawn(write_between(store.clone(), written.clone(), ended.clone()));
+    list_while_written(&writer, &written, 3, async || {
         let mut seen = HashMap::new();
         let list = store.list(ListRequest::default()).await.expect("a list");
         let mut chunks = list.rows.chunks(500);
@@ -153,7 +171,8 @@ async fn a_record_that_is_there_all_the_while_is_listed_exactly_once(store: Arc<
         }
         assert!(seen.values().all(|times| *times == 1), "a record was listed twice");
         assert!((0..EVEN).all(|n| seen.contains_key(&Key::int64(n * 2))), "a record was left out");
-    }
+    })
+    .await;
     ended.store(true, Ordering::Relaxed);
     writer.await.expect("the writer");
     assert!(list_keys(&*store, None).await.is_sorted());
@@ -163,9 +182,9 @@ async fn a_record_that_moves_in_the_order_is_listed_at_most_once(store: Arc<dyn 
     const COUNT: i64 = 1_000;
     let moved = |n: i64, round: i64| document(&format!(r#"{{"_id":{n},"n":{}}}"#, (n * 37 + round * 501) % COUNT));
     upsert(&*store, (0..COUNT).map(|n| moved(n, 0)).collect()).await;
-    let ended = Arc::new(AtomicBool::new(false));
+    let (written, ended) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
     let writer = tokio::spawn({
-        let (store, ended) = (store.clone(), ended.clone());
+        let (store, written, ended) = (store.clone(), written.clone(), ended.clone());
         async move {
             // Documents with an odd `_id` move, the others stay.
             for round in 1.. {
@@ -173,17 +192,21 @@ async fn a_record_that_moves_in_the_order_is_listed_at_most_once(store: Arc<dyn 
                     break;
                 }
                 upsert(&*store, (0..COUNT).filter(|n| n % 2 == 1).map(|n| moved(n, round)).collect()).await;
+                written.fetch_add(1, Ordering::Relaxed);
+                // A store in memory never waits, and two such writers would keep every thread of the runtime from its timers.
+                tokio::task::yield_now().await;
             }
         }
     });
-    for _ in 0..5 {
+    list_while_written(&writer, &written, 5, async || {
         let listed = rows(&*store, ListRequest { limit: Some(10_000), ..request(&[("sort", "n")]) }).await;
         let mut times = HashMap::new();
         listed.iter().for_each(|row| *times.entry(row.document.key().clone()).or_insert(0) += 1);
         assert!(times.values().all(|times| *times == 1), "a record was listed twice");
         assert!((0..COUNT).step_by(2).all(|n| times.contains_key(&Key::int64(n))), "a record was left out");
         assert!(listed.is_sorted_by_key(|row| row.position()));
-    }
+    })
+    .await;
     ended.store(true, Ordering::Relaxed);
     writer.await.expect("the writer");
 }
