@@ -83,7 +83,8 @@ fn main() -> ExitCode {
         for (mode, is_exposed) in modes.iter().map(|mode| (*mode, false)).chain(exposed) {
             let is_plain = mode.is_none() && !is_exposed;
             let cases = CASES.iter().copied().flatten().filter(|case| case.needs.are_met_by(backend, is_plain));
-            trials.extend(cases.map(|case| trial(backend, mode, is_exposed, case, runtime.handle().clone())));
+            let runtime = runtime.handle();
+            trials.extend(cases.map(|case| trial(&arguments, backend, mode, is_exposed, case, runtime.clone())));
         }
     }
     let mut requests = log::Requests::new();
@@ -96,27 +97,42 @@ fn main() -> ExitCode {
 }
 
 fn trial(
+    arguments: &Arguments,
     backend: &'static Backend,
     mode: Option<Mode>,
     is_exposed: bool,
     case: &'static Case,
     runtime: Handle,
 ) -> Trial {
-    let has_no_server = backend.kind == BackendKind::Remote && !servers::is_configured(backend.name);
-    let is_too_old =
-        case.needs == Needs::Undefined && backend.name == "mongodb" && mode.is_none() && is_before_8(&runtime);
-    let run = move || {
-        let context = Context::new(backend, mode, is_exposed, runtime).map_err(Failed::from)?;
-        (case.run)(&context);
-        Ok(())
-    };
-    let name = match mode {
+    let prefix = match mode {
         None => backend.name.to_owned(),
         Some(Mode::Standby) => format!("{}-standby", backend.name),
         Some(Mode::Replica) => format!("{}-replica", backend.name),
     };
     let part = if is_exposed { "-exposed" } else { "" };
-    Trial::test(format!("{name}{part}::{}", case.name), run).with_ignored_flag(has_no_server || is_too_old)
+    let name = format!("{prefix}{part}::{}", case.name);
+    let has_no_server = backend.kind == BackendKind::Remote && !servers::is_configured(backend.name);
+    let is_too_old = case.needs == Needs::Undefined
+        && backend.name == "mongodb"
+        && mode.is_none()
+        && is_asked_for(arguments, &name)
+        && is_before_8(&runtime);
+    let run = move || {
+        let context = Context::new(backend, mode, is_exposed, runtime).map_err(Failed::from)?;
+        (case.run)(&context);
+        Ok(())
+    };
+    Trial::test(name, run).with_ignored_flag(has_no_server || is_too_old)
+}
+
+/// Returns true if the arguments select the trial. cargo-nextest starts a process for each one, and only some of them need to know
+/// the server's version.
+fn is_asked_for(arguments: &Arguments, name: &str) -> bool {
+    match &arguments.filter {
+        None => true,
+        Some(filter) if arguments.exact => name == filter,
+        Some(filter) => name.contains(filter),
+    }
 }
 
 /// Returns true if the MongoDB of the environment matches undefined by null.
