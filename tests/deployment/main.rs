@@ -11,7 +11,7 @@
 //! - `TEST_KUBE_PLAY` names a program that runs a kustomization: `up [--publish SERVICE=PORT] FOLDER`, `down`.
 //! - `TEST_WOODPECKER_EXEC` names one that runs a Woodpecker file: `--event EVENT [--list] [--only STEP] FILE`. With
 //!   `TEST_WOODPECKER=full` most steps of a push run; without, the quick ones.
-//! - `TEST_TAKEOVER_FROM` names the commit that is upgraded from. The default is `HEAD~1`, for the profile `image` alone.
+//! - `TEST_UPGRADE_FROM` names the commit that is upgraded from. The default is `HEAD~1`, for the profile `image` alone.
 //!
 //! The trials, except `woodpecker`, depend on each other, and run in order, one at a time. They stop everything that they start, even
 //! when they fail.
@@ -24,7 +24,7 @@ mod http;
 mod images;
 mod outages;
 mod run;
-mod takeover;
+mod upgrade;
 mod woodpecker;
 
 #[path = "../support/markdown.rs"]
@@ -51,9 +51,9 @@ const CHECKS: &[Check] = &[
     Check { name: "guides", needs: &["podman", "podman-compose", "curl", "openssl"], run: documents::guides },
     Check { name: "kubernetes", needs: &["podman", "kubectl", "TEST_KUBE_PLAY"], run: cluster::whole_life },
     Check {
-        name: "takeover",
+        name: "upgrade",
         needs: &["podman", "podman-compose", "kubectl", "git"],
-        run: takeover::of_the_commit_before,
+        run: upgrade::from_the_commit_before,
     },
     Check { name: "woodpecker", needs: &["podman", "TEST_WOODPECKER_EXEC"], run: woodpecker::every_event },
     Check { name: "same_digest_twice", needs: &["podman"], run: images::build_again },
@@ -79,9 +79,7 @@ fn main() -> ExitCode {
             asked.is_empty()
                 || (missing.is_some() && asked != "all")
                 || (check.name == "same_digest_twice" && !images::are_real())
-                || (check.name == "takeover"
-                    && !images::are_real()
-                    && std::env::var_os("TEST_TAKEOVER_FROM").is_none()),
+                || (check.name == "upgrade" && !images::are_real() && std::env::var_os("TEST_UPGRADE_FROM").is_none()),
         )
     });
     let conclusion = libtest_mimic::run(&arguments, trials.collect());

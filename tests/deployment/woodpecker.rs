@@ -8,8 +8,8 @@ use crate::run::{self, ROOT, ensure};
 /// Steps that need no compiler.
 const QUICK: &[&str] = &["version", "format"];
 
-/// Steps of a push that run in containers with `TEST_WOODPECKER=full`, each in the line of the matrix with this variable. Outside of
-/// containers, `.ci/nightly` runs the tests of the other lines. The rest needs the internet or images that are not here.
+/// Steps of a push that run in containers with `TEST_WOODPECKER=full`, each in the combination of the matrix with this variable. Outside
+/// of containers, `.ci/nightly` runs the tests of the others. The rest needs the internet or images that are not here.
 const LONG: [(&str, &[&str]); 2] =
     [("ONCE", &["format", "clippy"]), ("BREAKABLE", &["tests", "build-tests", "breakable"])];
 
@@ -21,8 +21,8 @@ const STEPS: &[(&str, usize, usize, usize)] = &[
     ("licences", 1, 1, 1),
     ("deployment-files", 1, 1, 1),
     ("tests", 9, 9, 0),
-    ("lines", 0, 0, 1),
-    ("lines-oldest-rust", 0, 0, 1),
+    ("matrix", 0, 0, 1),
+    ("matrix-oldest-rust", 0, 0, 1),
     ("build-tests", 1, 1, 1),
     ("breakable", 1, 1, 1),
     ("nightly", 0, 1, 1),
@@ -73,8 +73,8 @@ pub fn every_event() -> Outcome {
     let (checks, pushes) = on_tag.split_once("-- push-records: ").ok_or("nothing is pushed on a tag")?;
     let early = |step: &&str| !checks.contains(&format!("-- {step}: "));
     let needed = [
-        "lines",
-        "lines-oldest-rust",
+        "matrix",
+        "matrix-oldest-rust",
         "breakable",
         "nightly",
         "nightly-breakable",

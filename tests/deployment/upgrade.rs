@@ -23,9 +23,9 @@ const IMMUTABLE: &[(&str, &[&str])] = &[
     ("PersistentVolumeClaim", &["accessModes:", "resources:"]),
 ];
 
-/// Upgrades from the commit in `TEST_TAKEOVER_FROM`, by default the previous one.
-pub fn of_the_commit_before() -> Outcome {
-    let commit = std::env::var("TEST_TAKEOVER_FROM").unwrap_or_else(|_| "HEAD~1".to_owned());
+/// Upgrades from the commit in `TEST_UPGRADE_FROM`, by default the previous one.
+pub fn from_the_commit_before() -> Outcome {
+    let commit = std::env::var("TEST_UPGRADE_FROM").unwrap_or_else(|_| "HEAD~1".to_owned());
     let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
     let before = folder.path().join("before");
     std::fs::create_dir(&before).map_err(|error| error.to_string())?;
@@ -42,7 +42,7 @@ fn volume(before: &Path, folder: &Path) -> Outcome {
     run::output(Command::new("podman").args(build).current_dir(before))?;
     let _untag = Finally(|| drop(podman(["untag", OLD_MONGO])));
 
-    let project = unique("records-takeover");
+    let project = unique("records-upgrade");
     let after = folder.join("after");
     std::fs::create_dir(&after).map_err(|error| error.to_string())?;
     std::fs::copy(Path::new(ROOT).join("podman-compose.yml"), after.join("podman-compose.yml"))
@@ -50,11 +50,8 @@ fn volume(before: &Path, folder: &Path) -> Outcome {
     let port = http::free_port()?;
     let (user, root) = (secret()?, secret()?);
     for (place, mongo) in [(before, OLD_MONGO), (&after, MONGO)] {
-        // Before November 2026 the passwords were in .env.
-        let settings = format!(
-            "RECORDS_IMAGE={RECORDS}\nRECORDS_MONGO_IMAGE={mongo}\nRECORDS_PUBLISH=127.0.0.1:{port}\n\
-             MONGO_ROOT_PASSWORD={root}\nRECORDS_MONGO_PASSWORD={user}\n"
-        );
+        let settings =
+            format!("RECORDS_IMAGE={RECORDS}\nRECORDS_MONGO_IMAGE={mongo}\nRECORDS_PUBLISH=127.0.0.1:{port}\n");
         std::fs::write(place.join(".env"), settings).map_err(|error| error.to_string())?;
         let secrets = Secrets::create(&place.join("secrets"), ["store", "records-password", "root-password"])?;
         secrets.write("mongo", &user, Some(&root))?;
