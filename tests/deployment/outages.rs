@@ -140,7 +140,8 @@ pub fn all(deployment: &Deployment) -> Result<(), String> {
         podman(&["start", mongo])
     })?;
     load.during(&format!("hung for {outage} s"), Away::Long, || {
-        podman(&["pause", mongo])?;
+        // The first attempt may fail on a busy machine: runc gives up freezing processes that start others meanwhile.
+        wait("a freeze", PATIENCE, || podman(&["pause", mongo]).is_ok())?;
         is_away();
         podman(&["unpause", mongo])
     })?;
