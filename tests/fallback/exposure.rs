@@ -29,7 +29,10 @@ cases! {
 
 /// The condition needs a hidden field.
 const HIDE: [&str; 2] = ["secret", "inner.secret"];
-const CONDITION: &str = "secret.gte=5000&n.lt=7";
+const CONDITION: &str = "secret.gte=5000500050005&n.lt=7";
+
+/// The values of that field: long, so that no resume token has one by chance.
+const SECRETS: [i64; 2] = [4_711_471_147_114, 9_999_471_147_114];
 
 fn exposure(hide: &[&str], condition: Option<&str>) -> Arc<Exposure> {
     let hide: Vec<_> = hide.iter().map(|field| (*field).to_owned()).collect();
@@ -40,9 +43,9 @@ async fn open_part(url: &str, exposure: &Arc<Exposure>) -> Arc<dyn Store> {
     open_with(url, Options { timeout: PATIENCE, exposure: Arc::clone(exposure), ..Default::default() }).await
 }
 
-/// A record; half of the records match the condition. Every value that is hidden has `hidden` or 4711 in it.
+/// A record; half of the records match the condition. Every value that is hidden is in `SECRETS` or has `hidden` in it.
 fn record(id: u32) -> Document {
-    let (secret, n) = (if fastrand::bool() { 4_711 } else { 9_999_471 }, fastrand::u32(0..10));
+    let (secret, n) = (fastrand::choice(SECRETS).expect("a secret"), fastrand::u32(0..10));
     let inner = match fastrand::u32(0..3) {
         0 => r#"{"secret":"hidden-text","x":1}"#.to_owned(),
         1 => format!(r#"[{{"secret":"hidden-text","x":{n}}},[{{"secret":"hidden-text"}}],5]"#),
@@ -128,8 +131,17 @@ fn holds_nothing_hidden(path: &Path) -> bool {
         // A file may be renamed meanwhile: the state is written under another name first.
         let Ok(bytes) = fs::read(&path) else { continue };
         holds_shown |= bytes.windows(5).any(|part| part == b"shown");
-        let four_bytes = [4_711_i32, 9_999_471].map(i32::to_le_bytes);
-        for hidden in [&b"hidden-text"[..], b"secret", b"4711", b"5000", &four_bytes[0], &four_bytes[1]] {
+        let numbers = SECRETS.map(i64::to_le_bytes);
+        let digits = SECRETS.map(|secret| secret.to_string());
+        for hidden in [
+            &b"hidden-text"[..],
+            b"secret",
+            b"5000500050005",
+            digits[0].as_bytes(),
+            digits[1].as_bytes(),
+            &numbers[0],
+            &numbers[1],
+        ] {
             let is_there = bytes.windows(hidden.len()).any(|part| part == hidden);
             // The scope names what is hidden, and nothing of its values.
             let names_alone =
