@@ -330,7 +330,9 @@ impl<'a> Documents<'a> {
         let mut at = 0;
         loop {
             let rest = self.window.rest();
-            while let Some(byte) = rest.get(at) {
+            loop {
+                at += brackets.plain(&rest[at..]);
+                let Some(byte) = rest.get(at) else { break };
                 match brackets.next(*byte, in_array) {
                     Step::Inside => at += 1,
                     Step::Last => return Ok(Extent::Closed(at + 1)),
@@ -667,6 +669,14 @@ struct Brackets {
 impl Brackets {
     fn is_balanced(&self) -> bool {
         self.open.is_empty() && !self.in_string
+    }
+
+    /// Returns the number of bytes at the start of `text` that cannot change anything. Most of a long document is in strings.
+    fn plain(&self, text: &[u8]) -> usize {
+        if !self.in_string || self.escaped {
+            return 0;
+        }
+        memchr::memchr3(b'\n', b'\\', b'"', text).unwrap_or(text.len())
     }
 
     fn next(&mut self, byte: u8, in_array: bool) -> Step {

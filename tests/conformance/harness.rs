@@ -174,8 +174,8 @@ impl Context {
         case(self);
     }
 
-    /// Runs `check` with about `cases` generated values: fewer with a slow store, more if `PROPTEST_CASES` exceeds proptest's
-    /// default of 256.
+    /// Runs `check` with about `cases` generated values: fewer with a slow store and where a part is shown, more if
+    /// `PROPTEST_CASES` exceeds proptest's default of 256.
     pub fn check<T: std::fmt::Debug>(
         &self,
         cases: u32,
@@ -184,6 +184,7 @@ impl Context {
     ) {
         let cases = match (self.fallback, self.backend.kind) {
             (Some(_), _) => cases / 16,
+            (None, BackendKind::InMemory) if !self.exposure.is_whole() => cases / 4,
             (None, BackendKind::InMemory) => cases,
             (None, BackendKind::Local) => cases / 2,
             (None, BackendKind::Remote) => cases / 8,

@@ -217,7 +217,7 @@ async fn a_replica_that_differs_does_not_answer_where_the_primary_does() {
 async fn what_changes_during_an_audit_is_no_difference() {
     let primary = Primary::with_records(500, SHORT_LAG);
     let store = primary.over(Mode::Replica, Duration::from_millis(200)).await;
-    let end = Instant::now() + MINUTE * 2;
+    let end = Instant::now() + MINUTE / 2;
     let mut random = fastrand::Rng::with_seed(7);
     while Instant::now() < end {
         sleep(Duration::from_millis(random.u64(0..3))).await;
@@ -226,7 +226,7 @@ async fn what_changes_during_an_audit_is_no_difference() {
             _ => primary.put(random.i64(0..600), random.i64(1..1_000), Feed::Told),
         }
     }
-    assert!(count(&*store, "equal") > 300, "{}", count(&*store, "equal"));
+    assert!(count(&*store, "equal") > 75, "{}", count(&*store, "equal"));
     assert_eq!(count(&*store, "different"), 0);
     assert_eq!(primary.0.lock().unwrap().scans, 1);
 }
