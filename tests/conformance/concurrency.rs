@@ -111,6 +111,7 @@ async fn a_record_is_read_whole_while_it_is_replaced(store: Arc<dyn Store>) {
                     break;
                 }
                 upsert(&*store, vec![versions[n % 2].clone()]).await;
+                // As in `write_between`.
                 tokio::task::yield_now().await;
             }
         }
@@ -193,7 +194,7 @@ async fn a_record_that_moves_in_the_order_is_listed_at_most_once(store: Arc<dyn 
                 }
                 upsert(&*store, (0..COUNT).filter(|n| n % 2 == 1).map(|n| moved(n, round)).collect()).await;
                 written.fetch_add(1, Ordering::Relaxed);
-                // A store in memory never waits, and two such writers would keep every thread of the runtime from its timers.
+                // As in `write_between`.
                 tokio::task::yield_now().await;
             }
         }
