@@ -111,8 +111,7 @@ async fn a_record_is_read_whole_while_it_is_replaced(store: Arc<dyn Store>) {
                     break;
                 }
                 upsert(&*store, vec![versions[n % 2].clone()]).await;
-                // As in `write_between`.
-                tokio::task::yield_now().await;
+                let_others_run().await;
             }
         }
     });
@@ -141,6 +140,11 @@ async fn list_while_written(writer: &JoinHandle<()>, written: &AtomicUsize, time
 
 const EVEN: i64 = 3_000;
 
+/// Yields: a store in memory never waits, and two writers of it would keep every thread of the runtime from its timers.
+async fn let_others_run() {
+    tokio::task::yield_now().await;
+}
+
 /// Writes documents between those with an even `_id`, and replaces the latter by larger ones, until `ended`.
 async fn write_between(store: Arc<dyn Store>, written: Arc<AtomicUsize>, ended: Arc<AtomicBool>) {
     for n in (0..EVEN).cycle().step_by(7) {
@@ -151,8 +155,7 @@ async fn write_between(store: Arc<dyn Store>, written: Arc<AtomicUsize>, ended: 
         let again = document(&format!(r#"{{"_id":{},"text":"{}"}}"#, n * 2, "x".repeat(500)));
         upsert(&*store, vec![between, again]).await;
         written.fetch_add(1, Ordering::Relaxed);
-        // A store in memory never waits, and two such writers would keep every thread of the runtime from its timers.
-        tokio::task::yield_now().await;
+        let_others_run().await;
     }
 }
 
@@ -194,8 +197,7 @@ async fn a_record_that_moves_in_the_order_is_listed_at_most_once(store: Arc<dyn 
                 }
                 upsert(&*store, (0..COUNT).filter(|n| n % 2 == 1).map(|n| moved(n, round)).collect()).await;
                 written.fetch_add(1, Ordering::Relaxed);
-                // As in `write_between`.
-                tokio::task::yield_now().await;
+                let_others_run().await;
             }
         }
     });
