@@ -16,6 +16,7 @@ use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use libtest_mimic::{Arguments, Failed, Trial};
+use memchr::memmem;
 use records::store::{BACKENDS, Backend, BackendKind};
 use tempfile::TempDir;
 
@@ -300,7 +301,7 @@ impl List {
             if read == 0 {
                 return Ok((count, last));
             }
-            count += buffer[..read].windows(self.mark.len()).filter(|window| *window == self.mark).count();
+            count += memmem::find_iter(&buffer[..read], self.mark).count();
             last = buffer[read - 1];
             if slow {
                 std::thread::sleep(Duration::from_millis(20));

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::TryStreamExt;
+use memchr::memmem;
 use records::query::{Exposure, Selection};
 use records::record::Document;
 use records::store::fallback::{self, Mode, Settings};
@@ -130,7 +131,7 @@ fn holds_nothing_hidden(path: &Path) -> bool {
         }
         // A file may be renamed meanwhile: the state is written under another name first.
         let Ok(bytes) = fs::read(&path) else { continue };
-        holds_shown |= bytes.windows(5).any(|part| part == b"shown");
+        holds_shown |= memmem::find(&bytes, b"shown").is_some();
         let numbers = SECRETS.map(i64::to_le_bytes);
         let digits = SECRETS.map(|secret| secret.to_string());
         for hidden in [
@@ -142,7 +143,7 @@ fn holds_nothing_hidden(path: &Path) -> bool {
             &numbers[0],
             &numbers[1],
         ] {
-            let is_there = bytes.windows(hidden.len()).any(|part| part == hidden);
+            let is_there = memmem::find(&bytes, hidden).is_some();
             // The scope names what is hidden, and nothing of its values.
             let names_alone =
                 hidden == b"secret" && (path.ends_with("replica.json") || path.ends_with("replica.json.new"));
