@@ -15,7 +15,6 @@ use futures::stream::Stream;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::super::{self as store, CHUNK_BYTES, Change, Error, ResumeToken, Store};
 use super::Settings;
 use super::replica::{Replica, Snapshot};
 use super::replica_dir::ReplicaDir;
@@ -23,6 +22,7 @@ use super::replica_stream::{Item, Origin, Reader, Reason, Trailer};
 use super::scan_turn::{Phase, ScanState, Step, TurnGuard};
 use super::source::{self, Arriving, Source};
 use super::writes::{CHUNK, WriteError, write};
+use crate::store::{self, CHUNK_BYTES, Change, Error, ResumeToken, Store};
 
 /// The time that MongoDB may take to tell the identity of the collection while a replica is available.
 pub const VERIFY_TIMEOUT: Duration = Duration::from_millis(500);
