@@ -12,7 +12,7 @@ mod servers;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::ErrorKind;
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::{Component, Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::thread::sleep;
@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 use libtest_mimic::{Arguments, Failed, Trial};
 use markdown::{Block, Kind, PATIENCE, matches};
 use records::store::{BACKENDS, DEFAULT_URL};
+use servers::mongod::free_port;
 
 /// Words and phrases for which there are plainer ones.
 const UNWANTED: &[&str] =
@@ -394,8 +395,8 @@ fn run(blocks: &[Block]) -> Outcome {
 
 impl Terminal {
     fn open() -> Result<Self, Failed> {
-        let free = || TcpListener::bind("127.0.0.1:0").and_then(|listener| Ok(listener.local_addr()?.port()));
-        let terminal = Self { directory: tempfile::tempdir()?, records: free()?, mongod: free()?, servers: Vec::new() };
+        let (directory, records, mongod) = (tempfile::tempdir()?, free_port()?, free_port()?);
+        let terminal = Self { directory, records, mongod, servers: Vec::new() };
         let bin = terminal.directory.path().join("bin");
         fs::create_dir(&bin)?;
         let records = env!("CARGO_BIN_EXE_records");

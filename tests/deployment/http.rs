@@ -1,12 +1,13 @@
 //! A minimal HTTP client that distinguishes a complete response from a cut one.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::Duration;
 
+use crate::ports;
+
 pub fn free_port() -> Result<u16, String> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(|error| error.to_string())?;
-    Ok(listener.local_addr().map_err(|error| error.to_string())?.port())
+    ports::free_port().map_err(|error| error.to_string())
 }
 
 #[derive(Debug, PartialEq, Eq)]

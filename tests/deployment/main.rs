@@ -29,6 +29,8 @@ mod woodpecker;
 
 #[path = "../support/markdown.rs"]
 mod markdown;
+#[path = "../support/ports.rs"]
+mod ports;
 
 use std::process::ExitCode;
 
