@@ -3,9 +3,11 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
+use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::{Value, json};
 
 /// A page in a browser of its own, which ends when this is dropped.
@@ -25,12 +27,16 @@ pub struct Chromium {
 
 impl Chromium {
     pub fn start(program: &str, profile: &Path) -> Self {
+        std::fs::create_dir_all(profile).expect("a directory");
         let mut browser = Command::new("sh")
             // The protocol is spoken on the descriptors 3 and 4.
             .args(["-c", "exec \"$@\" 3<&0 4>&1 </dev/null >/dev/null 2>&1", "sh", program])
             // The sandbox needs rights that a container does not have, and the page is trusted.
             .args(["--headless=new", "--no-sandbox", "--disable-gpu", "--remote-debugging-pipe"])
             .arg(format!("--user-data-dir={}", profile.display()))
+            .env("TMPDIR", profile)
+            // The group has all processes of the browser.
+            .process_group(0)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -176,7 +182,8 @@ impl Chromium {
 
 impl Drop for Chromium {
     fn drop(&mut self) {
-        let _ = self.browser.kill();
+        // A process of it that lives on would still write to the profile while that is removed.
+        let _ = kill_process_group(Pid::from_child(&self.browser), Signal::KILL);
         let _ = self.browser.wait();
     }
 }
