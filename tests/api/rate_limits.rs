@@ -72,7 +72,7 @@ async fn a_client_beyond_its_limit_is_told_when_to_come_back(#[case] path: &str)
 
 #[tokio::test]
 async fn a_client_that_waits_is_served_again() {
-    let server = start(|settings| settings.rate_limit = Some("100/s".parse().unwrap())).await;
+    let server = start(|settings| settings.rate_limit = Some("2/s".parse().unwrap())).await;
     while server.get(RECORD).await.status != 429 {}
     while server.get(RECORD).await.status != 200 {}
 }

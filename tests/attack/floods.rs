@@ -35,6 +35,8 @@ pub async fn more_clients_than_a_process_has_files_by_default_are_served() {
 
 pub async fn fewer_files_than_connections_are_said_and_leave_room_for_the_store() {
     let victim = Victim::with_files(64, true, &["--header-timeout", "3s"]);
+    let log = victim.start_log();
+    assert!(log.contains("fewer connections than --max-connections"), "{log}");
     // Connections beyond the limit wait in the system's queue until the first ones are closed.
     let idle = join_all((0..40).map(|_| victim.connect())).await;
     victim.assert_serves().await;

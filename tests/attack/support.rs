@@ -160,6 +160,11 @@ impl Victim {
         line.trim().trim_end_matches(" kB").parse().unwrap()
     }
 
+    /// Returns the log until the server listened.
+    pub fn start_log(&self) -> &str {
+        &self.serving.begin
+    }
+
     /// Checks that the server has stopped gracefully, and returns its log.
     pub fn wait_for_stop(self) -> String {
         let (status, log) = self.serving.wait();

@@ -44,10 +44,17 @@ async fn open_part(url: &str, exposure: &Arc<Exposure>) -> Arc<dyn Store> {
     open_with(url, Options { timeout: PATIENCE, exposure: Arc::clone(exposure), ..Default::default() }).await
 }
 
+/// Returns a generator with the seed in `TEST_SEED`, or with another one each time. Prints the seed, to repeat a run that failed.
+fn seeded() -> fastrand::Rng {
+    let seed = number("TEST_SEED").unwrap_or_else(|| fastrand::u64(..));
+    eprintln!("TEST_SEED={seed}");
+    fastrand::Rng::with_seed(seed)
+}
+
 /// A record; half of the records match the condition. Every value that is hidden is in `SECRETS` or has `hidden` in it.
-fn record(id: u32) -> Document {
-    let (secret, n) = (fastrand::choice(SECRETS).expect("a secret"), fastrand::u32(0..10));
-    let inner = match fastrand::u32(0..3) {
+fn record(random: &mut fastrand::Rng, id: u32) -> Document {
+    let (secret, n) = (random.choice(SECRETS).expect("a secret"), random.u32(0..10));
+    let inner = match random.u32(0..3) {
         0 => r#"{"secret":"hidden-text","x":1}"#.to_owned(),
         1 => format!(r#"[{{"secret":"hidden-text","x":{n}}},[{{"secret":"hidden-text"}}],5]"#),
         _ => "null".to_owned(),
@@ -92,25 +99,31 @@ async fn is_the_part(store: &dyn Store, all: &BTreeMap<u32, Document>, exposure:
 }
 
 /// Writes at random, and waits each time until the replica has the shown part.
-async fn writes_arrive(server: &Mongod, replica: &dyn Store, exposure: &Exposure, rounds: u32) {
+async fn writes_arrive(
+    server: &Mongod,
+    replica: &dyn Store,
+    exposure: &Exposure,
+    random: &mut fastrand::Rng,
+    rounds: u32,
+) {
     let whole = open(&server.url()).await;
     let mut all = BTreeMap::new();
     for round in 0..rounds {
-        for _ in 0..fastrand::u32(1..8) {
-            let id = fastrand::u32(0..40);
-            match fastrand::u32(0..4) {
+        for _ in 0..random.u32(1..8) {
+            let id = random.u32(0..40);
+            match random.u32(0..4) {
                 0 => {
                     delete(server, id as i32);
                     all.remove(&id);
                 }
                 // An update: the event of the change stream has no document.
                 1 if all.contains_key(&id) => {
-                    set_n(server, id as i32, fastrand::i32(0..10));
+                    set_n(server, id as i32, random.i32(0..10));
                     let document = get(&*whole, &id.to_string()).await.document.expect("a record");
                     all.insert(id, document);
                 }
                 _ => {
-                    let document = record(id);
+                    let document = record(random, id);
                     whole.upsert(vec![document.clone()]).await.expect("an upsert");
                     all.insert(id, document);
                 }
@@ -154,6 +167,7 @@ fn holds_nothing_hidden(path: &Path) -> bool {
 }
 
 async fn follow(server: Mongod, rounds: u32) {
+    let mut random = seeded();
     let exposure = exposure(&HIDE, Some(CONDITION));
     for backend in BACKENDS.iter().filter(|backend| backend.kind != BackendKind::Remote) {
         // Readiness warns of a collection that does not exist.
@@ -174,7 +188,7 @@ async fn follow(server: Mongod, rounds: u32) {
         let primary = open_part(&server.url(), &exposure).await;
         let replica = fallback::over(primary, settings).await.expect("a fallback");
         ready(&*replica).await;
-        writes_arrive(&server, &*replica, &exposure, rounds).await;
+        writes_arrive(&server, &*replica, &exposure, &mut random, rounds).await;
         if backend.kind == BackendKind::Local {
             until("the records on the disk", async || holds_nothing_hidden(&path)).await;
         }
@@ -218,7 +232,8 @@ async fn a_directory_of_another_scope_is_made_again() {
 
 async fn a_read_of_the_latest_writes_shows_the_part_too() {
     let server = Mongod::start_replica_set().expect("a server");
-    let all: Vec<_> = (0..40).map(record).collect();
+    let mut random = seeded();
+    let all: Vec<_> = (0..40).map(|id| record(&mut random, id)).collect();
     open(&server.url()).await.upsert(all.clone()).await.expect("an upsert");
     let exposure = exposure(&HIDE, Some(CONDITION));
     let store = open_part(&server.url(), &exposure).await;

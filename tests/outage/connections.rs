@@ -47,10 +47,14 @@ pub async fn a_list_that_is_dropped_leaves_no_cursor_on_the_secondary_that_has_i
     let before = open_cursors();
     let after = Some(Cursor { position: Position::of_key(&Key::int64(0)), no_arrays: false });
     let after = ListRequest { after, ..ListRequest::default() };
+    let mut lists = Vec::new();
     for request in [after, ListRequest { limit: None, ..request("_id.gte", "1") }].iter().cycle().take(10) {
         let mut list = store.list(request.clone()).await.expect("a list");
         list.rows.next().await.expect("a row").expect("a record");
+        lists.push(list);
     }
+    assert!(open_cursors() > before, "the lists have no cursors");
+    drop(lists);
     let begin = Instant::now();
     while open_cursors() > before {
         assert!(begin.elapsed() < RECOVERY, "{} cursors are left", open_cursors() - before);

@@ -186,6 +186,7 @@ async fn a_planted_difference_is_found_within_the_hour_and_the_replica_is_replac
             warning.get_or_insert(text);
             sleep(Duration::from_millis(1)).await;
         }
+        assert!(warning.is_some_and(|text| text.contains("differ")), "readiness does not tell of the difference");
         let [_, different] = store.audits();
         let different = different.expect("a report");
         assert_eq!((different.differences, different.ids.len()), (1, 1), "{different:?}");
