@@ -211,6 +211,8 @@ pub struct ServerArgs {
     ///
     /// Without HOST, as in :8080, on all addresses of this machine. HOST is an IP address, as in 0.0.0.0:80 or [::1]:80, or the
     /// name of an address of this machine.
+    // The help shows an address of IPv6 in its brackets, which is no link.
+    #[allow(rustdoc::broken_intra_doc_links)]
     #[arg(long, env = "RECORDS_LISTEN", value_name = "HOST:PORT", default_value = LISTEN)]
     pub listen: ListenAddress,
     /// Serve health and metrics on this address [default: with the API]

@@ -232,7 +232,7 @@ pub struct Options {
     /// The cache size in bytes of a store on this machine's disk. The cache never grows beyond the size of the records.
     pub cache_bytes: u64,
     /// The part of the records that is shown. A store in another process has nothing else for those that read it; a store in this
-    /// process is restricted by [`exposed`].
+    /// process is restricted by [`exposed()`].
     pub exposure: Arc<Exposure>,
 }
 

@@ -25,7 +25,7 @@ async fn a_head_that_is_never_finished_is_cut() {
 
 #[tokio::test]
 async fn a_connection_that_stays_idle_is_closed() {
-    let limits = Limits { header_timeout: Duration::from_secs(1), ..limits() };
+    let limits = Limits { header_timeout: Duration::from_secs(3), ..limits() };
     let server = Server::start(memory(&[]).await, LIMIT, limits).await;
     let mut idle = server.connect().await;
     idle.send("GET /livez HTTP/1.1\r\nHost: test\r\n\r\n").await;
