@@ -121,6 +121,9 @@ pub fn every_event() -> Outcome {
         let ran = exec(&with_line("ONCE"), event, QUICK, times)?;
         found.push(format!("{event}: {}", ran.lines().last().unwrap_or_default()));
     }
+    // The file has still the combination that publishes.
+    let said = run::failure(&mut command(&path, "tag", "v9.9.9", &["--only", "version"]))?;
+    ensure(said.contains("not of version '9.9.9'"), || format!("with a tag of another version it says: {said}"))?;
     if std::env::var("TEST_WOODPECKER").is_ok_and(|value| value == "full") {
         for (variable, steps) in LONG {
             let ran = exec(&with_line(variable), "push", steps, steps.len())?;
@@ -128,8 +131,6 @@ pub fn every_event() -> Outcome {
             found.push(format!("{variable}: {}, {servers:?}", ran.lines().last().unwrap_or_default()));
         }
     }
-    let said = run::failure(&mut command(&path, "tag", "v9.9.9", &["--only", "version"]))?;
-    ensure(said.contains("not of version '9.9.9'"), || format!("with a tag of another version it says: {said}"))?;
     let elsewhere = listed("push", &["--branch", "topic"])?;
     ensure(!elsewhere.contains("-- "), || format!("a push to another branch runs steps:\n{elsewhere}"))?;
     if !replaced.is_empty() {
