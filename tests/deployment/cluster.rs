@@ -2,14 +2,14 @@
 
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::Outcome;
 use crate::compose::{HIT, LIST, MISS, is_whole, secret};
 use crate::http;
 use crate::images::MONGO;
 use crate::outages::{self, Deployment, Secrets};
-use crate::run::{self, Finally, ROOT, ensure, podman, unique, wait};
+use crate::run::{self, Finally, PATIENCE, ROOT, ensure, podman, unique, wait};
 
 pub fn whole_life() -> Outcome {
     let program = std::env::var_os("TEST_KUBE_PLAY").unwrap_or_default();
@@ -56,8 +56,8 @@ pub fn whole_life() -> Outcome {
     let begin = Instant::now();
     run::output(play().args(["up", "--publish", &format!("records={port}")]).arg(&overlay))?;
     // Health and metrics are on a port of the pod that the published Service does not have.
-    wait("an answer", Duration::from_secs(10), || http::status(port, "/livez") == 404)?;
-    wait("a record", Duration::from_secs(120), || http::status(port, "/api/v1/records/Fe") == 200)?;
+    wait("an answer", PATIENCE, || http::status(port, "/livez") == 404)?;
+    wait("a record", PATIENCE, || http::status(port, "/api/v1/records/Fe") == 200)?;
     let ready = begin.elapsed();
     is_whole(port)?;
     let (app, mongo) = (container("records-pod")?, container("records-mongo-pod")?);
@@ -67,7 +67,7 @@ pub fn whole_life() -> Outcome {
         podman(["stop", "--time", "60", &mongo])?;
         let pod = format!("pod={}", podman(["inspect", "--format", "{{.Pod}}", &mongo])?);
         let ended = || podman(["ps", "--quiet", "--filter", &pod]).is_ok_and(|running| running.is_empty());
-        wait("the end of the pod's sandbox", Duration::from_secs(60), ended)?;
+        wait("the end of the pod's sandbox", PATIENCE, ended)?;
         podman(["start", &mongo]).map(drop)
     };
     let deployment = Deployment {
@@ -106,14 +106,13 @@ fn takes_the_replica_of_a_sibling(rendered: &str, deployment: &Deployment) -> Ou
     flags.extend(settings.iter().flat_map(|setting| ["-e", setting]));
     // The backup has just replaced the records.
     let is_in_replica = || http::is_in_replica(deployment.port, HIT);
-    wait("the restored records in the replica of the pod", Duration::from_secs(60), is_in_replica)?;
+    wait("the restored records in the replica of the pod", PATIENCE, is_in_replica)?;
     podman(["stop", "--time", "60", deployment.mongo])?;
     let name = unique("records-sibling");
     let _remove = Finally(|| drop(podman(["rm", "--force", &name])));
     let begin = Instant::now();
     let port = outages::start_instance(deployment, &name, &flags)?;
-    let answered =
-        wait("200 from the replica of a sibling", Duration::from_secs(30), || http::status(port, HIT) == 200);
+    let answered = wait("200 from the replica of a sibling", PATIENCE, || http::status(port, HIT) == 200);
     answered.map_err(|error| format!("{error}: {}", outages::log(&name)))?;
     let after = begin.elapsed();
     for path in [LIST, HIT, MISS] {

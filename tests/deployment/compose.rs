@@ -10,9 +10,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::http::{self, Connection, Failure};
-use crate::images::{MONGO, RECORDS};
+use crate::images::{self, MONGO, RECORDS};
 use crate::outages::{self, Deployment, Secrets};
-use crate::run::{self, Finally, ROOT, ensure, podman, unique, wait};
+use crate::run::{self, Finally, PATIENCE, ROOT, ensure, podman, unique, wait};
 use crate::{Outcome, backup};
 
 pub const LIST: &str = "/api/v1/records";
@@ -21,11 +21,18 @@ pub const MISS: &str = "/api/v1/records/none";
 
 /// The time by which the service starts before its database.
 const EARLIER: Duration = Duration::from_secs(30);
-/// The time after the start of its database in which the service must answer.
-const SOON: Duration = Duration::from_secs(2);
 const LOAD_CONNECTIONS: usize = 64;
-/// The time after MongoDB's first answer in which the replica must be usable.
-const USABLE: Duration = Duration::from_secs(10);
+
+/// The time after the start of its database in which the published image must answer. Another profile, on a machine that compiles
+/// meanwhile, is not timed.
+fn soon() -> Duration {
+    if images::are_real() { Duration::from_secs(2) } else { PATIENCE }
+}
+
+/// The time after MongoDB's first answer in which the replica of the published image must be usable.
+fn usable() -> Duration {
+    if images::are_real() { Duration::from_secs(10) } else { PATIENCE }
+}
 
 pub fn whole_life() -> Outcome {
     let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
@@ -57,9 +64,9 @@ pub fn whole_life() -> Outcome {
         }
         let begin = Instant::now();
         run::output(&mut compose(&["up", "--detach", "--no-build"]))?;
-        wait("the first 200 after podman-compose up", Duration::from_secs(120), || http::status(port, LIST) == 200)?;
+        wait("the first 200 after podman-compose up", PATIENCE, || http::status(port, LIST) == 200)?;
         answered.push(begin.elapsed());
-        whole.push(outages::replica_follows(&app, USABLE)?);
+        whole.push(outages::replica_follows(&app, usable())?);
         let started = |container| podman(["inspect", "--format", "{{.State.StartedAt.UnixNano}}", container]);
         ensure(started(&app)? < started(&mongo)?, || "MongoDB was started before the service".to_owned())?;
     }
@@ -83,7 +90,7 @@ pub fn whole_life() -> Outcome {
 
     for container in [&mongo, &app] {
         podman(["restart", container])?;
-        wait("200 after a restart", Duration::from_secs(60), || http::status(port, LIST) == 200)?;
+        wait("200 after a restart", PATIENCE, || http::status(port, LIST) == 200)?;
         is_whole(port)?;
     }
     health(&mongo)?;
@@ -133,7 +140,7 @@ fn answers_from_the_file(deployment: &Deployment, project: &str, compose: &dyn F
     }
     let begin = Instant::now();
     run::output(&mut compose(&["up", "--detach", "--no-build", "records"]))?;
-    wait("200 from the file", Duration::from_secs(30), || http::status(port, HIT) == 200)?;
+    wait("200 from the file", PATIENCE, || http::status(port, HIT) == 200)?;
     let after = begin.elapsed();
     for (path, expected) in [LIST, HIT, MISS].into_iter().zip(expected) {
         let (expected, found) = (expected?, http::get(port, path)?);
@@ -159,7 +166,7 @@ pub fn secret() -> Result<String, String> {
 pub fn is_whole(port: u16) -> Result<(), String> {
     let fresh = |path| {
         let mut answer = http::get(port, path);
-        wait("an answer of MongoDB", Duration::from_secs(30), || {
+        wait("an answer of MongoDB", PATIENCE, || {
             answer = http::get(port, path);
             answer.as_ref().is_ok_and(|answer| !answer.is_stale)
         })?;
@@ -194,7 +201,7 @@ impl Reference {
             .spawn()
             .map_err(|error| error.to_string())?;
         let reference = Self { server, port };
-        wait("the reference store", Duration::from_secs(20), || http::status(port, "/livez") == 200)?;
+        wait("the reference store", PATIENCE, || http::status(port, "/livez") == 200)?;
         Ok(reference)
     }
 }
@@ -268,7 +275,7 @@ fn start_early(deployment: &Deployment) -> Outcome {
     let _remove = Finally(|| drop(podman(["rm", "--force", &name])));
     let port = outages::start_instance(deployment, &name, &["-e", "RECORDS_FALLBACK=memory:"])?;
     let begin = Instant::now();
-    wait("alive without a database", Duration::from_secs(10), || http::status(port, "/livez") == 200)?;
+    wait("alive without a database", PATIENCE, || http::status(port, "/livez") == 200)?;
     while begin.elapsed() < EARLIER {
         let (live, ready) = (http::status(port, "/livez"), http::status(port, "/readyz"));
         ensure((live, ready) == (200, 503), || format!("without a database /livez is {live}, /readyz {ready}"))?;
@@ -277,12 +284,12 @@ fn start_early(deployment: &Deployment) -> Outcome {
     podman(["start", mongo])?;
     let address = podman(["inspect", "--format", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", mongo])?;
     let address = SocketAddr::from((address.parse::<Ipv4Addr>().map_err(|error| error.to_string())?, 27017));
-    wait("a database that listens", Duration::from_secs(60), || {
+    wait("a database that listens", PATIENCE, || {
         TcpStream::connect_timeout(&address, Duration::from_millis(200)).is_ok()
     })?;
-    let late = wait("200 after the database was ready", SOON, || http::status(port, LIST) == 200)?;
+    let late = wait("200 after the database was ready", soon(), || http::status(port, LIST) == 200)?;
     is_whole(port)?;
-    let whole = outages::replica_follows(&name, USABLE)?;
+    let whole = outages::replica_follows(&name, usable())?;
     let (late, whole) = (late.as_millis(), (late + whole).as_millis());
     Ok(format!(
         "started {} s too early, serves {late} ms after its database, from a replica after {whole} ms",
@@ -299,7 +306,7 @@ fn stop_under_load(deployment: &Deployment) -> Outcome {
     let name = unique("records-drain");
     let _remove = Finally(|| drop(podman(["rm", "--force", &name])));
     let port = outages::start_instance(deployment, &name, &["-e", "RECORDS_DRAIN_DELAY=3s"])?;
-    wait("a service to stop", Duration::from_secs(30), || http::status(port, "/readyz") == 200)?;
+    wait("a service to stop", PATIENCE, || http::status(port, "/readyz") == 200)?;
 
     let (over, ended) = (&OnceLock::new(), &AtomicBool::new(false));
     let (answers, stopped, unready) = thread::scope(|scope| {

@@ -14,6 +14,9 @@ const GUIDES: &[&str] = &["compose", "back-up-and-restore", "rotate-passwords", 
 const FILES: &[(&str, &str)] =
     &[("mine.jsonl", "{\"_id\":1}\n"), ("mine.json", "[{\"_id\":1},{\"_id\":2}]\n"), ("more.jsonl", "{\"_id\":3}\n")];
 
+/// The time in seconds after which a command is ended. Some of them wait for something in a loop.
+const LIMIT: &str = "600";
+
 pub fn guides() -> Outcome {
     let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
     let write =
@@ -25,14 +28,17 @@ pub fn guides() -> Outcome {
     write(".curlrc", "silent\n")?;
     FILES.iter().try_for_each(|(name, text)| write(name, text))?;
     let (project, port) = (unique("records-guides"), http::free_port()?);
-    let bash = |script: &str| {
-        let mut command = Command::new("bash");
-        command.args(["-c", &format!("exec 2>&1\nset -eo pipefail\n{script}")]).current_dir(folder.path());
+    let bash = |options: &str, script: &str| {
+        let mut command = Command::new("timeout");
+        command.args([LIMIT, "bash", "-c", &format!("exec 2>&1\nset {options}\n{script}")]).current_dir(folder.path());
         command.env("COMPOSE_PROJECT_NAME", &project).env("CURL_HOME", folder.path());
         command.env("RECORDS_IMAGE", RECORDS).env("RECORDS_MONGO_IMAGE", MONGO);
         output(command.env("RECORDS_PUBLISH", format!("127.0.0.1:{port}")))
     };
-    let _down = Finally(|| drop(bash("podman-compose down --volumes")));
+    let script = |script: &str| bash("-eo pipefail", script);
+    // Without `pipefail`: `grep -q` ends at its first match, which is no failure of the command before it.
+    let console = |command: &str| bash("-e", command);
+    let _down = Finally(|| drop(script("podman-compose down --volumes")));
     let readme = markdown::read("README.md")?;
     let mut count = 0;
     for guide in GUIDES {
@@ -50,8 +56,8 @@ pub fn guides() -> Outcome {
                 .replace("records_records", &format!("{project}_records"))
                 .replace("localhost/records ", &format!("{RECORDS} "));
             match block.kind {
-                Kind::Console => markdown::check(&code, bash),
-                _ => bash(&code).map(drop),
+                Kind::Console => markdown::check(&code, console),
+                _ => script(&code).map(drop),
             }
             .map_err(|error| format!("{guide}: {error}"))?;
         }

@@ -4,10 +4,9 @@ use std::collections::BTreeSet;
 use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use crate::Outcome;
-use crate::run::{self, Finally, ROOT, ensure, podman, unique, wait};
+use crate::run::{self, Finally, PATIENCE, ROOT, ensure, podman, unique, wait};
 
 pub const RECORDS: &str = "localhost/records-test:first";
 pub const MONGO: &str = "localhost/records-mongo-test:first";
@@ -195,7 +194,7 @@ pub fn refuse() -> Outcome {
     let _stop = Finally(|| drop(podman(["rm", "--force", &name])));
     run::output(&mut start(&["-e", "RECORDS_MONGO_PASSWORD=pass", "--detach", "--name", &name]))?;
     let healthy = || podman(["exec", &name, "records-mongo-healthcheck"]);
-    wait("health with somebody's own database", Duration::from_secs(60), || healthy().is_ok())?;
+    wait("health with somebody's own database", PATIENCE, || healthy().is_ok())?;
     podman(["exec", &name, "rm", "/data/db/.records-loaded"])?;
     let said = healthy().err().ok_or("healthy before the load is done")?;
     ensure(said.contains("not loaded"), || format!("before the load is done it says: {said}"))?;

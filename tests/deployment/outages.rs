@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use crate::compose::{HIT, LIST, MISS, secret};
 use crate::http::{self, Answer, Connection, Failure};
 use crate::images::RECORDS;
-use crate::run::{self, Finally, ensure, podman, unique, wait};
+use crate::run::{self, Finally, PATIENCE, ensure, podman, unique, wait};
 
 const CLIENTS: usize = 64;
 const CLIENTS_WITHOUT_REPLICA: usize = 2;
@@ -30,9 +30,6 @@ const OUTAGE_SECONDS: u64 = 8;
 
 /// A page that a larger collection has too, since the ids of all other records sort after its own.
 const PAGE: &str = "/api/v1/records?limit=100";
-
-/// The time in which the service must find MongoDB again, and use a new password.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A deployment that runs, with the folders of secrets that its containers mount.
 pub struct Deployment<'a> {

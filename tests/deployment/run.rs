@@ -7,6 +7,9 @@ use std::time::{Duration, Instant};
 /// The root directory of the project.
 pub const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
+/// The time in which something must happen that takes seconds on a quiet machine. At night, the time that it took is printed.
+pub const PATIENCE: Duration = Duration::from_secs(180);
+
 /// Returns true if the program `need`, or the program that the variable `need` names, exists.
 pub fn is_there(need: &str) -> bool {
     if need.starts_with("TEST_") {

@@ -2,18 +2,15 @@
 
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use crate::Outcome;
 use crate::compose::{HIT, secret};
 use crate::http;
 use crate::images::{MONGO, RECORDS};
 use crate::outages::Secrets;
-use crate::run::{self, Finally, ROOT, ensure, podman, unique, wait};
+use crate::run::{self, Finally, PATIENCE, ROOT, ensure, podman, unique, wait};
 
 const OLD_MONGO: &str = "localhost/records-mongo-test:before";
-
-const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The fields that the API server refuses to change in an existing object, by kind.
 const IMMUTABLE: &[(&str, &[&str])] = &[
