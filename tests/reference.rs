@@ -196,7 +196,13 @@ async fn the_reference_of_metrics_is_what_the_registry_says() {
         tokio::time::sleep(Duration::from_millis(20)).await;
         text = get("/metrics").await;
     }
-    let rows: String = parse(&text).into_iter().map(row).collect();
+    let families = parse(&text);
+    for Family { name, labels, .. } in families.iter().filter(|family| family.kind == "histogram") {
+        let largest = labels.get("le").is_some_and(|bounds| bounds.contains("+Inf"));
+        assert!(largest, "the last bucket of {name} must be infinite: {labels:?}");
+        assert!(labels["le"].iter().all(|bound| bound.len() < 10), "{name}: {labels:?}");
+    }
+    let rows: String = families.into_iter().map(row).collect();
     check("metrics.md", &format!("\n| metric | type | labels | |\n|---|---|---|---|\n{rows}\n"));
 }
 

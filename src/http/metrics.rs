@@ -29,7 +29,7 @@ use crate::store::{Error, MemoryPool, Metric, MetricValue, Store};
 use crate::telemetry::{ErrorCounter, VERSION, resident_memory};
 
 /// Upper bounds in seconds: a lookup in memory, in a MongoDB nearby, and in trouble.
-const SECONDS: [f64; 12] = [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.5, 10.0];
+const SECONDS: [f64; 13] = [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.25, 0.5, 2.5, 10.0];
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Outcome {

@@ -50,7 +50,7 @@ impl Histogram {
 
     /// Upper bounds and the number of observations in each bucket; the last bound is infinite.
     pub fn buckets(&self) -> impl Iterator<Item = (f64, u64)> {
-        self.bounds.iter().copied().chain([f64::MAX]).zip(self.counts.iter().copied())
+        self.bounds.iter().copied().chain([f64::INFINITY]).zip(self.counts.iter().copied())
     }
 
     pub fn count(&self) -> u64 {
