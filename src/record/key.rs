@@ -28,6 +28,10 @@ use smallvec::SmallVec;
 use super::decimal::{self, Decimal};
 use super::raw::{self, Malformed, Result, ValueRef};
 
+/// The depth of the deepest value that MongoDB stores, unless its parameter `maxBSONDepth` is raised. A query refuses 200 levels, and
+/// the operators around a value need some of them.
+const MAX_DECODED_DEPTH: usize = 180;
+
 /// Large enough for the usual `_id`s: an ObjectId takes 13 bytes, a UUID 22.
 pub type KeyBytes = SmallVec<[u8; 24]>;
 
@@ -97,6 +101,13 @@ impl Key {
         let mut bytes = KeyBytes::new();
         bytes.push(rank(ElementType::Int64));
         push_int64(&mut bytes, value);
+        Self(bytes)
+    }
+
+    /// The key of MinKey, the least of all.
+    pub fn min() -> Self {
+        let mut bytes = KeyBytes::new();
+        bytes.push(rank(ElementType::MinKey));
         Self(bytes)
     }
 
@@ -412,7 +423,7 @@ fn decode(bytes: &mut &[u8], out: &mut Vec<u8>, depth: usize) -> Result<ElementT
 }
 
 fn decode_value(rank: u8, bytes: &mut &[u8], out: &mut Vec<u8>, depth: usize) -> Result<ElementType> {
-    if depth > raw::MAX_DEPTH {
+    if depth > MAX_DECODED_DEPTH {
         return Err(MALFORMED_KEY);
     }
     let kind = kind_of(rank).ok_or(MALFORMED_KEY)?;

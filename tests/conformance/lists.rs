@@ -240,7 +240,7 @@ async fn a_list_without_an_order_has_no_positions(store: Arc<dyn Store>) {
 
 async fn a_projection_keeps_the_fields_that_were_asked_for(store: Arc<dyn Store>) {
     let text = r#"{"_id":1,"z":0,"a":{"b":{"c":1,"d":2},"e":3},"l":[{"b":1,"c":2},5,[{"b":3},{"c":4}],{"c":5},[]],
-        "0":{"1":1},"a.b":2,"$x":1,"s":"text"}"#;
+        "0":{"1":1},"a.b":2,"$x":1,"s":"text","\u0001":{"x":1}}"#;
     // `$x` is nested, since no store accepts it at the top level.
     let text = text.replace(r#""$x":1"#, r#""x":{"$x":1,"y":2}"#);
     upsert(&*store, vec![document(&text), document(r#"{"_id":2}"#)]).await;
@@ -260,6 +260,7 @@ async fn a_projection_keeps_the_fields_that_were_asked_for(store: Arc<dyn Store>
         ("0.1", r#"{"_id":1,"0":{"1":1}}"#),
         (r"a\.b", r#"{"_id":1,"a.b":2}"#),
         ("x.$x", r#"{"_id":1,"x":{"$x":1}}"#),
+        ("\u{1}.x", r#"{"_id":1,"\u0001":{"x":1}}"#),
     ] {
         for sort in [None, Some(("sort", "s")), Some(("sort", "a.e")), Some(("sort", "-l.c"))] {
             let parameters: Vec<_> = [("fields", fields), ("limit", "2")].into_iter().chain(sort).collect();

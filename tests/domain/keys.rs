@@ -168,3 +168,12 @@ fn types_come_in_the_order_of_mongodb() {
     }
     assert!(Key::default().is_missing() && Key::default() < in_order[0]);
 }
+
+#[test]
+fn a_key_that_nests_deeper_than_mongodb_stores_is_refused_before_a_query_has_it() {
+    let nested = |depth| key((0..depth).fold(Bson::Null, |inner, _| Bson::Array(vec![inner])));
+    for (depth, is_read) in [(1, true), (180, true), (181, false), (240, false)] {
+        let bytes = nested(depth);
+        assert_eq!(Key::from_bytes(bytes.as_bytes()).is_ok(), is_read, "{depth} levels");
+    }
+}

@@ -8,7 +8,9 @@ use mongodb::bson::{RawDocument, Timestamp, doc};
 use mongodb::options::WriteConcern;
 use mongodb::{Client, Collection};
 use records::store::fallback::Mode;
-use records::store::{ClusterTime, Freshness, GetResult, Kind, ListRequest, Options, Refusal, Result, Store};
+use records::store::{
+    ClusterTime, Freshness, GetResult, Kind, ListRequest, Options, Precision, Refusal, Result, Store,
+};
 
 use crate::cases;
 use crate::servers::mongod::Mongod;
@@ -24,6 +26,7 @@ cases! {
     a_time_that_is_still_to_come_is_refused_and_is_no_failure_of_mongodb,
     a_server_alone_has_no_time,
     a_consumer_that_takes_its_time_ends_no_stream,
+    a_call_that_mongodb_refuses_for_good_is_no_failure_of_mongodb,
 }
 
 /// Another client of the server.
@@ -236,4 +239,19 @@ async fn a_consumer_that_takes_its_time_ends_no_stream() {
             feed.next().await.expect("a feed").expect("a batch");
         }
     }
+}
+
+async fn a_call_that_mongodb_refuses_for_good_is_no_failure_of_mongodb() {
+    let server = filled_set().await;
+    let store = over(&server.url(), settings(Mode::Standby)).await;
+    ready(&*store).await;
+    // Overflow: "BSONObj exceeds maximum nested object depth", for example. An exact count is an aggregation.
+    let refusal = doc! { "failCommands": ["aggregate"], "errorCode": 15 };
+    disturb(std::slice::from_ref(&server), "alwaysOn", refusal).await;
+    for _ in 0..20 {
+        let count = store.count(ListRequest::default(), Precision::Exact).await.expect("a count of the replica");
+        assert!(count.is_some_and(|count| count.staleness.is_some()), "{count:?}");
+    }
+    assert!(get(&*store, "1").await.staleness.is_none(), "other readers get the replica's answers");
+    disturb(std::slice::from_ref(&server), "off", doc! {}).await;
 }

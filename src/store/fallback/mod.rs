@@ -259,7 +259,11 @@ impl Inner {
             biased;
             answer = call => {
                 match &answer {
-                    Err(error) if error.is_unavailable() && error.refusal().is_none() => self.breaker.record_failure(began, &error.report().to_string()),
+                    Err(error) if error.is_unavailable() && error.refusal().is_none() => match error.remedy() {
+                        None => self.breaker.record_failure(began, &error.report().to_string()),
+                        // The primary refuses this call for good, and perhaps no other.
+                        Some(_) => self.probe_primary(),
+                    },
                     // Any other error is an answer too. So is a refusal: the primary refuses a cluster time that it has not
                     // reached only after it has answered.
                     _ => self.breaker.record_success(),
@@ -270,8 +274,8 @@ impl Inner {
         }
     }
 
-    /// Pings the primary after a slow list. The list alone is no failure: clients can ask for lists that take long to find, of
-    /// a primary that works.
+    /// Pings the primary after a slow list, or a call that it refuses. These alone are no failure: clients can ask for what takes
+    /// long, or cannot be carried out, of a primary that works.
     fn probe_primary(&self) {
         let (primary, breaker, within) = (self.primary.clone(), self.breaker.clone(), self.timeout * PATIENCE);
         tokio::spawn(async move {

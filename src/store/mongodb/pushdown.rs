@@ -9,6 +9,8 @@
 //!
 //! Operands stand only where the language takes a value: after `$eq`, `$in` and the comparisons, or in `$literal`.
 
+use std::sync::LazyLock;
+
 use mongodb::bson::spec::ElementType;
 use mongodb::bson::{Bson, Document as Bdoc, doc};
 
@@ -120,8 +122,8 @@ pub fn order(sort: &Sort) -> Option<Bdoc> {
 }
 
 /// A field that no index has. Projecting it makes the server read the documents: from an index alone, it would return the fields
-/// in the order of the index.
-const NOT_INDEXED: &str = "\u{1}";
+/// in the order of the index. The name is random, so that no document has the field and no request names it.
+static NOT_INDEXED: LazyLock<String> = LazyLock::new(|| format!("\u{1}{:032x}", fastrand::u128(..)));
 
 /// Returns the projection; `None` if the language cannot express it. It also keeps, as a whole, each field that the sort or the
 /// residual filter needs.
@@ -138,7 +140,7 @@ pub fn projection(projection: &Projection, sort: &Sort, residual: &Filter) -> Op
         let top = Path::of(path.names()[..1].to_vec()).ok()?;
         projection.add(&top);
     }
-    dotted_fields(doc! { NOT_INDEXED: 1 }, projection.paths().into_iter(), 1)
+    dotted_fields(doc! { &*NOT_INDEXED: 1 }, projection.paths().into_iter(), 1)
 }
 
 fn dotted_fields<'a>(mut fields: Bdoc, paths: impl Iterator<Item = Vec<&'a str>>, value: i32) -> Option<Bdoc> {
