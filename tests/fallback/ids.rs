@@ -1,5 +1,7 @@
 //! Ids of every type from the replica and from MongoDB, and replicas of views.
 
+use std::time::Duration;
+
 use futures::{StreamExt, TryStreamExt};
 use records::record::Key;
 use records::store::fallback::{Mode, Settings};
@@ -12,6 +14,7 @@ use crate::support::*;
 cases! {
     an_id_replaced_by_one_that_compares_equal_leaves_nothing_behind,
     a_view_is_copied_again_and_again,
+    a_view_whose_ids_repeat_has_no_copy_whatever_was_there_before,
     ids_of_every_type_are_paged_and_found_while_the_server_is_away,
     pages_of_the_server_and_of_the_copy_follow_one_another,
 }
@@ -72,6 +75,44 @@ async fn a_view_is_copied_again_and_again() {
     insert(&server, "base", &[integer("_id", 2)]);
     until("the new record", async || count(&*store).await == 2).await;
     assert!(get(&*store, "2").await.staleness.is_some());
+}
+
+async fn a_view_whose_ids_repeat_has_no_copy_whatever_was_there_before() {
+    let server = crate::servers::mongod::Mongod::start_replica_set().expect("a server");
+    insert(&server, "base", &[integer("_id", 1), integer("_id", 2)]);
+    insert(&server, "records", &[integer("_id", 7)]);
+    for is_missing in [false, true] {
+        let store = over(&server.url(), settings(Mode::Replica)).await;
+        if is_missing {
+            drop_collection(&server);
+        }
+        // The store knows what the collection is.
+        let is_known = async || store.health().await.is_ok() && count(&*store).await == usize::from(!is_missing);
+        until("a store with its copy", is_known).await;
+        if !is_missing {
+            drop_collection(&server);
+        }
+        let doubled = element(0x04, "pipeline", &document(&element(0x03, "0", &document(&union_with("base")))));
+        create_view_with(&server, "base", &doubled);
+        let listed = async || {
+            let list = store.list(ListRequest::default()).await.expect("a list");
+            (list.staleness, list.rows.count().await)
+        };
+        // The replica is tried again and again. Until the first attempt after the change, it holds what was there before.
+        for _ in 0..100 {
+            let (staleness, count) = listed().await;
+            assert_ne!(count, 2, "two records were taken for one: {staleness:?}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        until("the list of MongoDB", async || listed().await == (None, 4)).await;
+        drop_collection(&server);
+        insert(&server, "records", &[integer("_id", 7)]);
+    }
+}
+
+/// `{ $unionWith: collection }`.
+fn union_with(collection: &str) -> Vec<u8> {
+    element(0x02, "$unionWith", &text(collection))
 }
 
 /// Starts a server with ids of every type that MongoDB accepts.

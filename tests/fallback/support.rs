@@ -201,8 +201,12 @@ pub fn delete_all(server: &Mongod) {
 
 /// Makes the records a view of the collection `on`.
 pub fn create_view(server: &Mongod, on: &str) {
-    let pipeline = element(0x04, "pipeline", &document(&[]));
-    sent(server, &[element(0x02, "create", &text("records")), element(0x02, "viewOn", &text(on)), pipeline]);
+    create_view_with(server, on, &element(0x04, "pipeline", &document(&[])));
+}
+
+/// Makes the records a view of the collection `on`. `pipeline` is an element.
+pub fn create_view_with(server: &Mongod, on: &str, pipeline: &[u8]) {
+    sent(server, &[element(0x02, "create", &text("records")), element(0x02, "viewOn", &text(on)), pipeline.to_vec()]);
 }
 
 /// Makes the records a time series by the field `time`.

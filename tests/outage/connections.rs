@@ -39,7 +39,8 @@ pub async fn the_connections_to_a_killed_server_are_counted_as_closed() {
 pub async fn a_list_that_is_dropped_leaves_no_cursor_on_the_secondary_that_has_it() {
     let set = Mongod::start_set_of(3).expect("a replica set");
     let store = open(&format!("{}&w=3&readPreference=secondary", set[0].url())).await;
-    for batch in 0..10 {
+    // More than a list reads ahead.
+    for batch in 0..40 {
         store.upsert(numbered(batch * 1_000..(batch + 1) * 1_000)).await.expect("an upsert");
     }
     let open_cursors = || set[1..].iter().map(|server| server.metric(&["cursor", "open", "total"])).sum::<i64>();

@@ -30,7 +30,7 @@ use super::replica::{Replica, Snapshot, SyncState, Unusable};
 use super::replica_dir::{ReplicaDir, StoredReplica};
 use super::scan_turn::TurnGuard;
 use super::writes::{CHUNK, WriteError, write};
-use crate::record::Key;
+use crate::record::{Document, Key};
 
 /// The longest pause between two attempts that read the primary, and between two that only open the change stream. The latter
 /// cost one command, and also make the driver look for its server.
@@ -78,6 +78,8 @@ enum End {
     /// The stream is open, and has not proven the replica to be current for this long.
     Unproven(Duration),
     Replica(Error),
+    /// No replica can hold the records that the primary has now.
+    Impossible(&'static str),
     TooLarge,
     /// The replica of a sibling was taken instead of a scan.
     Taken,
@@ -242,6 +244,12 @@ impl Replicator {
                 self.scans.next(SCAN_PAUSE)
             }
             Err(End::Replica(error)) => self.replica_failed(&error),
+            Err(End::Impossible(why)) => {
+                // A replica that was made before is of a collection that is no more.
+                self.directory.forget();
+                self.replica.serve(Err(Unusable::Incomplete));
+                self.replica_failed(&Error::invalid(why))
+            }
             Err(End::TooLarge) => {
                 self.give_up().await;
                 self.snapshot_interval
@@ -495,9 +503,13 @@ impl Replicator {
             }
             // A replica holds one record for each `_id`: its lists would lack the others.
             if documents.iter().any(|document| document.key().is_missing()) {
-                return Err(End::Replica(Error::invalid(
-                    "a record has no `_id`, so that no replica can hold all records",
-                )));
+                return Err(End::Impossible("a record has no `_id`, so that no replica can hold all records"));
+            }
+            // A view that has taken the name since would repeat ids, and each would count as one record.
+            let keys = pending.last.iter().chain(documents.iter().map(Document::key));
+            if scan.is_in_order && !keys.is_sorted_by(|one, next| one < next) {
+                let why = "the collection was replaced while it was read".to_owned();
+                return Err(ChangeStreamError::HistoryLost(why).into());
             }
             read += documents.len() as u64;
             let last = documents.last().map(|document| document.key().clone());
@@ -507,8 +519,7 @@ impl Replicator {
             if scan.is_in_order {
                 pending.last = last.or(pending.last.take());
             } else if pending.snapshot.records() < read {
-                let repeated = "several records have one `_id`, so that no replica can hold all records";
-                return Err(End::Replica(Error::invalid(repeated)));
+                return Err(End::Impossible("several records have one `_id`, so that no replica can hold all records"));
             }
             if let Some(error) = failure {
                 return Err(End::Scan(error));

@@ -537,8 +537,12 @@ impl<'a> Events<'a> {
             return Err(ChangeStreamError::Unavailable(error));
         }
         match answer_now {
-            Ok((Identity::Other(kind), _)) => return Err(no_stream_of(&kind)),
+            Ok((Identity::Other(kind), _)) => {
+                self.inner.namespaces.forget();
+                return Err(no_stream_of(&kind));
+            }
             Ok((identity, _)) if identity != self.identity => {
+                self.inner.namespaces.forget();
                 let why = "the collection was created, dropped or replaced".to_owned();
                 return Err(ChangeStreamError::HistoryLost(why));
             }
@@ -695,6 +699,7 @@ impl<'a> Events<'a> {
                 Err(_) => (false, removal()?),
             },
             ("drop" | "rename" | "dropDatabase" | "invalidate", _) => {
+                self.inner.namespaces.forget();
                 return Err(ChangeStreamError::HistoryLost(format!("the collection had the event {kind:?}")));
             }
             // Events about indexes and options do not change documents.

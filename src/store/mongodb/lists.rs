@@ -406,6 +406,8 @@ impl MongoDb {
     /// Lists every document after `after` in the state that a majority of the members has.
     pub fn snapshot_rows(&self, after: Option<Key>) -> BoxFuture<'_, Result<SnapshotRows>> {
         Box::pin(async move {
+            // Repeated ids would be taken for one if the collection has become a view since.
+            self.inner.namespaces.forget();
             let namespace = self.namespace().await?;
             let is_in_order = namespace.has_ids_in_key_order();
             // A replica that follows no changes claims to be as new as the moment before its snapshot, and one that does is never

@@ -110,7 +110,9 @@ impl NamespaceCache {
     }
 
     fn get(&self) -> Option<Namespace> {
-        self.lock().filter(|(at, _)| at.elapsed() < VALID_FOR).map(|(_, namespace)| namespace)
+        // A collection that does not exist may be created as a view at any time, and costs little to ask for.
+        let is_valid = |(at, namespace): &(Instant, Namespace)| !namespace.is_missing && at.elapsed() < VALID_FOR;
+        self.lock().filter(is_valid).map(|(_, namespace)| namespace)
     }
 
     /// Records the size of whole documents.
