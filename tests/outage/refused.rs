@@ -85,21 +85,26 @@ pub async fn an_import_that_is_refused_in_part_says_what_was_stored() {
     command(&server, &[element(0x02, "create", &text("records")), element(0x03, "validator", &validator)]);
     let folder = tempfile::tempdir().expect("a directory");
     let file = folder.path().join("documents.jsonl");
-    let import = |lines: &str| {
+    let import = |options: &str, lines: &str| {
         std::fs::write(&file, lines).expect("a file");
         let mut import = Command::new(env!("CARGO_BIN_EXE_records"));
-        import.arg("import").arg(&file).args(["--store", &format!("{}/{DATABASE}", server.url())]);
+        import.arg("import").arg(&file).args(["--store", &format!("{}/{DATABASE}{options}", server.url())]);
         let output = import.output().expect("it runs");
         (output.status.code(), String::from_utf8(output.stderr).expect("text"))
     };
-    let (code, errors) =
-        import("{\"_id\":1,\"a\":1}\n{\"_id\":\"two\",\"a\":\"x\"}\n{\"_id\":3,\"a\":\"x\"}\n{\"_id\":4,\"a\":4}\n");
+    let (code, errors) = import(
+        "",
+        "{\"_id\":1,\"a\":1}\n{\"_id\":\"two\",\"a\":\"x\"}\n{\"_id\":3,\"a\":\"x\"}\n{\"_id\":4,\"a\":4}\n",
+    );
     assert_eq!(code, Some(1));
     assert!(errors.contains("2 documents were stored"), "{errors}");
     let cause = "2 refused: code 121 (DocumentValidationFailure): Document failed validation: _id \"two\", 3";
     assert!(errors.contains(cause) && !errors.contains("not tried"), "{errors}");
     assert!(errors.contains("Correct them, and import again: nothing is stored twice"), "{errors}");
     assert!(!errors.contains("Try again"), "{errors}");
+    // Without an acknowledgement, the server would say nothing.
+    let (code, errors) = import("?w=0", "{\"_id\":7,\"a\":\"x\"}\n");
+    assert!(code == Some(1) && errors.contains("1 refused: code 121"), "{errors}");
     // The server quotes the value of an index that has it twice.
     let key = element(0x03, "key", &document(&element(0x10, "email", &1_i32.to_le_bytes())));
     let index =
@@ -108,9 +113,9 @@ pub async fn an_import_that_is_refused_in_part_says_what_was_stored() {
     let indexes = element(0x04, "indexes", &document(&element(0x03, "0", &document(&index))));
     command(&server, &[element(0x02, "createIndexes", &text("records")), indexes]);
     let twice = format!("{{\"_id\":5,\"a\":5,\"email\":\"{VALUE}\"}}\n{{\"_id\":6,\"a\":6,\"email\":\"{VALUE}\"}}\n");
-    let (_, errors) = import(&twice);
+    let (_, errors) = import("", &twice);
     assert!(errors.contains("1 refused: code 11000 (DuplicateKey)") && !errors.contains("4711"), "{errors}");
     // In a second import, a document without an `_id` would be another document.
-    let (_, errors) = import("{\"a\":1}\n{\"_id\":2,\"a\":\"x\"}\n");
+    let (_, errors) = import("", "{\"a\":1}\n{\"_id\":2,\"a\":\"x\"}\n");
     assert!(errors.contains("documents without an `_id` would be stored a second time"), "{errors}");
 }

@@ -203,9 +203,13 @@ impl Inner {
             let client = self.client().await?;
             let mut command = command;
             let mut concern = self.client.get().uri().write_concern.clone().unwrap_or_default();
+            // Without an acknowledgement, the server does not say what it refused.
+            if concern.w == Some(Acknowledgment::Nodes(0)) {
+                concern.w = Some(Acknowledgment::Nodes(1));
+            }
             // A standalone server acknowledges a write before its journal is on disk, and loses the write when it is killed. The
-            // URI may override this. A write without acknowledgement cannot wait for the disk.
-            concern.journal.get_or_insert(concern.w != Some(Acknowledgment::Nodes(0)));
+            // URI may override this.
+            concern.journal.get_or_insert(true);
             command.append(cstr!("writeConcern"), serialize_to_raw_document_buf(&concern)?);
             client.database(&self.database).run_raw_command(command).await
         };
@@ -504,6 +508,10 @@ impl Store for MongoDb {
                 return Err(Error::invalid(
                     "the MongoDB URI names another database: restart the service to serve that",
                 ));
+            }
+            // The replica and the change stream are of the server that is in use.
+            if uri.host_info != self.inner.client.get().uri().host_info {
+                return Err(Error::invalid("the MongoDB URI names other hosts: restart the service to use those"));
             }
             self.bounded(|inner| async move {
                 let next = LazyClient::new(uri, OnceCell::new());
