@@ -4,7 +4,7 @@ use std::io::{self, Cursor, IsTerminal};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -63,22 +63,22 @@ fn open_seed(path: &Path) -> Result<Input, CliError> {
 }
 
 /// Reconnects `store` whenever the URL in `file` changes. Retries a URL that does not work until it works or is replaced.
-async fn follow(mut file: StoreFile, store: Arc<dyn Store>) {
-    let mut reported = String::new();
+async fn follow(mut file: StoreFile, store: Arc<dyn Store>, failure: Arc<StoreFileFailure>) {
     loop {
         tokio::time::sleep(STORE_FILE_INTERVAL).await;
         let read = spawn_blocking(move || (file.changed(), file)).await;
         let Ok((changed, returned)) = read else { return };
         file = returned;
-        let failure = match changed {
+        let (text, report) = match changed {
             Ok(None) => {
-                reported.clear();
+                failure.set(None);
                 continue;
             }
             Ok(Some(url)) => match store.reconnect(url.expose().to_owned()).await {
                 Ok(()) => {
                     tracing::info!("the URL in {file} has changed, and is in use");
                     file.set_used(url);
+                    failure.set(None);
                     continue;
                 }
                 // A failure is logged again when its text changes. The causes change with each attempt, so they do not count.
@@ -86,10 +86,34 @@ async fn follow(mut file: StoreFile, store: Arc<dyn Store>) {
             },
             Err(text) => (text.clone(), text),
         };
-        if reported != failure.0 {
-            tracing::warn!("the URL in {file} has changed, and cannot be used; keeping the last one: {}", failure.1);
-            reported = failure.0;
+        if failure.set(Some(text)) {
+            tracing::warn!("the URL in {file} has changed, and cannot be used; keeping the last one: {report}");
         }
+    }
+}
+
+/// The reason why the URL in the store's file cannot be used. The store follows that file itself, since it has to connect.
+#[derive(Debug, Default)]
+struct StoreFileFailure(Mutex<Option<String>>);
+
+impl StoreFileFailure {
+    /// Returns true if the reason is another than before.
+    fn set(&self, reason: Option<String>) -> bool {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_other = *known != reason;
+        *known = reason;
+        is_other
+    }
+}
+
+impl Reload for StoreFileFailure {
+    fn reload(&self) {}
+
+    fn degraded(&self) -> Option<String> {
+        let failure = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        failure
+            .as_ref()
+            .map(|_| "the URL of the store has changed and cannot be used; the previous one stays valid".to_owned())
     }
 }
 
@@ -107,6 +131,8 @@ async fn serve(mut settings: Serve, dropped_lines: ErrorCounter) -> Outcome {
     if !http_settings.reloaded.is_empty() {
         tokio::spawn(reload(http_settings.reloaded.clone()));
     }
+    let store_file = settings.store.file.take().map(|file| (file, Arc::<StoreFileFailure>::default()));
+    http_settings.reloaded.extend(store_file.iter().map(|(_, failure)| failure.clone() as Arc<dyn Reload>));
     if let Some(tokens) = http_settings.tokens.clone() {
         tokens.refresh().await;
         tokio::spawn(async move { tokens.follow().await });
@@ -130,11 +156,10 @@ async fn serve(mut settings: Serve, dropped_lines: ErrorCounter) -> Outcome {
         drain_timeout: args.drain_timeout,
     };
     let exposure = Arc::clone(&settings.store.options.exposure);
-    let store_file = settings.store.file.take();
     let prepared = async {
         let opened = open(&settings.store).await?;
-        if let (Opened::Remote(store), Some(file)) = (&opened, store_file) {
-            tokio::spawn(follow(file, store.clone()));
+        if let (Opened::Remote(store), Some((file, failure))) = (&opened, store_file) {
+            tokio::spawn(follow(file, store.clone(), failure));
         }
         match (opened, settings.fallback) {
             (Opened::Embedded(store), _) => {
@@ -293,7 +318,8 @@ pub fn http_settings(settings: &Serve) -> Result<http::Settings, CliError> {
     http.max_streams = api.max_streams;
     http.response_memory_limit = usize::try_from(api.response_memory_limit.as_u64())?;
     http.server_timing = api.server_timing;
-    http.request_directives = api.request_directives;
+    // Without a replica there is no staleness to bound.
+    http.request_directives = api.request_directives && settings.fallback.is_some();
     Ok(http)
 }
 

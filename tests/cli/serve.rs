@@ -29,6 +29,16 @@ fn without_any_setting_it_serves_the_sample_data() {
 }
 
 #[test]
+fn without_a_fallback_cache_control_of_a_request_is_ignored() {
+    let directory = directory();
+    let serving = Serving::start(&directory, &["--store", "memory:", "--seed", "none"]);
+    for value in ["max-age=x", "only-if-cached"] {
+        let answer = serving.answer("/api/v1/records/1", &format!("Cache-Control: {value}\r\n"));
+        assert!(answer.starts_with("HTTP/1.0 204 "), "{value}: {answer}");
+    }
+}
+
+#[test]
 fn it_says_which_version_it_is() {
     let serving = Serving::start(&directory(), &["--store", "memory:"]);
     let listening = serving.begin.lines().last().unwrap();

@@ -147,7 +147,7 @@ impl Serving {
     }
 
     pub fn get_at(&self, address: SocketAddr, path: &str) -> (u16, String) {
-        let answer = self.ask(address, path);
+        let answer = self.ask(address, path, "");
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
         (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
     }
@@ -155,13 +155,19 @@ impl Serving {
     /// Returns the head of a response.
     #[allow(dead_code)]
     pub fn head(&self, path: &str) -> String {
-        self.ask(self.address, path).split("\r\n\r\n").next().unwrap().to_owned()
+        self.ask(self.address, path, "").split("\r\n\r\n").next().unwrap().to_owned()
     }
 
-    fn ask(&self, address: SocketAddr, path: &str) -> String {
+    /// Returns the whole response to a request with these header lines, each with its end.
+    #[allow(dead_code)]
+    pub fn answer(&self, path: &str, headers: &str) -> String {
+        self.ask(self.address, path, headers)
+    }
+
+    fn ask(&self, address: SocketAddr, path: &str, headers: &str) -> String {
         let mut stream = TcpStream::connect(address).unwrap();
         // With HTTP/1.0, the body has no chunks and ends with the connection.
-        let request = format!("GET {path} HTTP/1.0\r\n\r\n");
+        let request = format!("GET {path} HTTP/1.0\r\n{headers}\r\n");
         self.requests.lock().unwrap().push_str(&request);
         stream.write_all(request.as_bytes()).unwrap();
         let mut answer = String::new();

@@ -145,7 +145,13 @@ pub async fn a_store_file_that_changes_is_used_without_a_restart() {
     service.answers_until_it_says(kept, || write("3", "mongodb://"));
     service.answers_until_it_says(kept, || write("4", ""));
     service.answers_until_it_says(kept, || write("5", &url("second", "password", "other")));
+    let elsewhere = url("second", "password", DATABASE).replace("127.0.0.1", "localhost");
+    service.answers_until_it_says(kept, || write("elsewhere", &elsewhere));
+    let stale = || service.answer_to("/metrics", "").1.contains("\nrecords_config_files_stale 1");
+    assert!(stale(), "no metric tells that the URL cannot be used");
+    assert!(service.answer_to("/readyz", "").1.contains("the URL of the store"));
     service.answers_until_it_says("has changed, and is in use", || write("6", &url("second", "password", DATABASE)));
+    assert!(!stale(), "the metric still tells that the URL cannot be used");
     let log = service.log.lock().expect("a log").clone();
     assert!(!log.contains("password@") && !log.contains("wrong@"), "the log shows a password: {log}");
 
