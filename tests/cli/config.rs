@@ -181,6 +181,37 @@ fn a_replica_is_not_saved_where_something_else_is(#[case] file: &str, #[case] sa
 
 #[test]
 #[cfg_attr(not(feature = "mongodb"), ignore = "this build has no store that can be away")]
+fn a_file_that_has_the_name_of_a_new_version_is_left_as_it_is() {
+    let directory = directory();
+    let letter = directory.path().join("replica.bson.new");
+    fs::write(&letter, "Dear reader").unwrap();
+    let output = run(&directory, &saved_in("serve", "replica.bson"), "");
+    assert_eq!(code(&output), 2, "{}", stderr(&output));
+    assert!(stderr(&output).contains("replica.bson.new, which is another file"), "{}", stderr(&output));
+    assert_eq!(fs::read_to_string(&letter).unwrap(), "Dear reader");
+    fs::remove_file(&letter).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(&letter).status().unwrap().success());
+    let output = run(&directory, &saved_in("serve", "replica.bson"), "");
+    assert_eq!(code(&output), 2, "{}", stderr(&output));
+}
+
+#[rstest]
+#[case("replica/saved.bson")]
+#[case("./replica/1/saved.bson")]
+#[cfg_attr(not(all(feature = "mongodb", feature = "sled")), ignore = "this build has no replica in a directory")]
+fn a_replica_is_not_saved_in_its_own_directory(#[case] file: &str) {
+    let directory = directory();
+    for verb in ["serve", "config"] {
+        let fallback = ["--fallback", "sled:replica", "--fallback-save", file];
+        let output = run(&directory, &[&[verb, "--store", "mongodb://127.0.0.1:1"][..], &fallback].concat(), "");
+        assert_eq!(code(&output), 2, "{}", stderr(&output));
+        assert!(stderr(&output).contains("holds the replica itself"), "{}", stderr(&output));
+    }
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
+}
+
+#[test]
+#[cfg_attr(not(feature = "mongodb"), ignore = "this build has no store that can be away")]
 fn a_replica_is_saved_in_a_new_file_or_one_that_was_saved_before() {
     let directory = directory();
     fs::write(directory.path().join("empty.bson"), "").unwrap();

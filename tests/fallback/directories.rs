@@ -1,6 +1,7 @@
 //! The directory of a replica: its files, and directories that belong to something else.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -83,6 +84,8 @@ async fn what_is_no_part_of_a_copy_is_left_as_it_was() {
         let copies = home.path().join("copies");
         let primary = open_within(&Mongod::stopped().expect("a port").url(), TIMEOUT).await;
         drop(fallback::over(primary, settings_in(scheme, &copies)).await.expect("a directory of its own"));
+        let mode = fs::metadata(&copies).expect("a directory").permissions().mode();
+        assert_eq!(mode & 0o077, 0, "others can read the records: {mode:o}");
         for name in ["2024", "007", "+7"] {
             fs::create_dir(copies.join(name)).expect("a directory");
             fs::write(copies.join(name).join("photos.tar"), "x").expect("a file");

@@ -188,10 +188,9 @@ struct Inner {
 /// `Invalid`, with the reason.
 pub async fn check(settings: &Settings) -> Result<()> {
     replica_dir::check(&settings.url).await?;
-    match &settings.save {
-        Some((path, _)) => save::check(path).await,
-        None => Ok(()),
-    }
+    let Some((path, _)) = &settings.save else { return Ok(()) };
+    replica_dir::check_outside(&settings.url, path)?;
+    save::check(path).await
 }
 
 /// Adds a replica to `primary`, and starts to replicate. Does not wait for the primary.
@@ -201,8 +200,8 @@ pub async fn check(settings: &Settings) -> Result<()> {
 /// When the replica's store is not an embedded one or cannot be opened, or the replica cannot be saved. A damaged replica of an
 /// earlier run is replaced instead.
 pub async fn over(primary: Arc<dyn Store>, settings: Settings) -> Result<Arc<dyn Store>> {
+    check(&settings).await?;
     if let Some((path, _)) = &settings.save {
-        save::check(path).await?;
         save::check_directory(path).await?;
     }
     let replica = Arc::new(Replica::new(settings.max_age));

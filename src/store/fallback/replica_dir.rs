@@ -14,6 +14,7 @@
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -98,6 +99,29 @@ pub async fn check(url: &str) -> Result<()> {
         // For an unknown store, the error says what is wrong with the name.
         Some(BackendKind::InMemory) | None => store::check(url, &Options::default()).await.map(drop),
     }
+}
+
+/// Checks that the file `path`, in which the replica is saved, is not in the directory of the replica itself, which holds nothing
+/// else: the next start would refuse it.
+///
+/// # Errors
+///
+/// `Invalid`, with the reason.
+pub fn check_outside(url: &str, path: &Path) -> Result<()> {
+    if store::kind(url) != Some(BackendKind::Local) {
+        return Ok(());
+    }
+    let directory = store::directory(url)?;
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let real = |path: &Path| path.canonicalize().or_else(|_| std::path::absolute(path)).unwrap_or_else(|_| path.into());
+    if !real(parent).starts_with(real(&directory)) {
+        return Ok(());
+    }
+    Err(Error::invalid(format!(
+        "the fallback replica cannot be saved in {}: {} holds the replica itself, and nothing else; name another directory",
+        path.display(),
+        directory.display()
+    )))
 }
 
 fn not_embedded() -> Error {
@@ -284,7 +308,9 @@ impl Directory {
     fn lock(path: PathBuf, settings: &Settings) -> Result<Self> {
         let at = path.display().to_string();
         let cannot = |what: &str, error: io::Error| Error::broken(format!("cannot {what} {at}")).with_source(error);
-        fs::create_dir_all(&path).map_err(|error| cannot("make the directory", error))?;
+        // The records are for this service alone.
+        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&path);
+        made.map_err(|error| cannot("make the directory", error))?;
         // The file is not truncated before it is locked: another process may use the directory.
         let lock = File::options().create(true).truncate(false).write(true).open(path.join(LOCK));
         let mut lock = lock.map_err(|error| cannot("write in", error))?;

@@ -45,23 +45,28 @@ pub async fn save(replica: Arc<Replica>, origin: Origin, path: PathBuf, interval
 ///
 /// `Invalid`, with the reason.
 pub async fn check(path: &Path) -> Result<()> {
-    let beginning = match fs::metadata(path).await {
+    let is_replica = match fs::metadata(path).await {
         Err(error) if error.kind() == ErrorKind::NotFound => match fs::metadata(directory(path)).await {
-            Ok(parent) if parent.is_dir() => return Ok(()),
+            Ok(parent) if parent.is_dir() => Ok(true),
             Ok(_) => Err(io::Error::from(ErrorKind::NotADirectory)),
             Err(error) => Err(error),
         },
         Err(error) => Err(error),
-        Ok(file) if file.is_file() && file.len() == 0 => return Ok(()),
-        Ok(_) => source::open(path).await,
+        Ok(file) if file.is_file() => is_of_a_replica(path, file.len()).await,
+        Ok(_) => is_of_a_replica(path, u64::MAX).await,
     };
     let cannot = |why: &dyn fmt::Display| Error::invalid(cannot_save(path, why));
-    match replica_stream::begins(beginning.map_err(|error| cannot(&error))?.chunks).await {
+    match is_replica.map_err(|error| cannot(&error))? {
         true => Ok(()),
         false => {
             Err(cannot(&"it is another file and would be overwritten; name a new file, or one that was saved before"))
         }
     }
+}
+
+/// Returns true if the file is empty, or begins as a replica.
+async fn is_of_a_replica(path: &Path, length: u64) -> io::Result<bool> {
+    Ok(length == 0 || replica_stream::begins(source::open(path).await?.chunks).await)
 }
 
 /// Checks that files can be made in the directory of `path`. A full disk is no error, since it may have room later.
@@ -71,14 +76,23 @@ pub async fn check(path: &Path) -> Result<()> {
 /// `Invalid`, with the reason.
 pub async fn check_directory(path: &Path) -> Result<()> {
     let new = new_path(path);
-    let made = match File::options().write(true).create(true).truncate(false).open(&new).await {
-        Ok(_) => fs::remove_file(&new).await,
+    let cannot =
+        |error| Error::invalid(cannot_save(path, &format_args!("no file can be made in its directory: {error}")));
+    match fs::symlink_metadata(&new).await {
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        Err(error) => return Err(cannot(error)),
+        // A run that was killed has left it.
+        Ok(file) if file.is_file() && is_of_a_replica(&new, file.len()).await.map_err(cannot)? => {}
+        Ok(_) => {
+            let why = format!("its new version is written in {}, which is another file: move that away", new.display());
+            return Err(Error::invalid(cannot_save(path, &why)));
+        }
+    }
+    match File::options().write(true).create(true).truncate(false).open(&new).await {
+        Ok(_) => fs::remove_file(&new).await.map_err(cannot),
         Err(error) if error.kind() == ErrorKind::StorageFull => Ok(()),
-        Err(error) => Err(error),
-    };
-    made.map_err(|error| {
-        Error::invalid(cannot_save(path, &format_args!("no file can be made in its directory: {error}")))
-    })
+        Err(error) => Err(cannot(error)),
+    }
 }
 
 fn cannot_save(path: &Path, why: &dyn fmt::Display) -> String {
