@@ -10,7 +10,7 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 use clap_complete::Shell;
 
 use super::memory;
-use super::values::{ListenAddress, burst, on_or_off, positive, processors, size, switch, time, up_to};
+use super::values::{ListenAddress, burst, file, on_or_off, positive, processors, size, switch, time, up_to};
 use crate::client::Network;
 use crate::http::{AccessLog, RateLimit};
 use crate::store::fallback;
@@ -104,7 +104,7 @@ pub struct StoreArgs {
     /// Read the store's URL from this file
     ///
     /// The service follows the file: a new password in it needs no restart.
-    #[arg(long, env = "RECORDS_STORE_FILE", value_name = "FILE")]
+    #[arg(long, env = "RECORDS_STORE_FILE", value_name = "FILE", value_parser = file())]
     pub store_file: Option<PathBuf>,
     /// The collection, in a store that has collections
     #[arg(long, env = "RECORDS_COLLECTION", value_name = "NAME", default_value = "records", value_parser = Text::new())]
@@ -128,7 +128,7 @@ pub struct LogArgs {
 #[derive(Debug, Args)]
 pub struct ConfigFileArgs {
     /// Read settings from this TOML file
-    #[arg(long, env = "RECORDS_CONFIG", value_name = "FILE")]
+    #[arg(long, env = "RECORDS_CONFIG", value_name = "FILE", value_parser = file())]
     pub config: Option<PathBuf>,
 }
 
@@ -197,8 +197,8 @@ pub struct FallbackArgs {
     /// Save the replica in this file, for --fallback-from
     ///
     /// The file is new, empty, or was saved before; any other is refused and left as it is.
-    #[arg(long, env = "RECORDS_FALLBACK_SAVE", value_name = "FILE", value_parser = Text::new())]
-    pub fallback_save: Option<String>,
+    #[arg(long, env = "RECORDS_FALLBACK_SAVE", value_name = "FILE", value_parser = file())]
+    pub fallback_save: Option<PathBuf>,
     /// Save the replica this often
     #[arg(long, env = "RECORDS_FALLBACK_SAVE_INTERVAL", value_name = "TIME", default_value = "5m", value_parser = positive)]
     pub fallback_save_interval: Duration,
@@ -223,13 +223,13 @@ pub struct ServerArgs {
     /// Serve HTTPS with the certificate in this PEM file, followed by those of intermediate authorities [default: HTTP]
     ///
     /// It is read again when it changes, and so are --tls-key and --tls-client-ca.
-    #[arg(long, env = "RECORDS_TLS_CERT", value_name = "FILE")]
+    #[arg(long, env = "RECORDS_TLS_CERT", value_name = "FILE", value_parser = file())]
     pub tls_cert: Option<PathBuf>,
     /// The private key of --tls-cert, as PEM without a password
-    #[arg(long, env = "RECORDS_TLS_KEY", value_name = "FILE")]
+    #[arg(long, env = "RECORDS_TLS_KEY", value_name = "FILE", value_parser = file())]
     pub tls_key: Option<PathBuf>,
     /// Serve only clients with a certificate of an authority in this PEM file [default: clients need none]
-    #[arg(long, env = "RECORDS_TLS_CLIENT_CA", value_name = "FILE")]
+    #[arg(long, env = "RECORDS_TLS_CLIENT_CA", value_name = "FILE", value_parser = file())]
     pub tls_client_ca: Option<PathBuf>,
     /// Answer 503 when a response has not begun after this long
     #[arg(long, env = "RECORDS_REQUEST_TIMEOUT", value_name = "TIME", default_value = "10s", value_parser = positive)]
@@ -292,12 +292,12 @@ pub struct ApiArgs {
     #[arg(long, env = "RECORDS_PUBLIC_URL", value_name = "URL", value_parser = Text::new())]
     pub public_url: Option<String>,
     /// Describe records in the OpenAPI description by the JSON Schema in this file
-    #[arg(long, env = "RECORDS_SCHEMA", value_name = "FILE")]
+    #[arg(long, env = "RECORDS_SCHEMA", value_name = "FILE", value_parser = file())]
     pub schema: Option<PathBuf>,
     /// Ask clients for an API key from this file [default: open to all]
     ///
     /// `records keys new NAME` makes a key and its line for the file, which is read again when it changes.
-    #[arg(long, env = "RECORDS_API_KEYS", value_name = "FILE")]
+    #[arg(long, env = "RECORDS_API_KEYS", value_name = "FILE", value_parser = file())]
     pub api_keys: Option<PathBuf>,
     /// Accept tokens (JWT) whose issuer's public keys are in this JWK Set: a file, or an https URL [default: no tokens]
     ///
@@ -311,7 +311,7 @@ pub struct ApiArgs {
     #[arg(long, env = "RECORDS_JWT_AUDIENCE", value_name = "TEXT", value_parser = Text::new())]
     pub jwt_audience: Option<String>,
     /// Trust the certificate authorities in this PEM file for the URL of --jwt-jwks [default: the public ones]
-    #[arg(long, env = "RECORDS_JWT_CA", value_name = "FILE")]
+    #[arg(long, env = "RECORDS_JWT_CA", value_name = "FILE", value_parser = file())]
     pub jwt_ca: Option<PathBuf>,
     /// Show these fields alone, and `_id` [default: all]
     #[arg(long, env = "RECORDS_EXPOSE", value_name = "FIELD,…", value_delimiter = ',')]
@@ -337,7 +337,7 @@ pub struct ApiArgs {
     #[arg(long, env = "RECORDS_MAX_STREAMS", value_name = "NUMBER", default_value = "48", value_parser = up_to(1_000_000))]
     pub max_streams: usize,
     /// Hold at most this much of responses that are not sent yet; requests that need more get a 503 [default: 64MiB, or a
-    /// quarter of the memory limit of the process]
+    /// quarter of the memory limit of the process if that is less]
     #[arg(long, env = "RECORDS_RESPONSE_MEMORY_LIMIT", value_name = "SIZE", default_value_t = memory::response_default(), hide_default_value = true, value_parser = size)]
     pub response_memory_limit: ByteSize,
     /// Tell clients in a Server-Timing header how long a request took
@@ -350,6 +350,7 @@ pub struct ImportArgs {
     #[command(flatten)]
     pub config: ConfigFileArgs,
     /// The file, or - for standard input
+    #[arg(value_parser = file())]
     pub file: PathBuf,
     /// Leave out invalid documents, and store the rest
     #[arg(long)]
@@ -374,7 +375,7 @@ pub struct HealthcheckArgs {
     #[arg(long, env = "RECORDS_ADMIN_LISTEN", value_name = "HOST:PORT")]
     pub admin_listen: Option<ListenAddress>,
     /// The server's certificate, if --listen speaks HTTPS; it is not verified
-    #[arg(long, env = "RECORDS_TLS_CERT", value_name = "FILE")]
+    #[arg(long, env = "RECORDS_TLS_CERT", value_name = "FILE", value_parser = file())]
     pub tls_cert: Option<PathBuf>,
     /// Ask if the server is alive, not if it is ready
     #[arg(long)]

@@ -337,7 +337,7 @@ fn fallback(args: &ServeArgs, store: &Store, sources: &Sources) -> Result<Option
         audit_interval: flags.fallback_audit_interval,
         size_limit,
         from,
-        save: flags.fallback_save.as_ref().map(|file| (file.into(), flags.fallback_save_interval)),
+        save: flags.fallback_save.clone().map(|file| (file, flags.fallback_save_interval)),
         options: store::Options::default(),
     }))
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::auth::KEY_PREFIX;
 use crate::store::{self, BackendKind};
 
 /// A text that may hold a password: only [`Secret::expose`] shows it.
@@ -43,4 +44,12 @@ impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }
+}
+
+/// Returns `text` as it can be shown, where it may be the URL of a store or an API key; `None` for any other text.
+pub fn without_secrets(text: &str) -> Option<String> {
+    if text.contains(KEY_PREFIX) {
+        return Some(format!("{KEY_PREFIX}***"));
+    }
+    text.contains("://").then(|| Secret::new(text.to_owned()).to_string())
 }

@@ -11,6 +11,7 @@ use clap::{Arg, ArgMatches, Args, Command, CommandFactory, FromArgMatches};
 
 use super::file::ConfigFile;
 use super::flags::{Cli, ESSENTIAL, ServeArgs, Subcommands};
+use super::secret::without_secrets;
 
 /// The source of a value. Later variants override earlier ones.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -70,7 +71,7 @@ pub fn read() -> Result<(Subcommands, Sources), clap::Error> {
     };
     let parse = |command: &Command| {
         let matches = command.clone().try_get_matches_from(&typed);
-        matches.map_err(|error| name_variable(error, &typed))
+        matches.map_err(|error| hide_secrets(name_variable(error, &typed)))
     };
     let path = parse(&command)?.remove_subcommand().and_then(|(_, matches)| {
         let path = matches.try_get_one::<PathBuf>("config").ok().flatten();
@@ -98,6 +99,18 @@ pub fn invalid(text: String) -> clap::Error {
 fn unless_empty(arg: Arg) -> Arg {
     let is_empty = arg.get_env().and_then(env::var_os).is_some_and(|value| value.is_empty());
     if is_empty { arg.env(Resettable::Reset) } else { arg }
+}
+
+/// Hides passwords and API keys in an error that quotes a value: it may have been meant for another setting.
+fn hide_secrets(mut error: clap::Error) -> clap::Error {
+    for kind in [ContextKind::InvalidArg, ContextKind::InvalidSubcommand, ContextKind::InvalidValue] {
+        if let Some(ContextValue::String(value)) = error.get(kind)
+            && let Some(shown) = without_secrets(value)
+        {
+            error.insert(kind, ContextValue::String(shown));
+        }
+    }
+    error
 }
 
 /// Adds the variable to the error of a flag that was not typed: clap names only the flag.

@@ -4,12 +4,16 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::num::{NonZero, NonZeroU32};
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::thread::available_parallelism;
 use std::time::Duration;
 
-use crate::http::RATE_MAX;
 use bytesize::ByteSize;
+use clap::builder::{PathBufValueParser, TypedValueParser};
+
+use super::secret::without_secrets;
+use crate::http::RATE_MAX;
 
 /// A port, and the host name or the IP address of the interface to listen on. An empty host is every interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,6 +83,14 @@ impl fmt::Display for ListenAddress {
             false => write!(f, "{}:{}", self.host, self.port),
         }
     }
+}
+
+/// Accepts the path of a file. A URL or an API key that was meant for another setting may be a secret, so no later error quotes it.
+pub fn file() -> impl TypedValueParser<Value = PathBuf> {
+    PathBufValueParser::new().try_map(|path| match without_secrets(&path.to_string_lossy()) {
+        Some(_) => Err("it must be the path of a file"),
+        None => Ok(path),
+    })
 }
 
 /// The longest time that a setting accepts. Far below the limits of `Duration` and `Instant`, so that sums cannot overflow.

@@ -70,7 +70,9 @@ impl Endpoint {
     pub async fn fetch(&self) -> Result<Vec<u8>, String> {
         let fetched = timeout(TIMEOUT, self.exchange()).await;
         let fetched = fetched.unwrap_or_else(|_| Err(format!("no answer within {} s", TIMEOUT.as_secs()).into()));
-        fetched.map_err(|error| format!("cannot fetch {}: {error}", self.url))
+        // The query may hold a secret.
+        let url = self.url.to_string();
+        fetched.map_err(|error| format!("cannot fetch {}: {error}", url.split('?').next().unwrap_or_default()))
     }
 
     async fn exchange(&self) -> Result<Vec<u8>, Box<dyn Error + Send + Sync>> {

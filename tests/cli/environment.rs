@@ -194,6 +194,21 @@ fn an_empty_variable_counts_as_unset() {
 }
 
 #[rstest]
+#[case::a_url("mongodb://user:hunter2@127.0.0.1:1/x")]
+#[case::a_key("records_key_hunter2")]
+fn a_secret_in_the_wrong_place_is_never_printed(#[case] secret: &str) {
+    for name in ["STORE_FILE", "CONFIG", "API_KEYS", "SCHEMA", "LISTEN", "TLS_CERT", "FALLBACK_SAVE", "MAX_LIMIT"] {
+        let variables = [(&*format!("RECORDS_{name}"), secret)];
+        let (status, text) = run_with(&variables, &["serve", "--fallback", "memory:", "--tls-key", "key.pem"]);
+        assert!(status == 2 && !text.contains("hunter2"), "{name}: {text}");
+    }
+    for arguments in [&[secret][..], &["serve", secret], &["config", secret], &["import", secret]] {
+        let (status, text) = run_with(&[], arguments);
+        assert!(status == 2 && !text.contains("hunter2"), "{arguments:?}: {text}");
+    }
+}
+
+#[rstest]
 #[case::of_a_server("mongodb://user:hunter2@127.0.0.1:1/x")]
 #[case::of_no_such_store("paper://user:hunter2@127.0.0.1:1/x?y=hunter2")]
 #[case::of_no_kind("user:hunter2@127.0.0.1:1")]

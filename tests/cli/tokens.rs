@@ -77,10 +77,12 @@ fn the_log_has_the_subject_and_never_the_token(#[case] subject: &str, #[case] lo
 #[test]
 fn an_issuer_that_is_away_at_the_start_is_waited_for() {
     let directory = directory();
-    let away = ["--jwt-jwks", "http://127.0.0.1:1/keys.json", "--jwt-issuer", ISSUER, "--jwt-audience", AUDIENCE];
+    let url = "http://127.0.0.1:1/keys.json?secret=hunter2";
+    let away = ["--jwt-jwks", url, "--jwt-issuer", ISSUER, "--jwt-audience", AUDIENCE];
     let serving = Serving::start(&directory, &[&["--store", "memory:"], &away[..]].concat());
     let (status, body) = serving.get("/readyz");
     assert!(status == 200 && body.contains("degraded") && body.contains("keys of tokens"), "{body}");
-    assert!(serving.begin.contains("http://127.0.0.1:1/keys.json"), "{}", serving.begin);
+    let log = &serving.begin;
+    assert!(log.contains("http://127.0.0.1:1/keys.json") && !log.contains("hunter2"), "{log}");
     assert!(get(&serving, &Issuer::new().token("ES256", &claims())).contains(" 503 "));
 }
