@@ -160,10 +160,17 @@ async fn request(app: &App, parts: &Parts, selection: Selection) -> Result<ListR
     Ok(ListRequest { filter, sort, after, projection, limit: None, freshness })
 }
 
-/// The key of the record with this id; of one that is gone, the key that it had, as far as its text tells: the least that the
-/// text denotes and that is of a type which the store's ids have. A list after it leaves nothing out, and repeats nothing
-/// where all ids are of one type.
+/// The key of the record with this id, the least where several are shown by this text; of one that is gone, the key that it had,
+/// as far as its text tells: the least that the text denotes and that is of a type which the store's ids have. A list after it
+/// leaves nothing out, and repeats nothing where all ids are of one type.
 async fn key_of(app: &App, id: &RecordId) -> store::Result<Key> {
+    for (key, before) in lesser_keys(id) {
+        let after = before.map(|before| Cursor { position: Position::of_key(&before), no_arrays: false });
+        let mut first = app.store.list(ListRequest { after, limit: Some(1), ..ListRequest::default() }).await?.rows;
+        if first.try_next().await?.is_some_and(|row| *row.document.key() == key) {
+            return Ok(key);
+        }
+    }
     if let Some(document) = app.store.get(id).await?.document {
         return Ok(document.key().clone());
     }
@@ -179,6 +186,30 @@ async fn key_of(app: &App, id: &RecordId) -> store::Result<Key> {
         }
     }
     Ok(last)
+}
+
+/// The keys that a record shows by this text, and that come before the one that a lookup finds, in their order; each with a key
+/// before it and, but for unlikely ids, after all others. `None`: there is no other before it.
+fn lesser_keys(id: &RecordId) -> Vec<(Key, Option<Key>)> {
+    let double = |value| text::key(&Bson::Double(value));
+    match id.as_str() {
+        "MinKey" => vec![(Key::min(), None)],
+        "null" => vec![
+            (Key::null(), Some(Key::min())),
+            (double(f64::NAN), Some(Key::null())),
+            (double(f64::NEG_INFINITY), Some(double(f64::NAN))),
+            (double(f64::INFINITY), Some(double(f64::MAX))),
+        ],
+        // The string comes before the others that the text denotes, except for numbers.
+        shown if id.keys().iter().any(|key| *key > Key::string(shown)) => {
+            let mut before = shown.to_owned();
+            if let Some(last) = before.pop().and_then(|last| ('\0'..last).next_back()) {
+                before.extend([last, char::MAX]);
+            }
+            vec![(Key::string(shown), Some(Key::string(&before)))]
+        }
+        _ => Vec::new(),
+    }
 }
 
 /// A key before nearly all others of the same type.
@@ -201,8 +232,16 @@ fn link(settings: &Settings, parameters: &[(String, String)], cursor: &str) -> R
     }
     let _ = write!(text, "after={cursor}>; rel=\"next\"");
     HeaderValue::try_from(text).ok().filter(|link| link.len() <= LINK_MAX).ok_or_else(|| {
-        let detail = "The link to the next page would be too long, because of the last record's `_id` or the values that it is \
-                      sorted by. Leave `limit` out, continue with `after_id`, or sort by another field.";
+        let detail = match cursor.len() > LINK_MAX / 2 {
+            true => {
+                "The link to the next page would exceed 8 KiB, because of the last record's `_id` or the values that it is sorted \
+                 by. Leave `limit` out, continue with `after_id`, or sort by another field."
+            }
+            false => {
+                "The link to the next page, which repeats the parameters, would exceed 8 KiB. Name fewer or shorter values and \
+                 fields."
+            }
+        };
         Problem::bad("limit", detail)
     })
 }

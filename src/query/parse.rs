@@ -239,7 +239,7 @@ fn clause(parameter: &str, value: &str) -> Result<Clause, QueryError> {
         );
         QueryError::new(parameter, detail)
     };
-    Ok(Clause(vec![predicate(parameter, value, unknown)?]))
+    Ok(Clause(vec![predicate(parameter, value, false, unknown)?]))
 }
 
 /// Parses the value of `or`, such as `(a.eq=1,b.in=(2,3))`. Percent signs are decoded already; characters are escaped by a
@@ -268,14 +268,13 @@ fn any_of(value: &str) -> Result<Vec<Predicate>, QueryError> {
             Some((_, "in")) => {
                 return Err(wrong(format!("In `or`, the values of `{shown}` stand in parentheses: `{shown}=(1,2)`.")));
             }
-            _ if operand.starts_with('"') => operand.to_owned(),
-            _ if has_parenthesis(operand) => {
+            _ if !operand.starts_with('"') && has_parenthesis(operand) => {
                 return Err(wrong(format!(
                     "In `or`, the text of `{shown}` has parentheses: put it in double quotes, or a backslash before each of them. \
                      An `or` has no other `or` in it."
                 )));
             }
-            _ => literal(operand).into(),
+            _ => operand.to_owned(),
         };
         let unknown = |name: &str| {
             let operators = OPERATORS.join(", ");
@@ -284,7 +283,7 @@ fn any_of(value: &str) -> Result<Vec<Predicate>, QueryError> {
             );
             QueryError::new("or", detail)
         };
-        predicate(name, &operand, unknown).map_err(|error| QueryError::new("or", error.detail))
+        predicate(name, &operand, true, unknown).map_err(|error| QueryError::new("or", error.detail))
     };
     filters.into_iter().map(filter).collect()
 }
@@ -294,16 +293,24 @@ fn has_parenthesis(text: &str) -> bool {
     split(text, '(').len() > 1 || split(text, ')').len() > 1
 }
 
-/// Parses `path.operator` and a value.
-fn predicate(parameter: &str, value: &str, unknown: impl Fn(&str) -> QueryError) -> Result<Predicate, QueryError> {
+/// Parses `path.operator` and a value. With `is_escaped`, characters of a text that is not in quotes are escaped by a backslash.
+fn predicate(
+    parameter: &str,
+    value: &str,
+    is_escaped: bool,
+    unknown: impl Fn(&str) -> QueryError,
+) -> Result<Predicate, QueryError> {
     let unknown = || unknown(&quoted(parameter));
     let parts = split(parameter, '.');
     let Some((operator, names)) = parts.split_last().filter(|(_, names)| !names.is_empty()) else {
         return Err(unknown());
     };
-    let text = |value: &str| {
-        Text::parse(value).map_err(|wrong| QueryError::new(parameter, format!("In `{}`, {wrong}.", quoted(parameter))))
+    let read = |value: &str, is_escaped: bool| match is_escaped && !value.starts_with('"') {
+        true => Ok(Text::Plain(literal(value).into())),
+        false => Text::parse(value)
+            .map_err(|wrong| QueryError::new(parameter, format!("In `{}`, {wrong}.", quoted(parameter)))),
     };
+    let text = |value: &str| read(value, is_escaped);
     let compare =
         |comparison| Ok::<_, QueryError>(text(value)?.ranges(comparison).into_iter().map(range).collect::<Vec<_>>());
     let any = match operator.as_str() {
@@ -313,10 +320,7 @@ fn predicate(parameter: &str, value: &str, unknown: impl Fn(&str) -> QueryError)
             if values.len() > MAX_VALUES {
                 return Err(QueryError::new(parameter, format!("At most {MAX_VALUES} values can be listed.")));
             }
-            let texts = values.iter().map(|value| match value.starts_with('"') {
-                true => text(value),
-                false => text(&literal(value)),
-            });
+            let texts = values.iter().map(|value| read(value, true));
             equals(&texts.collect::<Result<Vec<_>, _>>()?)
         }
         "gt" => compare(Comparison::Greater)?,

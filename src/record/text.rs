@@ -128,7 +128,8 @@ pub fn time(text: &str) -> Option<Time> {
     };
     let offset = match offset {
         [b'Z' | b'z'] => 0,
-        [sign @ (b'+' | b'-'), offset @ ..] => {
+        // In a URL, a plus that is not percent-encoded is a space.
+        [sign @ (b'+' | b'-' | b' '), offset @ ..] => {
             let (minutes, rest) = hours_and_minutes(offset)?;
             if !rest.is_empty() {
                 return None;

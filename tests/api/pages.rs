@@ -196,6 +196,29 @@ async fn behind_an_id_that_is_gone_and_may_have_been_of_two_types_nothing_is_lef
 }
 
 #[tokio::test]
+async fn behind_a_text_that_several_ids_are_shown_by_nothing_is_left_out() {
+    let lines = [
+        r#"{"_id":{"$minKey":1}}"#,
+        r#"{"_id":null}"#,
+        r#"{"_id":{"$numberDouble":"NaN"}}"#,
+        r#"{"_id":1}"#,
+        r#"{"_id":{"$numberDouble":"Infinity"}}"#,
+        r#"{"_id":"507f1f77bcf86cd799439011"}"#,
+        r#"{"_id":"b"}"#,
+        r#"{"_id":{"$oid":"507f1f77bcf86cd799439011"}}"#,
+    ];
+    let server = Server::over(memory(&lines).await).await;
+    for (after, rest) in [("MinKey", 7), ("null", 6), ("1", 4), ("507f1f77bcf86cd799439011", 2), ("b", 1)] {
+        let answer = server.get(&format!("/api/v1/records?after_id={after}")).await;
+        assert_eq!(ids(&answer).len(), rest, "after {after}: {}", answer.body);
+    }
+    for (line, rest) in [(r#"{"_id":{"$numberDouble":"NaN"}}"#, 1), (r#"{"_id":{"$numberDouble":"Infinity"}}"#, 0)] {
+        let server = Server::over(memory(&[line, r#"{"_id":7}"#]).await).await;
+        assert_eq!(ids(&server.get("/api/v1/records?after_id=null").await).len(), rest, "{line} is shown as null");
+    }
+}
+
+#[tokio::test]
 async fn pages_that_nobody_reads_leave_room_for_others_once_they_are_gone() {
     let lines: Vec<_> = (0..100).map(|id| format!(r#"{{"_id":{id},"text":"{}"}}"#, "x".repeat(20_000))).collect();
     let store = memory(&lines.iter().map(String::as_str).collect::<Vec<_>>()).await;
@@ -218,11 +241,16 @@ async fn pages_that_nobody_reads_leave_room_for_others_once_they_are_gone() {
 
 #[tokio::test]
 async fn a_link_that_would_be_too_long_is_400() {
-    let long = "x".repeat(8_000);
+    let long = "x".repeat(7_000);
     let server = Server::over(memory(&[&format!(r#"{{"_id":"{long}"}}"#), r#"{"_id":"y"}"#]).await).await;
     let answer = server.get("/api/v1/records?limit=1").await;
     assert_eq!((answer.status, answer.problem()["parameter"].as_str()), (400, Some("limit")));
+    assert!(answer.problem()["detail"].as_str().unwrap().contains("`_id`"), "{}", answer.body);
     assert_eq!(ids(&server.get("/api/v1/records?limit=2").await).len(), 2);
+    let server = Server::over(numbers(3).await).await;
+    let answer = server.get(&format!("/api/v1/records?v.ne={long}{long}&limit=1")).await;
+    assert_eq!((answer.status, answer.problem()["parameter"].as_str()), (400, Some("limit")));
+    assert!(answer.problem()["detail"].as_str().unwrap().contains("shorter values"), "{}", answer.body);
 }
 
 #[tokio::test]

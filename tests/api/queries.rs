@@ -61,6 +61,19 @@ async fn fields_are_kept_in_the_order_of_the_record(#[case] query: &str, #[case]
 }
 
 #[rstest]
+#[case::in_an_or(r#"or=(t.eq=\"x\")"#, &[1])]
+#[case::in_a_list(r#"t.in=\"x\",y"#, &[1])]
+#[case::in_a_list_of_an_or(r#"or=(t.in=(\"x\",y))"#, &[1])]
+#[case::at_the_beginning_alone(r#"or=(t.starts=\"x)"#, &[1])]
+#[case::without_a_backslash(r#"or=(t.eq="x")"#, &[2])]
+#[tokio::test]
+async fn a_quote_after_a_backslash_belongs_to_the_text(#[case] query: &str, #[case] expected: &[i64]) {
+    let server = Server::over(memory(&[r#"{"_id":1,"t":"\"x\""}"#, r#"{"_id":2,"t":"x"}"#]).await).await;
+    let query = query.replace('"', "%22").replace('\\', "%5C");
+    assert_eq!(found::<i64>(&server, &query).await, expected, "{query}");
+}
+
+#[rstest]
 #[case::no_parentheses("z.eq=1,z.eq=2", "in parentheses")]
 #[case::not_closed("(z.eq=1", "in parentheses")]
 #[case::empty("()", "is not a filter")]
@@ -172,6 +185,7 @@ const DATES: &[&str] = &[
 #[case("t.in=2024-01-02T00:00:00.500000Z,2024-01-01T12:00:00Z", &[1, 3])]
 #[case("t.gte=2024-01-01T23:00:00-05:00", &[4])]
 #[case("t.gte=2024-01-02T01:00:00%2B01:00", &[2, 3])]
+#[case::a_plus_that_is_not_encoded("t.gte=2024-01-02T01:00:00+01:00", &[2, 3])]
 #[case("t.gt=2024-01-02T00:00:00.4999Z", &[3])]
 #[case("t.lte=2024-01-02", &[1, 2, 3, 4])]
 #[case("t.gt=2024-01-01", &[2, 3, 4])]
