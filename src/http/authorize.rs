@@ -6,12 +6,13 @@ use axum::extract::Request;
 use axum::http::header::{AUTHORIZATION, VARY, WWW_AUTHENTICATE};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
+use futures::TryFutureExt;
 use futures::future::{Either, ready};
 use tower::service_fn;
 
 use super::layered::Layered;
 use super::problem::Problem;
-use super::rate_limit::{Client, RateLimiter, Remaining};
+use super::rate_limit::{Client, RateLimiter};
 use super::response::VARY_BY_CALLER;
 use super::settings::Settings;
 use crate::auth::{Caller, KEY_PREFIX, KeyFile, Scope};
@@ -44,8 +45,8 @@ impl Credentials {
 }
 
 /// Calls `inner` if the request has a key or a token with `scope`, and responds with 401 or 403 otherwise. The response carries
-/// the caller in its extensions, for the access log. Each request is counted by `limiter`: for its caller, or without a valid key
-/// or token for its address.
+/// the caller in its extensions, for the access log and the metrics, also if the caller lacks the scope. Each request is counted by
+/// `limiter`: for its caller, or without a valid key or token for its address.
 ///
 /// tower-http's `AsyncRequireAuthorizationLayer` would clone the service for each request, and adds nothing else.
 pub fn require_scope(
@@ -55,48 +56,47 @@ pub fn require_scope(
     mut inner: impl Layered,
 ) -> impl Layered {
     service_fn(move |request: Request| {
-        let authorized = authorize(&credentials, scope, request.headers());
-        let counted = limiter.as_ref().map(|limiter| match &authorized {
+        let caller = authenticate(&credentials, request.headers());
+        let counted = limiter.as_ref().map(|limiter| match &caller {
             Ok(caller) => limiter.count(Client::Caller(&caller.id)),
             Err(_) => limiter.count(Client::Address(limiter.address(&request))),
         });
-        let (authorized, remaining) = match (authorized, counted.transpose()) {
-            (authorized, Ok(remaining)) => (authorized.map_err(Refusal::into_response), remaining),
-            (_, Err(refused)) => (Err(refused.into_response()), None),
+        let (caller, refused, remaining) = match (caller, counted.transpose()) {
+            (caller, Err(refused)) => (caller.ok(), Some(refused.into_response()), None),
+            (Err(refusal), Ok(remaining)) => (None, Some(refusal.into_response()), remaining),
+            (Ok(caller), Ok(remaining)) => {
+                let refused = (!caller.scopes.contains(scope)).then(|| Refusal::Scope(scope).into_response());
+                (Some(caller), refused, remaining)
+            }
         };
-        match authorized {
-            Ok(caller) => {
-                let response = inner.call(request);
-                Either::Left(async move {
-                    let mut response = response.await?;
-                    if response.headers().get(VARY) != Some(&VARY_BY_CALLER) {
-                        response.headers_mut().append(VARY, HeaderValue::from_static("authorization"));
-                    }
-                    response.extensions_mut().insert(caller);
-                    add(remaining, &mut response);
-                    Ok(response)
-                })
+        let response = match refused {
+            Some(response) => Either::Left(ready(Ok(response))),
+            None => Either::Right(inner.call(request).map_ok(vary_by_caller)),
+        };
+        response.map_ok(move |mut response| {
+            if let Some(caller) = caller {
+                response.extensions_mut().insert(caller);
             }
-            Err(mut response) => {
-                add(remaining, &mut response);
-                Either::Right(ready(Ok(response)))
+            if let Some(remaining) = remaining {
+                remaining.add_to(response.headers_mut());
             }
-        }
+            response
+        })
     })
 }
 
-fn add(remaining: Option<Remaining>, response: &mut Response) {
-    if let Some(remaining) = remaining {
-        remaining.add_to(response.headers_mut());
+fn vary_by_caller(mut response: Response) -> Response {
+    if response.headers().get(VARY) != Some(&VARY_BY_CALLER) {
+        response.headers_mut().append(VARY, HeaderValue::from_static("authorization"));
     }
+    response
 }
 
-fn authorize(credentials: &Credentials, scope: Scope, headers: &HeaderMap) -> Result<Arc<Caller>, Refusal> {
+fn authenticate(credentials: &Credentials, headers: &HeaderMap) -> Result<Arc<Caller>, Refusal> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let value = values.next().ok_or(Refusal::Missing)?;
     let bearer = bearer(value).filter(|_| values.next().is_none()).ok_or(Refusal::Malformed)?;
-    let caller = credentials.find(bearer)?;
-    if caller.scopes.contains(scope) { Ok(caller) } else { Err(Refusal::Scope(scope)) }
+    credentials.find(bearer)
 }
 
 /// The token of `Bearer TOKEN`. The name of a scheme is case-insensitive (RFC 9110, section 11.1).

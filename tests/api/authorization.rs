@@ -103,8 +103,10 @@ async fn a_response_with_a_key_stays_out_of_shared_caches_and_is_counted_by_name
     let answer = guarded.get("/api/v1/records/Au", &format!("Bearer {}", guarded.reader.secret)).await;
     assert_eq!(answer.header("cache-control"), Some("private, no-cache"));
     guarded.get("/api/v1/records/Unknown", &format!("Bearer {}", guarded.reader.secret)).await;
+    // Refused, since the key has another scope.
+    assert_eq!(guarded.get("/metrics", &format!("Bearer {}", guarded.reader.secret)).await.status, 403);
     let metrics = guarded.get("/metrics", &format!("Bearer {}", guarded.scraper.secret)).await;
-    assert!(metrics.body.contains(r#"records_http_requests_by_key_total{key="reader"} 2"#), "{}", metrics.body);
+    assert!(metrics.body.contains(r#"records_http_requests_by_key_total{key="reader"} 3"#), "{}", metrics.body);
     assert!(!metrics.body.contains(&guarded.reader.secret));
 }
 
