@@ -233,7 +233,15 @@ impl<'a> Documents<'a> {
                     return Ok(Some(Err(InvalidDocument { place, reason })));
                 }
             }
-            Some(_) if !first => return self.end("a comma is missing between two elements of the array"),
+            Some(b'{') if !first => {
+                self.form = Form::Array { first: true };
+                let place = self.window.place_at(0, true);
+                let reason = "a comma is missing before this element of the array".to_owned();
+                return Ok(Some(Err(InvalidDocument { place, reason })));
+            }
+            Some(_) if !first => {
+                return self.end("a comma is missing between two elements of the array: nothing after it was read");
+            }
             Some(_) => {}
         }
         self.form = Form::Array { first: false };
@@ -293,12 +301,14 @@ impl<'a> Documents<'a> {
             }
             Extent::TooLong => {
                 let place = self.window.place_at(0, false);
+                let mut reason = format!("it is longer than {MAX_TEXT_BYTES} bytes");
                 if in_array || self.has_long_documents {
                     self.form = Form::Ended;
+                    reason += ": nothing after it was read";
                 } else {
                     self.window.skip_line()?;
                 }
-                Ok(Err(InvalidDocument { place, reason: format!("it is longer than {MAX_TEXT_BYTES} bytes") }))
+                Ok(Err(InvalidDocument { place, reason }))
             }
         }
     }

@@ -212,9 +212,12 @@ fn lines_are_read_and_bad_ones_named(#[case] text: &str, #[case] expected: &[&st
     "line 4: it has no `_id`",
     "line 4, column 13: expected value",
 ])]
-#[case::missing_comma(r#"[{"_id":1} {"_id":2}]"#, &[
+#[case::missing_comma("[{\"_id\":1},{\"_id\":2}\n {\"_id\":3},{\"_id\":4}]", &[
     "1",
-    "line 1: a comma is missing between two elements of the array",
+    "2",
+    "line 2, column 2: a comma is missing before this element of the array",
+    "3",
+    "4",
 ])]
 #[case::two_commas(r#"[{"_id":1},,{"_id":2}]"#, &[
     "1",
@@ -229,7 +232,7 @@ fn lines_are_read_and_bad_ones_named(#[case] text: &str, #[case] expected: &[&st
 ])]
 #[case::brace_too_many(r#"[{"_id":1}},{"_id":2}]"#, &[
     "1",
-    "line 1: a comma is missing between two elements of the array",
+    "line 1: a comma is missing between two elements of the array: nothing after it was read",
 ])]
 #[case::end_missing("[{\"_id\":1},\n{\"_id\":2}\n", &[
     "1",
@@ -554,7 +557,7 @@ mod compressed {
     fn where_reading_stops_early_corrupted_data_is_named_as_the_cause() {
         let bson = [bson::doc! { "_id": 1 }.to_vec().unwrap(), b"\xff\xff\xff\x7f and more".to_vec()].concat();
         let python = b"{'_id': 1}\n{\"_id\": 2}\n";
-        let array = b"[{\"_id\":1},\n{\"_id\":2}\n{\"_id\":3}]";
+        let array = b"[{\"_id\":1},\n{\"_id\":2}}\n{\"_id\":3}]";
         for (file, says) in
             [(&bson[..], "its length cannot be"), (python, "strings have"), (array, "a comma is missing")]
         {
