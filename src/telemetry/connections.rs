@@ -30,7 +30,7 @@ impl Connections {
             "Connections closed before TLS began on them",
             failed_handshakes,
         );
-        let help = "Connections closed at once because their address had --max-connections-per-address";
+        let help = "Connections closed at once because their address had reached --max-connections-per-address";
         registry.register("http_connections_rejected", help, rejected);
     }
 
