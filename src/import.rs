@@ -49,8 +49,12 @@ pub struct ImportSummary {
 /// The reason why an import failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("cannot read the input: {0}")]
-    Input(#[source] io::Error),
+    #[error("cannot read the input: {error}{}", if *stored == 0 { String::new() } else { format!(". {stored} documents were stored before") })]
+    Input {
+        #[source]
+        error: io::Error,
+        stored: u64,
+    },
     #[error(
         "cannot keep the input in a temporary file: {0}. Set TMPDIR to a directory that can be written to, in a container to \
          one that is mounted for it; or import a file by its name, which needs none"
@@ -199,7 +203,7 @@ async fn storing(
     let read = reader.await.unwrap_or_else(|panic| Err(ReadError::Input(io::Error::other(panic))));
     match read {
         Ok(skipped) => Ok(ImportSummary { stored, skipped }),
-        Err(ReadError::Input(error)) => Err(Error::Input(error)),
+        Err(ReadError::Input(error)) => Err(Error::Input { error, stored }),
         Err(ReadError::Temporary(error)) => Err(Error::Temporary(error)),
         Err(ReadError::Format(reason)) => Err(Error::Format { reason, stored }),
         Err(ReadError::Invalid { bad, all }) => Err(Error::Invalid(bad, all)),
@@ -362,7 +366,15 @@ fn load(
     let (mut size, mut skipped) = (0, 0);
     let mut outcome = Ok(());
     while let Some(document) = documents.next() {
-        match document.map_err(ReadError::Input)? {
+        let document = match document {
+            Ok(document) => document,
+            // The documents before it are stored.
+            Err(error) => {
+                outcome = Err(ReadError::Input(error));
+                break;
+            }
+        };
+        match document {
             Ok(document) => {
                 size += document.bson().len();
                 batch.push(document);

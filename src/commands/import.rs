@@ -1,5 +1,6 @@
 //! `records import`.
 
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -60,7 +61,8 @@ impl Default for Bar {
 
 impl Progress for Bar {
     fn bad(&mut self, bad: &InvalidDocument) {
-        self.0.suspend(|| eprintln!("{bad}"));
+        // Standard error may be closed.
+        let _ = self.0.suspend(|| writeln!(io::stderr(), "{bad}"));
     }
 
     fn begin(&mut self, doing: &'static str, bytes: Option<u64>) {

@@ -116,6 +116,10 @@ impl Format {
         let matches = |offset: usize, bytes: &[u8]| head.get(offset..).is_some_and(|rest| rest.starts_with(bytes));
         // Only texts may begin with white space.
         let text = head.trim_ascii_start();
+        // The length at the beginning of BSON may look like any signature, but hardly like the first three bytes of gzip.
+        if bson_name(head).is_some_and(|name| !name.is_empty()) && !head.starts_with(b"\x1f\x8b\x08") {
+            return Self::Bson;
+        }
         let signature = SIGNATURES.iter().find(|(offset, bytes, format)| {
             let is_text = matches!(format, Unsupported(_)) && bytes.is_ascii() && !bytes.contains(&0) && *offset == 0;
             matches(*offset, bytes) || (is_text && text.starts_with(bytes))
@@ -136,16 +140,17 @@ impl Format {
 
 /// Returns true if the head has a plausible document length and element type, which no text has.
 fn is_bson(head: &[u8]) -> bool {
-    let [a, b, c, d, kind, rest @ ..] = head else { return false };
-    match usize::try_from(i32::from_le_bytes([*a, *b, *c, *d])) {
-        Ok(5) => *kind == 0,
-        Ok(length @ 6..) => {
-            let is_name = |name: &[u8]| name.iter().all(|byte| !byte.is_ascii_control());
-            let name = rest.split(|byte| *byte == 0).next().unwrap_or_default();
-            length <= MAX_BSON_BYTES && ElementType::from(*kind).is_some() && rest.len() > name.len() && is_name(name)
-        }
-        _ => false,
-    }
+    head.starts_with(b"\x05\0\0\0\0") || bson_name(head).is_some()
+}
+
+/// Returns the name of the first element; `None` if the head is no BSON, or an empty document.
+fn bson_name(head: &[u8]) -> Option<&str> {
+    let [a, b, c, d, kind, rest @ ..] = head else { return None };
+    let length = usize::try_from(i32::from_le_bytes([*a, *b, *c, *d])).ok()?;
+    ElementType::from(*kind).filter(|_| (6..=MAX_BSON_BYTES).contains(&length))?;
+    let end = memchr::memchr(0, rest)?;
+    let name = std::str::from_utf8(&rest[..end]).ok()?;
+    (!name.bytes().any(|byte| byte.is_ascii_control())).then_some(name)
 }
 
 /// Returns the byte order if the head is ASCII in UTF-16 that begins a JSON text. BSON is not mistaken for it: after a length that
@@ -248,5 +253,35 @@ impl<R: Read> Read for Utf16Reader<R> {
         buffer[..count].copy_from_slice(&self.text[self.passed..self.passed + count]);
         self.passed += count;
         Ok(count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Format, MAX_BSON_BYTES};
+
+    #[test]
+    fn bson_is_known_whatever_its_length_looks_like() {
+        // The beginning of gzip.
+        let is_ambiguous = |length: usize| length & 0xff_ffff == 0x08_8b1f;
+        let lengths = (13..=70_000).chain((70_000..MAX_BSON_BYTES).step_by(101));
+        for length in lengths.filter(|length| !is_ambiguous(*length)) {
+            let head = [&(length as i32).to_le_bytes(), &b"\x02_id\0\x02\0\0\0x\0"[..]].concat();
+            assert_eq!(Format::detect(&head), Format::Bson, "{length} bytes");
+        }
+    }
+
+    #[test]
+    fn what_begins_like_the_length_of_bson_is_still_known() {
+        let utf16 = |text: &str| text.encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<u8>>();
+        for (head, format) in [
+            (b"\x1f\x8b\x08\0\x02\x61\x62\x63\0\x03".to_vec(), Format::Gzip),
+            (utf16("{\n\"_id\":1}"), Format::Utf16 { big_endian: false }),
+            (utf16("\u{feff}{\n\"_id\":1}"), Format::Utf16 { big_endian: false }),
+            (utf16("\u{feff}[\r\n{\"_id\":1}]"), Format::Utf16 { big_endian: false }),
+            (b"\x05\0\0\0\0".to_vec(), Format::Bson),
+        ] {
+            assert_eq!(Format::detect(&head), format, "{head:?}");
+        }
     }
 }

@@ -24,12 +24,13 @@ impl Quoted {
     }
 }
 
-/// Replaces special numbers outside of strings by type wrappers. Returns `None` if the text has no such number.
+/// Replaces special numbers outside of strings by type wrappers, in the first object or array: many others may follow on the line.
+/// Returns `None` if it has no such number.
 pub fn quote_special_numbers(text: &[u8]) -> Option<Quoted> {
     let mut quoted = Quoted { text: Vec::new(), wrappers: Vec::new() };
     let (mut in_string, mut escaped, mut may_begin, mut copied) = (false, false, true, 0);
-    let mut at = 0;
-    while let Some(&byte) = text.get(at) {
+    let (mut at, mut depth, mut is_whole) = (0, 0_usize, false);
+    while let Some(&byte) = text.get(at).filter(|_| !is_whole) {
         let rest = &text[at..];
         let word = SPECIAL_NUMBERS.into_iter().find(|word| {
             let after = rest.strip_prefix(*word).map(|after| (after.first(), after.trim_ascii_start().first()));
@@ -59,10 +60,18 @@ pub fn quote_special_numbers(text: &[u8]) -> Option<Quoted> {
         } else {
             in_string = byte == b'"';
             may_begin = matches!(byte, b':' | b'[' | b',') || (may_begin && byte.is_ascii_whitespace());
+            match byte {
+                b'{' | b'[' => depth += 1,
+                b'}' | b']' => {
+                    depth = depth.saturating_sub(1);
+                    is_whole = depth == 0;
+                }
+                _ => {}
+            }
         }
         at += 1;
     }
-    quoted.text.extend_from_slice(&text[copied..]);
+    quoted.text.extend_from_slice(&text[copied..at]);
     (!quoted.wrappers.is_empty()).then_some(quoted)
 }
 

@@ -1,5 +1,6 @@
 //! `records import`: the whole file or nothing of it.
 
+use std::fs;
 use std::io::Write;
 use std::process::{Command, Stdio};
 
@@ -13,6 +14,51 @@ const BAD: &str = "{\"_id\": 1}\n{\"_id\": 2, \"a\": }\n\n{\"_id\": [3]}\n{\"_id
 /// Returns the records of the store, read by a second process.
 fn list(directory: &tempfile::TempDir, store: &str) -> String {
     Serving::start(directory, &["--store", store, "--seed", "none"]).get("/api/v1/records").1
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+#[cfg_attr(not(feature = "sled"), ignore = "this build has no store on disk")]
+fn invalid_documents_that_nobody_can_read_of_keep_no_others_from_being_stored() {
+    for store in persistent_stores() {
+        let directory = directory();
+        fs::write(directory.path().join("bad"), BAD).unwrap();
+        let mut command = records(&directory, &["import", "bad", "--skip-invalid", "--store", &store]);
+        command.stderr(fs::File::options().write(true).open("/dev/full").unwrap());
+        assert_eq!(command.stdout(Stdio::null()).status().unwrap().code(), Some(3));
+        assert_eq!(list(&directory, &store), r#"[{"_id":1},{"_id":4}]"#);
+    }
+}
+
+#[test]
+#[cfg_attr(not(feature = "sled"), ignore = "this build has no store on disk")]
+fn what_was_read_before_damaged_utf_16_is_stored_and_counted_where_damage_is_accepted() {
+    for store in persistent_stores() {
+        let directory = directory();
+        let text: String = (0..20_000).map(|id| format!("{{\"_id\":{id}}}\n")).collect();
+        let mut bytes: Vec<u8> =
+            "\u{feff}".encode_utf16().chain(text.encode_utf16()).flat_map(u16::to_le_bytes).collect();
+        // Half of a surrogate pair.
+        bytes.extend([0x00, 0xd8, 0x20, 0x00]);
+        fs::write(directory.path().join("utf16"), bytes).unwrap();
+        let output = run(&directory, &["import", "utf16", "--skip-invalid", "--store", &store], "");
+        assert_eq!(code(&output), 1, "{}", stderr(&output));
+        let errors = stderr(&output);
+        let (_, rest) = errors.split_once("surrogates in it. ").unwrap_or_else(|| panic!("{errors}"));
+        let stored: usize = rest.split(' ').next().unwrap().parse().unwrap();
+        assert!(rest.contains("documents were stored before") && stored > 10_000, "{errors}");
+        assert_eq!(list(&directory, &store).matches("_id").count(), stored);
+    }
+}
+
+#[test]
+fn many_documents_with_numbers_that_json_lacks_may_stand_on_one_line() {
+    let directory = directory();
+    let documents: Vec<_> =
+        (0..5_000).map(|id| format!(r#"{{"_id":{id},"a":NaN,"t":"{}"}}"#, "x".repeat(100))).collect();
+    // Reading all of the rest of the line for each would take minutes.
+    let output = run(&directory, &["import", "-", "--store", "memory:"], &format!("[{}]", documents.join(",")));
+    assert!(stdout(&output).starts_with("5000 documents stored"), "{}", stderr(&output));
 }
 
 #[test]
