@@ -252,6 +252,8 @@ fn bind(setting: &str, address: &ListenAddress) -> Result<Bound, CliError> {
     for address in address.resolve().map_err(|error| cannot_listen(&name, &error))? {
         match server::bind(address) {
             Ok(socket) => return Ok(Bound { name, socket }),
+            // Clients would reach the other program by the first address.
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => return Err(cannot_listen(&name, &error)),
             Err(error) => failure = error,
         }
     }
@@ -343,6 +345,10 @@ async fn reload(values: Vec<Arc<dyn Reload>>) {
 }
 
 async fn fill(store: &dyn EmbeddedStore, seed: &Seed) -> Result<(), CliError> {
+    // The seed of a full store is not opened: it may be a pipe without a writer.
+    if store.loading()?.is_none() && !store.is_empty()? {
+        return Ok(());
+    }
     let (shown, seed) = match (seed, store::SEED) {
         (Seed::None, _) | (Seed::BuiltIn, None) => ("none".to_owned(), None),
         (Seed::BuiltIn, Some(seed)) => {

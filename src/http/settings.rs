@@ -171,6 +171,14 @@ impl Settings {
             let is_origin = origin.split_once("://").is_some_and(|(scheme, host)| {
                 [scheme, host].iter().all(|part| !part.is_empty() && !part.contains(strange))
             });
+            let default_port = match origin.split_once("://") {
+                Some(("https", _)) => ":443",
+                Some(("http", _)) => ":80",
+                _ => "/",
+            };
+            if let Some(right) = origin.strip_suffix(default_port).filter(|_| is_origin) {
+                return Err(format!("a browser leaves out the port of {origin:?}: write it as in {right}"));
+            }
             if !is_origin && origin != "*" && origin != "null" {
                 return Err(format!("{origin:?} is not an origin: write it as in https://example.com, or * for all"));
             }

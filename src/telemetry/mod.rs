@@ -51,11 +51,10 @@ pub struct Telemetry {
 }
 
 #[derive(Debug, thiserror::Error)]
-#[error("the log filter {text:?} is wrong: {error}")]
+#[error("the log filter {text:?} is wrong: {reason}")]
 pub struct InvalidFilter {
     text: String,
-    #[source]
-    error: ParseError,
+    reason: String,
 }
 
 impl Telemetry {
@@ -90,7 +89,14 @@ pub fn resident_memory() -> Option<u64> {
 pub fn parse_filter(text: &str) -> Result<Targets, InvalidFilter> {
     // `Targets` reads an empty part as `error`.
     let parts: Vec<&str> = text.split(',').map(str::trim).filter(|part| !part.is_empty()).collect();
-    let filter: Targets = parts.join(",").parse().map_err(|error| InvalidFilter { text: text.to_owned(), error })?;
+    let invalid = |reason: String| InvalidFilter { text: text.to_owned(), reason };
+    // `Targets` reads a level that is mistyped as a module, and switches everything else off.
+    if let Some(part) = parts.iter().find(|part| !part.contains('=') && part.parse::<LevelFilter>().is_err()) {
+        return Err(invalid(format!(
+            "{part:?} is no level: use off, error, warn, info, debug or trace, or for a module {part}=debug"
+        )));
+    }
+    let filter: Targets = parts.join(",").parse().map_err(|error: ParseError| invalid(error.to_string()))?;
     Ok(filter.with_target(trace::TARGET, LevelFilter::OFF))
 }
 

@@ -102,6 +102,8 @@ fn completions_are_printed_for_every_shell(#[values("bash", "zsh", "fish", "elvi
 #[case::no_threads(&["--worker-threads", "0"], 2, "from 1 to 1024")]
 #[case::requests_to_log(&["--access-log", "some"], 2, "possible values: all, errors, off")]
 #[case::log_filter(&["--store", "memory:", "--log", "records=loud"], 2, "log filter")]
+#[case::origin_with_a_default_port(&["--store", "memory:", "--cors-origin", "https://a.example:443"], 2, "write it as in https://a.example")]
+#[case::log_level(&["--store", "memory:", "--log", "warning"], 2, "\"warning\" is no level: use off, error, warn, info, debug or trace")]
 #[case::seed_that_is_not_there(&["--store", "memory:", "--seed", "nothing.jsonl"], 1, "nothing.jsonl")]
 #[case::address_of_another_machine(&["--store", "memory:", "--listen", "192.0.2.1:1"], 1, "cannot listen on 192.0.2.1:1")]
 #[case::address_of_no_machine(&["--store", "memory:", "--listen", "nowhere.invalid:1"], 1, "cannot listen on nowhere.invalid:1 (--listen)")]

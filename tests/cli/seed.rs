@@ -235,6 +235,19 @@ fn nobody_can_connect_while_a_seed_is_read() {
 
 #[cfg(target_os = "linux")]
 #[test]
+#[cfg_attr(not(feature = "sled"), ignore = "this build has no store on disk")]
+fn the_seed_of_a_full_store_is_not_waited_for() {
+    for store in persistent_stores() {
+        let directory = directory();
+        assert_eq!(code(&run(&directory, &["import", "-", "--store", &store], "{\"_id\":1}\n")), 0);
+        let pipe = directory.path().join("pipe");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        let serving = Serving::start(&directory, &["--store", &store, "--seed", "pipe"]);
+        assert_eq!(serving.get("/api/v1/records").1, r#"[{"_id":1}]"#);
+    }
+}
+
+#[test]
 fn a_stop_while_nobody_writes_the_seed_is_a_stop() {
     let directory = directory();
     make_pipe(&directory);

@@ -113,8 +113,12 @@ impl Directory {
         self.restore_backup()?;
         remove(&partial)?;
         if self.database().is_dir() {
-            copy(&self.database(), &partial)?;
-            fs::rename(partial, self.path.join(BACKUP))?;
+            let made = copy(&self.database(), &partial).and_then(|()| fs::rename(&partial, self.path.join(BACKUP)));
+            if made.is_err() {
+                // The disk may be full, and others need it.
+                let _ = remove(&partial);
+            }
+            made?;
             // Before sled changes what was copied.
             sync_names(&self.path);
         }
