@@ -28,6 +28,9 @@ impl From<IpAddr> for ClientNetwork {
     }
 }
 
+/// The length of the prefix `::ffff:0:0/96`.
+const MAPPED_BITS: u8 = 96;
+
 /// An IP network, as `192.0.2.0/24`, or a single address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Network(IpNet);
@@ -37,7 +40,15 @@ impl FromStr for Network {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let network = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
-        network.map(Self).map_err(|_| "it must be an IP network or address, as in 10.0.0.0/8, 192.0.2.1 or fd00::/8")
+        let network =
+            network.map_err(|_| "it must be an IP network or address, as in 10.0.0.0/8, 192.0.2.1 or fd00::/8")?;
+        // A socket of IPv6 that also accepts IPv4 shows such addresses as `::ffff:192.0.2.1`, and they are compared as IPv4.
+        match (network.addr().to_canonical(), network.prefix_len().checked_sub(MAPPED_BITS)) {
+            (address @ IpAddr::V4(_), Some(length)) if network.addr().is_ipv6() => {
+                IpNet::new(address, length).map(Self).map_err(|_| "its prefix is too long")
+            }
+            _ => Ok(Self(network)),
+        }
     }
 }
 

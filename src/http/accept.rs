@@ -5,6 +5,7 @@
 use axum::http::header::ACCEPT;
 use axum::http::{HeaderMap, HeaderValue};
 
+use super::count::split_unquoted;
 use super::problem::Problem;
 
 /// A format of records.
@@ -121,15 +122,18 @@ impl<'a> Range<'a> {
     }
 }
 
+/// A value may be a token or, with the same meaning, a quoted string
+/// ([RFC 9110, section 5.6.6](https://www.rfc-editor.org/rfc/rfc9110#section-5.6.6)).
 fn parameter<'a>(parameters: &'a str, wanted: &str) -> Option<&'a str> {
-    let mut pairs = parameters.split(';').filter_map(|part| part.split_once('='));
+    let mut pairs = split_unquoted(parameters, ';').filter_map(|part| part.split_once('='));
     let (_, value) = pairs.find(|(name, _)| name.trim().eq_ignore_ascii_case(wanted))?;
-    Some(value.trim())
+    let value = value.trim();
+    Some(value.strip_prefix('"').and_then(|value| value.strip_suffix('"')).unwrap_or(value))
 }
 
 /// The ranges of one field line. Malformed ones are left out.
 fn parse(value: &HeaderValue) -> impl Iterator<Item = Range<'_>> {
-    value.to_str().unwrap_or_default().split(',').filter_map(|item| {
+    split_unquoted(value.to_str().unwrap_or_default(), ',').filter_map(|item| {
         let (name, parameters) = item.split_once(';').unwrap_or((item, ""));
         let name = Some(name.trim()).filter(|name| !name.is_empty())?;
         let quality = parameter(parameters, "q").map_or(Some(1_000), thousandths)?;

@@ -69,7 +69,7 @@ fn preferences_of(line: &str) -> impl Iterator<Item = (&str, &str)> {
 }
 
 /// The parts between separators outside of quoted strings.
-fn split_unquoted(text: &str, separator: char) -> impl Iterator<Item = &str> {
+pub fn split_unquoted(text: &str, separator: char) -> impl Iterator<Item = &str> {
     let (mut is_quoted, mut is_escaped) = (false, false);
     text.split(move |character| {
         let is_separator = character == separator && !is_quoted;

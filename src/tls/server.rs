@@ -9,7 +9,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::pem::{self, PemObject};
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use tokio_rustls::rustls::server::WebPkiClientVerifier;
+use tokio_rustls::rustls::server::{ParsedCertificate, WebPkiClientVerifier};
 use tokio_rustls::rustls::version::{TLS12, TLS13};
 use tokio_rustls::rustls::{RootCertStore, ServerConfig};
 
@@ -86,6 +86,10 @@ fn parse_certificates(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'sta
     let certificates = certificates.map_err(|error| in_file(path, error))?;
     if certificates.is_empty() {
         return Err(format!("{} has no certificate: it must be PEM", path.display()));
+    }
+    // Otherwise only clients would notice a damaged one after the first.
+    for certificate in &certificates {
+        ParsedCertificate::try_from(certificate).map_err(|error| in_file(path, error))?;
     }
     Ok(certificates)
 }

@@ -23,6 +23,16 @@ async fn a_list_has_the_form_that_the_client_asks_for(
     assert_eq!((answer.body.as_str(), answer.is_complete), (body, true));
 }
 
+#[rstest]
+#[case(r#"text/csv; header="absent""#, "text/csv; charset=utf-8; header=absent")]
+#[case(r#"application/x-ndjson;profile="a,b;q=1";q=0.1, application/json;q=0.5"#, "application/json")]
+#[tokio::test]
+async fn a_quoted_parameter_of_a_media_type_is_one(#[case] accept: &str, #[case] content_type: &str) {
+    let server = Server::over(memory(LINES).await).await;
+    let answer = server.request("GET", "/api/v1/records?fields=a", &format!("Accept: {accept}\r\n")).await;
+    assert_eq!((answer.status, answer.header("content-type")), (200, Some(content_type)));
+}
+
 #[tokio::test]
 async fn lines_of_nothing_are_nothing() {
     let server = Server::over(memory(&[]).await).await;

@@ -44,6 +44,19 @@ fn parameter(field: &str, name: &str) -> u64 {
 }
 
 #[rstest]
+#[tokio::test]
+async fn a_proxy_may_be_named_as_a_socket_of_both_families_shows_it(
+    #[values("::ffff:127.0.0.1", "::ffff:127.0.0.0/104")] proxy: &str,
+) {
+    let trusted = TrustedProxies(vec![proxy.parse().unwrap()]);
+    let server = start(|settings| (settings.rate_limit, settings.trusted_proxies) = (at_once(1), trusted)).await;
+    for client in ["192.0.2.1", "192.0.2.2"] {
+        assert_ne!(from(&server, client, "").await.status, 429, "{proxy}");
+    }
+    assert_eq!(from(&server, "192.0.2.2", "").await.status, 429, "{proxy}");
+}
+
+#[rstest]
 #[case(RECORD)]
 #[case("/api/v1/records?limit=%zz")]
 #[case("/metrics")]

@@ -122,8 +122,10 @@ async fn new_files_take_effect_and_broken_ones_degrade() {
     let path = |name: &str| https.directory.path().join(name);
     assert!(https.readiness().await.contains("\"ready\""));
 
-    for (name, content) in [("tls.crt", "nonsense"), ("tls.key", ""), ("tls.key", &https.authority.issue("other").key)]
-    {
+    let chain = std::fs::read_to_string(path("tls.crt")).unwrap();
+    let damaged = format!("{chain}-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n");
+    let other = https.authority.issue("other").key;
+    for (name, content) in [("tls.crt", "nonsense"), ("tls.crt", &damaged), ("tls.key", ""), ("tls.key", &other)] {
         let before = std::fs::read(path(name)).unwrap();
         std::fs::write(path(name), content).unwrap();
         https.files.reload();
