@@ -39,6 +39,11 @@ const CASES: &[Case] = &[
     ("the_page_says_how_many_records_match", the_page_says_how_many_records_match),
     ("a_filter_may_be_the_beginning_of_a_text", a_filter_may_be_the_beginning_of_a_text),
     ("alternatives_are_edited_and_removed", alternatives_are_edited_and_removed),
+    ("a_page_has_no_more_records_than_the_service_allows", a_page_has_no_more_records_than_the_service_allows),
+    ("records_that_have_no_address_are_opened_from_their_row", records_that_have_no_address_are_opened_from_their_row),
+    ("a_field_without_a_name_is_no_other_field", a_field_without_a_name_is_no_other_field),
+    ("a_text_of_many_megabytes_hides_no_record", a_text_of_many_megabytes_hides_no_record),
+    ("a_key_of_another_scope_is_asked_for_again", a_key_of_another_scope_is_asked_for_again),
     ("the_status_page_tells_that_all_is_well", the_status_page_tells_that_all_is_well),
     ("the_status_page_names_what_is_wrong", the_status_page_names_what_is_wrong),
     ("the_status_page_has_the_settings_without_secrets", the_status_page_has_the_settings_without_secrets),
@@ -312,6 +317,69 @@ fn alternatives_are_edited_and_removed(browser: &Browser) {
     assert_eq!(ids(&browser.submit()).len(), 7);
     assert_eq!(browser.page.run(query), "");
     assert_eq!(total(&browser.page.document()), "10 in all");
+}
+
+/// Opens the page of another service, with these records and settings.
+fn with_records(browser: &Browser, lines: &str, settings: &[&str]) -> Serving {
+    std::fs::write(browser.profile.path().join("other.jsonl"), lines).unwrap();
+    let store = ["serve", "--store", "memory:", "--seed", "other.jsonl"];
+    Serving::start(&browser.profile, &[&store[..], settings].concat())
+}
+
+fn a_page_has_no_more_records_than_the_service_allows(browser: &Browser) {
+    let lines: String = (0..50).map(|id| format!("{{\"_id\":{id}}}\n")).collect();
+    let service = with_records(browser, &lines, &["--max-limit", "20"]);
+    let page = browser.open_at(service.address, "/");
+    assert_eq!((ids(&page).len(), status(&page)), (20, "20 records, and more."));
+    assert!(page.contains("max=\"20\""), "{page}");
+}
+
+fn records_that_have_no_address_are_opened_from_their_row(browser: &Browser) {
+    let ids = ["5", "\"5\"", "null", "\"..\"", "\"\"", "{\"k\":1}"];
+    let lines: String = ids.map(|id| format!("{{\"_id\":{id},\"is\":{}}}\n", json!(format!("of {id}")))).concat();
+    let service = with_records(browser, &lines, &[]);
+    browser.open_at(service.address, "/");
+    for row in 0..ids.len() {
+        let is = browser.page.run(&format!("document.querySelectorAll('td[data-path=is]')[{row}].textContent"));
+        browser.page.run(&format!("document.querySelectorAll('tbody a.id')[{row}].click()"));
+        let page = browser.page.document();
+        let tree = between(&page, "<div id=\"tree\">", "</dialog>").replace("&quot;", "\"");
+        assert!(tree.contains(&is.to_string()), "row {row}, {is}: {tree}");
+        browser.page.run("document.getElementById('close').click()");
+    }
+}
+
+fn a_field_without_a_name_is_no_other_field(browser: &Browser) {
+    let service = with_records(browser, r#"{"_id":1,"a":"right","":{"a":"wrong"}}"#, &[]);
+    let page = browser.open_at(service.address, "/?columns=_id,a");
+    assert!(page.contains("<td data-path=\"a\">right</td>"), "{page}");
+}
+
+fn a_text_of_many_megabytes_hides_no_record(browser: &Browser) {
+    let long = "x\\n".repeat(4_000_000);
+    let lines =
+        format!("{{\"_id\":\"big\",\"s\":\"{long}\"}}\n{{\"_id\":\"small\",\"s\":\"a \\\"quote\\\" and \\\\\"}}\n");
+    let service = with_records(browser, &lines, &[]);
+    let page = browser.open_at(service.address, "/");
+    assert_eq!(ids(&page), ["big", "small"]);
+    assert!(page.contains(">a \"quote\" and \\</td>"), "{}", status(&page));
+}
+
+fn a_key_of_another_scope_is_asked_for_again(browser: &Browser) {
+    let key = records::auth::new_key("scraper").unwrap();
+    std::fs::write(browser.profile.path().join("keys"), key.line.replace("records:read", "metrics:read")).unwrap();
+    let service = with_records(browser, "{\"_id\":1}\n", &["--api-keys", "keys"]);
+    browser.open_at(service.address, "/");
+    let is_open = "document.getElementById('key').open";
+    let enter = |key: &str| {
+        browser.page.run(&format!("document.getElementById('key-value').value = {}", json!(key)));
+        browser.page.run("document.querySelector('#key button').click()");
+        browser.page.document()
+    };
+    for wrong in [&*key.secret, "key: x", "“x”", "records_key_x"] {
+        enter(wrong);
+        wait_until("the page asks for a key", || browser.page.run(is_open) == json!(true));
+    }
 }
 
 /// Opens the status page of a service with these settings.

@@ -18,6 +18,8 @@ let view = { rows: [], cells: [], next: "", search: null };
 // The number of records that match some filters.
 let total = { filters: null, text: "" };
 let recheck;
+// The row that was chosen, since several ids may have one text. A link from elsewhere names no row.
+let opened = -1;
 
 function make(name, properties = {}, ...children) {
   const element = Object.assign(document.createElement(name), properties);
@@ -41,13 +43,26 @@ async function inSlices(items, isCurrent, run) {
 // Parses JSON and keeps what JSON.parse loses: the digits of a number, the order of numeric names, repeated names.
 function parse(json) {
   let at = 0;
-  const token = /\s*(?:([{}[\],:])|("(?:[^"\\]|\\.)*")|(-?\d[\d.eE+-]*)|(true|false|null))\s*/y;
+  const token = /\s*(?:([{}[\],:])|(")|(-?\d[\d.eE+-]*)|(true|false|null))\s*/y;
   let kind;
   function read() {
     token.lastIndex = at;
     kind = token.exec(json);
     if (!kind) throw new SyntaxError("The response is not JSON.");
     at = token.lastIndex;
+    if (kind[2]) readString(kind.index + kind[0].indexOf('"'));
+  }
+  // A pattern for all of a long string would take more memory than a browser has for one.
+  function readString(begin) {
+    let end = begin;
+    let backslashes;
+    do {
+      end = json.indexOf('"', end + 1);
+      if (end < 0) throw new SyntaxError("The response is not JSON.");
+      for (backslashes = 0; json[end - 1 - backslashes] === "\\"; ) backslashes += 1;
+    } while (backslashes % 2);
+    kind[2] = json.slice(begin, end + 1);
+    at = end + 1;
   }
   function value() {
     const [, mark, text, number, word] = kind;
@@ -88,7 +103,8 @@ function toJson(node, indent = "", step = "") {
 }
 
 const escapeName = (name) => name.replace(/[\\.]/g, "\\$&");
-const joinPath = (path, name) => (path ? `${path}.${escapeName(name)}` : escapeName(name));
+// `path` is null at the top. A field may have an empty name.
+const joinPath = (path, name) => (path === null ? escapeName(name) : `${path}.${escapeName(name)}`);
 const escapeList = (path) => path.replaceAll(",", "\\,");
 // A path in the parameter `fields`, where a minus and an asterisk would have a meaning.
 const fieldName = (path) => escapeList(path).replace(/^-/, "\\-").replace(/(^|\.)\*(?=\.|$)/g, "$1\\*");
@@ -105,7 +121,7 @@ function idText(record) {
 }
 
 // The paths of a record's fields, down to MAX_DEPTH documents.
-function* paths(node, path = "", depth = 1) {
+function* paths(node, path = null, depth = 1) {
   for (const [name, value] of node.value) {
     const here = joinPath(path, name);
     if (value.type === "object" && value.value.length && depth < MAX_DEPTH) yield* paths(value, here, depth + 1);
@@ -258,6 +274,7 @@ async function showTable() {
       if (path === "_id") {
         const link = make("a", { href: `#record=${encodeURIComponent(idText(record))}`, className: "id" });
         link.append(...td.childNodes);
+        link.addEventListener("click", () => (opened = index));
         td.append(link);
       }
       row.append(td);
@@ -328,7 +345,8 @@ async function request(url, accept, options = {}) {
   const headers = { Accept: accept, ...options.headers };
   if (apiKey()) headers.Authorization = `Bearer ${apiKey()}`;
   const response = await fetch(url, { ...options, headers });
-  if (response.status === 401) {
+  // The key is missing, wrong, or has another scope.
+  if (response.headers.has("www-authenticate")) {
     sessionStorage.removeItem("api-key");
     if (!get("key").open) get("key").showModal();
   }
@@ -437,7 +455,7 @@ async function csv(all) {
   const columns = [...get("column-list").querySelectorAll("input:checked")].map((box) => fieldName(box.value));
   parameters.set("fields", columns.join(","));
   if (all) parameters.delete("after");
-  if (all) parameters.set("limit", "1000");
+  if (all) parameters.set("limit", form.elements.limit.max);
   else if (!parameters.has("limit")) parameters.set("limit", form.elements.limit.value);
   const parts = [];
   for (let query = `?${parameters}`, header = "present"; query; header = "absent") {
@@ -526,10 +544,11 @@ function openRecord(record) {
   get("record-title").textContent = idText(record);
   get("tree").replaceChildren(...record.value.map(([name, value]) => tree(value, escapeName(name), name)));
   get("record-status").textContent = "";
-  const index = view.rows.findIndex((row) => idText(row) === idText(record));
+  const index = chosenRow() ? opened : view.rows.findIndex((row) => idText(row) === idText(record));
   const step = (button, to) => {
     get(button).disabled = index < 0 || !view.rows[to];
     get(button).onclick = () => {
+      opened = to;
       history.replaceState(null, "", `#record=${encodeURIComponent(idText(view.rows[to]))}`);
       showRecord();
     };
@@ -539,13 +558,29 @@ function openRecord(record) {
   get("copy-json").onclick = () => copy(get("copy-json"), toJson(record, "", "  "));
 }
 
+// The row that was chosen, as long as the fragment of the URL names it.
+function chosenRow() {
+  const row = view.rows[opened];
+  return row && location.hash === `#record=${encodeURIComponent(idText(row))}` ? row : null;
+}
+
+// True for a row that the API finds by its id: neither by the text of another row's, nor by one that has no address.
+function hasAddress(row) {
+  const id = child(row, "_id");
+  const text = idText(row);
+  const isUnique = view.rows.filter((other) => idText(other) === text).length === 1;
+  return isUnique && ["string", "number", "boolean"].includes(id?.type) && !["", ".", ".."].includes(text);
+}
+
 // Opens the record that the fragment of the URL names: whole, even if the list has only some of its fields.
 async function showRecord() {
-  const id = /^#record=(.+)$/.exec(location.hash)?.[1];
+  const id = /^#record=(.*)$/.exec(location.hash)?.[1];
   const dialog = get("record");
-  if (!id) return dialog.close();
+  if (id === undefined) return dialog.close();
   get("record-title").textContent = decodeURIComponent(id);
   if (!dialog.open) dialog.showModal();
+  const row = chosenRow();
+  if (row && !hasAddress(row)) return openRecord(row);
   get("record-status").textContent = "Loading…";
   try {
     const response = await request(`${API}/${id}`, "application/json, application/problem+json;q=0.5");

@@ -24,8 +24,15 @@ use crate::store;
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; \
                       form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 
+/// The records on a page unless the visitor chooses another number, and the most that can be chosen.
+const PAGE: usize = 50;
+const LARGEST_PAGE: usize = 1_000;
+
 pub async fn index(State(app): State<App>, headers: HeaderMap) -> Result<Response, Problem> {
-    file(&app, &headers, "text/html; charset=utf-8", Bytes::from_static(include_bytes!("index.html")), None)
+    let most = app.settings.largest_limit().min(LARGEST_PAGE);
+    let page = include_str!("index.html").replace("{MOST}", &most.to_string());
+    let page = page.replace("{PAGE}", &most.min(PAGE).to_string());
+    file(&app, &headers, "text/html; charset=utf-8", page.into(), None)
 }
 
 pub async fn script(State(app): State<App>, headers: HeaderMap) -> Result<Response, Problem> {
