@@ -7,7 +7,8 @@ const CHUNK = 1 << 20;
 
 // Without promotion, since JavaScript numbers do not distinguish 5 from 5.0. The backup is not a snapshot: MongoDB keeps those for
 // five minutes, and a large backup takes longer.
-const types = { promoteValues: false, promoteLongs: false, promoteBuffers: false };
+// A regular expression of PCRE may be none of JavaScript.
+const types = { promoteValues: false, promoteLongs: false, promoteBuffers: false, bsonRegExp: true };
 const records = connect(service()).getCollection(collection()).find({}, {}, types).sort({ _id: 1 });
 
 let text = '';
@@ -25,7 +26,11 @@ function write() {
   text = '';
 }
 while (records.hasNext()) {
-  text += `${EJSON.stringify(records.next(), { relaxed: false })}\n`;
+  const line = EJSON.stringify(records.next(), { relaxed: false });
+  if (line.includes('"$numberLong":"NaN"')) {
+    throw new Error(`a date is beyond what this backup can hold: use mongodump. ${line.slice(0, 100)}`);
+  }
+  text += `${line}\n`;
   if (text.length > CHUNK) write();
 }
 text += '\n';

@@ -1,3 +1,4 @@
+const fs = require('fs');
 const { administrator } = require('/usr/local/share/records/common.js');
 
 // The address by which the member finds itself. It does not depend on the container's name or on DNS. Clients ignore it if their URI
@@ -31,12 +32,15 @@ function initiated() {
 }
 
 let told = '';
-for (let result; (result = initiated()) !== true; sleep(100)) {
+for (let result; (result = initiated()) !== true; sleep(told ? 2000 : 100)) {
   if (!isThere(Number(process.env.RECORDS_MONGO_SERVER))) throw new Error('the server has ended');
-  // The server does not listen yet, or it is the one that loads the seed.
-  const isEarly = result.code === NO_REPLICATION_ENABLED || /ECONNREFUSED|Authentication failed/.test(String(result));
+  // The server does not listen yet, or it is the one that loads the seed, perhaps before it has the administrator.
+  const isRefused = /Authentication failed/.test(String(result));
+  const isLoaded = fs.existsSync('/data/db/.records-loaded');
+  const isEarly =
+    result.code === NO_REPLICATION_ENABLED || /ECONNREFUSED/.test(String(result)) || (isRefused && !isLoaded);
   const text = String(result.message);
   if (!isEarly && text !== told) print(`records-mongo: the replica set cannot be initiated yet: ${text}`);
-  told = text;
+  told = isEarly ? '' : text;
 }
 print('records-mongo: the server is a replica set of one member');
