@@ -101,7 +101,7 @@ async fn a_view_whose_ids_repeat_has_no_copy_whatever_was_there_before() {
         // The replica is tried again and again. Until the first attempt after the change, it holds what was there before.
         for _ in 0..100 {
             let (staleness, count) = listed().await;
-            assert_ne!(count, 2, "two records were taken for one: {staleness:?}");
+            assert!(staleness.is_none() || count != 2, "a replica of two records for four");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         until("the list of MongoDB", async || listed().await == (None, 4)).await;
