@@ -1,6 +1,7 @@
 //! Backup and restore.
 
 use std::process::{Command, Stdio};
+use std::thread;
 
 use crate::run::{self, ensure, podman};
 
@@ -28,12 +29,15 @@ pub fn comes_back(mongo: &str) -> Result<(), String> {
     let whole = backup()?;
     evaluate(
         "records.deleteOne({ _id: 'Fe' });
-         records.insertOne({ _id: 'added', double: Double(5), long: Long('9007199254740993') });",
+         records.insertOne({ _id: 'added', double: Double(5), long: Long('9007199254740993'), \
+         regex: BSONRegExp('(?i)a', 'ix') });",
     )?;
     let changed = backup()?;
-    for (types, text) in
-        [("a double", r#"{"$numberDouble":"5.0"}"#), ("a long", r#"{"$numberLong":"9007199254740993"}"#)]
-    {
+    for (types, text) in [
+        ("a double", r#"{"$numberDouble":"5.0"}"#),
+        ("a long", r#"{"$numberLong":"9007199254740993"}"#),
+        ("an expression", r#"{"$regularExpression":{"pattern":"(?i)a","options":"ix"}}"#),
+    ] {
         ensure(changed.contains(text), || format!("the backup does not say {types}:\n{changed}"))?;
     }
     let (line, _) = whole.match_indices("}\n").nth(50).ok_or("a backup of fifty lines or less")?;
@@ -50,8 +54,22 @@ pub fn comes_back(mongo: &str) -> Result<(), String> {
         ensure(said.contains(reason), || format!("of backups, {bad}: {said}"))?;
     }
     ensure(backup()? == changed, || "a restore that failed changed something".to_owned())?;
+    let left = evaluate("print(records.getDB().getCollectionNames().filter((name) => name.includes('restoring')))")?;
+    ensure(left == "[]", || format!("restores that failed have left {left}"))?;
     restore(&whole)?;
     ensure(backup()? == whole, || "what was restored differs from the backup".to_owned())?;
+
+    let numbered = |ids: std::ops::Range<u32>| {
+        ids.map(|id| format!("{{\"_id\":{{\"$numberInt\":\"{id}\"}}}}\n")).collect::<String>() + "\n"
+    };
+    let both = [numbered(0..6_000), numbered(3_000..9_000)];
+    let restored = thread::scope(|scope| {
+        let begun = both.each_ref().map(|lines| scope.spawn(|| restore(lines)));
+        begun.map(|restore| restore.join().unwrap_or_else(|_| Err("a restore panicked".to_owned())))
+    });
+    restored.into_iter().collect::<Result<Vec<_>, _>>()?;
+    ensure(both.contains(&backup()?), || "two restores at once have left a mixture".to_owned())?;
+    restore(&whole)?;
 
     // A validator that no document of the backup satisfies, a collation, and indexes with and without it.
     evaluate(
