@@ -102,7 +102,11 @@ function run() {
 try {
   run();
 } catch (error) {
-  restored.drop();
+  try {
+    restored.drop();
+  } catch {
+    // The server may be gone. The first error says more.
+  }
   throw error;
 }
 restored.renameCollection(records.getName(), true);

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures::TryStreamExt;
 use tokio::fs::{self, File};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, sleep};
 
 use super::super::{Error, Result};
@@ -69,6 +69,14 @@ async fn is_of_a_replica(path: &Path, length: u64) -> io::Result<bool> {
     Ok(length == 0 || replica_stream::begins(source::open(path).await?.chunks).await)
 }
 
+/// Returns true if a run that was killed has left the file. After a loss of power, a file system may have its length alone, and
+/// zeros for its bytes.
+async fn is_left_over(path: &Path, length: u64) -> io::Result<bool> {
+    let mut head = Vec::new();
+    File::open(path).await?.take(4).read_to_end(&mut head).await?;
+    Ok(head.iter().all(|byte| *byte == 0) || is_of_a_replica(path, length).await?)
+}
+
 /// Checks that files can be made in the directory of `path`. A full disk is no error, since it may have room later.
 ///
 /// # Errors
@@ -81,8 +89,7 @@ pub async fn check_directory(path: &Path) -> Result<()> {
     match fs::symlink_metadata(&new).await {
         Err(error) if error.kind() == ErrorKind::NotFound => {}
         Err(error) => return Err(cannot(error)),
-        // A run that was killed has left it.
-        Ok(file) if file.is_file() && is_of_a_replica(&new, file.len()).await.map_err(cannot)? => {}
+        Ok(file) if file.is_file() && is_left_over(&new, file.len()).await.map_err(cannot)? => {}
         Ok(_) => {
             let why = format!("its new version is written in {}, which is another file: move that away", new.display());
             return Err(Error::invalid(cannot_save(path, &why)));
